@@ -1,0 +1,42 @@
+"""LeNet for 3x32x32 images (LeCun et al., 1998, as used in PyTorch's tutorials)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, final
+
+from models.base import Builder, Family
+from toolkit.core.registry import Entry, Registry
+from toolkit.core.specs import ModelSpec, Signature, TensorSpec
+
+
+@final
+class LeNet(Family):
+    """Two 5x5 convolutions with max-pooling, then dense 400-120-84-classes; ReLU between.
+
+    62,006 parameters for ten classes. Takes `input` [batch, 3, 32, 32] float32 and gives
+    `logits` [batch, classes] float32.
+    """
+
+    name: ClassVar[str] = "lenet"
+    builders: ClassVar[Registry[Builder]] = Registry(
+        "framework", {"torch": Entry("models.torch.lenet:LeNetBuilder")}
+    )
+    recipe: ClassVar[Mapping[str, float]] = {
+        "batch": 16,
+        "learning_rate": 0.01,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+    }
+
+    def spec(self, framework: str, *, data: str | None = None, classes: int = 10) -> ModelSpec:
+        image = TensorSpec(name="input", dtype="float32", shape=("batch", 3, 32, 32), layout="NCHW")
+        logits = TensorSpec(name="logits", dtype="float32", shape=("batch", classes), layout="NC")
+        return ModelSpec(
+            name="lenet",
+            family="lenet",
+            framework=framework,
+            signature=Signature(inputs=(image,), outputs=(logits,)),
+            data=data,
+            hyperparameters={"classes": classes},
+        )

@@ -1,0 +1,1 @@
+"""The families as torch modules, a file each."""

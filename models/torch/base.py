@@ -1,0 +1,49 @@
+"""What the torch builders of all families share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import final
+
+import numpy as np
+import torch
+
+from models import build
+from models.base import Builder, Size
+from toolkit.core.errors import IntegrityError
+from toolkit.core.specs import ModelSpec
+
+
+class TorchBuilder(Builder):
+    """A builder of torch modules whose forward takes the inputs of the signature in order."""
+
+    @abstractmethod
+    def build(self, spec: ModelSpec) -> torch.nn.Module: ...
+
+    @final
+    def size(self, spec: ModelSpec) -> Size:
+        with torch.device("meta"):
+            module = self.build(spec)
+        tensors = module.state_dict().values()
+        return Size(
+            parameters=sum(p.numel() for p in module.parameters()),
+            state_dict_bytes=sum(t.numel() * t.element_size() for t in tensors),
+        )
+
+
+def restore(spec: ModelSpec, weights: Mapping[str, np.ndarray]) -> torch.nn.Module:
+    """The module of `spec` with these weights, in evaluation mode.
+
+    Raises IntegrityError when names or shapes are not the module's.
+    """
+    module: torch.nn.Module = build(spec)
+    state = {name: torch.from_numpy(array.copy()) for name, array in weights.items()}
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise IntegrityError(
+            f"The weights do not fit model {spec.name!r}: {error}",
+            hint="The checkpoint was made by another version of the model: train it again.",
+        ) from error
+    return module.eval()

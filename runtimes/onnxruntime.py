@@ -1,0 +1,125 @@
+"""ONNX Runtime on the CPU, with bound inputs and outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, final
+
+import numpy as np
+import onnxruntime as ort
+
+from toolkit.core.artifact import Artifact, Format
+from toolkit.core.errors import SessionError, SourceError
+from toolkit.core.session import (
+    Availability,
+    Provenance,
+    Runtime,
+    Session,
+    SessionOptions,
+    host_copy,
+    not_ready,
+)
+from toolkit.core.specs import Feeds, Outputs
+
+PROVIDER = "CPUExecutionProvider"
+
+
+@final
+class OnnxRuntime(Runtime):
+    name: ClassVar[str] = "onnxruntime"
+    accepts: ClassVar[frozenset[Format]] = frozenset({Format.ONNX})
+
+    def probe(self) -> Availability:
+        return Availability(ok=True, version=ort.__version__)
+
+    def open(self, artifact: Artifact, options: SessionOptions) -> Session:
+        settings = ort.SessionOptions()
+        settings.intra_op_num_threads = options.threads
+        settings.inter_op_num_threads = 1
+        settings.log_severity_level = 3
+        level = ort.GraphOptimizationLevel
+        settings.graph_optimization_level = (
+            level.ORT_ENABLE_ALL if options.optimize else level.ORT_DISABLE_ALL
+        )
+        try:
+            session = ort.InferenceSession(artifact.path, settings, providers=[PROVIDER])
+        except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
+            raise SourceError(
+                f"ONNX Runtime {ort.__version__} could not open {artifact.path}: {error}",
+                hint="Check the file with onnx.checker, or choose another runtime.",
+            ) from error
+        return OnnxRuntimeSession(artifact, session, options)
+
+
+@final
+class OnnxRuntimeSession(Session):
+    """Inputs are read from the caller's memory; outputs are written to buffers made once."""
+
+    def __init__(
+        self, artifact: Artifact, session: ort.InferenceSession, options: SessionOptions
+    ) -> None:
+        super().__init__(artifact.signature)
+        self._precision = artifact.precision
+        self._options = options
+        self._session: Any = session
+        self._binding: Any = None
+        self._run_bound: Callable[[Any], None] = lambda _: not_ready()
+
+    def _prepare(self, dims: Mapping[str, int]) -> None:
+        self._binding = binding = self._session.io_binding()
+        for spec in self.signature.outputs:
+            shape = spec.resolve(dims)
+            if None in shape:  # its extent is known only after a pass: let it be allocated
+                binding.bind_output(spec.name, "cpu")
+            else:
+                value = ort.OrtValue.ortvalue_from_shape_and_type(
+                    list(shape), np.dtype(spec.dtype), "cpu"
+                )
+                binding.bind_ortvalue_output(spec.name, value)
+        self._run_bound = self._session.run_with_iobinding
+
+    def _upload(self, feeds: Feeds) -> None:
+        self._feeds = {name: np.asarray(array, order="C") for name, array in feeds.items()}
+        for name, array in self._feeds.items():
+            self._binding.bind_cpu_input(name, array)
+
+    def forward(self) -> None:
+        self._run_bound(self._binding)
+
+    def synchronize(self) -> None:
+        pass  # on the CPU provider a pass is complete when the call returns
+
+    def download(self) -> Outputs:
+        # OrtValue.numpy() is a view of the buffer that the next pass writes.
+        values = self._binding.get_outputs()
+        return {
+            spec.name: host_copy(value.numpy())
+            for spec, value in zip(self.signature.outputs, values, strict=True)
+        }
+
+    def provenance(self) -> Provenance:
+        providers = self._session.get_providers()
+        if providers[0] != PROVIDER:
+            raise SessionError(
+                f"ONNX Runtime was asked for {PROVIDER} and runs {providers}.",
+                hint="Install a build of ONNX Runtime with that provider.",
+            )
+        settings = self._session.get_session_options()
+        return Provenance(
+            runtime="onnxruntime",
+            version=ort.__version__,
+            device="cpu",
+            # The CPU provider computes in the types of the graph.
+            precision=self._precision,
+            threads=settings.intra_op_num_threads,
+            details={
+                "providers": providers,
+                "graph_optimization_level": settings.graph_optimization_level.name,
+                "execution_mode": settings.execution_mode.name,
+            },
+        )
+
+    def _close(self) -> None:
+        self._run_bound = lambda _: not_ready()
+        self._binding = self._session = None
+        self._feeds = {}

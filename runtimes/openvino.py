@@ -1,0 +1,114 @@
+"""OpenVINO on the CPU."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, final
+
+import numpy as np
+import openvino as ov
+
+from toolkit.core.artifact import Artifact, Format
+from toolkit.core.errors import SourceError
+from toolkit.core.session import (
+    Availability,
+    Provenance,
+    Runtime,
+    Session,
+    SessionOptions,
+    host_copy,
+    not_ready,
+)
+from toolkit.core.specs import Feeds, Outputs
+
+DTYPE = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "i8": "int8", "u8": "uint8"}
+ARITHMETIC = frozenset({"Convolution", "FullyConnected", "MatMul", "Deconvolution", "Subgraph"})
+
+
+@final
+class OpenVino(Runtime):
+    name: ClassVar[str] = "openvino"
+    accepts: ClassVar[frozenset[Format]] = frozenset({Format.ONNX})
+
+    def probe(self) -> Availability:
+        return Availability(ok=True, version=ov.__version__)
+
+    def open(self, artifact: Artifact, options: SessionOptions) -> Session:
+        options.require_optimize(self.name)
+        config: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": options.threads,
+            # Unless told not to, it runs float32 models in bfloat16 where the processor can.
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        try:
+            core = ov.Core()
+            compiled = core.compile_model(core.read_model(artifact.path), "CPU", config)
+        except RuntimeError as error:
+            raise SourceError(
+                f"OpenVINO {ov.__version__} could not open {artifact.path}: {error}",
+                hint="The message names what it does not support; choose another runtime.",
+            ) from error
+        return OpenVinoSession(artifact, compiled)
+
+
+@final
+class OpenVinoSession(Session):
+    """Inputs are read from the caller's memory; outputs lie in the request's own tensors."""
+
+    def __init__(self, artifact: Artifact, compiled: Any) -> None:
+        super().__init__(artifact.signature)
+        self._compiled = compiled
+        self._request = compiled.create_infer_request()
+        self._infer: Callable[[], object] = not_ready
+
+    def _prepare(self, dims: Mapping[str, int]) -> None:
+        self._infer = self._request.infer
+
+    def _upload(self, feeds: Feeds) -> None:
+        self._feeds = {name: np.asarray(array, order="C") for name, array in feeds.items()}
+        for name, array in self._feeds.items():
+            self._request.set_tensor(name, ov.Tensor(array, shared_memory=True))
+
+    def forward(self) -> None:
+        self._infer()
+
+    def synchronize(self) -> None:
+        pass  # infer() returns when the pass is complete
+
+    def download(self) -> Outputs:
+        return {
+            spec.name: host_copy(self._request.get_tensor(spec.name).data)
+            for spec in self.signature.outputs
+        }
+
+    def provenance(self) -> Provenance:
+        layers = [_layer(op) for op in self._compiled.get_runtime_model().get_ops()]
+        ran = {precision for kind, precision in layers if kind in ARITHMETIC}
+        counts = Counter(f"{kind}: {precision}" for kind, precision in layers)
+        return Provenance(
+            runtime="openvino",
+            version=ov.__version__,
+            device="cpu",
+            precision=ran.pop() if len(ran) == 1 else "mixed" if ran else "none",
+            threads=int(self._compiled.get_property("INFERENCE_NUM_THREADS")),
+            details={
+                "execution_devices": list(self._compiled.get_property("EXECUTION_DEVICES")),
+                "streams": int(self._compiled.get_property("NUM_STREAMS")),
+                "layers_by_precision": dict(sorted(counts.items())),
+            },
+        )
+
+    def _close(self) -> None:
+        self._infer = not_ready
+        self._request = self._compiled = None
+        self._feeds = {}
+
+
+def _layer(operation: Any) -> tuple[str, str]:
+    """The kind and executed precision of a node of the executable graph."""
+    info = operation.get_rt_info()
+    precision = info["runtimePrecision"].astype(str)
+    return info["layerType"].astype(str), DTYPE.get(precision, precision)

@@ -1,0 +1,63 @@
+"""PyTorch through torch.compile: Inductor, with the weights frozen into the compiled code."""
+
+from __future__ import annotations
+
+import shutil
+from typing import ClassVar, final
+
+import torch
+from torch._dynamo.utils import counters
+from torch._inductor import config as inductor
+from torch._inductor.cpp_builder import get_cpp_compiler
+
+from models.torch.base import restore
+from runtimes.torch_session import TorchSession, weights_of
+from toolkit.core.artifact import Artifact, Format
+from toolkit.core.documents import Json
+from toolkit.core.session import Availability, Runtime, Session, SessionOptions
+
+
+@final
+class TorchCompile(Runtime):
+    """Compiles for each batch that it meets, in its first pass: that pass takes seconds."""
+
+    name: ClassVar[str] = "torch-compile"
+    accepts: ClassVar[frozenset[Format]] = frozenset({Format.CHECKPOINT})
+
+    def probe(self) -> Availability:
+        try:
+            compiler = get_cpp_compiler()
+        except Exception as error:  # torch has an error class of its own for each way to fail
+            return _no_compiler(f"{type(error).__name__}: {error}".splitlines()[0])
+        if shutil.which(compiler) is None:
+            return _no_compiler(f"{compiler} is not on the path")
+        return Availability(ok=True, version=torch.__version__)
+
+    def open(self, artifact: Artifact, options: SessionOptions) -> Session:
+        options.require_optimize(self.name)
+        inductor.freezing = True
+        module = restore(artifact.model, weights_of(artifact))
+        torch.compiler.reset()
+        compiled = torch.compile(module, dynamic=False, fullgraph=True)
+        return TorchSession(
+            artifact.signature, compiled, runtime=self.name, options=options, describe=_describe
+        )
+
+
+def _no_compiler(reason: str) -> Availability:
+    return Availability(
+        ok=False,
+        version=torch.__version__,
+        reason=f"Inductor needs a C++ compiler: {reason}",
+        hint="Install one, for example: apt-get install g++",
+    )
+
+
+def _describe() -> Json:
+    """How many graphs were compiled, and how often the compiler gave up on a part."""
+    return {
+        "backend": "inductor",
+        "freezing": inductor.freezing,
+        "compiled_graphs": counters["stats"]["unique_graphs"],
+        "graph_breaks": sum(counters["graph_break"].values()),
+    }

@@ -1,0 +1,100 @@
+"""The session that both torch runtimes open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from safetensors.numpy import load
+
+from toolkit.core.artifact import Artifact
+from toolkit.core.documents import Json
+from toolkit.core.session import Provenance, Session, SessionOptions, host_copy, not_ready
+from toolkit.core.specs import Feeds, Outputs, Signature
+
+
+def weights_of(artifact: Artifact) -> dict[str, np.ndarray]:
+    """The tensors of a checkpoint, after its files are checked against their digests."""
+    artifact.verify()
+    return load(Path(artifact.path).read_bytes())
+
+
+@final
+class TorchSession(Session):
+    """Runs a callable on CPU tensors that share the memory of the caller's arrays."""
+
+    def __init__(
+        self,
+        signature: Signature,
+        module: Callable[..., Any],
+        *,
+        runtime: str,
+        options: SessionOptions,
+        describe: Callable[[], Json] = dict,
+    ) -> None:
+        super().__init__(signature)
+        torch.set_num_threads(options.threads)
+        torch.set_float32_matmul_precision("highest")
+        self._module: Callable[..., Any] | None = module
+        self._dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in _tensors(module)})
+        self._runtime = runtime
+        self._describe = describe
+        self._inputs: tuple[torch.Tensor, ...] = ()
+        self._outputs: Any = None
+        self._pass: Callable[[], None] = not_ready
+
+    def _prepare(self, dims: Mapping[str, int]) -> None:
+        self._pass = self._run_module
+
+    def _upload(self, feeds: Feeds) -> None:
+        self._inputs = tuple(
+            torch.from_numpy(np.asarray(feeds[spec.name], order="C"))
+            for spec in self.signature.inputs
+        )
+
+    def forward(self) -> None:
+        self._pass()
+
+    def _run_module(self) -> None:
+        with torch.inference_mode():
+            self._outputs = self._module(*self._inputs)  # type: ignore[misc]  # open: not None
+
+    def synchronize(self) -> None:
+        pass  # a pass on the CPU is complete when the call returns
+
+    def download(self) -> Outputs:
+        outputs = self._outputs
+        parts = outputs if isinstance(outputs, tuple | list) else (outputs,)
+        return {
+            spec.name: host_copy(part.numpy())
+            for spec, part in zip(self.signature.outputs, parts, strict=True)
+        }
+
+    def provenance(self) -> Provenance:
+        precision = torch.get_float32_matmul_precision()
+        return Provenance(
+            runtime=self._runtime,
+            version=torch.__version__,
+            device="cpu",
+            precision=self._dtypes[0] if len(self._dtypes) == 1 else "mixed",
+            threads=torch.get_num_threads(),
+            details={
+                "parameter_dtypes": self._dtypes,
+                "float32_matmul_precision": precision,
+                "mkldnn": torch.backends.mkldnn.enabled,
+                "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+                **self._describe(),
+            },
+        )
+
+    def _close(self) -> None:
+        self._pass = not_ready
+        self._module, self._inputs, self._outputs = None, (), None
+
+
+def _tensors(module: Any) -> list[torch.Tensor]:
+    """Floating-point parameters and buffers: what decides the dtype of the arithmetic."""
+    return [t for t in module.state_dict().values() if t.is_floating_point()]

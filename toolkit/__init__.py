@@ -1,0 +1,33 @@
+"""Export a trained model, prove that the artifact is the model, and measure how fast it runs.
+
+The functions here are the steps of the command line: `train`, `export`, `verify`, `bench`,
+`doctor`, `models`; `load` opens a session to run. Nothing heavy is imported before its use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from toolkit.core.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from toolkit.steps.bench import bench
+    from toolkit.steps.doctor import doctor
+    from toolkit.steps.export import export
+    from toolkit.steps.load import load
+    from toolkit.steps.models import models
+    from toolkit.steps.train import train
+    from toolkit.steps.verify import verify
+
+__all__ = ["__version__", "bench", "doctor", "export", "load", "models", "train", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'toolkit' has no attribute {name!r}")
+    import importlib
+
+    from toolkit.core.siblings import ours
+
+    with ours():
+        return getattr(importlib.import_module(f"toolkit.steps.{name}"), name)

@@ -1,0 +1,112 @@
+"""What the user sees: tables and JSON on standard output, progress on standard error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, final
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+
+from toolkit.core.progress import Progress
+
+__all__ = ["escape"]
+
+PLAIN_WIDTH = 160  # columns where the output is no terminal
+
+
+def stdout() -> Console:
+    return _console(stderr=False)
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal:
+        console = Console(stderr=stderr, highlight=False, width=PLAIN_WIDTH)
+    return console
+
+
+def print_json(value: Any) -> None:
+    stdout().out(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def table(title: str, *columns: str, numeric: tuple[str, ...] = ()) -> Table:
+    """An empty table; the columns in `numeric` are aligned to the right."""
+    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for column in columns:
+        made.add_column(column, justify="right" if column in numeric else "left")
+    return made
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """A bar on a terminal, plain lines elsewhere."""
+    console = _console(stderr=True)
+    if not console.is_terminal:
+        yield PlainLines(console)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("[dim]{task.fields[detail]}"),
+    )
+    with RichProgress(*columns, console=console) as bars:
+        yield Bars(bars)
+
+
+@final
+class PlainLines(Progress):
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def update(self, task: str, done: int, total: int, detail: str = "") -> None:
+        self._console.out(f"{task} {done}/{total}{': ' + detail if detail else ''}")
+
+    def note(self, text: str) -> None:
+        self._console.out(text)
+
+
+@final
+class Bars(Progress):
+    """One bar for each task that is named."""
+
+    def __init__(self, bars: RichProgress) -> None:
+        self._bars = bars
+        self._ids: dict[str, Any] = {}
+
+    def update(self, task: str, done: int, total: int, detail: str = "") -> None:
+        if task not in self._ids:
+            self._ids[task] = self._bars.add_task(task, total=total, detail=detail)
+        self._bars.update(self._ids[task], completed=done, detail=detail)
+
+    def note(self, text: str) -> None:
+        self._bars.console.print(text, markup=False)
+
+
+def duration(nanoseconds: float | None) -> str:
+    """Nanoseconds in the unit that suits them; a dash for unknown."""
+    if nanoseconds is None:
+        return "-"
+    for unit, size in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
+        if nanoseconds >= size:
+            return (
+                f"{nanoseconds / size:.3g} {unit}"
+                if nanoseconds < 999.5 * size
+                else (f"{nanoseconds / size:,.0f} {unit}")
+            )
+    return f"{nanoseconds:.0f} ns"
+
+
+def mebibytes(size_bytes: int | None) -> str:
+    return "-" if size_bytes is None else f"{size_bytes / 2**20:,.0f} MiB"
+
+
+def scientific(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1e}"

@@ -1,0 +1,1 @@
+"""The floor: types and file formats that everything else stands on."""

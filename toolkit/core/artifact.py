@@ -1,0 +1,269 @@
+"""Artifacts and checkpoints: directories whose manifest says what they are and came from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from toolkit.core.documents import Json, read_document, seal, write_document
+from toolkit.core.errors import IntegrityError, SourceError
+from toolkit.core.files import FileRecord, record_files, verify_files
+from toolkit.core.specs import ModelSpec, Signature
+
+MANIFEST = "manifest.json"
+ARTIFACT_SCHEMA = "toolkit.artifact/1"
+CHECKPOINT_SCHEMA = "toolkit.checkpoint/1"
+WEIGHTS = "weights.safetensors"
+
+
+class Format(StrEnum):
+    """What a runtime is handed."""
+
+    CHECKPOINT = "checkpoint"
+    ONNX = "onnx"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parent:
+    """Where an artifact came from: the digest identifies it, the path is where it lay.
+
+    `path` is relative to the directory of the child, so that both may move together.
+    """
+
+    kind: str
+    digest: str
+    path: str
+
+    def to_json(self) -> Json:
+        return {"kind": self.kind, "digest": self.digest, "path": self.path}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(kind=data["kind"], digest=data["digest"], path=data["path"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """A model in a form that a runtime can open.
+
+    `entry` is the file in `directory` that a runtime reads; the digest is that of the manifest,
+    which holds the digest of every other file.
+    """
+
+    model: ModelSpec
+    format: Format
+    precision: str
+    signature: Signature
+    directory: Path
+    entry: str
+    digest: str
+    files: Mapping[str, FileRecord]
+    parents: tuple[Parent, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        """The file that a runtime reads."""
+        return self.directory / self.entry
+
+    def verify(self) -> None:
+        """Raises IntegrityError unless every file is as the manifest says."""
+        verify_files(self.directory, self.files)
+
+    def parent_checkpoint(self) -> Checkpoint:
+        """The checkpoint that the artifact was made from.
+
+        Raises SourceError when it is not where it was, IntegrityError when another lies there.
+        """
+        for parent in self.parents:
+            if parent.kind == "checkpoint":
+                place = Path(os.path.normpath(self.directory / parent.path))
+                checkpoint = Checkpoint.load(place)
+                if checkpoint.digest != parent.digest:
+                    raise IntegrityError(
+                        f"The checkpoint at {place} has digest {checkpoint.digest}, but "
+                        f"{self.directory} was made from {parent.digest}.",
+                        hint="Put the original checkpoint back, or export this one again.",
+                    )
+                return checkpoint
+        raise SourceError(
+            f"{self.path} was not made from a checkpoint.",
+            hint="Name an artifact that `toolkit export` made.",
+        )
+
+    @classmethod
+    def save(
+        cls,
+        directory: Path,
+        *,
+        model: ModelSpec,
+        format: Format,
+        precision: str,
+        signature: Signature,
+        entry: str,
+        parents: tuple[Parent, ...],
+        options: Mapping[str, Any],
+    ) -> Self:
+        """Writes the manifest over the files that lie in `directory`, and loads the artifact."""
+        body = {
+            "model": model.to_json(),
+            "format": format,
+            "precision": precision,
+            "signature": signature.to_json(),
+            "entry": entry,
+            "parents": [parent.to_json() for parent in parents],
+            "options": dict(options),
+        }
+        _write_manifest(directory, ARTIFACT_SCHEMA, body)
+        return cls.load(directory)
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """Reads a manifest. Raises SourceError or IntegrityError; see also `verify`."""
+        document = read_document(directory / MANIFEST, ARTIFACT_SCHEMA)
+        return cls.from_json({**document, "directory": str(directory.resolve())})
+
+    def to_json(self) -> Json:
+        return {
+            "model": self.model.to_json(),
+            "format": self.format,
+            "precision": self.precision,
+            "signature": self.signature.to_json(),
+            "directory": str(self.directory),
+            "entry": self.entry,
+            "digest": self.digest,
+            "files": _files_to_json(self.files),
+            "parents": [parent.to_json() for parent in self.parents],
+            "options": dict(self.options),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(
+            model=ModelSpec.from_json(data["model"]),
+            format=Format(data["format"]),
+            precision=data["precision"],
+            signature=Signature.from_json(data["signature"]),
+            directory=Path(data["directory"]),
+            entry=data["entry"],
+            digest=data["digest"],
+            files=_files_from_json(data["files"]),
+            parents=tuple(Parent.from_json(parent) for parent in data["parents"]),
+            options=data["options"],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A trained model: its spec and, in safetensors, its weights under their own names.
+
+    `training` is what the training run recorded: recipe, history, data and its preprocessing.
+    """
+
+    spec: ModelSpec
+    directory: Path
+    digest: str
+    files: Mapping[str, FileRecord]
+    seed: int
+    epoch: int
+    metrics: Mapping[str, float]
+    training: Mapping[str, Any]
+
+    def verify(self) -> None:
+        """Raises IntegrityError unless every file is as the manifest says."""
+        verify_files(self.directory, self.files)
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Every tensor, in order of its name. Raises IntegrityError when the file was altered."""
+        from safetensors.numpy import load
+
+        self.verify()
+        return dict(sorted(load((self.directory / WEIGHTS).read_bytes()).items()))
+
+    def artifact(self) -> Artifact:
+        """The checkpoint as what the runtimes of its own framework open."""
+        return Artifact(
+            model=self.spec,
+            format=Format.CHECKPOINT,
+            precision="float32",
+            signature=self.spec.signature,
+            directory=self.directory,
+            entry=WEIGHTS,
+            digest=self.digest,
+            files=self.files,
+        )
+
+    @classmethod
+    def save(
+        cls,
+        directory: Path,
+        *,
+        spec: ModelSpec,
+        weights: Mapping[str, np.ndarray],
+        seed: int,
+        epoch: int,
+        metrics: Mapping[str, float],
+        training: Mapping[str, Any],
+    ) -> Self:
+        """Writes weights and manifest into `directory`, and loads the checkpoint."""
+        from safetensors.numpy import save
+
+        contiguous = {name: np.asarray(array, order="C") for name, array in weights.items()}
+        (directory / WEIGHTS).write_bytes(save(contiguous))
+        body = {
+            "spec": spec.to_json(),
+            "seed": seed,
+            "epoch": epoch,
+            "metrics": dict(metrics),
+            "training": dict(training),
+        }
+        _write_manifest(directory, CHECKPOINT_SCHEMA, body)
+        return cls.load(directory)
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """Reads a manifest. Raises SourceError or IntegrityError; see also `verify`."""
+        document = read_document(directory / MANIFEST, CHECKPOINT_SCHEMA)
+        return cls(
+            spec=ModelSpec.from_json(document["spec"]),
+            directory=directory.resolve(),
+            digest=document["digest"],
+            files=_files_from_json(document["files"]),
+            seed=document["seed"],
+            epoch=document["epoch"],
+            metrics=document["metrics"],
+            training=document["training"],
+        )
+
+
+def parent_of(child_directory: Path, checkpoint: Checkpoint) -> Parent:
+    """The record of `checkpoint` for an artifact that will lie in `child_directory`."""
+    path = os.path.relpath(checkpoint.directory, child_directory.resolve())
+    return Parent(kind="checkpoint", digest=checkpoint.digest, path=Path(path).as_posix())
+
+
+def _write_manifest(directory: Path, schema: str, body: Mapping[str, Any]) -> None:
+    records = record_files(directory)
+    records.pop(MANIFEST, None)
+    document = seal(schema, {**body, "files": _files_to_json(records)})
+    write_document(directory / MANIFEST, document)
+
+
+def _files_to_json(records: Mapping[str, FileRecord]) -> Json:
+    return {
+        name: {"digest": record.digest, "size_bytes": record.size_bytes}
+        for name, record in records.items()
+    }
+
+
+def _files_from_json(data: Mapping[str, Any]) -> dict[str, FileRecord]:
+    return {
+        name: FileRecord(digest=record["digest"], size_bytes=record["size_bytes"])
+        for name, record in data.items()
+    }

@@ -1,0 +1,117 @@
+"""Every error that the toolkit raises on purpose.
+
+ToolkitError                  exit code 3: it could not be done
+├── UsageError                exit code 2: what was asked for cannot be meant
+│   ├── UnknownNameError      a name that no registry holds
+│   ├── SourceError           a path that is not a model, checkpoint or artifact
+│   ├── OutputExistsError     the place to write to is taken
+│   └── FeedError             an input with a wrong name, dtype or shape
+├── CheckFailedError          exit code 1: the check that was asked for failed
+│   └── ParityError           the artifact is not the model
+├── IntegrityError            a stored file is not what its manifest says
+├── UnavailableError          a package, device or compiler is missing
+├── PluginError               a plugin breaks its contract
+├── SessionError              a session was used out of order, or its runtime failed
+└── WorkerError               a worker process could not do its work
+    ├── WorkerDiedError       it ended by itself or was killed
+    └── WorkerTimeoutError    it gave no answer in time
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+
+class ToolkitError(Exception):
+    """What was attempted, what was got and expected (`problem`); what to do next (`hint`)."""
+
+    exit_code: ClassVar[int] = 3
+
+    def __init__(self, problem: str, *, hint: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.problem}\n{self.hint}"
+
+
+class UsageError(ToolkitError):
+    exit_code = 2
+
+
+class UnknownNameError(UsageError):
+    pass
+
+
+class SourceError(UsageError):
+    pass
+
+
+class OutputExistsError(UsageError):
+    pass
+
+
+class FeedError(UsageError):
+    pass
+
+
+class CheckFailedError(ToolkitError):
+    exit_code = 1
+
+
+class ParityError(CheckFailedError):
+    pass
+
+
+class IntegrityError(ToolkitError):
+    pass
+
+
+class UnavailableError(ToolkitError):
+    pass
+
+
+class PluginError(ToolkitError):
+    pass
+
+
+class SessionError(ToolkitError):
+    pass
+
+
+class WorkerError(ToolkitError):
+    pass
+
+
+class WorkerDiedError(WorkerError):
+    pass
+
+
+class WorkerTimeoutError(WorkerError):
+    pass
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
+    """The error for a name that is not among `known`, with the nearest one that is."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    guess = f"Did you mean {near[0]!r}? " if near else ""
+    return UnknownNameError(
+        f"There is no {kind} named {name!r}.", hint=f"{guess}Known: {', '.join(names)}."
+    )
+
+
+def to_wire(error: ToolkitError) -> dict[str, str]:
+    """An error as plain data, to cross from one process to another."""
+    return {"error": type(error).__name__, "problem": error.problem, "hint": error.hint}
+
+
+def from_wire(data: dict[str, str]) -> ToolkitError:
+    """The error that `to_wire` described; a class unknown here comes back as ToolkitError."""
+    cls = globals().get(data["error"], ToolkitError)
+    if not (isinstance(cls, type) and issubclass(cls, ToolkitError)):
+        cls = ToolkitError
+    return cls(data["problem"], hint=data["hint"])

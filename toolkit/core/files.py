@@ -1,0 +1,129 @@
+"""Digests, atomic files, and new directories that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit.core.errors import IntegrityError, OutputExistsError, ToolkitError
+
+
+def digest_bytes(data: bytes | memoryview) -> str:
+    """SHA-256 as `sha256:<hex>`."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file's content as `sha256:<hex>`."""
+    with path.open("rb") as stream:
+        return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRecord:
+    """What a manifest says of one file."""
+
+    digest: str
+    size_bytes: int
+
+
+def record_files(directory: Path) -> dict[str, FileRecord]:
+    """A record of every file below `directory`, by its relative POSIX path."""
+    return {
+        path.relative_to(directory).as_posix(): FileRecord(
+            digest=digest_file(path), size_bytes=path.stat().st_size
+        )
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+def verify_files(directory: Path, records: Mapping[str, FileRecord]) -> None:
+    """Raises IntegrityError for the first file that is missing or not as recorded."""
+    for name, record in records.items():
+        path = directory / name
+        if not path.is_file():
+            raise IntegrityError(
+                f"Checked the files of {directory}: {name} is missing.",
+                hint="Restore the file, or make the directory again.",
+            )
+        got = digest_file(path)
+        if got != record.digest:
+            raise IntegrityError(
+                f"Checked the files of {directory}: {name} has digest {got} "
+                f"({path.stat().st_size} bytes), expected {record.digest} "
+                f"({record.size_bytes} bytes).",
+                hint="The file was altered or damaged after it was written: restore it, or make "
+                "the directory again.",
+            )
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes a file so that a reader finds the old content or the new, never a part."""
+    with wrapping_os_errors(f"write {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def refuse_existing(target: Path) -> None:
+    """Raises OutputExistsError unless `target` is free, or an empty directory."""
+    if target.is_dir() and not any(target.iterdir()):
+        return
+    if target.exists() or target.is_symlink():
+        raise OutputExistsError(
+            f"Cannot write to {target}: it exists already, and nothing is edited in place.",
+            hint="Choose another --out, or remove it first.",
+        )
+
+
+@contextlib.contextmanager
+def new_directory(target: Path) -> Iterator[Path]:
+    """A temporary directory beside `target` that becomes `target` when the block succeeds.
+
+    When the block raises, for Ctrl-C too, nothing is left behind.
+    """
+    refuse_existing(target)
+    with wrapping_os_errors(f"create {target}"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.partial-"))
+        partial.chmod(0o755)
+    try:
+        yield partial
+        with wrapping_os_errors(f"create {target}"):
+            for path in partial.rglob("*"):
+                if path.is_file():
+                    with path.open("rb") as stream:
+                        os.fsync(stream.fileno())
+            refuse_existing(target)
+            partial.replace(target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+@contextlib.contextmanager
+def wrapping_os_errors(attempt: str) -> Iterator[None]:
+    """Turns an OSError into a ToolkitError that says what was attempted."""
+    try:
+        yield
+    except OSError as error:
+        raise ToolkitError(
+            f"Could not {attempt}: {error.strerror or error}.",
+            hint="Check that the place exists, is writable and has room.",
+        ) from error

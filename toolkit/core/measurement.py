@@ -1,0 +1,223 @@
+"""What a measurement leaves behind: raw nanoseconds, and everything needed to judge them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Self
+
+import numpy as np
+
+from toolkit.core.documents import Json
+from toolkit.core.session import Provenance
+
+
+class Scope(StrEnum):
+    """What is timed: see docs/measuring.md."""
+
+    FORWARD = "forward"
+    END_TO_END = "end_to_end"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Consecutive runs of one row, between runs of other rows; int64 nanoseconds each.
+
+    `lead` holds the first runs after the switch, which meet cold caches and sleeping threads:
+    kept, and not part of any statistic.
+    """
+
+    round: int
+    lead: np.ndarray
+    samples: np.ndarray
+
+    def to_json(self) -> Json:
+        return {
+            "round": self.round,
+            "lead": self.lead.tolist(),
+            "samples": self.samples.tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(
+            round=data["round"],
+            lead=np.array(data["lead"], np.int64),
+            samples=np.array(data["samples"], np.int64),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """All runs of one row in one scope. `settled` is whether the warm-up came to rest."""
+
+    scope: Scope
+    warmup: np.ndarray
+    settled: bool
+    blocks: tuple[Block, ...]
+
+    @property
+    def samples(self) -> np.ndarray:
+        """Every measured run in order, nanoseconds."""
+        parts = [block.samples for block in self.blocks]
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    def to_json(self) -> Json:
+        return {
+            "scope": self.scope,
+            "warmup": self.warmup.tolist(),
+            "settled": self.settled,
+            "blocks": [block.to_json() for block in self.blocks],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(
+            scope=Scope(data["scope"]),
+            warmup=np.array(data["warmup"], np.int64),
+            settled=data["settled"],
+            blocks=tuple(Block.from_json(block) for block in data["blocks"]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """How long a new process took to its first output, in nanoseconds."""
+
+    import_ns: int
+    open_ns: int
+    first_run_ns: int
+
+    def to_json(self) -> Json:
+        return {
+            "import_ns": self.import_ns,
+            "open_ns": self.open_ns,
+            "first_run_ns": self.first_run_ns,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(**{key: data[key] for key in ("import_ns", "open_ns", "first_run_ns")})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """How close outputs came to the reference; None where nothing was compared.
+
+    `max_abs` is the largest absolute difference, `max_rel` the same over the largest magnitude
+    of the reference; both over all outputs.
+    """
+
+    passed: bool
+    max_abs: float | None
+    max_rel: float | None
+    reason: str | None = None
+
+    def to_json(self) -> Json:
+        return {
+            "passed": self.passed,
+            "max_abs": self.max_abs,
+            "max_rel": self.max_rel,
+            "reason": self.reason,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(**{key: data[key] for key in ("passed", "max_abs", "max_rel", "reason")})
+
+
+class Status(StrEnum):
+    OK = "ok"
+    FAILED = "failed"
+    UNAVAILABLE = "unavailable"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One runtime on one artifact at one batch: what it was asked, did and took."""
+
+    runtime: str
+    artifact: str
+    artifact_digest: str
+    batch: int
+    status: Status
+    reason: str | None = None
+    precision_requested: str
+    computes: bool = True
+    opening: Opening | None = None
+    parity: Agreement | None = None
+    provenance: Provenance | None = None
+    measurements: tuple[Measurement, ...] = ()
+    peak_rss_bytes: int | None = None
+
+    def measurement(self, scope: Scope) -> Measurement | None:
+        return next((m for m in self.measurements if m.scope == scope and m.blocks), None)
+
+    def to_json(self) -> Json:
+        return {
+            "runtime": self.runtime,
+            "artifact": self.artifact,
+            "artifact_digest": self.artifact_digest,
+            "batch": self.batch,
+            "status": self.status,
+            "reason": self.reason,
+            "precision_requested": self.precision_requested,
+            "computes": self.computes,
+            "opening": self.opening and self.opening.to_json(),
+            "parity": self.parity and self.parity.to_json(),
+            "provenance": self.provenance and self.provenance.to_json(),
+            "measurements": [m.to_json() for m in self.measurements],
+            "peak_rss_bytes": self.peak_rss_bytes,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(
+            runtime=data["runtime"],
+            artifact=data["artifact"],
+            artifact_digest=data["artifact_digest"],
+            batch=data["batch"],
+            status=Status(data["status"]),
+            reason=data["reason"],
+            precision_requested=data["precision_requested"],
+            computes=data["computes"],
+            opening=data["opening"] and Opening.from_json(data["opening"]),
+            parity=data["parity"] and Agreement.from_json(data["parity"]),
+            provenance=data["provenance"] and Provenance(**data["provenance"]),
+            measurements=tuple(Measurement.from_json(m) for m in data["measurements"]),
+            peak_rss_bytes=data["peak_rss_bytes"],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One run of `toolkit bench`: immutable, with every raw sample."""
+
+    id: str
+    created: str
+    plan: Mapping[str, Any]
+    rows: tuple[Row, ...]
+    environment: Mapping[str, Any]
+    warnings: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> Json:
+        return {
+            "id": self.id,
+            "created": self.created,
+            "plan": dict(self.plan),
+            "rows": [row.to_json() for row in self.rows],
+            "environment": dict(self.environment),
+            "warnings": list(self.warnings),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(
+            id=data["id"],
+            created=data["created"],
+            plan=data["plan"],
+            rows=tuple(Row.from_json(row) for row in data["rows"]),
+            environment=data["environment"],
+            warnings=tuple(data["warnings"]),
+        )

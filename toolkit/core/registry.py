@@ -1,0 +1,91 @@
+"""Plugins as strings: nothing is imported until it is used.
+
+A registry maps a kebab-case name to `module:attribute`, a class that is made without arguments.
+Third parties add names through the entry-point group `toolkit.<kind>`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from toolkit.core.errors import PluginError, ToolkitError, UnavailableError, unknown_name
+from toolkit.core.siblings import ours
+
+DISTRIBUTION = "inference-toolkit"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a plugin lies, and the extra of this distribution that installs what it needs."""
+
+    target: str
+    extra: str | None = None
+
+    @property
+    def install(self) -> str:
+        """The exact command that installs what the plugin needs."""
+        extra = f"[{self.extra}]" if self.extra else ""
+        return f"pip install '{DISTRIBUTION}{extra}'"
+
+
+class Registry(Generic[T]):
+    """The plugins of one kind by name."""
+
+    def __init__(self, kind: str, entries: Mapping[str, Entry]) -> None:
+        self.kind = kind
+        self._own = dict(entries)
+
+    @functools.cached_property
+    def entries(self) -> Mapping[str, Entry]:
+        """Ours, then those of installed third parties. Raises PluginError for a double name."""
+        entries = dict(self._own)
+        for point in importlib.metadata.entry_points(group=f"toolkit.{self.kind}"):
+            if point.name in entries:
+                raise PluginError(
+                    f"Two plugins of kind {self.kind} are named {point.name!r}: "
+                    f"{entries[point.name].target} and {point.value}.",
+                    hint="Uninstall one of the packages that bring them.",
+                )
+            entries[point.name] = Entry(point.value)
+        return entries
+
+    def names(self) -> list[str]:
+        return list(self.entries)
+
+    def entry(self, name: str) -> Entry:
+        """Raises UnknownNameError, with the nearest name, for a name that is not there."""
+        if name not in self.entries:
+            raise unknown_name(self.kind, name, self.entries)
+        return self.entries[name]
+
+    def create(self, name: str) -> T:
+        """Imports the plugin and makes it.
+
+        Raises UnknownNameError for an unknown name, and UnavailableError, with the command that
+        installs what is missing, when the import fails.
+        """
+        entry = self.entry(name)
+        module, _, attribute = entry.target.partition(":")
+        try:
+            with ours():
+                plugin: T = getattr(importlib.import_module(module), attribute)()
+        except ToolkitError:
+            raise
+        except ImportError as error:
+            raise UnavailableError(
+                f"The {self.kind} {name!r} could not be imported: {error}.",
+                hint=f"Install what it needs: {entry.install}",
+            ) from error
+        except Exception as error:  # what a vendor's package raises on import is not ours to list
+            raise UnavailableError(
+                f"The {self.kind} {name!r} failed on import: {type(error).__name__}: {error}.",
+                hint=f"Repair its installation: {entry.install}",
+            ) from error
+        return plugin

@@ -1,0 +1,199 @@
+"""The two interfaces that every runtime implements."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NoReturn, Self, final
+
+import numpy as np
+
+from toolkit.core.artifact import Artifact, Format
+from toolkit.core.documents import Json
+from toolkit.core.errors import SessionError, UsageError
+from toolkit.core.specs import Feeds, Outputs, Signature
+
+
+@dataclass(frozen=True, kw_only=True)
+class Availability:
+    """Whether a runtime can be used here; if not, why, and what to do about it."""
+
+    ok: bool
+    version: str | None = None
+    reason: str | None = None
+    hint: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionOptions:
+    """How to open a session. `optimize=False` asks for the graph as it is written."""
+
+    threads: int = 1
+    optimize: bool = True
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise UsageError(
+                f"Got {self.threads} threads, expected at least 1.",
+                hint="Give --threads 1 or more.",
+            )
+
+    def require_optimize(self, runtime: str) -> None:
+        """Raises UsageError when the graph is asked for as written, which `runtime` cannot do."""
+        if not self.optimize:
+            raise UsageError(
+                f"{runtime} was asked to run the graph without optimisation, which it cannot.",
+                hint="Open the session with optimize=True, or choose torch or onnxruntime.",
+            )
+
+    def to_json(self) -> Json:
+        return {"threads": self.threads, "optimize": self.optimize}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What really ran, as the runtime itself reports it.
+
+    `precision` is the dtype in which the arithmetic ran ("mixed" when layers differ); `details`
+    holds what only this runtime knows: providers, precision by layer, compiled graphs.
+    """
+
+    runtime: str
+    version: str
+    device: str
+    precision: str
+    threads: int
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> Json:
+        return {
+            "runtime": self.runtime,
+            "version": self.version,
+            "device": self.device,
+            "precision": self.precision,
+            "threads": self.threads,
+            "details": dict(self.details),
+        }
+
+
+class Session(ABC):
+    """A model opened by a runtime, on one device, ready to run.
+
+    `forward` on device-resident inputs is `upload` once, then `forward(); synchronize()`; the
+    whole way of the data is `run`. Inputs handed to `upload` may be read in place until the next
+    upload, so they must not be altered before; outputs of `download` are the caller's own.
+    """
+
+    def __init__(self, signature: Signature) -> None:
+        self.signature = signature
+        self._closed = False
+        self._accepted: tuple[tuple[Any, ...], ...] | None = None
+        self._dims: dict[str, int] = {}
+
+    @final
+    def upload(self, feeds: Feeds) -> None:
+        """Moves host arrays to the device's buffers.
+
+        Raises FeedError for a wrong name, dtype or shape, SessionError when closed.
+        """
+        if self._closed:
+            raise SessionError(
+                "The session is closed, and inputs were uploaded.", hint="Open a new session."
+            )
+        # A full check costs microseconds, so feeds of the form that passed last pass at once.
+        form = tuple(
+            (k, getattr(v, "shape", None), getattr(v, "dtype", None)) for k, v in feeds.items()
+        )
+        if form != self._accepted:
+            self._accepted = None
+            self._dims = self.signature.check(feeds)
+            self._prepare(self._dims)
+            self._accepted = form
+        self._upload(feeds)
+
+    @abstractmethod
+    def _prepare(self, dims: Mapping[str, int]) -> None:
+        """The shapes of the next upload differ from the last: make buffers for these extents."""
+
+    @abstractmethod
+    def _upload(self, feeds: Feeds) -> None:
+        """Moves checked arrays to the device; they may be non-contiguous."""
+
+    @abstractmethod
+    def forward(self) -> None:
+        """Enqueues one pass over what was uploaded; may return before it is complete."""
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Returns when every pass is complete."""
+
+    @abstractmethod
+    def download(self) -> Outputs:
+        """The outputs of the last pass as fresh host arrays that no later pass overwrites."""
+
+    @final
+    def run(self, feeds: Feeds) -> Outputs:
+        """Upload, forward, synchronize, download."""
+        self.upload(feeds)
+        self.forward()
+        self.synchronize()
+        return self.download()
+
+    @abstractmethod
+    def provenance(self) -> Provenance:
+        """What really ran. Ask after the first pass: some runtimes decide only then."""
+
+    @final
+    def close(self) -> None:
+        """Frees what the session holds. May be called again."""
+        if not self._closed:
+            self._closed = True
+            self._close()
+
+    @abstractmethod
+    def _close(self) -> None:
+        """Frees what the session holds, once."""
+
+    @final
+    def __enter__(self) -> Self:
+        return self
+
+    @final
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Runtime(ABC):
+    """What opens artifacts. Stateless; made without arguments.
+
+    `computes` is False for a runtime whose outputs are not the model's (the null runtime).
+    """
+
+    name: ClassVar[str]
+    accepts: ClassVar[frozenset[Format]]
+    computes: ClassVar[bool] = True
+
+    @abstractmethod
+    def probe(self) -> Availability:
+        """Whether the runtime can be used on this machine. Never raises."""
+
+    @abstractmethod
+    def open(self, artifact: Artifact, options: SessionOptions) -> Session:
+        """Opens an artifact of one of the formats in `accepts`.
+
+        Raises SourceError when the artifact is no model that the runtime can read.
+        """
+
+
+def not_ready() -> NoReturn:
+    """What a session calls in place of a pass while there is nothing to run."""
+    raise SessionError(
+        "A pass was asked for, but no inputs are uploaded or the session is closed.",
+        hint="Call upload(feeds) on an open session first.",
+    )
+
+
+def host_copy(array: np.ndarray) -> np.ndarray:
+    """A fresh C-contiguous copy."""
+    return np.array(array, order="C", copy=True)

@@ -1,0 +1,166 @@
+"""What a model takes and gives, and what a model is: data only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+
+from toolkit.core.documents import Json
+from toolkit.core.errors import FeedError, PluginError
+
+Feeds = Mapping[str, np.ndarray]
+"""Host arrays by input name."""
+
+Outputs = dict[str, np.ndarray]
+"""Host arrays by output name."""
+
+Dim = int | str | None
+"""An extent, the name of a dynamic axis, or None for a dynamic axis without a name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorSpec:
+    """One input or output: NumPy's name of its dtype, its shape, and what its axes mean.
+
+    Axis 0 is the batch. `layout` is a letter for each axis, as in "NCHW", or None when unknown.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[Dim, ...]
+    layout: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.layout is not None and len(self.layout) != len(self.shape):
+            raise PluginError(
+                f"Tensor {self.name!r} has layout {self.layout!r} for shape {self.shape}.",
+                hint="Give one letter for each axis.",
+            )
+
+    def resolve(self, dims: Mapping[str, int]) -> tuple[int | None, ...]:
+        """The shape with every named axis in `dims` replaced by its extent, others None."""
+        return tuple(dims.get(d) if isinstance(d, str) else d for d in self.shape)
+
+    def __str__(self) -> str:
+        shape = ", ".join("?" if d is None else str(d) for d in self.shape)
+        return f"{self.name}: {self.dtype}[{shape}]"
+
+    def to_json(self) -> Json:
+        return {
+            "name": self.name,
+            "dtype": self.dtype,
+            "shape": list(self.shape),
+            "layout": self.layout,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(
+            name=data["name"],
+            dtype=data["dtype"],
+            shape=tuple(data["shape"]),
+            layout=data["layout"],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signature:
+    """The inputs and outputs of a model, in order."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def check(self, feeds: Feeds) -> dict[str, int]:
+        """The extent of every named axis, or FeedError for a wrong name, dtype or shape."""
+        names = [spec.name for spec in self.inputs]
+        if missing := [name for name in names if name not in feeds]:
+            raise FeedError(
+                f"Input {missing[0]!r} is missing; got {sorted(feeds)}, expected {names}.",
+                hint=f"Feed an array for each of: {self.describe_inputs()}.",
+            )
+        if extra := sorted(set(feeds) - set(names)):
+            raise FeedError(
+                f"Input {extra[0]!r} is not one of the model's: expected {names}.",
+                hint=f"Feed exactly: {self.describe_inputs()}.",
+            )
+        dims: dict[str, int] = {}
+        for spec in self.inputs:
+            _check_tensor(spec, feeds[spec.name], dims)
+        return dims
+
+    def describe_inputs(self) -> str:
+        return "; ".join(str(spec) for spec in self.inputs)
+
+    def to_json(self) -> Json:
+        return {
+            "inputs": [spec.to_json() for spec in self.inputs],
+            "outputs": [spec.to_json() for spec in self.outputs],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(
+            inputs=tuple(TensorSpec.from_json(spec) for spec in data["inputs"]),
+            outputs=tuple(TensorSpec.from_json(spec) for spec in data["outputs"]),
+        )
+
+
+def _check_tensor(spec: TensorSpec, array: object, dims: dict[str, int]) -> None:
+    """Checks one array against its spec, and notes the extents of its named axes in `dims`."""
+    if not isinstance(array, np.ndarray):
+        raise FeedError(
+            f"Input {spec.name!r} is a {type(array).__name__}, expected a NumPy array.",
+            hint="Convert it, for example with np.asarray(value, dtype=...).",
+        )
+    if array.dtype != np.dtype(spec.dtype):
+        raise FeedError(
+            f"Input {spec.name!r} has dtype {array.dtype}, expected {spec.dtype}.",
+            hint=f"Convert it: array.astype({spec.dtype!r}).",
+        )
+    fits = array.ndim == len(spec.shape) and all(
+        want is None or (dims.setdefault(want, got) if isinstance(want, str) else want) == got
+        for got, want in zip(array.shape, spec.shape, strict=True)
+    )
+    if not fits:
+        bound = {d: dims[d] for d in spec.shape if isinstance(d, str) and d in dims}
+        already = f" with {bound}" if bound else ""
+        raise FeedError(
+            f"Input {spec.name!r} has shape {list(array.shape)}, expected {spec}{already}.",
+            hint="Feed an array of that shape; axes with the same name must have the same extent.",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """Which model this is: enough, with the weights, to build it again in its framework."""
+
+    name: str
+    family: str
+    framework: str
+    signature: Signature
+    data: str | None = None
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> Json:
+        return {
+            "name": self.name,
+            "family": self.family,
+            "framework": self.framework,
+            "signature": self.signature.to_json(),
+            "data": self.data,
+            "hyperparameters": dict(self.hyperparameters),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(
+            name=data["name"],
+            family=data["family"],
+            framework=data["framework"],
+            signature=Signature.from_json(data["signature"]),
+            data=data["data"],
+            hyperparameters=data["hyperparameters"],
+        )

@@ -1,0 +1,1 @@
+"""Measuring: worker processes, blocks in turn, statistics, environment."""

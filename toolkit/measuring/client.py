@@ -1,0 +1,213 @@
+"""The parent's end of a worker process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, Self, final
+
+import numpy as np
+
+from toolkit.core.artifact import Artifact
+from toolkit.core.documents import Json
+from toolkit.core.errors import WorkerDiedError, WorkerTimeoutError, from_wire
+from toolkit.core.measurement import Opening, Scope
+from toolkit.core.session import Availability, Provenance, SessionOptions
+from toolkit.core.specs import Feeds, Outputs
+from toolkit.measuring import wire
+
+# Read by the thread pools of torch, NumPy's BLAS, MKL and TensorFlow when they start.
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+)
+
+
+def worker_environment(threads: int) -> dict[str, str]:
+    """This process's environment, with the number of threads for every pool."""
+    return {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """What a worker says after it opened a session and ran it once."""
+
+    computes: bool
+    artifact_digest: str
+    opening: Opening
+
+
+@final
+class WorkerProcess:
+    """A worker and the pipe to it. A context manager: leaving it ends the process.
+
+    Every call raises WorkerDiedError when the process is gone, WorkerTimeoutError (and kills it)
+    when it does not answer in `timeout_s` seconds, and whatever ToolkitError it sends back.
+    """
+
+    def __init__(self, *, threads: int, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._broken = False
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # closed in close()
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "toolkit.measuring.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            env=worker_environment(threads),
+            # A session of its own: Ctrl-C is for the parent, and kill() reaches what it started.
+            start_new_session=True,
+        )
+        self._replies: queue.SimpleQueue[tuple[Json, dict[str, np.ndarray]] | None]
+        self._replies = queue.SimpleQueue()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._stdin: BinaryIO = self._process.stdin  # type: ignore[assignment]
+        self._stdout: BinaryIO = self._process.stdout  # type: ignore[assignment]
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        """Blocks on the pipe, so that waiting takes no processor time from what is measured."""
+        with contextlib.suppress(OSError, ValueError):  # closed by close()
+            while (reply := wire.receive(self._stdout)) is not None:
+                self._replies.put(reply)
+        self._replies.put(None)
+
+    def _send(self, message: Json, arrays: Mapping[str, np.ndarray] | None) -> None:
+        with contextlib.suppress(OSError, ValueError):  # gone or closed: _read reports it
+            wire.send(self._stdin, message, arrays)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def probe(self, runtime: str) -> Availability:
+        reply, _ = self._call({"command": "probe", "runtime": runtime})
+        return Availability(
+            ok=reply["ok_here"],
+            version=reply["version"],
+            reason=reply["reason"],
+            hint=reply["hint"],
+        )
+
+    def open(
+        self,
+        runtime: str,
+        artifacts: Sequence[Artifact],
+        options: SessionOptions,
+        feeds: Sequence[Feeds] = (),
+    ) -> Opened:
+        """Opens the first artifact that the runtime accepts; keeps `feeds` for the blocks."""
+        message = {
+            "command": "open",
+            "runtime": runtime,
+            "artifacts": [artifact.to_json() for artifact in artifacts],
+            "options": options.to_json(),
+        }
+        arrays = {
+            f"{i}/{name}": array for i, one in enumerate(feeds) for name, array in one.items()
+        }
+        reply, _ = self._call(message, arrays)
+        return Opened(
+            computes=reply["computes"],
+            artifact_digest=reply["artifact"],
+            opening=Opening.from_json(reply["opening"]),
+        )
+
+    def run(self, feeds: Feeds) -> Outputs:
+        return self._call({"command": "run"}, feeds)[1]
+
+    def block(self, scope: Scope, count: int) -> np.ndarray:
+        """`count` timed runs, nanoseconds each, int64."""
+        return self._call({"command": "block", "scope": scope, "count": count})[1]["samples"]
+
+    def provenance(self) -> Provenance:
+        return Provenance(**self._call({"command": "provenance"})[0]["provenance"])
+
+    def peak_rss_bytes(self) -> int:
+        return int(self._call({"command": "memory"})[0]["peak_rss_bytes"])
+
+    def _call(
+        self, message: Json, arrays: Mapping[str, np.ndarray] | None = None
+    ) -> tuple[Json, dict[str, np.ndarray]]:
+        attempt = message["command"]
+        if self._broken:
+            raise WorkerDiedError(
+                f"{attempt!r} was asked of a worker whose last call was broken off.",
+                hint="Start another worker.",
+            )
+        # From a thread, since a worker that hangs does not empty its pipe.
+        threading.Thread(target=self._send, args=(message, arrays), daemon=True).start()
+        self._broken = True  # until the reply is here: Ctrl-C can end the wait
+        try:
+            reply = self._replies.get(timeout=self._timeout_s)
+        except queue.Empty:
+            self._kill()
+            raise WorkerTimeoutError(
+                f"The worker gave no answer to {attempt!r} in {self._timeout_s:g} s; "
+                "it was stopped.",
+                hint="Give it longer with --timeout, or leave this runtime out.",
+            ) from None
+        if reply is None:
+            raise self._died(attempt)
+        self._broken = False
+        if not reply[0]["ok"]:
+            raise from_wire(reply[0])
+        return reply
+
+    def _died(self, attempt: str) -> WorkerDiedError:
+        self._kill()
+        code = self._process.returncode
+        how = f"exit code {code}"
+        hint = "Its last words are above; run the same with this runtime alone."
+        if code < 0:
+            how = f"{signal.Signals(-code).name} (signal {-code})"
+            if -code == signal.SIGKILL:
+                hint = "It was killed from outside: by a person, or by the system for its memory."
+        words = self._last_words()
+        return WorkerDiedError(
+            f"The worker died with {how} during {attempt!r}{': ' + words if words else ''}.",
+            hint=hint,
+        )
+
+    def _last_words(self) -> str:
+        """The last line that the worker wrote to standard error."""
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
+        return lines[-1].strip() if lines else ""
+
+    def _kill(self) -> None:
+        """Ends the worker and whatever it started. Waits first for one that is ending by itself."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=0.2)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def close(self) -> None:
+        """Lets the worker end by itself, then makes sure. May be called again."""
+        with contextlib.suppress(OSError):
+            self._stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=2)
+        self._kill()
+        self._reader.join(timeout=2)
+        self._stdout.close()
+        self._stderr.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,194 @@
+"""Warm-up, blocks in turn, and when to stop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Protocol, final
+
+import numpy as np
+
+from toolkit.core.documents import Json
+from toolkit.core.errors import ToolkitError, UsageError
+from toolkit.core.measurement import Block, Measurement, Scope
+from toolkit.measuring.statistics import relative_half_width
+from toolkit.measuring.timing import Clock
+
+BLOCK_NS = 50_000_000
+WARMUP_CHUNK_NS = 20_000_000
+WARMUP_LIMIT_NS = 3_000_000_000
+SETTLED_CHUNKS = 3
+SETTLED_WITHIN = 1.05
+FEWEST_ROUNDS = 10
+FEWEST_RUNS = 3  # of a block, unless the number of runs is fixed
+MOST_RUNS = 10_000
+LEAD_SHARE = 20  # one run in so many opens a block as its lead
+
+
+@dataclass(frozen=True, kw_only=True)
+class Procedure:
+    """How long to measure.
+
+    `warmup` and `runs` fix the number of runs; None lets warm-up go on until it settles, and
+    blocks until every 95 % interval is within `target_ci` of its median on either side, or
+    `max_seconds` are spent on a scope of a batch, all its rows together.
+    """
+
+    warmup: int | None = None
+    runs: int | None = None
+    target_ci: float = 0.01
+    max_seconds: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name, value, least in (("warmup", self.warmup, 0), ("runs", self.runs, 1)):
+            if value is not None and value < least:
+                raise UsageError(
+                    f"Got --{name} {value}, expected {least} or more.",
+                    hint=f"Give --{name} {least} or more, or leave it out.",
+                )
+        for option, number in (("target-ci", self.target_ci), ("max-seconds", self.max_seconds)):
+            if not (number > 0 and math.isfinite(number)):
+                raise UsageError(
+                    f"Got --{option} {number}, expected a number above 0.",
+                    hint=f"Give --{option} a positive number.",
+                )
+
+    def to_json(self) -> Json:
+        return asdict(self)
+
+
+class Probe(Protocol):
+    """What can be timed: a worker, or a double in a test."""
+
+    def block(self, scope: Scope, count: int) -> np.ndarray: ...
+
+
+@final
+@dataclass(kw_only=True)
+class Lane:
+    """One row while it is measured, and what it has come to so far."""
+
+    probe: Probe
+    failure: ToolkitError | None = None
+    _runs: dict[Scope, _Runs] = field(default_factory=dict)
+
+    def measurements(self) -> tuple[Measurement, ...]:
+        return tuple(
+            Measurement(
+                scope=scope,
+                warmup=_join(runs.warmup),
+                settled=runs.settled,
+                blocks=tuple(runs.blocks),
+            )
+            for scope, runs in self._runs.items()
+        )
+
+    def warm_up(self, scope: Scope, procedure: Procedure) -> None:
+        """Runs until three chunks in a row agree within 5 %, or exactly `procedure.warmup` runs."""
+        runs = self._runs[scope] = _Runs()
+        if procedure.warmup is not None:
+            if procedure.warmup:
+                runs.warmup.append(self.probe.block(scope, procedure.warmup))
+            runs.settled = True
+            return
+        medians: list[float] = []
+        count, spent = 1, 0
+        while spent < WARMUP_LIMIT_NS:
+            chunk = self.probe.block(scope, count)
+            runs.warmup.append(chunk)
+            took = int(chunk.sum())
+            spent += took
+            if took < WARMUP_CHUNK_NS and count < MOST_RUNS:
+                count *= 2
+                continue
+            medians.append(float(np.median(chunk)))
+            last = medians[-SETTLED_CHUNKS:]
+            if len(last) == SETTLED_CHUNKS and max(last) <= SETTLED_WITHIN * min(last):
+                runs.settled = True
+                return
+
+    def run_block(self, scope: Scope, procedure: Procedure, round_number: int) -> None:
+        """One block: its lead, then its runs."""
+        runs = self._runs[scope]
+        count = runs.block_size(procedure)
+        lead = -(-count // LEAD_SHARE)
+        samples = self.probe.block(scope, lead + count)
+        runs.blocks.append(Block(round=round_number, lead=samples[:lead], samples=samples[lead:]))
+
+    def owed_nothing(self, scope: Scope, procedure: Procedure) -> bool:
+        """Whether a fixed number of runs is done."""
+        return procedure.runs is not None and self._runs[scope].measured >= procedure.runs
+
+    def block_medians(self, scope: Scope) -> np.ndarray:
+        return np.array([np.median(block.samples) for block in self._runs[scope].blocks])
+
+    @contextmanager
+    def keeping_failure(self) -> Iterator[None]:
+        """Keeps the error of the block, so that it costs this lane only."""
+        try:
+            yield
+        except ToolkitError as error:
+            self.failure = error
+
+
+@dataclass(kw_only=True)
+class _Runs:
+    """What one lane has come to in one scope."""
+
+    warmup: list[np.ndarray] = field(default_factory=list)
+    settled: bool = False
+    blocks: list[Block] = field(default_factory=list)
+
+    @property
+    def measured(self) -> int:
+        return sum(len(block.samples) for block in self.blocks)
+
+    def block_size(self, procedure: Procedure) -> int:
+        """As many runs as take BLOCK_NS, judged by the last runs; no more than are still owed."""
+        recent = self.blocks[-1].samples if self.blocks else _join(self.warmup[-1:])
+        expected = float(np.median(recent)) if len(recent) else float(BLOCK_NS)
+        count = min(MOST_RUNS, math.ceil(BLOCK_NS / max(expected, 1.0)))
+        if procedure.runs is not None:
+            return max(1, min(count, procedure.runs - self.measured))
+        return max(FEWEST_RUNS, count)
+
+
+def measure(lanes: Sequence[Lane], scope: Scope, procedure: Procedure, clock: Clock) -> None:
+    """Warms every lane up, then runs a block of each in turn until all are finished.
+
+    A lane that fails keeps what it has and leaves the round; the others go on. `clock` only
+    decides when `max_seconds` are over.
+    """
+    for lane in _alive(lanes):
+        with lane.keeping_failure():
+            lane.warm_up(scope, procedure)
+    deadline = clock() + round(procedure.max_seconds * 1e9)
+    round_number = 0
+    while going := [lane for lane in _alive(lanes) if not lane.owed_nothing(scope, procedure)]:
+        for lane in going:
+            with lane.keeping_failure():
+                lane.run_block(scope, procedure, round_number)
+        round_number += 1
+        if procedure.runs is None and (
+            clock() >= deadline or _closed(_alive(lanes), scope, procedure.target_ci)
+        ):
+            return
+
+
+def _closed(lanes: Sequence[Lane], scope: Scope, target: float) -> bool:
+    """Whether the interval of every median, and of every ratio to the first lane, is narrow."""
+    medians = [lane.block_medians(scope) for lane in lanes]
+    if not medians or min(map(len, medians)) < FEWEST_ROUNDS:
+        return not medians
+    ratios = [other / medians[0] for other in medians[1:]]
+    return all(relative_half_width(values) <= target for values in (*medians, *ratios))
+
+
+def _alive(lanes: Sequence[Lane]) -> list[Lane]:
+    return [lane for lane in lanes if lane.failure is None]
+
+
+def _join(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)

@@ -1,0 +1,115 @@
+"""What this machine is, as far as it decides a latency."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from toolkit.core.documents import Json
+
+PACKAGES = (
+    "inference-toolkit",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "openvino",
+    "safetensors",
+    "torch",
+)
+STEERING = re.compile(
+    r"^(OMP|KMP|MKL|GOMP|OPENBLAS|TORCH|TORCHINDUCTOR|ORT|OV|TBB|TF|XLA|CUDA|NVIDIA|LD_PRELOAD|"
+    r"MALLOC|TCMALLOC|JEMALLOC)(_|$)"
+)
+
+
+def describe_environment(threads: int | None = None) -> Json:
+    """Processor, memory, load, limits, versions, and the variables that steer threads.
+
+    `threads` is what every worker is given, None when none is started. Unknown is None.
+    """
+    return {
+        "cpu": _cpu(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "memory_available_bytes": psutil.virtual_memory().available,
+        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
+        "threads": threads,
+        "platform": platform.platform(),
+        "python": sys.version.split()[0],
+        "versions": _versions(),
+        "variables": {k: v for k, v in sorted(os.environ.items()) if STEERING.match(k)},
+    }
+
+
+def _cpu() -> Json:
+    affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    fields = _cpuinfo()
+    return {
+        "model": fields.get("model name") or platform.processor() or None,
+        "flags": _cpu_flags(fields.get("flags") or fields.get("Features")),
+        "logical_cores": psutil.cpu_count(logical=True),
+        "physical_cores": psutil.cpu_count(logical=False),
+        "available_cores": len(affinity) if affinity is not None else None,
+        "container_cores": _cgroup_cores(),
+        "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+    }
+
+
+def _cpuinfo() -> dict[str, str]:
+    """The fields of the first processor of /proc/cpuinfo; empty elsewhere than on Linux."""
+    first = (_read("/proc/cpuinfo") or "").split("\n\n")[0]
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _cpu_flags(from_kernel: str | None) -> list[str]:
+    """Vector and matrix instruction sets, as the kernel names them; as NumPy does elsewhere."""
+    if from_kernel is not None:
+        vector = re.compile(r"^(sse|avx|fma|amx|f16c|asimd|sve|neon|bf16|i8mm|sme)")
+        return sorted(flag for flag in from_kernel.split() if vector.match(flag))
+    config: Any = np.show_config(mode="dicts")
+    return sorted(config.get("SIMD Extensions", {}).get("found", []))
+
+
+def _cgroup_cores() -> float | None:
+    """The processor quota of this container in cores; None when there is none."""
+    unified = _read("/sys/fs/cgroup/cpu.max")
+    if unified:
+        quota, _, period = unified.partition(" ")
+        return None if quota == "max" else int(quota) / int(period)
+    legacy = _read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
+    period = _read("/sys/fs/cgroup/cpu/cpu.cfs_period_us") or ""
+    return int(legacy) / int(period) if legacy and int(legacy) > 0 else None
+
+
+def _versions() -> Json:
+    return {package: version for package in PACKAGES if (version := _version(package))}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _read(path: str) -> str | None:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return None
+
+
+def available_cores() -> int:
+    """How many cores this process may run on: the default for --threads."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

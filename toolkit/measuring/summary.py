@@ -1,0 +1,114 @@
+"""The figures of a row from its raw samples; nothing here is stored."""
+
+from __future__ import annotations
+
+from toolkit.core.documents import Json
+from toolkit.core.measurement import Measurement, Opening, Result, Row, Scope, Status
+from toolkit.measuring.statistics import (
+    FEWEST_SAMPLES,
+    Ratio,
+    median_interval,
+    percentile,
+    ratio,
+)
+
+SCHEMA = "toolkit.bench/1"
+
+
+def scope_figures(measurement: Measurement, batch: int) -> Json:
+    """Median with interval, mean, deviation, percentiles (None: too few samples), rate."""
+    samples = measurement.samples
+    interval = median_interval([block.samples for block in measurement.blocks])
+    median = percentile(samples, 50.0)
+    figures: Json = {
+        "median_ns": median,
+        "ci95_ns": list(interval) if interval else None,
+        "mean_ns": float(samples.mean()),
+        "std_ns": float(samples.std(ddof=1)) if len(samples) > 1 else None,
+        "min_ns": int(samples.min()),
+        "samples": len(samples),
+        "warmup": len(measurement.warmup),
+        "blocks": len(measurement.blocks),
+        "settled": measurement.settled,
+        "median_ns_per_sample": median / batch if median else None,
+        "samples_per_second": batch * 1e9 / median if median else None,
+    }
+    for q in FEWEST_SAMPLES:
+        if q != 50.0:
+            figures[f"p{q:g}_ns".replace(".", "_")] = percentile(samples, q)
+    return figures
+
+
+def opening_figures(opening: Opening) -> Json:
+    """One opening: import of the runtime, opening of the artifact, first run."""
+    total = opening.import_ns + opening.open_ns + opening.first_run_ns
+    return {**opening.to_json(), "total_ns": total, "samples": 1}
+
+
+def compare_rows(row: Row, baseline: Row, scope: Scope) -> Ratio | None:
+    """The paired ratio of two rows; None for one that has no valid time to compare."""
+    mine, theirs = row.measurement(scope), baseline.measurement(scope)
+    if row is baseline and mine is not None and row.computes:
+        return Ratio(value=1.0, interval=(1.0, 1.0))
+    if Status.FAILED in (row.status, baseline.status) or not (row.computes and baseline.computes):
+        return None
+    if mine is None or theirs is None:
+        return None
+    return ratio([b.samples for b in mine.blocks], [b.samples for b in theirs.blocks])
+
+
+def baseline_of(result: Result, row: Row) -> Row:
+    """The first runtime of the plan, at the same batch."""
+    return next(other for other in result.rows if other.batch == row.batch)
+
+
+def row_figures(result: Result, row: Row) -> Json:
+    """A row as users and checks read it."""
+    baseline = baseline_of(result, row)
+    scopes: Json = {}
+    for measurement in row.measurements:
+        if measurement.blocks:
+            figures = scope_figures(measurement, row.batch)
+            figures["ratio"] = _ratio_figures(row, baseline, measurement.scope)
+            scopes[measurement.scope] = figures
+    first = next(iter(scopes.values()), None)
+    if row.opening:
+        scopes["open"] = opening_figures(row.opening)
+    ran = row.provenance.precision if row.provenance else None
+    return {
+        "runtime": row.runtime,
+        "artifact": row.artifact,
+        "batch": row.batch,
+        "status": row.status,
+        "reason": row.reason,
+        "precision": {"requested": row.precision_requested, "ran": ran},
+        "parity": row.parity and row.parity.to_json(),
+        "scopes": scopes,
+        "ratio": first and first["ratio"],
+        "memory": {"peak_rss_bytes": row.peak_rss_bytes},
+        "provenance": row.provenance and row.provenance.to_json(),
+    }
+
+
+def _ratio_figures(row: Row, baseline: Row, scope: Scope) -> Json | None:
+    compared = compare_rows(row, baseline, scope)
+    if compared is None:
+        return None
+    return {
+        "baseline": baseline.runtime,
+        "scope": scope,
+        "value": compared.value,
+        "ci95": list(compared.interval),
+        "verdict": compared.verdict,
+    }
+
+
+def result_figures(result: Result) -> Json:
+    """The machine-readable form of `toolkit bench --json`."""
+    return {
+        "schema": SCHEMA,
+        "id": result.id,
+        "rows": [row_figures(result, row) for row in result.rows],
+        "environment": dict(result.environment),
+        "warnings": list(result.warnings),
+    }

@@ -1,0 +1,50 @@
+"""The timed loops: the only place where runs are clocked."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from toolkit.core.measurement import Scope
+from toolkit.core.session import Session
+from toolkit.core.specs import Feeds
+
+Clock = Callable[[], int]
+"""Nanoseconds from any origin, never falling."""
+
+
+def time_block(
+    session: Session, scope: Scope, feeds: Sequence[Feeds], count: int, first: int, clock: Clock
+) -> np.ndarray:
+    """The nanoseconds of `count` consecutive runs, int64.
+
+    FORWARD uploads one set of inputs, then times pass and synchronisation. END_TO_END times the
+    whole way, each run from the next set of inputs. `first` says which set comes first. Python's
+    garbage collector rests meanwhile.
+    """
+    samples: list[int] = []
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        if scope is Scope.FORWARD:
+            session.upload(feeds[first % len(feeds)])
+            forward, synchronize = session.forward, session.synchronize
+            for _ in range(count):
+                began = clock()
+                forward()
+                synchronize()
+                samples.append(clock() - began)
+        else:
+            run = session.run
+            for index in range(first, first + count):
+                inputs = feeds[index % len(feeds)]
+                began = clock()
+                run(inputs)
+                samples.append(clock() - began)
+    finally:
+        if collecting:
+            gc.enable()
+    return np.array(samples, np.int64)

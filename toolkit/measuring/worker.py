@@ -1,0 +1,185 @@
+"""The worker process: one runtime, one session, commands over standard input and output.
+
+Started as `python -P -m toolkit.measuring.worker`. Each request is a message with a `command`;
+each reply has `ok`, or describes the error. What libraries print goes to standard error.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, final
+
+import numpy as np
+
+from runtimes import RUNTIMES
+from toolkit.core.artifact import Artifact
+from toolkit.core.documents import Json
+from toolkit.core.errors import (
+    SessionError,
+    ToolkitError,
+    UnavailableError,
+    UsageError,
+    WorkerError,
+    to_wire,
+)
+from toolkit.core.measurement import Scope
+from toolkit.core.session import Runtime, Session, SessionOptions
+from toolkit.measuring import wire
+from toolkit.measuring.timing import time_block
+
+Reply = tuple[Json, Mapping[str, np.ndarray]]
+
+
+@final
+class Worker:
+    """What the process holds between commands."""
+
+    def __init__(self) -> None:
+        self._session: Session | None = None
+        self._feeds: list[dict[str, np.ndarray]] = []
+        self._count = 0
+
+    def handle(self, message: Json, arrays: Mapping[str, np.ndarray]) -> Reply:
+        command = message["command"]
+        if command == "probe":
+            return self._probe(message["runtime"]), {}
+        if command == "open":
+            return self._open(message, arrays), {}
+        if self._session is None:
+            raise SessionError(f"{command!r} came before a session was opened.", hint="Open one.")
+        if command == "run":
+            return {}, self._session.run(arrays)
+        if command == "block":
+            return {}, {"samples": self._block(self._session, message)}
+        if command == "provenance":
+            return {"provenance": self._session.provenance().to_json()}, {}
+        if command == "memory":
+            return {"peak_rss_bytes": peak_rss_bytes()}, {}
+        raise WorkerError(f"The worker knows no command {command!r}.", hint="This is a bug.")
+
+    def _probe(self, name: str) -> Json:
+        availability = RUNTIMES.create(name).probe()
+        return {
+            "ok_here": availability.ok,
+            "version": availability.version,
+            "reason": availability.reason,
+            "hint": availability.hint,
+        }
+
+    def _open(self, message: Json, arrays: Mapping[str, np.ndarray]) -> Json:
+        """Imports the runtime, opens the session and runs it once, each timed."""
+        self._feeds = _unpack_sets(arrays)
+        began = time.perf_counter_ns()
+        runtime = RUNTIMES.create(message["runtime"])
+        availability = runtime.probe()
+        if not availability.ok:
+            raise UnavailableError(
+                f"{runtime.name} cannot be used here: {availability.reason}.",
+                hint=availability.hint or "See `toolkit doctor`.",
+            )
+        imported = time.perf_counter_ns()
+        artifact = _choose(runtime, message["artifacts"])
+        session = runtime.open(artifact, SessionOptions(**message["options"]))
+        opened = time.perf_counter_ns()
+        if self._feeds:
+            session.run(self._feeds[0])
+        ran = time.perf_counter_ns()
+        self._session = session
+        return {
+            "computes": runtime.computes,
+            "artifact": artifact.digest,
+            "opening": {
+                "import_ns": imported - began,
+                "open_ns": opened - imported,
+                "first_run_ns": ran - opened,
+            },
+        }
+
+    def _block(self, session: Session, message: Json) -> np.ndarray:
+        count = message["count"]
+        samples = time_block(
+            session,
+            Scope(message["scope"]),
+            self._feeds,
+            count,
+            self._count,
+            time.perf_counter_ns,
+        )
+        self._count += count
+        return samples
+
+
+def _choose(runtime: Runtime, candidates: list[Json]) -> Artifact:
+    """The first artifact of a format that the runtime takes."""
+    artifacts = [Artifact.from_json(candidate) for candidate in candidates]
+    for artifact in artifacts:
+        if artifact.format in runtime.accepts:
+            return artifact
+    got = ", ".join(f"{artifact.format} ({artifact.path})" for artifact in artifacts)
+    raise UsageError(
+        f"{runtime.name} takes {' or '.join(sorted(runtime.accepts))}; got {got}.",
+        hint="Name an artifact whose parent checkpoint is in its place, or another runtime.",
+    )
+
+
+def _unpack_sets(arrays: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """Sets of inputs from arrays named `<set>/<input>`."""
+    sets: dict[int, dict[str, np.ndarray]] = {}
+    for key, array in arrays.items():
+        index, _, name = key.partition("/")
+        sets.setdefault(int(index), {})[name] = array
+    return [sets[index] for index in sorted(sets)]
+
+
+def peak_rss_bytes() -> int:
+    """The largest resident size of this process so far.
+
+    On Linux from /proc, since ru_maxrss starts at the size of the process that forked this one.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def serve(source: BinaryIO, sink: BinaryIO) -> None:
+    """Answers requests until the other side is gone."""
+    worker = Worker()
+    while (request := wire.receive(source)) is not None:
+        message, arrays = request
+        try:
+            reply, results = worker.handle(message, arrays)
+            wire.send(sink, {"ok": True, **reply}, results)
+        except ToolkitError as error:
+            wire.send(sink, {"ok": False, **to_wire(error)})
+        except Exception as error:  # whatever a vendor raises costs this row, not the process
+            wire.send(sink, {"ok": False, **to_wire(_foreign(error, message))})
+
+
+def _foreign(error: Exception, message: Mapping[str, Any]) -> WorkerError:
+    first = (str(error).strip() or "no message").splitlines()[0]
+    return WorkerError(
+        f"{type(error).__name__} during {message['command']!r}: {first}",
+        hint="The runtime itself raised this; look it up in the runtime's own documentation.",
+    )
+
+
+def main() -> None:
+    """Keeps the pipe to the parent for itself, and gives everybody else standard error."""
+    sink = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    serve(sys.stdin.buffer, sink)
+    sys.stderr.flush()
+    os._exit(0)  # the frameworks' own exit handlers can hang or crash
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Whether two runs of a model agree: outputs, loss and accuracy."""

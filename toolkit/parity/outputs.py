@@ -1,0 +1,64 @@
+"""Outputs of one session against those of another, on the same inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from toolkit.core.measurement import Agreement
+from toolkit.core.specs import Outputs
+from toolkit.parity.tolerances import Tolerance
+
+
+def compare_outputs(got: Outputs, reference: Outputs, tolerance: Tolerance) -> Agreement:
+    """Whether every output has the reference's name, shape and dtype, and its values within bounds.
+
+    NaN and infinity agree only with themselves, in the same place.
+    """
+    if list(got) != list(reference):
+        return _refused(f"outputs are {list(got)}, expected {list(reference)}")
+    return combine([_compare(name, got[name], reference[name], tolerance) for name in reference])
+
+
+def combine(parts: Sequence[Agreement]) -> Agreement:
+    """The worst of several comparisons; its reason is that of the first that failed."""
+    absolutes = [part.max_abs for part in parts if part.max_abs is not None]
+    relatives = [part.max_rel for part in parts if part.max_rel is not None]
+    return Agreement(
+        passed=all(part.passed for part in parts),
+        max_abs=max(absolutes, default=None),
+        max_rel=max(relatives, default=None),
+        reason=next((part.reason for part in parts if not part.passed), None),
+    )
+
+
+def _compare(name: str, got: np.ndarray, reference: np.ndarray, tolerance: Tolerance) -> Agreement:
+    if got.shape != reference.shape or got.dtype != reference.dtype:
+        return _refused(
+            f"{name} is {got.dtype}{list(got.shape)}, "
+            f"expected {reference.dtype}{list(reference.shape)}"
+        )
+    if got.size == 0:
+        return Agreement(passed=True, max_abs=0.0, max_rel=0.0)
+    a, b = got.astype(np.float64), reference.astype(np.float64)
+    finite = np.isfinite(b)
+    if (
+        not np.array_equal(a[~finite], b[~finite], equal_nan=True)
+        or not np.isfinite(a[finite]).all()
+    ):
+        return _refused(f"{name} has NaN or infinity where the reference has not, or the reverse")
+    difference = float(np.abs(a - b, where=finite, out=np.zeros_like(a)).max())
+    scale = float(np.abs(b[finite]).max(initial=0.0))
+    bound = tolerance.absolute + tolerance.relative * scale
+    passed = difference <= bound
+    return Agreement(
+        passed=passed,
+        max_abs=difference,
+        max_rel=difference / scale if scale else (None if difference else 0.0),
+        reason=None if passed else f"{name} differs by {difference:.3g}, allowed {bound:.3g}",
+    )
+
+
+def _refused(reason: str) -> Agreement:
+    return Agreement(passed=False, max_abs=None, max_rel=None, reason=reason)

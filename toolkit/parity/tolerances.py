@@ -1,0 +1,44 @@
+"""How far from the reference is still the same model: one table, by the precision that ran."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from toolkit.core.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tolerance:
+    """Bounds on the difference to the reference, and why they are where they are.
+
+    An output passes when |got - reference| <= absolute + relative * max |reference| everywhere,
+    the maximum over the whole output: cancellation in a sum leaves errors in proportion to its
+    terms, not to its value (Higham, Accuracy and Stability of Numerical Algorithms, 3.1).
+    `agreement` is the least share of rows with the same top-1 class.
+    """
+
+    absolute: float
+    relative: float
+    agreement: float
+    why: str
+
+
+TOLERANCES = {
+    "float32": Tolerance(
+        absolute=1e-6,
+        relative=1e-5,
+        agreement=0.999,
+        why="Kernels of the same arithmetic differ in the order of their sums: a few units in the "
+        "seventh digit after several layers. A wrong constant, padding or epsilon shows above it.",
+    ),
+}
+
+
+def tolerance_for(precision: str) -> Tolerance:
+    """Raises UsageError for a precision without a row in the table."""
+    if precision not in TOLERANCES:
+        raise UsageError(
+            f"There is no tolerance for precision {precision!r}; known: {sorted(TOLERANCES)}.",
+            hint="Compare an artifact of a known precision.",
+        )
+    return TOLERANCES[precision]

@@ -1,0 +1,1 @@
+"""The steps: each the whole of what a command does, as a function. The public Python API."""

@@ -1,0 +1,308 @@
+"""Measure an artifact on several runtimes, side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import psutil
+
+from toolkit.core.artifact import Artifact
+from toolkit.core.errors import ToolkitError, UnavailableError, UsageError, unknown_name
+from toolkit.core.measurement import Result, Row, Scope, Status
+from toolkit.core.progress import Progress, Silent
+from toolkit.core.session import SessionOptions
+from toolkit.core.specs import Feeds, Outputs
+from toolkit.measuring.client import WorkerProcess
+from toolkit.measuring.engine import Lane, Procedure, measure
+from toolkit.measuring.environment import available_cores, describe_environment
+from toolkit.measuring.statistics import FEWEST_SAMPLES, median_interval
+from toolkit.parity.outputs import combine, compare_outputs
+from toolkit.parity.tolerances import tolerance_for
+from toolkit.results import store
+from toolkit.steps.inputs import InputSource, check_batch, input_source
+from toolkit.steps.reference import reference_runtime, reference_worker
+from toolkit.steps.sources import candidates, known_runtimes, open_artifact
+
+BUSY_PERCENT = 20.0
+
+
+def bench(
+    artifact: str | os.PathLike[str],
+    *,
+    runtimes: Sequence[str] | None = None,
+    batches: Sequence[int] = (1,),
+    scopes: Sequence[str] = (Scope.FORWARD, Scope.END_TO_END),
+    threads: int | None = None,
+    procedure: Procedure | None = None,
+    timeout_s: float = 300.0,
+    out: str | os.PathLike[str] = "results",
+    progress: Progress | None = None,
+) -> Result:
+    """Measures every runtime at every batch, and stores the result as `out/<id>.json`.
+
+    Without `runtimes`, all but null are measured. The rows of a batch are measured in turn, a
+    block each, in a process each. A row that fails keeps its reason and what was measured; the
+    others go on. Ctrl-C stores what there is, then raises KeyboardInterrupt. Raises SourceError,
+    IntegrityError, UnknownNameError, UsageError before anything is started.
+    """
+    source = open_artifact(artifact)
+    asked = _parse_scopes(scopes)
+    names = known_runtimes(runtimes)
+    for batch in batches:
+        check_batch(source, batch)
+    if timeout_s <= 0:
+        raise UsageError(
+            f"Got a timeout of {timeout_s:g} s, expected more than 0.", hint="Give more seconds."
+        )
+    run = _Run(
+        artifacts=candidates(source),
+        inputs=input_source(source),
+        scopes=asked,
+        options=SessionOptions(threads=threads or available_cores()),
+        procedure=procedure or Procedure(),
+        timeout_s=timeout_s,
+        progress=progress or Silent(),
+    )
+    created = datetime.now(UTC)
+    warnings = _machine_warnings(run.options.threads)
+    rows: list[Row] = []
+    interrupted = False
+    try:
+        for batch in batches:
+            run.measure_batch(batch, names, rows)
+    except KeyboardInterrupt:
+        interrupted = True
+        warnings.append("Interrupted with Ctrl-C: the rows are what was measured until then.")
+    result = Result(
+        id=f"{created:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}",
+        created=created.isoformat(timespec="seconds"),
+        plan={
+            "artifact": str(source.path),
+            "artifact_digest": source.digest,
+            "runtimes": names,
+            "batches": list(batches),
+            "scopes": list(asked),
+            "inputs": run.inputs.description,
+            "options": run.options.to_json(),
+            "procedure": run.procedure.to_json(),
+            "timeout_s": timeout_s,
+        },
+        rows=tuple(rows),
+        environment=describe_environment(run.options.threads),
+        warnings=(*warnings, *run.warnings, *_row_warnings(rows, run.procedure)),
+    )
+    if rows or not interrupted:
+        path = store.save(Path(out), result)
+        run.progress.note(f"result: {path}")
+    if interrupted:
+        raise KeyboardInterrupt
+    return result
+
+
+@final
+@dataclass(kw_only=True)
+class _Contender:
+    """A row while it is measured; `worker` and `lane` are None where it could not be opened."""
+
+    row: Row
+    worker: WorkerProcess | None = None
+    lane: Lane | None = None
+
+    def fail(self, error: ToolkitError) -> None:
+        missing = isinstance(error, UnavailableError)
+        self.row = replace(
+            self.row,
+            status=Status.UNAVAILABLE if missing else Status.FAILED,
+            reason=f"{error.problem} {error.hint}",
+        )
+
+    def finish(self) -> Row:
+        """The row with all that was measured; ends the worker."""
+        if self.worker is None:
+            return self.row
+        with self.worker:
+            if self.lane is not None:
+                self.row = replace(self.row, measurements=self.lane.measurements())
+                if self.lane.failure is not None:
+                    self.fail(self.lane.failure)
+            with contextlib.suppress(ToolkitError):  # a worker that died has no memory to tell
+                self.row = replace(self.row, peak_rss_bytes=self.worker.peak_rss_bytes())
+        return self.row
+
+
+@final
+@dataclass(kw_only=True)
+class _Run:
+    """One call of `bench`: everything that its batches share."""
+
+    artifacts: Sequence[Artifact]
+    inputs: InputSource
+    scopes: Sequence[Scope]
+    options: SessionOptions
+    procedure: Procedure
+    timeout_s: float
+    progress: Progress
+    warnings: list[str] = field(default_factory=list)
+
+    def measure_batch(self, batch: int, runtimes: Sequence[str], rows: list[Row]) -> None:
+        """Opens every runtime, then measures all in turn; adds a row for each to `rows`.
+
+        The rows are added, with what they came to, however the block is left.
+        """
+        contenders: list[_Contender] = []
+        try:
+            feeds = self.inputs.sets(batch)
+            expected = self._reference(feeds)
+            for done, runtime in enumerate(runtimes):
+                contenders.append(_Contender(row=self._new_row(runtime, batch)))
+                self._open(contenders[-1], feeds, expected)
+                self.progress.update(f"open, batch {batch}", done + 1, len(runtimes), runtime)
+            lanes = [contender.lane for contender in contenders if contender.lane]
+            for done, scope in enumerate(self.scopes):
+                measure(lanes, scope, self.procedure, time.monotonic_ns)
+                self.progress.update(f"measure, batch {batch}", done + 1, len(self.scopes), scope)
+        finally:
+            rows.extend(contender.finish() for contender in contenders)
+
+    def _new_row(self, runtime: str, batch: int) -> Row:
+        source = self.artifacts[0]
+        return Row(
+            runtime=runtime,
+            artifact=str(source.path),
+            artifact_digest=source.digest,
+            batch=batch,
+            status=Status.OK,
+            precision_requested=source.precision,
+        )
+
+    def _reference(self, feeds: Sequence[Feeds]) -> list[Outputs] | None:
+        """The reference's outputs for each set; None, with a warning, when it cannot run."""
+        try:
+            with reference_worker(
+                self.artifacts, threads=self.options.threads, timeout_s=self.timeout_s
+            ) as worker:
+                return [worker.run(one) for one in feeds]
+        except ToolkitError as error:
+            warning = f"No parity: the reference failed. {error.problem} {error.hint}"
+            if warning not in self.warnings:
+                self.warnings.append(warning)
+            return None
+
+    def _open(
+        self, contender: _Contender, feeds: Sequence[Feeds], expected: list[Outputs] | None
+    ) -> None:
+        """Starts the worker; parity and provenance come before any timing.
+
+        A row that fails either is still timed, so that one sees what the wrong answer costs; its
+        status keeps it from being compared.
+        """
+        runtime = contender.row.runtime
+        try:
+            worker = WorkerProcess(threads=self.options.threads, timeout_s=self.timeout_s)
+            contender.worker = worker
+            opened = worker.open(runtime, self.artifacts, self.options, feeds)
+            provenance = worker.provenance()
+            contender.row = replace(
+                contender.row,
+                artifact_digest=opened.artifact_digest,
+                computes=opened.computes,
+                opening=opened.opening,
+                provenance=provenance,
+            )
+            if opened.computes:
+                self._check(contender, worker, feeds, expected)
+            contender.lane = Lane(probe=worker)
+        except ToolkitError as error:
+            contender.fail(error)
+
+    def _check(
+        self,
+        contender: _Contender,
+        worker: WorkerProcess,
+        feeds: Sequence[Feeds],
+        expected: list[Outputs] | None,
+    ) -> None:
+        """Fails the row when its outputs or its precision are not what was asked for."""
+        row = contender.row
+        reasons = []
+        if expected is not None:
+            tolerance = tolerance_for(row.precision_requested)
+            parity = combine(
+                [
+                    compare_outputs(worker.run(one), reference, tolerance)
+                    for one, reference in zip(feeds, expected, strict=True)
+                ]
+            )
+            row = replace(row, parity=parity)
+            if not parity.passed:
+                reasons.append(f"Parity with {reference_runtime(self.artifacts)}: {parity.reason}.")
+        if row.provenance is not None and row.provenance.precision != row.precision_requested:
+            reasons.append(
+                f"Asked for {row.precision_requested}, ran in {row.provenance.precision}."
+            )
+        if reasons:
+            row = replace(row, status=Status.FAILED, reason=" ".join(reasons))
+        contender.row = row
+
+
+def _parse_scopes(scopes: Sequence[str]) -> tuple[Scope, ...]:
+    known = [scope.value for scope in Scope]
+    for scope in scopes:
+        if scope not in known:
+            raise unknown_name("scope", scope, known)
+    return tuple(Scope(scope) for scope in dict.fromkeys(scopes))
+
+
+def _machine_warnings(threads: int) -> list[str]:
+    """What about this machine, now, makes a latency doubtful."""
+    warnings = []
+    if threads > (cores := available_cores()):
+        warnings.append(
+            f"{threads} threads on {cores} available cores: they will wait for each other. "
+            f"Give --threads {cores}."
+        )
+    busy = psutil.cpu_percent(interval=0.3)
+    if busy > BUSY_PERCENT:
+        warnings.append(
+            f"Other work took {busy:.0f} % of the processor before the start: stop it, or trust "
+            "ratios more than times."
+        )
+    return warnings
+
+
+def _row_warnings(rows: Sequence[Row], procedure: Procedure) -> list[str]:
+    """What the samples themselves say against the figures, a line for each kind and scope."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        for measurement in row.measurements:
+            where = f"batch {row.batch}, {measurement.scope}"
+            samples = len(measurement.samples)
+            interval = median_interval([block.samples for block in measurement.blocks])
+            if not measurement.settled:
+                found[
+                    f"{where}: the warm-up did not settle within 5 % (machine or runtime are not "
+                    "steady): {rows}. Repeat it, or fix the number with --warmup."
+                ].append(row.runtime)
+            if 0 < samples < FEWEST_SAMPLES[50.0]:
+                found[
+                    f"{where}: too few samples for a median: {{rows}}. "
+                    f"Give --runs {FEWEST_SAMPLES[50.0]} or more."
+                ].append(f"{row.runtime} ({samples})")
+            if interval is not None:
+                half = (interval[1] - interval[0]) / 2 / float(np.median(measurement.samples))
+                if half > procedure.target_ci:
+                    found[
+                        f"{where}: 95 % intervals wider than ±{procedure.target_ci:.1%}: {{rows}}. "
+                        "Stop other work, or give more --max-seconds or --runs."
+                    ].append(f"{row.runtime} (±{half:.1%})")
+    return [text.replace("{rows}", ", ".join(names)) for text, names in found.items()]

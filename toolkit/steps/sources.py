@@ -1,0 +1,122 @@
+"""What the user hands us, as an artifact."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from runtimes import RUNTIMES
+from toolkit.core.artifact import (
+    ARTIFACT_SCHEMA,
+    CHECKPOINT_SCHEMA,
+    MANIFEST,
+    Artifact,
+    Checkpoint,
+    Format,
+)
+from toolkit.core.errors import SourceError, ToolkitError
+from toolkit.core.files import FileRecord, digest_file
+from toolkit.core.specs import ModelSpec
+
+Source = str | os.PathLike[str]
+
+EXPECTED = (
+    "Give a directory that `toolkit export` or `toolkit train` wrote, or the path of an .onnx file."
+)
+
+
+def open_artifact(source: Source) -> Artifact:
+    """The artifact of a directory or an ONNX file, its files checked against their digests.
+
+    Raises SourceError for a path that is neither, IntegrityError for files that were altered.
+    """
+    path = Path(source)
+    if path.suffix == ".onnx" and path.is_file():
+        return _from_onnx(path)
+    if path.is_dir() and (path / MANIFEST).is_file():
+        schema = _schema(path / MANIFEST)
+        if schema == CHECKPOINT_SCHEMA:
+            artifact = Checkpoint.load(path).artifact()
+        elif schema == ARTIFACT_SCHEMA:
+            artifact = Artifact.load(path)
+        else:
+            raise SourceError(
+                f"{path / MANIFEST} has schema {schema!r}, expected {ARTIFACT_SCHEMA!r} or "
+                f"{CHECKPOINT_SCHEMA!r}.",
+                hint=EXPECTED,
+            )
+        artifact.verify()
+        return artifact
+    raise _not_a_source(path)
+
+
+def open_checkpoint(source: Source) -> Checkpoint:
+    """The checkpoint of a directory, its files checked. Raises SourceError, IntegrityError."""
+    path = Path(source)
+    if not (path / MANIFEST).is_file():
+        raise _not_a_source(path, "Give a directory that `toolkit train` wrote.")
+    checkpoint = Checkpoint.load(path)
+    checkpoint.verify()
+    return checkpoint
+
+
+def candidates(artifact: Artifact) -> tuple[Artifact, ...]:
+    """The artifact, then the checkpoint that it was made from, if that lies in its place.
+
+    A runtime opens the first of them whose format it takes.
+    """
+    try:
+        parent = artifact.parent_checkpoint()
+        parent.verify()
+    except ToolkitError:
+        return (artifact,)
+    return (artifact, parent.artifact())
+
+
+def known_runtimes(asked: Sequence[str] | None) -> list[str]:
+    """The runtimes asked for, or all that compute. Raises UnknownNameError for another name."""
+    if asked is None:
+        return [name for name in RUNTIMES.names() if name != "null"]
+    for name in asked:
+        RUNTIMES.entry(name)
+    return list(asked)
+
+
+def _from_onnx(path: Path) -> Artifact:
+    """An ONNX file that we did not make: its signature is what it declares."""
+    from exporters.onnx_file import read_signature
+
+    signature = read_signature(path)
+    record = FileRecord(digest=digest_file(path), size_bytes=path.stat().st_size)
+    return Artifact(
+        model=ModelSpec(name=path.stem, family="onnx", framework="onnx", signature=signature),
+        format=Format.ONNX,
+        precision="float32",
+        signature=signature,
+        directory=path.resolve().parent,
+        entry=path.name,
+        digest=record.digest,
+        files={path.name: record},
+    )
+
+
+def _schema(manifest: Path) -> object:
+    try:
+        document = json.loads(manifest.read_bytes())
+    except ValueError:
+        return None
+    return document.get("schema") if isinstance(document, dict) else None
+
+
+def _not_a_source(path: Path, expected: str = EXPECTED) -> SourceError:
+    if not path.exists():
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, siblings, n=1)
+        guess = f"Did you mean {path.parent / near[0]}? " if near else ""
+        return SourceError(f"{path} does not exist.", hint=guess + expected)
+    if path.is_dir():
+        return SourceError(f"{path} is a directory without a {MANIFEST}.", hint=expected)
+    return SourceError(f"{path} is a file that is no .onnx model.", hint=expected)

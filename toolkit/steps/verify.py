@@ -1,0 +1,217 @@
+"""Hold every runtime against the reference on a whole test split."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from toolkit.core.artifact import Artifact
+from toolkit.core.documents import Json
+from toolkit.core.errors import ToolkitError, UnavailableError, UsageError
+from toolkit.core.measurement import Agreement, Status
+from toolkit.core.progress import Progress, Silent
+from toolkit.core.session import Provenance, SessionOptions
+from toolkit.core.specs import Outputs
+from toolkit.data import DATA_SETS
+from toolkit.data.base import Split
+from toolkit.measuring.client import WorkerProcess
+from toolkit.measuring.environment import available_cores
+from toolkit.parity.accuracy import cross_entropy, share_equal, top1
+from toolkit.parity.outputs import compare_outputs
+from toolkit.parity.tolerances import tolerance_for
+from toolkit.steps.reference import reference_runtime, reference_worker
+from toolkit.steps.sources import candidates, known_runtimes, open_artifact
+
+BATCH = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyRow:
+    """One runtime over the whole split; `agreement` is the share of rows of equal top-1 class."""
+
+    runtime: str
+    status: Status
+    reason: str | None = None
+    loss: float | None = None
+    accuracy: float | None = None
+    agreement: float | None = None
+    parity: Agreement | None = None
+    provenance: Provenance | None = None
+
+    @property
+    def passed(self) -> bool:
+        return self.status is Status.OK
+
+    def to_json(self) -> Json:
+        return {
+            "runtime": self.runtime,
+            "status": self.status,
+            "reason": self.reason,
+            "passed": self.passed,
+            "loss": self.loss,
+            "accuracy": self.accuracy,
+            "agreement": self.agreement,
+            "max_abs": self.parity and self.parity.max_abs,
+            "max_rel": self.parity and self.parity.max_rel,
+            "provenance": self.provenance and self.provenance.to_json(),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """Every runtime against the reference, on the same rows."""
+
+    artifact: str
+    data: str
+    samples: int
+    reference: str
+    loss: float
+    accuracy: float
+    tolerance: Json
+    rows: tuple[VerifyRow, ...]
+
+    @property
+    def broken(self) -> bool:
+        """Whether a runtime ran and is not the same model."""
+        return any(row.status is Status.FAILED and row.parity is not None for row in self.rows)
+
+    @property
+    def passed(self) -> bool:
+        return all(row.passed for row in self.rows)
+
+    def to_json(self) -> Json:
+        return {
+            "schema": "toolkit.verify/1",
+            "artifact": self.artifact,
+            "data": self.data,
+            "samples": self.samples,
+            "passed": self.passed,
+            "reference": {
+                "runtime": self.reference,
+                "loss": self.loss,
+                "accuracy": self.accuracy,
+            },
+            "tolerance": self.tolerance,
+            "rows": [row.to_json() for row in self.rows],
+        }
+
+
+def verify(
+    artifact: str | os.PathLike[str],
+    *,
+    data: str,
+    runtimes: Sequence[str] | None = None,
+    threads: int | None = None,
+    timeout_s: float = 300.0,
+    progress: Progress | None = None,
+) -> Verification:
+    """Runs every runtime over the test split of `data`, each in a process of its own.
+
+    A runtime that cannot run, or breaks a tolerance, is a row with its reason. Raises what the
+    reference raises, since without it there is nothing to hold the others against.
+    """
+    source = open_artifact(artifact)
+    names = known_runtimes(runtimes)
+    tolerance = tolerance_for(source.precision)
+    listener = progress or Silent()
+    split = DATA_SETS.create(data).load().test
+    _check_fit(source, data, split)
+    options = SessionOptions(threads=threads or available_cores())
+    choices = candidates(source)
+    reference = reference_runtime(choices)
+    listener.note(f"reference: {reference} over {len(split)} test rows of {data}")
+    with reference_worker(choices, threads=options.threads, timeout_s=timeout_s) as worker:
+        expected = _run_split(worker, source, split)
+    rows = []
+    for done, runtime in enumerate(names):
+        rows.append(_verify(runtime, choices, split, expected, options, timeout_s))
+        listener.update("verify", done + 1, len(names), runtime)
+    logits = _first(source, expected)
+    return Verification(
+        artifact=str(source.directory),
+        data=data,
+        samples=len(split),
+        reference=reference,
+        loss=cross_entropy(logits, split.targets),
+        accuracy=share_equal(top1(logits), split.targets),
+        tolerance={
+            "absolute": tolerance.absolute,
+            "relative": tolerance.relative,
+            "agreement": tolerance.agreement,
+            "why": tolerance.why,
+        },
+        rows=tuple(rows),
+    )
+
+
+def _verify(
+    runtime: str,
+    choices: Sequence[Artifact],
+    split: Split,
+    expected: Outputs,
+    options: SessionOptions,
+    timeout_s: float,
+) -> VerifyRow:
+    source = choices[0]
+    tolerance = tolerance_for(source.precision)
+    try:
+        with WorkerProcess(threads=options.threads, timeout_s=timeout_s) as worker:
+            worker.open(runtime, choices, options)
+            outputs = _run_split(worker, source, split)
+            provenance = worker.provenance()
+    except ToolkitError as error:
+        missing = isinstance(error, UnavailableError)
+        return VerifyRow(
+            runtime=runtime,
+            status=Status.UNAVAILABLE if missing else Status.FAILED,
+            reason=f"{error.problem} {error.hint}",
+        )
+    parity = compare_outputs(outputs, expected, tolerance)
+    logits = _first(source, outputs)
+    agreement = share_equal(top1(logits), top1(_first(source, expected)))
+    reason = parity.reason
+    if reason is None and agreement < tolerance.agreement:
+        reason = f"top-1 agrees on {agreement:.2%} of rows, expected {tolerance.agreement:.2%}"
+    return VerifyRow(
+        runtime=runtime,
+        status=Status.FAILED if reason else Status.OK,
+        reason=reason,
+        loss=cross_entropy(logits, split.targets),
+        accuracy=share_equal(top1(logits), split.targets),
+        agreement=agreement,
+        parity=parity,
+        provenance=provenance,
+    )
+
+
+def _check_fit(source: Artifact, data: str, split: Split) -> None:
+    """Raises UsageError unless the model takes the rows of the data set and gives one output."""
+    inputs, outputs = source.signature.inputs, source.signature.outputs
+    row = split.inputs.shape[1:]
+    fits = (
+        len(inputs) == len(outputs) == 1
+        and len(inputs[0].shape) == len(row) + 1
+        and all(not isinstance(d, int) or d == r for d, r in zip(inputs[0].shape[1:], row))  # noqa: B905
+        and inputs[0].dtype == split.inputs.dtype.name
+    )
+    if not fits:
+        raise UsageError(
+            f"{source.path} takes {source.signature.describe_inputs()}; the rows of {data} are "
+            f"{split.inputs.dtype}{list(row)}.",
+            hint="Choose the data set that the model was made for.",
+        )
+
+
+def _run_split(worker: WorkerProcess, source: Artifact, split: Split) -> Outputs:
+    """The outputs for every row, in batches of BATCH; the last is smaller."""
+    name = source.signature.inputs[0].name
+    starts = range(0, len(split), BATCH)
+    parts = [worker.run({name: split.inputs[start : start + BATCH]}) for start in starts]
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def _first(source: Artifact, outputs: Outputs) -> np.ndarray:
+    return outputs[source.signature.outputs[0].name]

@@ -6,5 +6,7 @@ from exporters.base import Exporter
 from toolkit.core.registry import Entry, Registry
 
 EXPORTERS: Registry[Exporter] = Registry(
-    "export target", {"onnx": Entry("exporters.onnx_from_torch:OnnxFromTorch")}
+    "export target",
+    {"onnx": Entry("exporters.onnx_from_torch:OnnxFromTorch")},
+    group="toolkit.exporters",
 )

@@ -6,7 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnx.inliner
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
@@ -43,12 +45,13 @@ def read_signature(path: Path) -> Signature:
 
 def _tensor_spec(value: onnx.ValueInfoProto, path: Path) -> TensorSpec:
     kind = value.type.WhichOneof("value")
-    if kind != "tensor_type":
-        raise SourceError(
-            f"{path} has an input or output {value.name!r} of type {kind}, expected a tensor.",
-            hint="Only models with tensors as inputs and outputs can be run.",
-        )
     tensor = value.type.tensor_type
+    if kind != "tensor_type" or not tensor.HasField("shape") or not tensor.elem_type:
+        raise SourceError(
+            f"{path} has an input or output {value.name!r} of unknown type or rank ({kind}).",
+            hint="Only models whose inputs and outputs are tensors of known rank can be run; "
+            "onnx.shape_inference may find the rank.",
+        )
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
     return TensorSpec(
         name=value.name,
@@ -64,27 +67,58 @@ def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
 
 
 def stored_tensors(path: Path) -> list[StoredTensor]:
-    """Every initializer and constant of the main graph, and which live nodes read it.
+    """Every initializer and constant, those of subgraphs too, and which live nodes read it.
 
     A node is live when a graph output depends on it: a weight that only dead nodes read is not
-    part of the model.
+    part of the model. What a subgraph reads counts as read by the node that holds it.
     """
-    graph = load_model(path).graph
-    readers = _live_readers(graph)
+    model = load_model(path)
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    readers = _live_readers(model.graph)
     return [
-        StoredTensor(name=name, array=numpy_helper.to_array(tensor), readers=readers[name])
-        for name, tensor in _constants(graph)
+        StoredTensor(name=name, array=array, readers=readers.get(name, ()))
+        for graph in _graphs(model.graph)
+        for name, array in _constants(graph)
     ]
 
 
-def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph, and those in the attributes of its nodes, at any depth."""
+    yield graph
+    for node in graph.node:
+        for inner in _bodies(node):
+            yield from _graphs(inner)
+
+
+def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The branches of an If, the body of a Loop or Scan."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, np.ndarray]]:
     for tensor in graph.initializer:
-        yield tensor.name, tensor
+        yield tensor.name, numpy_helper.to_array(tensor)
+    for sparse in graph.sparse_initializer:
+        yield sparse.values.name, numpy_helper.to_array(sparse.values)
     for node in graph.node:
         if node.op_type == "Constant":
             for attribute in node.attribute:
-                if attribute.name == "value":
-                    yield node.output[0], attribute.t
+                yield node.output[0], _attribute_array(attribute)
+
+
+def _attribute_array(attribute: onnx.AttributeProto) -> np.ndarray:
+    """The value of a Constant node, in whichever of its attributes it stands."""
+    value = onnx.helper.get_attribute_value(attribute)
+    if isinstance(value, onnx.TensorProto):
+        return numpy_helper.to_array(value)
+    if isinstance(value, onnx.SparseTensorProto):
+        return numpy_helper.to_array(value.values)
+    dtype = {"value_float": np.float32, "value_floats": np.float32}.get(attribute.name)
+    return np.array(value, dtype)
 
 
 def _live_readers(graph: onnx.GraphProto) -> dict[str, tuple[str, ...]]:
@@ -98,7 +132,16 @@ def _live_readers(graph: onnx.GraphProto) -> dict[str, tuple[str, ...]]:
         if node is None or id(node) in seen:
             continue
         seen.add(id(node))
-        for name in filter(None, node.input):
+        for name in _reads(node):
             readers[name].append(f"{node.name or node.output[0]} ({node.op_type})")
             todo.append(name)
-    return defaultdict(tuple, {name: tuple(nodes) for name, nodes in readers.items()})
+    return {name: tuple(nodes) for name, nodes in readers.items()}
+
+
+def _reads(node: onnx.NodeProto) -> Iterator[str]:
+    """The values that a node takes: its inputs, and what its subgraphs read."""
+    yield from filter(None, node.input)
+    for body in _bodies(node):
+        for inner in body.node:
+            yield from _reads(inner)
+        yield from (value.name for value in body.output)

@@ -21,7 +21,7 @@ class Match(StrEnum):
     """What became of a tensor."""
 
     IDENTICAL = "identical"  # found bit for bit, and read by the graph
-    ALTERED = "altered"  # a tensor of its name is there, with other bits
+    ALTERED = "altered"  # a tensor of its name is there with other bits, wherever its own went
     UNUSED = "unused"  # found bit for bit, but nothing that matters reads it
     MISSING = "missing"  # found nowhere
     EXTRA = "extra"  # stored and read, but no weight of the model
@@ -88,8 +88,8 @@ def compare(weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor]) -
 
     Among stored tensors of equal value the one of the same name is taken first. Weights of equal
     value may share one stored tensor (exporters merge them) if it has a reader for each. A stored
-    floating-point tensor of more than one element that no weight accounts for is extra, and fails
-    the proof.
+    tensor of more than one element that no weight accounts for, and that is not int64 or bool as
+    shapes are, is extra, and fails the proof.
     """
     by_digest: dict[str, list[StoredTensor]] = defaultdict(list)
     for tensor in stored:
@@ -131,9 +131,12 @@ def tensor_digest(array: np.ndarray) -> str:
 def _weight(
     name: str, array: np.ndarray, match: StoredTensor | None, namesake: StoredTensor | None
 ) -> TensorParity:
-    if match is not None:
-        return _describe(name, array, Match.IDENTICAL if match.readers else Match.UNUSED, match)
-    return _describe(name, array, Match.ALTERED if namesake else Match.MISSING, namesake)
+    if match is None:
+        return _describe(name, array, Match.ALTERED if namesake else Match.MISSING, namesake)
+    # Two weights of one shape that changed places are both found by value; the name gives it away.
+    if namesake is not None and tensor_digest(namesake.array) != tensor_digest(array):
+        return _describe(name, array, Match.ALTERED, match)
+    return _describe(name, array, Match.IDENTICAL if match.readers else Match.UNUSED, match)
 
 
 def _describe(
@@ -151,4 +154,5 @@ def _describe(
 
 
 def _could_be_a_weight(array: np.ndarray) -> bool:
-    return array.size > 1 and not np.issubdtype(array.dtype, np.integer) and array.dtype != np.bool_
+    """Anything but a scalar, and the shapes and indices that exporters write as int64 and bool."""
+    return array.size > 1 and array.dtype not in (np.int64, np.bool_)

@@ -8,7 +8,9 @@ from models.base import Family
 from toolkit.core.registry import Entry, Registry
 from toolkit.core.specs import ModelSpec
 
-FAMILIES: Registry[Family] = Registry("model", {"lenet": Entry("models.lenet:LeNet")})
+FAMILIES: Registry[Family] = Registry(
+    "model", {"lenet": Entry("models.lenet:LeNet")}, group="toolkit.models"
+)
 
 
 def build(spec: ModelSpec) -> Any:

@@ -14,4 +14,5 @@ RUNTIMES: Registry[Runtime] = Registry(
         "onnxruntime": Entry("runtimes.onnxruntime:OnnxRuntime", extra="cpu"),
         "openvino": Entry("runtimes.openvino:OpenVino", extra="cpu"),
     },
+    group="toolkit.runtimes",
 )

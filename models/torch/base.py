@@ -35,11 +35,15 @@ class TorchBuilder(Builder):
 def restore(spec: ModelSpec, weights: Mapping[str, np.ndarray]) -> torch.nn.Module:
     """The module of `spec` with these weights, in evaluation mode.
 
-    Raises IntegrityError when names or shapes are not the module's.
+    Raises IntegrityError when names, shapes or dtypes are not the module's.
     """
     module: torch.nn.Module = build(spec)
     state = {name: torch.from_numpy(array.copy()) for name, array in weights.items()}
+    own = module.state_dict()
     try:
+        for name in own.keys() & state.keys():
+            if own[name].dtype != state[name].dtype:
+                raise RuntimeError(f"{name} is {state[name].dtype}, expected {own[name].dtype}")
         module.load_state_dict(state)
     except RuntimeError as error:
         raise IntegrityError(

@@ -124,9 +124,10 @@ def _scope_table(batch: int, scope: str, rows: list[Json]) -> Any:
 
 def _cells(found: Json) -> list[str]:
     from toolkit.cli.output import duration
+    from toolkit.measuring.statistics import reach
 
     interval, median, ratio = found["ci95_ns"], found["median_ns"], found["ratio"]
-    half = (interval[1] - interval[0]) / 2 / median if interval and median else None
+    half = reach(interval, median) if interval and median else None
     rate = found["samples_per_second"]
     verdict = ratio["verdict"] if ratio else "-"
     return [

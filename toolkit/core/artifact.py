@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 
 from toolkit.core.documents import Json, read_document, seal, write_document
 from toolkit.core.errors import IntegrityError, SourceError
-from toolkit.core.files import FileRecord, record_files, verify_files
+from toolkit.core.files import FileRecord, record_files, verify_files, write_atomically
 from toolkit.core.specs import ModelSpec, Signature
 
 MANIFEST = "manifest.json"
@@ -74,6 +75,12 @@ class Artifact:
 
     def verify(self) -> None:
         """Raises IntegrityError unless every file is as the manifest says."""
+        if self.entry not in self.files:
+            raise IntegrityError(
+                f"The manifest of {self.directory} names {self.entry} as its entry, and has no "
+                "record of it.",
+                hint="Export the model again.",
+            )
         verify_files(self.directory, self.files)
 
     def parent_checkpoint(self) -> Checkpoint:
@@ -126,8 +133,10 @@ class Artifact:
     @classmethod
     def load(cls, directory: Path) -> Self:
         """Reads a manifest. Raises SourceError or IntegrityError; see also `verify`."""
-        document = read_document(directory / MANIFEST, ARTIFACT_SCHEMA)
-        return cls.from_json({**document, "directory": str(directory.resolve())})
+        path = directory / MANIFEST
+        document = read_document(path, ARTIFACT_SCHEMA)
+        with _explaining(path):
+            return cls.from_json({**document, "directory": str(directory.resolve())})
 
     def to_json(self) -> Json:
         return {
@@ -215,7 +224,7 @@ class Checkpoint:
         from safetensors.numpy import save
 
         contiguous = {name: np.asarray(array, order="C") for name, array in weights.items()}
-        (directory / WEIGHTS).write_bytes(save(contiguous))
+        write_atomically(directory / WEIGHTS, save(contiguous))
         body = {
             "spec": spec.to_json(),
             "seed": seed,
@@ -229,23 +238,38 @@ class Checkpoint:
     @classmethod
     def load(cls, directory: Path) -> Self:
         """Reads a manifest. Raises SourceError or IntegrityError; see also `verify`."""
-        document = read_document(directory / MANIFEST, CHECKPOINT_SCHEMA)
-        return cls(
-            spec=ModelSpec.from_json(document["spec"]),
-            directory=directory.resolve(),
-            digest=document["digest"],
-            files=_files_from_json(document["files"]),
-            seed=document["seed"],
-            epoch=document["epoch"],
-            metrics=document["metrics"],
-            training=document["training"],
-        )
+        path = directory / MANIFEST
+        document = read_document(path, CHECKPOINT_SCHEMA)
+        with _explaining(path):
+            return cls(
+                spec=ModelSpec.from_json(document["spec"]),
+                directory=directory.resolve(),
+                digest=document["digest"],
+                files=_files_from_json(document["files"]),
+                seed=document["seed"],
+                epoch=document["epoch"],
+                metrics=document["metrics"],
+                training=document["training"],
+            )
 
 
 def parent_of(child_directory: Path, checkpoint: Checkpoint) -> Parent:
     """The record of `checkpoint` for an artifact that will lie in `child_directory`."""
     path = os.path.relpath(checkpoint.directory, child_directory.resolve())
     return Parent(kind="checkpoint", digest=checkpoint.digest, path=Path(path).as_posix())
+
+
+@contextmanager
+def _explaining(path: Path) -> Iterator[None]:
+    """Turns a manifest without what this version needs into a SourceError."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise SourceError(
+            f"{path} is not a manifest that this version understands: "
+            f"{type(error).__name__}: {error}.",
+            hint="Use the version of the toolkit that wrote it, or make the directory again.",
+        ) from error
 
 
 def _write_manifest(directory: Path, schema: str, body: Mapping[str, Any]) -> None:

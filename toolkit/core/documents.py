@@ -7,11 +7,14 @@ own keys beside them. The digest is the SHA-256 of the canonical encoding of all
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from toolkit.core.errors import IntegrityError, SourceError
+import numpy as np
+
+from toolkit.core.errors import IntegrityError, PluginError, SourceError
 from toolkit.core.files import digest_bytes, write_atomically
 from toolkit.core.version import VERSION
 
@@ -25,9 +28,35 @@ def canonical(value: Any) -> bytes:
     ).encode()
 
 
+def plain(value: Any) -> Any:
+    """`value` as JSON has it: NumPy's scalars as Python's, NaN and infinity as None (unknown).
+
+    Raises PluginError for a key that is not a string: it would come back as another.
+    """
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise PluginError(f"A document has the key {key!r}.", hint="Use strings as keys.")
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def seal(schema: str, body: Mapping[str, Any]) -> Json:
     """`body` as a document: with its schema, producer and digest."""
-    document = {**body, "schema": schema, "producer": {"tool": "toolkit", "version": VERSION}}
+    if reserved := {"schema", "producer", "digest"} & set(body):
+        raise PluginError(
+            f"The body of a {schema} document has the keys {sorted(reserved)}.",
+            hint="Choose other keys: these are the document's own.",
+        )
+    document = {
+        **plain(body),
+        "schema": schema,
+        "producer": {"tool": "toolkit", "version": VERSION},
+    }
     return {**document, "digest": digest_bytes(canonical(document))}
 
 
@@ -45,20 +74,23 @@ def read_document(path: Path, schema: str) -> Json:
     """
     try:
         document = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        rest = {key: value for key, value in document.items() if key != "digest"}
+        got = digest_bytes(canonical(rest))
+    except AttributeError:
+        document = None
+    except (OSError, ValueError, RecursionError) as error:
         raise SourceError(
             f"Could not read {path} as a {schema} document: {error}.",
             hint="Check the path; if it is right, make the file again.",
         ) from error
-    found = document.get("schema") if isinstance(document, dict) else None
+    found = document.get("schema") if document is not None else None
     if found != schema:
         raise SourceError(
             f"{path} is a document of schema {found!r}, expected {schema!r}.",
             hint="Check the path, and that this version of the toolkit wrote it.",
         )
     stated = document.get("digest")
-    rest = {key: value for key, value in document.items() if key != "digest"}
-    if stated != (got := digest_bytes(canonical(rest))):
+    if stated != got:
         raise IntegrityError(
             f"{path} has digest {got}, but states {stated}.",
             hint="The file was altered after it was written: restore it, or make it again.",

@@ -20,8 +20,9 @@ ToolkitError                  exit code 3: it could not be done
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from typing import ClassVar
+import functools
+from collections.abc import Callable, Iterable
+from typing import ClassVar, Self
 
 
 class ToolkitError(Exception):
@@ -33,6 +34,10 @@ class ToolkitError(Exception):
         super().__init__(problem)
         self.problem = problem
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Callable[[], Self], tuple[()]]:
+        """Pickling keeps the hint, which `Exception` knows nothing of."""
+        return functools.partial(type(self), self.problem, hint=self.hint), ()
 
     def __str__(self) -> str:
         return f"{self.problem}\n{self.hint}"

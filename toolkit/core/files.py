@@ -83,9 +83,11 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def refuse_existing(target: Path) -> None:
     """Raises OutputExistsError unless `target` is free, or an empty directory."""
-    if target.is_dir() and not any(target.iterdir()):
-        return
-    if target.exists() or target.is_symlink():
+    with wrapping_os_errors(f"look at {target}"):
+        if target.is_dir() and not any(target.iterdir()):
+            return
+        taken = target.exists() or target.is_symlink()
+    if taken:
         raise OutputExistsError(
             f"Cannot write to {target}: it exists already, and nothing is edited in place.",
             hint="Choose another --out, or remove it first.",
@@ -99,6 +101,7 @@ def new_directory(target: Path) -> Iterator[Path]:
     When the block raises, for Ctrl-C too, nothing is left behind.
     """
     refuse_existing(target)
+    missing = [parent for parent in target.parents if not parent.exists()]
     with wrapping_os_errors(f"create {target}"):
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.partial-"))
@@ -114,6 +117,9 @@ def new_directory(target: Path) -> Iterator[Path]:
             partial.replace(target)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
+        with contextlib.suppress(OSError):  # one that is no longer empty stays
+            for parent in missing:
+                parent.rmdir()
         raise
 
 

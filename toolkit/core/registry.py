@@ -1,7 +1,7 @@
 """Plugins as strings: nothing is imported until it is used.
 
 A registry maps a kebab-case name to `module:attribute`, a class that is made without arguments.
-Third parties add names through the entry-point group `toolkit.<kind>`.
+Third parties add names through the registry's entry-point group, such as `toolkit.runtimes`.
 """
 
 from __future__ import annotations
@@ -23,37 +23,42 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a plugin lies, and the extra of this distribution that installs what it needs."""
+    """Where a plugin lies, and the distribution and its extra that install what it needs."""
 
     target: str
     extra: str | None = None
+    distribution: str = DISTRIBUTION
 
     @property
     def install(self) -> str:
         """The exact command that installs what the plugin needs."""
         extra = f"[{self.extra}]" if self.extra else ""
-        return f"pip install '{DISTRIBUTION}{extra}'"
+        return f"pip install '{self.distribution}{extra}'"
 
 
 class Registry(Generic[T]):
-    """The plugins of one kind by name."""
+    """The plugins of one kind by name; `group` is open to third parties, None is closed."""
 
-    def __init__(self, kind: str, entries: Mapping[str, Entry]) -> None:
+    def __init__(self, kind: str, entries: Mapping[str, Entry], group: str | None = None) -> None:
         self.kind = kind
+        self._group = group
         self._own = dict(entries)
 
     @functools.cached_property
     def entries(self) -> Mapping[str, Entry]:
         """Ours, then those of installed third parties. Raises PluginError for a double name."""
         entries = dict(self._own)
-        for point in importlib.metadata.entry_points(group=f"toolkit.{self.kind}"):
+        if self._group is None:
+            return entries
+        for point in importlib.metadata.entry_points(group=self._group):
             if point.name in entries:
                 raise PluginError(
                     f"Two plugins of kind {self.kind} are named {point.name!r}: "
                     f"{entries[point.name].target} and {point.value}.",
                     hint="Uninstall one of the packages that bring them.",
                 )
-            entries[point.name] = Entry(point.value)
+            maker = point.dist.name if point.dist else DISTRIBUTION
+            entries[point.name] = Entry(point.value, distribution=maker)
         return entries
 
     def names(self) -> list[str]:

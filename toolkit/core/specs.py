@@ -115,7 +115,8 @@ def _check_tensor(spec: TensorSpec, array: object, dims: dict[str, int]) -> None
             f"Input {spec.name!r} is a {type(array).__name__}, expected a NumPy array.",
             hint="Convert it, for example with np.asarray(value, dtype=...).",
         )
-    if array.dtype != np.dtype(spec.dtype):
+    # By name, since NumPy itself knows no bfloat16.
+    if array.dtype.name != spec.dtype or not array.dtype.isnative:
         raise FeedError(
             f"Input {spec.name!r} has dtype {array.dtype}, expected {spec.dtype}.",
             hint=f"Convert it: array.astype({spec.dtype!r}).",

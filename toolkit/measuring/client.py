@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import queue
 import signal
@@ -18,7 +19,7 @@ import numpy as np
 
 from toolkit.core.artifact import Artifact
 from toolkit.core.documents import Json
-from toolkit.core.errors import WorkerDiedError, WorkerTimeoutError, from_wire
+from toolkit.core.errors import UsageError, WorkerDiedError, WorkerTimeoutError, from_wire
 from toolkit.core.measurement import Opening, Scope
 from toolkit.core.session import Availability, Provenance, SessionOptions
 from toolkit.core.specs import Feeds, Outputs
@@ -36,6 +37,14 @@ THREAD_VARIABLES = (
 def worker_environment(threads: int) -> dict[str, str]:
     """This process's environment, with the number of threads for every pool."""
     return {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
+
+
+def check_timeout(seconds: float) -> None:
+    """Raises UsageError for a time limit that no worker can keep."""
+    if not (seconds > 0 and math.isfinite(seconds)):
+        raise UsageError(
+            f"Got a timeout of {seconds:g} s, expected more than 0.", hint="Give more seconds."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +93,9 @@ class WorkerProcess:
                 self._replies.put(reply)
         self._replies.put(None)
 
-    def _send(self, message: Json, arrays: Mapping[str, np.ndarray] | None) -> None:
+    def _send(self, frame: bytes) -> None:
         with contextlib.suppress(OSError, ValueError):  # gone or closed: _read reports it
-            wire.send(self._stdin, message, arrays)
+            wire.send(self._stdin, frame)
 
     @property
     def pid(self) -> int:
@@ -144,11 +153,13 @@ class WorkerProcess:
         attempt = message["command"]
         if self._broken:
             raise WorkerDiedError(
-                f"{attempt!r} was asked of a worker whose last call was broken off.",
+                f"{attempt!r} was asked of a worker that is closed, or whose last call was broken "
+                "off.",
                 hint="Start another worker.",
             )
         # From a thread, since a worker that hangs does not empty its pipe.
-        threading.Thread(target=self._send, args=(message, arrays), daemon=True).start()
+        frame = wire.encode(message, arrays)
+        threading.Thread(target=self._send, args=(frame,), daemon=True).start()
         self._broken = True  # until the reply is here: Ctrl-C can end the wait
         try:
             reply = self._replies.get(timeout=self._timeout_s)
@@ -197,6 +208,7 @@ class WorkerProcess:
 
     def close(self) -> None:
         """Lets the worker end by itself, then makes sure. May be called again."""
+        self._broken = True
         with contextlib.suppress(OSError):
             self._stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):

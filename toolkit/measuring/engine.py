@@ -13,7 +13,7 @@ import numpy as np
 from toolkit.core.documents import Json
 from toolkit.core.errors import ToolkitError, UsageError
 from toolkit.core.measurement import Block, Measurement, Scope
-from toolkit.measuring.statistics import relative_half_width
+from toolkit.measuring.statistics import median_interval, reach, relative_reach
 from toolkit.measuring.timing import Clock
 
 BLOCK_NS = 50_000_000
@@ -22,18 +22,18 @@ WARMUP_LIMIT_NS = 3_000_000_000
 SETTLED_CHUNKS = 3
 SETTLED_WITHIN = 1.05
 FEWEST_ROUNDS = 10
-FEWEST_RUNS = 3  # of a block, unless the number of runs is fixed
+FEWEST_RUNS = 3  # of a block, unless their number is fixed
 MOST_RUNS = 10_000
-LEAD_SHARE = 20  # one run in so many opens a block as its lead
+LEAD_NS = 2_500_000  # the start of a block that is its lead
 
 
 @dataclass(frozen=True, kw_only=True)
 class Procedure:
     """How long to measure.
 
-    `warmup` and `runs` fix the number of runs; None lets warm-up go on until it settles, and
-    blocks until every 95 % interval is within `target_ci` of its median on either side, or
-    `max_seconds` are spent on a scope of a batch, all its rows together.
+    `warmup` and `runs` fix the number of runs (leads of blocks come on top); None lets warm-up go
+    on until it settles, and blocks until every 95 % interval is within `target_ci` of its median
+    on either side, or `max_seconds` are spent on a scope of a batch, all its rows together.
     """
 
     warmup: int | None = None
@@ -43,7 +43,7 @@ class Procedure:
 
     def __post_init__(self) -> None:
         for name, value, least in (("warmup", self.warmup, 0), ("runs", self.runs, 1)):
-            if value is not None and value < least:
+            if value is not None and not (isinstance(value, int) and value >= least):
                 raise UsageError(
                     f"Got --{name} {value}, expected {least} or more.",
                     hint=f"Give --{name} {least} or more, or leave it out.",
@@ -112,8 +112,7 @@ class Lane:
     def run_block(self, scope: Scope, procedure: Procedure, round_number: int) -> None:
         """One block: its lead, then its runs."""
         runs = self._runs[scope]
-        count = runs.block_size(procedure)
-        lead = -(-count // LEAD_SHARE)
+        lead, count = runs.block_size(procedure)
         samples = self.probe.block(scope, lead + count)
         runs.blocks.append(Block(round=round_number, lead=samples[:lead], samples=samples[lead:]))
 
@@ -121,8 +120,8 @@ class Lane:
         """Whether a fixed number of runs is done."""
         return procedure.runs is not None and self._runs[scope].measured >= procedure.runs
 
-    def block_medians(self, scope: Scope) -> np.ndarray:
-        return np.array([np.median(block.samples) for block in self._runs[scope].blocks])
+    def blocks(self, scope: Scope) -> list[np.ndarray]:
+        return [block.samples for block in self._runs[scope].blocks]
 
     @contextmanager
     def keeping_failure(self) -> Iterator[None]:
@@ -145,14 +144,19 @@ class _Runs:
     def measured(self) -> int:
         return sum(len(block.samples) for block in self.blocks)
 
-    def block_size(self, procedure: Procedure) -> int:
-        """As many runs as take BLOCK_NS, judged by the last runs; no more than are still owed."""
+    def block_size(self, procedure: Procedure) -> tuple[int, int]:
+        """How many runs of lead, and how many that count, judged by the last runs.
+
+        A fixed number of runs is spread over FEWEST_ROUNDS blocks, the same for every lane, since
+        one block says nothing about the next.
+        """
         recent = self.blocks[-1].samples if self.blocks else _join(self.warmup[-1:])
-        expected = float(np.median(recent)) if len(recent) else float(BLOCK_NS)
-        count = min(MOST_RUNS, math.ceil(BLOCK_NS / max(expected, 1.0)))
+        expected = max(1.0, float(np.median(recent))) if len(recent) else float(BLOCK_NS)
+        lead = min(MOST_RUNS, math.ceil(LEAD_NS / expected))
         if procedure.runs is not None:
-            return max(1, min(count, procedure.runs - self.measured))
-        return max(FEWEST_RUNS, count)
+            share = -(-procedure.runs // FEWEST_ROUNDS)
+            return lead, min(share, procedure.runs - self.measured)
+        return lead, max(FEWEST_RUNS, min(MOST_RUNS, math.ceil(BLOCK_NS / expected)))
 
 
 def measure(lanes: Sequence[Lane], scope: Scope, procedure: Procedure, clock: Clock) -> None:
@@ -178,12 +182,24 @@ def measure(lanes: Sequence[Lane], scope: Scope, procedure: Procedure, clock: Cl
 
 
 def _closed(lanes: Sequence[Lane], scope: Scope, target: float) -> bool:
-    """Whether the interval of every median, and of every ratio to the first lane, is narrow."""
-    medians = [lane.block_medians(scope) for lane in lanes]
-    if not medians or min(map(len, medians)) < FEWEST_ROUNDS:
-        return not medians
+    """Whether the interval of every median, and of every ratio to the first lane, is narrow.
+
+    Medians of blocks say it cheaply; when they all do, the intervals that are reported are asked.
+    """
+    blocks = [lane.blocks(scope) for lane in lanes]
+    if not blocks or min(map(len, blocks)) < FEWEST_ROUNDS:
+        return not blocks
+    medians = [np.array([np.median(block) for block in lane]) for lane in blocks]
+    if (medians[0] <= 0).any():
+        return False
     ratios = [other / medians[0] for other in medians[1:]]
-    return all(relative_half_width(values) <= target for values in (*medians, *ratios))
+    if any(relative_reach(values) > target for values in (*medians, *ratios)):
+        return False
+    return all(
+        (interval := median_interval(lane)) is not None
+        and reach(interval, float(np.median(np.concatenate(lane)))) <= target
+        for lane in blocks
+    )
 
 
 def _alive(lanes: Sequence[Lane]) -> list[Lane]:

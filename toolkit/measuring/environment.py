@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 
 from toolkit.core.documents import Json
+from toolkit.core.session import SessionOptions
 
 PACKAGES = (
     "inference-toolkit",
@@ -109,7 +110,12 @@ def _read(path: str) -> str | None:
 
 
 def available_cores() -> int:
-    """How many cores this process may run on: the default for --threads."""
+    """How many cores this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def session_options(threads: int | None) -> SessionOptions:
+    """Options for so many threads; None is as many as there are cores."""
+    return SessionOptions(threads=available_cores() if threads is None else threads)

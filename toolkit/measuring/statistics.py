@@ -2,7 +2,8 @@
 
 Samples of one block are alike (they share the machine's state), so the bootstrap draws whole
 blocks, not samples (a block bootstrap: Efron and Tibshirani, An Introduction to the Bootstrap,
-1993, chapter 8). With fewer blocks than MINIMUM_BLOCKS it draws samples.
+1993, chapter 8). With fewer blocks than MINIMUM_BLOCKS there is no interval: what single samples of
+few blocks say about the next block is nothing.
 """
 
 from __future__ import annotations
@@ -61,73 +62,74 @@ def percentile(samples: np.ndarray, q: float) -> float | None:
 
 
 def median_interval(blocks: Sequence[np.ndarray]) -> Interval | None:
-    """The 95 % interval of the median of all samples; None with too few samples for a median."""
-    samples = np.concatenate(blocks) if blocks else np.empty(0)
-    if len(samples) < FEWEST_SAMPLES[50.0]:
+    """The 95 % interval of the median of all samples; None with too few samples or blocks."""
+    samples = sum(map(len, blocks))
+    if samples < FEWEST_SAMPLES[50.0] or len(blocks) < MINIMUM_BLOCKS:
         return None
-    return _interval(_bootstrap_medians(blocks))
+    return _interval(_bootstrap_medians([block for block in blocks if len(block)]))
 
 
 def ratio(row: Sequence[np.ndarray], baseline: Sequence[np.ndarray]) -> Ratio | None:
-    """The ratio of the medians of two rows measured in turn; None with too few samples.
+    """The ratio of the medians of two rows measured in turn; None with too few samples or rounds.
 
     `row[i]` and `baseline[i]` are blocks of the same round: the value is the median of the rounds'
-    ratios, so that a drift of the machine cancels. With fewer rounds than MINIMUM_BLOCKS it is the
-    ratio of the two medians, each drawn on its own.
+    ratios, so that a drift of the machine cancels.
     """
-    if min(sum(map(len, row)), sum(map(len, baseline))) < FEWEST_SAMPLES[50.0]:
+    pairs = [(a, b) for a, b in zip(row, baseline, strict=False) if len(a) and len(b)]
+    if len(pairs) < MINIMUM_BLOCKS:
         return None
-    rounds = min(len(row), len(baseline))
-    if rounds >= MINIMUM_BLOCKS:
-        ratios = np.array(
-            [np.median(a) / np.median(b) for a, b in zip(row, baseline, strict=False)]
-        )
-        value = float(np.median(ratios))
-        draws = np.median(_rng().choice(ratios, (RESAMPLES, rounds)), axis=1)
-    else:
-        value = float(np.median(np.concatenate(row)) / np.median(np.concatenate(baseline)))
-        draws = _bootstrap_medians(row, seed=1) / _bootstrap_medians(baseline, seed=2)
-    return Ratio(value=value, interval=_interval(draws)) if np.isfinite(value) else None
+    mine, theirs = (np.array([np.median(block) for block in side]) for side in zip(*pairs))  # noqa: B905
+    fewest = min(sum(map(len, side)) for side in zip(*pairs))  # noqa: B905
+    if fewest < FEWEST_SAMPLES[50.0] or not (theirs > 0).all():
+        return None
+    ratios = mine / theirs
+    return Ratio(value=float(np.median(ratios)), interval=_interval(_median_draws(ratios)))
 
 
-def relative_half_width(values: Sequence[float] | np.ndarray) -> float:
-    """Half the 95 % interval of the median of one value a round, over that median.
+def relative_reach(values: np.ndarray) -> float:
+    """How far the 95 % interval of the median of one value a round reaches, over that median.
 
-    The quick form that the stop rule asks for after each round; infinity below MINIMUM_BLOCKS.
+    Cheap enough to be asked after each round; infinity below MINIMUM_BLOCKS.
     """
-    if len(values) < MINIMUM_BLOCKS:
-        return float("inf")
-    rounds = np.asarray(values, float)
-    draws = np.median(_rng().choice(rounds, (RESAMPLES, len(rounds))), axis=1)
-    low, high = _interval(draws)
-    centre = float(np.median(rounds))
-    return (high - low) / 2 / centre if centre > 0 else float("inf")
+    centre = float(np.median(values)) if len(values) >= MINIMUM_BLOCKS else 0.0
+    return reach(_interval(_median_draws(values)), centre) if centre > 0 else float("inf")
 
 
-def _bootstrap_medians(blocks: Sequence[np.ndarray], seed: int = 0) -> np.ndarray:
+def reach(interval: Interval, centre: float) -> float:
+    """The longer side of an interval around `centre`, over `centre`."""
+    return max(interval[1] - centre, centre - interval[0]) / centre
+
+
+def _median_draws(values: np.ndarray) -> np.ndarray:
+    """Medians of RESAMPLES draws with replacement."""
+    draws = _rng().choice(values, (RESAMPLES, len(values)))
+    return np.asarray(np.median(draws, axis=1))
+
+
+def _bootstrap_medians(blocks: Sequence[np.ndarray]) -> np.ndarray:
     """Medians of RESAMPLES pooled samples, each from blocks drawn with replacement.
 
     A drawn sample is a weighting of the sorted pool: its median is where the running sum of the
     weights passes one half, so nothing is sorted twice. A block of more than SKETCH samples
-    enters as that many of its quantiles, which moves its median by less than the noise.
+    enters as that many of its quantiles, each with the weight of the samples that it stands for.
     """
-    if len(blocks) < MINIMUM_BLOCKS:
-        blocks = list(np.concatenate(blocks)[:, None])
-    pool = np.concatenate([_sketch(block) for block in blocks])
-    owner = np.repeat(np.arange(len(blocks)), [min(len(block), SKETCH) for block in blocks])
-    order = np.argsort(pool, kind="stable")
-    pool, owner = pool[order], owner[order]
-    rng = _rng(seed)
+    sketches = [_sketch(block) for block in blocks]
+    sizes = [len(sketch) for sketch in sketches]
+    owner = np.repeat(np.arange(len(blocks)), sizes)
+    weight = np.repeat([len(b) / s for b, s in zip(blocks, sizes, strict=True)], sizes)
+    order = np.argsort(pool := np.concatenate(sketches), kind="stable")
+    pool, owner, weight = pool[order], owner[order], weight[order]
+    rng = _rng()
     medians: list[np.ndarray] = []
     step = max(1, MATRIX_ELEMENTS // len(pool))
     for start in range(0, RESAMPLES, step):
         draws = min(step, RESAMPLES - start)
-        weights = rng.multinomial(len(blocks), np.full(len(blocks), 1 / len(blocks)), draws)
-        running = np.cumsum(weights[:, owner], axis=1)
-        total = running[:, -1:]
+        drawn = rng.multinomial(len(blocks), np.full(len(blocks), 1 / len(blocks)), draws)
+        running = np.cumsum(drawn[:, owner] * weight, axis=1)
+        half = running[:, -1:] / 2
         # The mean of the two middle samples; they are one where the total is odd.
-        lower = np.argmax(running >= (total + 1) // 2, axis=1)
-        upper = np.argmax(running >= total // 2 + 1, axis=1)
+        lower = np.argmax(running >= half, axis=1)
+        upper = np.argmax(running > half, axis=1)
         medians.append((pool[lower] + pool[upper]) / 2)
     return np.concatenate(medians)
 
@@ -145,6 +147,6 @@ def _interval(draws: np.ndarray) -> Interval:
     return float(low), float(high)
 
 
-def _rng(seed: int = 0) -> np.random.Generator:
+def _rng() -> np.random.Generator:
     """Seeded, so that the same samples give the same interval."""
-    return np.random.default_rng(seed)
+    return np.random.default_rng(0)

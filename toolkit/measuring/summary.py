@@ -48,12 +48,12 @@ def opening_figures(opening: Opening) -> Json:
 def compare_rows(row: Row, baseline: Row, scope: Scope) -> Ratio | None:
     """The paired ratio of two rows; None for one that has no valid time to compare."""
     mine, theirs = row.measurement(scope), baseline.measurement(scope)
-    if row is baseline and mine is not None and row.computes:
-        return Ratio(value=1.0, interval=(1.0, 1.0))
     if Status.FAILED in (row.status, baseline.status) or not (row.computes and baseline.computes):
         return None
     if mine is None or theirs is None:
         return None
+    if row is baseline:
+        return Ratio(value=1.0, interval=(1.0, 1.0))
     return ratio([b.samples for b in mine.blocks], [b.samples for b in theirs.blocks])
 
 

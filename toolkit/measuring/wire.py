@@ -11,22 +11,34 @@ from collections.abc import Mapping
 from typing import BinaryIO
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from toolkit.core.documents import Json
+from toolkit.core.errors import FeedError
 
 Arrays = Mapping[str, np.ndarray]
 
 _HEADER = struct.Struct("<QQ")
 
 
-def send(stream: BinaryIO, message: Json, arrays: Arrays | None = None) -> None:
-    """Writes one frame and flushes."""
+def encode(message: Json, arrays: Arrays | None = None) -> bytes:
+    """One frame. Raises FeedError for an array of a dtype that safetensors does not have."""
     text = json.dumps(message).encode()
-    blob = save({k: np.asarray(v, order="C") for k, v in arrays.items()}) if arrays else b""
-    stream.write(_HEADER.pack(len(text), len(blob)))
-    stream.write(text)
-    stream.write(blob)
+    try:
+        blob = save({k: np.asarray(v, order="C") for k, v in arrays.items()}) if arrays else b""
+    except (KeyError, ValueError, TypeError, SafetensorError) as error:
+        dtypes = sorted({array.dtype.name for array in (arrays or {}).values()})
+        raise FeedError(
+            f"Arrays of {dtypes} cannot be sent to a worker: {error}.",
+            hint="Feed arrays of numbers or booleans.",
+        ) from error
+    return b"".join((_HEADER.pack(len(text), len(blob)), text, blob))
+
+
+def send(stream: BinaryIO, frame: bytes) -> None:
+    """Writes one frame and flushes."""
+    stream.write(frame)
     stream.flush()
 
 

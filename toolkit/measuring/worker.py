@@ -101,6 +101,8 @@ class Worker:
         }
 
     def _block(self, session: Session, message: Json) -> np.ndarray:
+        if not self._feeds:
+            raise SessionError("A block was asked for without inputs.", hint="Open with feeds.")
         count = message["count"]
         samples = time_block(
             session,
@@ -157,11 +159,12 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
         message, arrays = request
         try:
             reply, results = worker.handle(message, arrays)
-            wire.send(sink, {"ok": True, **reply}, results)
+            frame = wire.encode({"ok": True, **reply}, results)
         except ToolkitError as error:
-            wire.send(sink, {"ok": False, **to_wire(error)})
+            frame = wire.encode({"ok": False, **to_wire(error)})
         except Exception as error:  # whatever a vendor raises costs this row, not the process
-            wire.send(sink, {"ok": False, **to_wire(_foreign(error, message))})
+            frame = wire.encode({"ok": False, **to_wire(_foreign(error, message))})
+        wire.send(sink, frame)
 
 
 def _foreign(error: Exception, message: Mapping[str, Any]) -> WorkerError:

@@ -17,15 +17,19 @@ import numpy as np
 import psutil
 
 from toolkit.core.artifact import Artifact
-from toolkit.core.errors import ToolkitError, UnavailableError, UsageError, unknown_name
+from toolkit.core.errors import ToolkitError, UnavailableError, unknown_name
 from toolkit.core.measurement import Result, Row, Scope, Status
 from toolkit.core.progress import Progress, Silent
 from toolkit.core.session import SessionOptions
 from toolkit.core.specs import Feeds, Outputs
-from toolkit.measuring.client import WorkerProcess
+from toolkit.measuring.client import WorkerProcess, check_timeout
 from toolkit.measuring.engine import Lane, Procedure, measure
-from toolkit.measuring.environment import available_cores, describe_environment
-from toolkit.measuring.statistics import FEWEST_SAMPLES, median_interval
+from toolkit.measuring.environment import (
+    available_cores,
+    describe_environment,
+    session_options,
+)
+from toolkit.measuring.statistics import FEWEST_SAMPLES, median_interval, reach
 from toolkit.parity.outputs import combine, compare_outputs
 from toolkit.parity.tolerances import tolerance_for
 from toolkit.results import store
@@ -55,20 +59,19 @@ def bench(
     others go on. Ctrl-C stores what there is, then raises KeyboardInterrupt. Raises SourceError,
     IntegrityError, UnknownNameError, UsageError before anything is started.
     """
-    source = open_artifact(artifact)
     asked = _parse_scopes(scopes)
     names = known_runtimes(runtimes)
+    options = session_options(threads)
+    check_timeout(timeout_s)
+    source = open_artifact(artifact)
     for batch in batches:
         check_batch(source, batch)
-    if timeout_s <= 0:
-        raise UsageError(
-            f"Got a timeout of {timeout_s:g} s, expected more than 0.", hint="Give more seconds."
-        )
+    store.prepare(Path(out))
     run = _Run(
         artifacts=candidates(source),
         inputs=input_source(source),
         scopes=asked,
-        options=SessionOptions(threads=threads or available_cores()),
+        options=options,
         procedure=procedure or Procedure(),
         timeout_s=timeout_s,
         progress=progress or Silent(),
@@ -299,7 +302,7 @@ def _row_warnings(rows: Sequence[Row], procedure: Procedure) -> list[str]:
                     f"Give --runs {FEWEST_SAMPLES[50.0]} or more."
                 ].append(f"{row.runtime} ({samples})")
             if interval is not None:
-                half = (interval[1] - interval[0]) / 2 / float(np.median(measurement.samples))
+                half = reach(interval, float(np.median(measurement.samples)))
                 if half > procedure.target_ci:
                     found[
                         f"{where}: 95 % intervals wider than ±{procedure.target_ci:.1%}: {{rows}}. "

@@ -15,10 +15,9 @@ from toolkit.core.errors import ParityError, UsageError
 from toolkit.core.files import new_directory, refuse_existing
 from toolkit.core.measurement import Agreement
 from toolkit.core.progress import Progress, Silent
-from toolkit.core.session import SessionOptions
 from toolkit.core.specs import Feeds
 from toolkit.measuring.client import WorkerProcess
-from toolkit.measuring.environment import available_cores
+from toolkit.measuring.environment import session_options
 from toolkit.parity.outputs import combine, compare_outputs
 from toolkit.parity.tolerances import tolerance_for
 from toolkit.steps.inputs import input_source
@@ -118,7 +117,7 @@ def _output_parity(artifact: Artifact, checkpoint: Checkpoint) -> tuple[dict[int
     """The artifact on a runtime against the checkpoint in its framework, by batch."""
     inputs = input_source(artifact)
     feeds: dict[int, list[Feeds]] = {batch: inputs.sets(batch) for batch in PARITY_BATCHES}
-    options = SessionOptions(threads=available_cores())
+    options = session_options(None)
     with reference_worker(
         [checkpoint.artifact()], threads=options.threads, timeout_s=TIMEOUT_S
     ) as worker:

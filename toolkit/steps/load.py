@@ -6,8 +6,8 @@ import os
 
 from runtimes import RUNTIMES
 from toolkit.core.errors import UnavailableError, UsageError
-from toolkit.core.session import Session, SessionOptions
-from toolkit.measuring.environment import available_cores
+from toolkit.core.session import Session
+from toolkit.measuring.environment import session_options
 from toolkit.steps.sources import candidates, open_artifact
 
 
@@ -29,7 +29,7 @@ def load(
         )
     for candidate in candidates(source):
         if candidate.format in plugin.accepts:
-            return plugin.open(candidate, SessionOptions(threads=threads or available_cores()))
+            return plugin.open(candidate, session_options(threads))
     raise UsageError(
         f"{runtime} takes {' or '.join(sorted(plugin.accepts))}, and {source.path} is "
         f"{source.format}.",

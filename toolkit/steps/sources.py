@@ -19,6 +19,7 @@ from toolkit.core.artifact import (
 )
 from toolkit.core.errors import SourceError, ToolkitError
 from toolkit.core.files import FileRecord, digest_file
+from toolkit.core.siblings import ours
 from toolkit.core.specs import ModelSpec
 
 Source = str | os.PathLike[str]
@@ -87,7 +88,8 @@ def known_runtimes(asked: Sequence[str] | None) -> list[str]:
 
 def _from_onnx(path: Path) -> Artifact:
     """An ONNX file that we did not make: its signature is what it declares."""
-    from exporters.onnx_file import read_signature
+    with ours():
+        from exporters.onnx_file import read_signature
 
     signature = read_signature(path)
     record = FileRecord(digest=digest_file(path), size_bytes=path.stat().st_size)

@@ -17,8 +17,8 @@ from toolkit.core.session import Provenance, SessionOptions
 from toolkit.core.specs import Outputs
 from toolkit.data import DATA_SETS
 from toolkit.data.base import Split
-from toolkit.measuring.client import WorkerProcess
-from toolkit.measuring.environment import available_cores
+from toolkit.measuring.client import WorkerProcess, check_timeout
+from toolkit.measuring.environment import session_options
 from toolkit.parity.accuracy import cross_entropy, share_equal, top1
 from toolkit.parity.outputs import compare_outputs
 from toolkit.parity.tolerances import tolerance_for
@@ -113,13 +113,15 @@ def verify(
     A runtime that cannot run, or breaks a tolerance, is a row with its reason. Raises what the
     reference raises, since without it there is nothing to hold the others against.
     """
-    source = open_artifact(artifact)
     names = known_runtimes(runtimes)
+    options = session_options(threads)
+    check_timeout(timeout_s)
+    DATA_SETS.entry(data)
+    source = open_artifact(artifact)
     tolerance = tolerance_for(source.precision)
     listener = progress or Silent()
     split = DATA_SETS.create(data).load().test
     _check_fit(source, data, split)
-    options = SessionOptions(threads=threads or available_cores())
     choices = candidates(source)
     reference = reference_runtime(choices)
     listener.note(f"reference: {reference} over {len(split)} test rows of {data}")

@@ -6,5 +6,7 @@ from toolkit.core.registry import Entry, Registry
 from toolkit.training.base import Trainer
 
 TRAINERS: Registry[Trainer] = Registry(
-    "trainer", {"torch": Entry("toolkit.training.torch_loop:TorchTrainer")}
+    "trainer",
+    {"torch": Entry("toolkit.training.torch_loop:TorchTrainer")},
+    group="toolkit.trainers",
 )

@@ -1,0 +1,96 @@
+"""What starting up may import, and what the layers hold."""
+
+from __future__ import annotations
+
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import exporters
+import models
+import runtimes
+import toolkit
+from tests.conftest import TOOLKIT
+
+HEAVY = ("numpy", "onnx", "onnxruntime", "onnxscript", "openvino", "scipy", "sklearn", "torch")
+LEAVES = (
+    "exporters.onnx_file",
+    "exporters.onnx_from_torch",
+    "models.torch",
+    "runtimes.onnxruntime",
+    "runtimes.openvino",
+    "runtimes.torch_",
+    "toolkit.data.digits",
+    "toolkit.training.torch_loop",
+)
+
+
+def loaded_by(code: str) -> set[str]:
+    """The top-level modules that a new interpreter has loaded after `code`."""
+    report = "import sys; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", f"{code}\n{report}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def modules() -> list[str]:
+    packages = (toolkit, models, exporters, runtimes)
+    return sorted(
+        info.name
+        for package in packages
+        for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    )
+
+
+@pytest.mark.parametrize("command", ["", "train", "export", "verify", "bench", "models", "doctor"])
+def test_help_imports_nothing_heavy(command: str) -> None:
+    code = (
+        f"import sys; sys.argv = ['toolkit', *'{command}'.split(), '--help']\n"
+        "from toolkit.cli.main import app\n"
+        "try: app()\n"
+        "except SystemExit as end: assert not end.code"
+    )
+    assert loaded_by(code).isdisjoint((*HEAVY, "rich"))
+
+
+def test_importing_the_package_is_light() -> None:
+    assert loaded_by("import toolkit").isdisjoint((*HEAVY, "typer", "rich"))
+
+
+def test_only_leaves_import_frameworks() -> None:
+    """Each in turn, in one interpreter: the first that brings a framework is named."""
+    others = [name for name in modules() if not name.startswith(LEAVES)]
+    code = (
+        "import importlib, sys\n"
+        f"for name in {others}:\n"
+        "    importlib.import_module(name)\n"
+        f"    heavy = {set(HEAVY) - {'numpy'}} & set(sys.modules)\n"
+        "    assert not heavy, (name, heavy)"
+    )
+    assert len(others) > 40
+    loaded_by(code)
+
+
+def test_every_module_is_where_it_is_imported_from() -> None:
+    """The four packages are siblings on the disk: the path is the import path."""
+    root = Path(toolkit.__file__).parents[1]
+    for package in (toolkit, models, exporters, runtimes):
+        assert Path(package.__file__).parent == root / package.__name__
+
+
+def test_the_public_names_are_all_there() -> None:
+    for name in toolkit.__all__:
+        assert getattr(toolkit, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nosuch'"):
+        toolkit.nosuch  # noqa: B018
+
+
+def test_the_console_script_is_installed() -> None:
+    assert TOOLKIT.is_file()

@@ -1,0 +1,228 @@
+"""What every runtime must do, asked of every runtime alike.
+
+A new entry in the registry is picked up by itself. A runtime that cannot be had on the machine of
+the tests is skipped with its reason, unless REQUIRED names it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runtimes import RUNTIMES
+from toolkit.core.artifact import Artifact, Checkpoint
+from toolkit.core.errors import (
+    FeedError,
+    IntegrityError,
+    SessionError,
+    SourceError,
+    UnavailableError,
+)
+from toolkit.core.session import Runtime, Session, SessionOptions
+from toolkit.parity.outputs import compare_outputs
+from toolkit.parity.tolerances import TOLERANCES
+
+REQUIRED = {"null", "torch", "torch-compile", "onnxruntime", "openvino"}
+
+EXPECTED_FAILURES = {
+    ("null", "test_values_are_the_model_s"): "null computes nothing",
+    ("null", "test_precision_is_that_of_the_artifact"): "null computes nothing",
+    ("null", "test_damaged_file_is_refused"): "null reads no file",
+}
+
+
+@pytest.fixture(params=RUNTIMES.names())
+def runtime(request: pytest.FixtureRequest) -> Runtime:
+    name = request.param
+    reason = EXPECTED_FAILURES.get((name, request.function.__name__))
+    if reason:
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+    try:
+        plugin = RUNTIMES.create(name)
+        found = plugin.probe()
+        missing = None if found.ok else found.reason
+    except UnavailableError as error:
+        missing = error.problem
+    if missing:
+        assert name not in REQUIRED, f"{name} is required here: {missing}"
+        pytest.skip(missing)
+    return plugin
+
+
+@pytest.fixture
+def source(runtime: Runtime, artifact_dir: Path) -> Artifact:
+    """The exported model, or its checkpoint for a runtime that takes that."""
+    artifact = Artifact.load(artifact_dir)
+    if artifact.format in runtime.accepts:
+        return artifact
+    return artifact.parent_checkpoint().artifact()
+
+
+@pytest.fixture
+def session(runtime: Runtime, source: Artifact) -> Iterator[Session]:
+    with runtime.open(source, SessionOptions(threads=2)) as opened:
+        yield opened
+
+
+def feeds(batch: int, seed: int = 0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {"input": rng.standard_normal((batch, 3, 32, 32)).astype(np.float32)}
+
+
+def test_required_runtimes_are_registered() -> None:
+    assert set(RUNTIMES.names()) >= REQUIRED
+
+
+def test_probe_says_its_version(runtime: Runtime) -> None:
+    found = runtime.probe()
+    assert found.ok
+    assert found.version
+    assert runtime.name in RUNTIMES.names()
+
+
+def test_signature_is_the_artifact_s(session: Session, source: Artifact) -> None:
+    assert session.signature == source.signature
+
+
+def test_batches_of_any_size_in_one_session(session: Session) -> None:
+    for batch in (1, 3, 64, 1):
+        outputs = session.run(feeds(batch))
+        assert list(outputs) == ["logits"]
+        assert outputs["logits"].shape == (batch, 10)
+        assert outputs["logits"].dtype == np.float32
+
+
+def test_values_are_the_model_s(session: Session, checkpoint_dir: Path) -> None:
+    source = Checkpoint.load(checkpoint_dir).artifact()
+    for batch in (1, 3, 64):
+        with RUNTIMES.create("torch").open(source, SessionOptions()) as reference:
+            expected = reference.run(feeds(batch))
+        found = compare_outputs(session.run(feeds(batch)), expected, TOLERANCES["float32"])
+        assert found.passed, found.reason
+
+
+def test_rows_do_not_depend_on_their_neighbours(session: Session) -> None:
+    whole = session.run(feeds(3))["logits"]
+    for row in range(3):
+        alone = session.run({"input": feeds(3)["input"][row : row + 1]})["logits"]
+        np.testing.assert_allclose(alone[0], whole[row], rtol=1e-5, atol=1e-5)
+
+
+def test_outputs_are_not_overwritten_by_later_runs(session: Session) -> None:
+    first = session.run(feeds(3))["logits"]
+    kept = first.copy()
+    session.run(feeds(3, seed=1))
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_outputs_belong_to_the_caller(session: Session) -> None:
+    session.upload(feeds(2))
+    session.forward()
+    session.synchronize()
+    first = session.download()["logits"]
+    kept = first.copy()
+    first[:] = np.nan
+    np.testing.assert_array_equal(session.download()["logits"], kept)
+
+
+def test_forward_can_be_repeated_on_what_was_uploaded(session: Session) -> None:
+    expected = session.run(feeds(2))["logits"]
+    session.upload(feeds(2))
+    for _ in range(3):
+        session.forward()
+    session.synchronize()
+    np.testing.assert_array_equal(session.download()["logits"], expected)
+
+
+def test_inputs_are_left_alone(session: Session) -> None:
+    given = feeds(2)
+    kept = given["input"].copy()
+    session.run(given)
+    np.testing.assert_array_equal(given["input"], kept)
+
+
+def test_new_inputs_of_the_same_shape_are_seen(session: Session, runtime: Runtime) -> None:
+    one, other = session.run(feeds(2))["logits"], session.run(feeds(2, seed=1))["logits"]
+    assert np.array_equal(one, other) is not runtime.computes
+
+
+def test_strided_inputs_give_the_same(session: Session) -> None:
+    dense = feeds(4)["input"]
+    strided = np.asfortranarray(dense)
+    assert not strided.flags.c_contiguous
+    expected = session.run({"input": dense})["logits"]
+    np.testing.assert_array_equal(session.run({"input": strided})["logits"], expected)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "names"),
+    [
+        ({}, "missing"),
+        ({"inputs": feeds(1)["input"]}, "'input' is missing"),
+        ({**feeds(1), "more": np.zeros(1, np.float32)}, "'more'"),
+        ({"input": feeds(1)["input"].astype(np.float64)}, "float64"),
+        ({"input": np.zeros((1, 3, 28, 28), np.float32)}, "28"),
+        ({"input": np.zeros((3, 32, 32), np.float32)}, "shape"),
+        ({"input": [[1.0]]}, "list"),
+    ],
+)
+def test_wrong_feeds_are_refused(session: Session, wrong: dict, names: str) -> None:
+    good = session.run(feeds(1))["logits"]
+    with pytest.raises(FeedError, match=names):
+        session.run(wrong)
+    np.testing.assert_array_equal(session.run(feeds(1))["logits"], good)
+
+
+def test_a_pass_needs_inputs(session: Session) -> None:
+    with pytest.raises(SessionError, match="no inputs"):
+        session.forward()
+
+
+def test_open_and_close_can_be_repeated(runtime: Runtime, source: Artifact) -> None:
+    results = []
+    for _ in range(3):
+        with runtime.open(source, SessionOptions(threads=1)) as session:
+            results.append(session.run(feeds(1))["logits"])
+    np.testing.assert_array_equal(results[0], results[2])
+
+
+def test_a_closed_session_refuses_work(runtime: Runtime, source: Artifact) -> None:
+    session = runtime.open(source, SessionOptions())
+    session.run(feeds(1))
+    session.close()
+    session.close()
+    with pytest.raises(SessionError):
+        session.upload(feeds(1))
+    with pytest.raises(SessionError):
+        session.forward()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_provenance_says_what_ran(runtime: Runtime, source: Artifact, threads: int) -> None:
+    with runtime.open(source, SessionOptions(threads=threads)) as session:
+        session.run(feeds(1))
+        found = session.provenance()
+    assert found.runtime == runtime.name
+    assert found.version == runtime.probe().version
+    assert found.device == "cpu"
+    assert found.threads == threads
+
+
+def test_precision_is_that_of_the_artifact(session: Session, source: Artifact) -> None:
+    session.run(feeds(1))
+    assert session.provenance().precision == source.precision == "float32"
+
+
+def test_damaged_file_is_refused(runtime: Runtime, source: Artifact, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(source.directory, copy)
+    damaged = replace(source, directory=copy)
+    content = damaged.path.read_bytes()
+    damaged.path.write_bytes(content[: len(content) // 2])
+    with pytest.raises((SourceError, IntegrityError)):
+        runtime.open(damaged, SessionOptions())

@@ -1,0 +1,159 @@
+"""Registries: lazy, open to installed third parties, and clear about what is missing."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from exporters import EXPORTERS
+from models import FAMILIES
+from runtimes import RUNTIMES
+from toolkit.core.errors import (
+    FeedError,
+    PluginError,
+    ToolkitError,
+    UnavailableError,
+    UnknownNameError,
+)
+from toolkit.core.registry import Entry, Registry
+from toolkit.data import DATA_SETS
+from toolkit.training import TRAINERS
+
+GROUP = "toolkit.things"
+GROUPS = {
+    "toolkit.models": ("models", "FAMILIES"),
+    "toolkit.exporters": ("exporters", "EXPORTERS"),
+    "toolkit.runtimes": ("runtimes", "RUNTIMES"),
+    "toolkit.data": ("toolkit.data", "DATA_SETS"),
+    "toolkit.trainers": ("toolkit.training", "TRAINERS"),
+}
+REGISTRIES = [FAMILIES, EXPORTERS, RUNTIMES, DATA_SETS, TRAINERS]
+registries = pytest.mark.parametrize("registry", REGISTRIES, ids=lambda r: r.kind)
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A place of its own on the import path, whose modules are forgotten afterwards."""
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def install(site: Path, distribution: str, point: str, *groups: str) -> None:
+    info = site / f"{distribution}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("".join(f"[{g}]\n{point}\n" for g in groups or [GROUP]))
+
+
+def test_nothing_is_imported_before_its_use(site: Path):
+    (site / "plug_lazy.py").write_text("class Plugin: pass\n")
+    registry = Registry("lazy", {"one": Entry("plug_lazy:Plugin")})
+    assert registry.names() == ["one"]
+    assert registry.entry("one").target == "plug_lazy:Plugin"
+    assert "plug_lazy" not in sys.modules
+    assert type(registry.create("one")).__name__ == "Plugin"
+
+
+def test_each_creation_is_a_fresh_one():
+    registry = Registry("thing", {"one": Entry("collections:OrderedDict")})
+    assert registry.create("one") is not registry.create("one")
+
+
+@pytest.mark.parametrize("use", [Registry.entry, Registry.create])
+def test_unknown_name_gives_the_nearest(use):
+    registry = Registry("thing", {"torch": Entry("a:b"), "openvino": Entry("a:b")})
+    with pytest.raises(UnknownNameError, match=r"no thing named 'touch'.*\n.*'torch'"):
+        use(registry, "touch")
+
+
+def test_missing_package_names_the_command_that_installs_it():
+    registry = Registry("thing", {"one": Entry("no_such_package:X", extra="cpu")})
+    with pytest.raises(UnavailableError, match="no_such_package") as caught:
+        registry.create("one")
+    assert "pip install 'inference-toolkit[cpu]'" in caught.value.hint
+
+
+def test_command_without_an_extra_is_the_plain_one():
+    assert Entry("a:b").install == "pip install 'inference-toolkit'"
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["raise RuntimeError('old driver')", "class Other: pass", "class Plugin:\n  x: nonsense = 1/0"],
+)
+def test_plugin_that_breaks_on_import_is_unavailable(site: Path, source: str):
+    (site / "plug_broken.py").write_text(source)
+    with pytest.raises(UnavailableError, match="'one' failed on import"):
+        Registry("thing", {"one": Entry("plug_broken:Plugin")}).create("one")
+
+
+def test_error_of_ours_passes_as_it_is(site: Path):
+    (site / "plug_ours.py").write_text(
+        "from toolkit.core.errors import FeedError\n"
+        "def Plugin(): raise FeedError('It broke.', hint='Mend it.')\n"
+    )
+    with pytest.raises(FeedError, match=r"It broke\."):
+        Registry("thing", {"one": Entry("plug_ours:Plugin")}).create("one")
+
+
+def test_installed_third_party_adds_a_name_after_ours(site: Path):
+    install(site, "third-party", "theirs = plug_theirs:Plugin")
+    (site / "plug_theirs.py").write_text("class Plugin: pass\n")
+    registry = Registry("thing", {"one": Entry("collections:OrderedDict")}, group=GROUP)
+    assert registry.names() == ["one", "theirs"]
+    assert type(registry.create("theirs")).__module__ == "plug_theirs"
+
+
+def test_third_party_of_another_kind_is_not_asked(site: Path):
+    install(site, "third-party", "theirs = plug_theirs:Plugin", "toolkit.others")
+    assert Registry("thing", {}, group=GROUP).names() == []
+
+
+@pytest.mark.parametrize("own", [{"same": Entry("a:b")}, {}])
+def test_double_name_is_an_error_that_names_both(site: Path, own: dict[str, Entry]):
+    install(site, "first", "same = first_module:X")
+    install(site, "second", "same = second_module:X")
+    with pytest.raises(PluginError, match=r"named 'same'.*:.* and "):
+        Registry("thing", own, group=GROUP).names()
+
+
+@registries
+def test_own_names_are_kebab_case(registry: Registry):
+    assert all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) for name in registry.names())
+
+
+@registries
+def test_entries_without_an_extra_can_be_made_here(registry: Registry):
+    plain = [name for name in registry.names() if registry.entry(name).extra is None]
+    assert plain
+    for name in plain:
+        assert registry.create(name) is not None
+
+
+def test_closed_registry_asks_no_third_party(site: Path):
+    install(site, "third-party", "theirs = plug_theirs:Plugin")
+    assert Registry("thing", {"one": Entry("a:b")}).names() == ["one"]
+
+
+def test_every_kind_is_open_to_an_installed_package(site: Path):
+    install(site, "third-party", "theirs = plug:Plugin", *GROUPS)
+    script = f"import sys; sys.path.append({str(site)!r})\n" + "".join(
+        f"from {module} import {name}; assert 'theirs' in {name}.names(), '{name}'\n"
+        for module, name in GROUPS.values()
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_broken_third_party_is_the_one_to_install(site: Path):
+    install(site, "third-party", "theirs = no_such_package:Plugin")
+    with pytest.raises(ToolkitError) as caught:
+        Registry("thing", {}, group=GROUP).create("theirs")
+    assert "third-party" in caught.value.hint

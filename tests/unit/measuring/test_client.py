@@ -1,0 +1,230 @@
+"""The parent's end of a worker process, against real processes with the null runtime."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from toolkit.core.artifact import Artifact, Format
+from toolkit.core.errors import (
+    FeedError,
+    SessionError,
+    UnknownNameError,
+    WorkerDiedError,
+    WorkerTimeoutError,
+)
+from toolkit.core.measurement import Scope
+from toolkit.core.session import SessionOptions
+from toolkit.core.specs import ModelSpec, Signature, TensorSpec
+from toolkit.core.version import VERSION
+from toolkit.measuring.client import THREAD_VARIABLES, WorkerProcess, worker_environment
+
+SIGNATURE = Signature(
+    inputs=(TensorSpec(name="x", dtype="float32", shape=("n", "k")),),
+    outputs=(TensorSpec(name="y", dtype="float32", shape=("n", "k")),),
+)
+ARTIFACT = Artifact(
+    model=ModelSpec(name="m", family="f", framework="none", signature=SIGNATURE),
+    format=Format.ONNX,
+    precision="float32",
+    signature=SIGNATURE,
+    directory=Path("/nowhere"),
+    entry="model.onnx",
+    digest="sha256:abc",
+    files={},
+)
+OPTIONS = SessionOptions(threads=1)
+FEEDS = {"x": np.ones((2, 3), np.float32)}
+PATIENT_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def opened() -> Iterator[WorkerProcess]:
+    """A worker that has the null runtime open; for tests that leave it alive."""
+    with WorkerProcess(threads=1, timeout_s=PATIENT_S) as worker:
+        worker.open("null", [ARTIFACT], OPTIONS, [FEEDS])
+        yield worker
+
+
+@pytest.fixture
+def fresh() -> Iterator[WorkerProcess]:
+    """A worker with nothing open yet, for a test to break."""
+    with WorkerProcess(threads=1, timeout_s=PATIENT_S) as worker:
+        yield worker
+
+
+def is_gone(pid: int) -> bool:
+    """Whether the process has ended, reaped or not."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_open_tells_what_was_opened_and_how_long_it_took(fresh: WorkerProcess) -> None:
+    opened = fresh.open("null", [ARTIFACT], OPTIONS, [FEEDS])
+    assert (opened.computes, opened.artifact_digest) == (False, "sha256:abc")
+    assert min(vars(opened.opening).values()) > 0
+
+
+def test_run_gives_the_outputs(opened: WorkerProcess) -> None:
+    outputs = opened.run(FEEDS)
+    assert list(outputs) == ["y"]
+    assert outputs["y"].dtype == np.float32
+    np.testing.assert_array_equal(outputs["y"], np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("scope", Scope)
+def test_block_gives_a_sample_for_each_run(opened: WorkerProcess, scope: Scope) -> None:
+    samples = opened.block(scope, 17)
+    assert (samples.shape, samples.dtype) == ((17,), np.int64)
+    assert (samples >= 0).all()
+
+
+def test_provenance_and_memory(opened: WorkerProcess) -> None:
+    provenance = opened.provenance()
+    assert (provenance.runtime, provenance.version, provenance.threads) == ("null", VERSION, 1)
+    memory = psutil.Process(opened.pid).memory_info()
+    assert 0 < opened.peak_rss_bytes() <= memory.vms
+
+
+def test_probe(opened: WorkerProcess) -> None:
+    availability = opened.probe("null")
+    assert (availability.ok, availability.version) == (True, VERSION)
+
+
+def test_every_thread_pool_is_told_the_number_of_threads(opened: WorkerProcess) -> None:
+    told = psutil.Process(opened.pid).environ()
+    assert {told[name] for name in THREAD_VARIABLES} == {"1"}
+    assert worker_environment(3)["OMP_NUM_THREADS"] == "3"
+
+
+def test_large_arrays_pass(opened: WorkerProcess) -> None:
+    large = np.ones((3, 2_500_000), np.float32)  # 30 MB each way
+    assert opened.run({"x": large})["y"].shape == large.shape
+
+
+def test_an_unknown_runtime_comes_back_with_its_hint(opened: WorkerProcess) -> None:
+    with pytest.raises(UnknownNameError, match="'nul'") as caught:
+        opened.probe("nul")
+    assert "Did you mean 'null'?" in caught.value.hint
+    with pytest.raises(UnknownNameError, match="'nul'"):
+        opened.open("nul", [ARTIFACT], OPTIONS, [FEEDS])
+
+
+def test_a_runtime_that_nobody_registered_is_answered_with_those_there_are(
+    opened: WorkerProcess,
+) -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        opened.probe("zzz")
+    assert "Did you mean" not in caught.value.hint
+    assert {"null", "onnxruntime", "torch"} <= set(re.findall(r"[\w-]+", caught.value.hint))
+
+
+def test_a_wrong_feed_comes_back_typed_and_the_worker_goes_on(opened: WorkerProcess) -> None:
+    with pytest.raises(FeedError, match="float64") as caught:
+        opened.run({"x": np.ones((2, 3))})
+    assert "astype('float32')" in caught.value.hint
+    with pytest.raises(FeedError, match="'x' is missing"):
+        opened.run({})
+    assert opened.run(FEEDS).keys() == {"y"}
+
+
+def test_a_call_before_open_is_refused(fresh: WorkerProcess) -> None:
+    with pytest.raises(SessionError, match="'run'"):
+        fresh.run(FEEDS)
+
+
+def test_a_worker_killed_between_calls_is_named_as_killed(fresh: WorkerProcess) -> None:
+    fresh.open("null", [ARTIFACT], OPTIONS, [FEEDS])
+    os.kill(fresh.pid, signal.SIGKILL)
+    with pytest.raises(WorkerDiedError, match=r"SIGKILL.*'run'") as caught:
+        fresh.run(FEEDS)
+    assert "killed from outside" in caught.value.hint
+    with pytest.raises(WorkerDiedError) as caught:
+        fresh.run(FEEDS)
+    assert "another worker" in caught.value.hint
+
+
+def test_another_signal_is_named_too(fresh: WorkerProcess) -> None:
+    fresh.probe("null")
+    os.kill(fresh.pid, signal.SIGTERM)
+    with pytest.raises(WorkerDiedError, match=r"SIGTERM \(signal 15\)"):
+        fresh.probe("null")
+
+
+def test_a_worker_that_hangs_is_ended_at_the_time_limit() -> None:
+    with WorkerProcess(threads=1, timeout_s=0.2) as worker:
+        os.kill(worker.pid, signal.SIGSTOP)
+        with pytest.raises(WorkerTimeoutError, match=r"'probe' in 0\.2 s") as caught:
+            worker.probe("null")
+        assert "--timeout" in caught.value.hint
+        assert is_gone(worker.pid)
+        with pytest.raises(WorkerDiedError):
+            worker.probe("null")
+
+
+def test_a_hanging_worker_does_not_hang_a_large_send() -> None:
+    with WorkerProcess(threads=1, timeout_s=0.2) as worker:
+        os.kill(worker.pid, signal.SIGSTOP)
+        with pytest.raises(WorkerTimeoutError):
+            worker.run({"x": np.ones((1, 1_000_000), np.float32)})
+
+
+def test_closing_ends_the_process_and_may_be_repeated() -> None:
+    worker = WorkerProcess(threads=1, timeout_s=PATIENT_S)
+    worker.open("null", [ARTIFACT], OPTIONS, [FEEDS])
+    worker.close()
+    assert is_gone(worker.pid)
+    worker.close()
+
+
+def test_closing_a_stopped_worker_ends_it() -> None:
+    with WorkerProcess(threads=1, timeout_s=PATIENT_S) as worker:
+        os.kill(worker.pid, signal.SIGSTOP)
+    assert is_gone(worker.pid)
+
+
+def test_a_call_after_close_is_refused(fresh: WorkerProcess) -> None:
+    fresh.close()
+    with pytest.raises(WorkerDiedError):
+        fresh.run(FEEDS)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_feed_that_cannot_be_sent_is_a_feed_error() -> None:
+    with WorkerProcess(threads=1, timeout_s=2.0) as worker, pytest.raises(FeedError):
+        worker.run({"x": np.array(["text"])})
+
+
+PARENT = """
+import sys, time
+from toolkit.measuring.client import WorkerProcess
+worker = WorkerProcess(threads=1, timeout_s=60)
+worker.probe("null")
+sys.stdout.write(f"{worker.pid}\\n")
+sys.stdout.flush()
+time.sleep(600)
+"""
+
+
+def test_a_worker_ends_when_its_parent_dies() -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert not is_gone(pid)
+        parent.kill()
+    give_up = time.monotonic() + 10
+    while not is_gone(pid) and time.monotonic() < give_up:
+        time.sleep(0.05)
+    assert is_gone(pid)

@@ -1,0 +1,274 @@
+"""Warm-up, turns and the stop rule, on probes of known times and a clock that they drive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+import pytest
+
+from toolkit.core.errors import UsageError, WorkerError
+from toolkit.core.measurement import Measurement, Scope
+from toolkit.measuring.engine import WARMUP_LIMIT_NS, Lane, Procedure, measure
+from toolkit.measuring.statistics import relative_reach
+
+FORWARD = Scope.FORWARD
+MS = 1_000_000
+
+
+@final
+@dataclass
+class FakeClock:
+    """Stands still, but for what the probes spend."""
+
+    now_ns: int = 0
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+
+@final
+@dataclass(kw_only=True)
+class FakeProbe:
+    """Each run of call number `n` takes `run_ns(n)`, the first of a call `first_run_ns` more."""
+
+    clock: FakeClock
+    run_ns: Callable[[int], float]
+    name: str = "probe"
+    first_run_ns: int = 0
+    fails_at_call: int | None = None
+    log: list[str] = field(default_factory=list)
+    calls: list[tuple[Scope, int]] = field(default_factory=list)
+
+    def block(self, scope: Scope, count: int) -> np.ndarray:
+        number = len(self.calls)
+        self.calls.append((scope, count))
+        self.log.append(self.name)
+        if number == self.fails_at_call:
+            raise WorkerError("The worker broke.", hint="Mend it.")
+        samples = np.full(count, round(self.run_ns(number)), np.int64)
+        samples[0] += self.first_run_ns
+        self.clock.now_ns += int(samples.sum())
+        return samples
+
+
+def steady(ns: float) -> Callable[[int], float]:
+    return lambda call: ns
+
+
+def noisy(ns: float, share: float, seed: int = 0) -> Callable[[int], float]:
+    """A level for each call, `share` its relative deviation."""
+    levels = ns * np.exp(np.random.default_rng(seed).normal(0, share, 100_000))
+    return lambda call: levels[call]
+
+
+def only(lane: Lane) -> Measurement:
+    (measurement,) = lane.measurements()
+    return measurement
+
+
+def block_medians(lane: Lane) -> np.ndarray:
+    return np.array([np.median(block.samples) for block in only(lane).blocks])
+
+
+def run(procedure: Procedure, *levels: Callable[[int], float]) -> tuple[list[Lane], FakeClock]:
+    """A lane for each of `levels`, measured; the clock shows how long it took."""
+    clock = FakeClock()
+    lanes = [Lane(probe=FakeProbe(clock=clock, run_ns=level)) for level in levels]
+    measure(lanes, FORWARD, procedure, clock)
+    return lanes, clock
+
+
+@pytest.mark.parametrize("run_ns", [0, 1, 200, MS, 60 * MS, 2_000 * MS])
+@pytest.mark.parametrize(("warmup", "runs"), [(0, 1), (5, 100), (3, 37)])
+def test_a_fixed_procedure_gives_exactly_its_runs(run_ns: int, warmup: int, runs: int) -> None:
+    (lane,), _ = run(Procedure(warmup=warmup, runs=runs, max_seconds=0.001), steady(run_ns))
+    measurement = only(lane)
+    assert (len(measurement.warmup), len(measurement.samples)) == (warmup, runs)
+    assert measurement.settled
+    leads = sum(len(block.lead) for block in measurement.blocks)
+    assert sum(count for _, count in lane.probe.calls) == warmup + runs + leads
+
+
+def test_fixed_runs_of_lanes_of_different_speed_are_all_done() -> None:
+    lanes, _ = run(Procedure(warmup=2, runs=50), steady(2 * MS), steady(20 * MS), steady(100))
+    assert [len(only(lane).samples) for lane in lanes] == [50, 50, 50]
+
+
+def test_blocks_take_about_fifty_milliseconds() -> None:
+    (lane,), _ = run(Procedure(), steady(MS))
+    sizes = {len(block.samples) for block in only(lane).blocks}
+    assert sizes == {50}
+
+
+def test_blocks_alternate_between_lanes() -> None:
+    clock, log = FakeClock(), []
+    lanes = [
+        Lane(probe=FakeProbe(clock=clock, run_ns=steady(ns), name=name, log=log))
+        for name, ns in (("a", 3 * MS), ("b", 5 * MS), ("c", 60 * MS))
+    ]
+    measure(lanes, FORWARD, Procedure(warmup=4), clock)
+    rounds = len(only(lanes[0]).blocks)
+    assert "".join(log) == "abc" + "abc" * rounds  # warm-up, then the turns
+    for lane in lanes:
+        assert [block.round for block in only(lane).blocks] == list(range(rounds))
+
+
+def test_a_lane_that_fails_keeps_its_blocks_and_the_others_go_on() -> None:
+    clock = FakeClock()
+    broken = Lane(probe=FakeProbe(clock=clock, run_ns=steady(10 * MS), fails_at_call=4))
+    sound = Lane(probe=FakeProbe(clock=clock, run_ns=steady(10 * MS)))
+    procedure = Procedure(warmup=1, runs=100)
+    measure([broken, sound], FORWARD, procedure, clock)
+    assert isinstance(broken.failure, WorkerError)
+    assert len(only(broken).blocks) == 3
+    assert sound.failure is None
+    assert len(only(sound).samples) == 100
+
+    asked = len(broken.probe.calls)
+    measure([broken, sound], Scope.END_TO_END, procedure, clock)
+    assert len(broken.probe.calls) == asked
+    assert [m.scope for m in broken.measurements()] == [FORWARD]
+    assert [m.scope for m in sound.measurements()] == [FORWARD, Scope.END_TO_END]
+
+
+@pytest.mark.parametrize("procedure", [Procedure(), Procedure(warmup=5, runs=100)])
+@pytest.mark.parametrize("call", [0, 4])
+def test_it_ends_when_all_lanes_fail(procedure: Procedure, call: int) -> None:
+    clock = FakeClock()
+    probes = [FakeProbe(clock=clock, run_ns=steady(10 * MS), fails_at_call=call) for _ in "ab"]
+    lanes = [Lane(probe=probe) for probe in probes]
+    measure(lanes, FORWARD, procedure, clock)
+    assert all(isinstance(lane.failure, WorkerError) for lane in lanes)
+    assert [len(probe.calls) for probe in probes] == [call + 1] * 2
+
+
+def test_no_lanes_need_no_time() -> None:
+    clock = FakeClock()
+    measure([], FORWARD, Procedure(), clock)
+    assert clock.now_ns == 0
+
+
+def test_adaptive_stops_when_every_interval_is_narrow() -> None:
+    procedure = Procedure(warmup=3, target_ci=0.01, max_seconds=1000)
+    lanes, clock = run(procedure, noisy(MS, 0.02, seed=1), noisy(3 * MS, 0.02, seed=2))
+    a, b = map(block_medians, lanes)
+    for values in (a, b, b / a):
+        assert relative_reach(values) <= 0.01
+    assert 10 <= len(a) < 200
+    assert clock.now_ns < 30e9
+
+
+def test_a_narrower_target_takes_longer() -> None:
+    rounds = [
+        len(only(run(Procedure(warmup=3, target_ci=target), noisy(MS, 0.02))[0][0]).blocks)
+        for target in (0.05, 0.01, 0.005)
+    ]
+    assert rounds == sorted(set(rounds))
+
+
+def test_narrow_medians_with_a_wide_ratio_are_not_the_end() -> None:
+    """Each within ±0.75 % of its median, but one is fast whenever the other is slow."""
+    procedure = Procedure(warmup=0, max_seconds=3)
+    lanes, clock = run(
+        procedure,
+        lambda call: MS * (1 + 0.015 * (call % 2)),
+        lambda call: MS * (1.015 - 0.015 * (call % 2)),
+    )
+    a, b = map(block_medians, lanes)
+    assert max(relative_reach(a), relative_reach(b)) <= 0.01
+    assert relative_reach(b / a) > 0.01
+    assert clock.now_ns >= 3e9
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_adaptive_stops_at_max_seconds_when_noise_never_closes(lanes: int) -> None:
+    procedure = Procedure(warmup=0, max_seconds=2)
+    levels = [noisy(MS, 0.5, seed=seed) for seed in range(lanes)]
+    measured, clock = run(procedure, *levels)
+    last_round = sum(
+        int(m.blocks[-1].lead.sum() + m.blocks[-1].samples.sum()) for m in map(only, measured)
+    )
+    assert clock.now_ns - last_round < 2e9 <= clock.now_ns
+
+
+def test_adaptive_gives_every_lane_a_round_however_slow() -> None:
+    lanes, _ = run(Procedure(warmup=0, max_seconds=0.001), steady(MS), steady(5_000 * MS))
+    assert [len(only(lane).blocks) for lane in lanes] == [1, 1]
+    assert all(len(only(lane).samples) >= 3 for lane in lanes)
+
+
+def test_warm_up_ends_when_the_runs_have_settled() -> None:
+    """Ten slow calls, then rest: the last chunks of the warm-up are all at rest."""
+    (lane,), _ = run(Procedure(), lambda call: MS * (1 + max(0, 10 - call)))
+    measurement = only(lane)
+    assert measurement.settled
+    assert measurement.warmup[0] == 11 * MS
+    assert measurement.warmup[-1] == MS
+    assert set(measurement.samples.tolist()) == {MS}
+
+
+@pytest.mark.parametrize("run_ns", [0, 50, MS, 500 * MS, 10_000 * MS])
+def test_warm_up_of_a_steady_probe_is_bounded(run_ns: int) -> None:
+    clock = FakeClock()
+    probe = FakeProbe(clock=clock, run_ns=steady(run_ns))
+    Lane(probe=probe).warm_up(FORWARD, Procedure())
+    assert len(probe.calls) < 30
+    assert clock.now_ns <= max(WARMUP_LIMIT_NS, run_ns)
+
+
+@pytest.mark.parametrize(
+    "drift",
+    [lambda call: MS * 1.06**call, lambda call: MS * (1 + call % 2)],
+    ids=["ever slower", "two levels"],
+)
+def test_a_warm_up_that_never_settles_is_said_and_bounded(drift: Callable[[int], float]) -> None:
+    clock = FakeClock()
+    lane = Lane(probe=FakeProbe(clock=clock, run_ns=drift))
+    measure([lane], FORWARD, Procedure(max_seconds=0.1), clock)
+    measurement = only(lane)
+    assert not measurement.settled
+    assert WARMUP_LIMIT_NS <= measurement.warmup.sum() < 1.1 * WARMUP_LIMIT_NS
+    assert measurement.blocks  # it is measured all the same
+
+
+def test_lead_runs_are_kept_apart() -> None:
+    """The first run of every block is slow: it is in the lead, and in no sample."""
+    clock = FakeClock()
+    lane = Lane(probe=FakeProbe(clock=clock, run_ns=steady(MS), first_run_ns=9 * MS))
+    measure([lane], FORWARD, Procedure(warmup=3, runs=120), clock)
+    measurement = only(lane)
+    assert set(measurement.samples.tolist()) == {MS}
+    assert all(block.lead[0] == 10 * MS for block in measurement.blocks)
+
+
+@pytest.mark.parametrize(
+    ("run_ns", "lead"), [(MS // 10, 25), (MS, 3), (100 * MS, 1)], ids=["0.1 ms", "1 ms", "100 ms"]
+)
+def test_a_lead_takes_milliseconds_or_one_run(run_ns: int, lead: int) -> None:
+    (lane,), _ = run(Procedure(warmup=5, runs=100), steady(run_ns))
+    assert {len(block.lead) for block in only(lane).blocks} == {lead}
+
+
+def test_fixed_runs_are_spread_over_ten_blocks_for_every_lane() -> None:
+    lanes, _ = run(Procedure(warmup=5, runs=100), steady(100), steady(MS), steady(100 * MS))
+    for lane in lanes:
+        assert [len(block.samples) for block in only(lane).blocks] == [10] * 10
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("warmup", -1),
+        ("runs", 0),
+        ("runs", -5),
+        *(("target_ci", bad) for bad in (0.0, -0.01, float("nan"), float("inf"))),
+        *(("max_seconds", bad) for bad in (0.0, -1.0, float("nan"), float("inf"))),
+    ],
+)
+def test_a_procedure_of_bad_values_is_refused(option: str, value: float) -> None:
+    with pytest.raises(UsageError, match=f"--{option.replace('_', '-')} {value}") as caught:
+        Procedure(**{option: value})
+    assert caught.value.hint

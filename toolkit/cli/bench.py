@@ -129,7 +129,6 @@ def _cells(found: Json) -> list[str]:
     interval, median, ratio = found["ci95_ns"], found["median_ns"], found["ratio"]
     half = reach(interval, median) if interval and median else None
     rate = found["samples_per_second"]
-    verdict = ratio["verdict"] if ratio else "-"
     return [
         duration(median),
         f"{half:.1%}" if half is not None else "-",
@@ -137,11 +136,15 @@ def _cells(found: Json) -> list[str]:
         duration(found["p99_ns"]),
         duration(found["median_ns_per_sample"]),
         f"{rate:,.0f}" if rate else "-",
-        _ratio_cell(ratio) if ratio else "-",
-        verdict,
+        *_ratio_cells(ratio),
     ]
 
 
-def _ratio_cell(ratio: Json) -> str:
+def _ratio_cells(ratio: Json | None) -> tuple[str, str]:
+    """The ratio with its interval, and the verdict; of the baseline to itself, nothing."""
+    if ratio is None:
+        return "-", "-"
     low, high = ratio["ci95"]
-    return f"{ratio['value']:.3f} ({low:.3f} to {high:.3f})"
+    if low == high == 1:
+        return "1", "baseline"
+    return f"{ratio['value']:.3f} ({low:.3f} to {high:.3f})", ratio["verdict"]

@@ -37,7 +37,13 @@ def print_json(value: Any) -> None:
 
 def table(title: str, *columns: str, numeric: tuple[str, ...] = ()) -> Table:
     """An empty table; the columns in `numeric` are aligned to the right."""
-    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    made = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        min_width=len(title),
+    )
     for column in columns:
         made.add_column(column, justify="right" if column in numeric else "left")
     return made

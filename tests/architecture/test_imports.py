@@ -94,3 +94,19 @@ def test_the_public_names_are_all_there() -> None:
 
 def test_the_console_script_is_installed() -> None:
     assert TOOLKIT.is_file()
+
+
+def test_no_source_file_is_ignored() -> None:
+    """What git ignores is in no clone and in no wheel."""
+    root = Path(toolkit.__file__).parents[1]
+    files = [path for path in root.rglob("*.py") if ".venv" not in path.parts]
+    done = subprocess.run(
+        ["git", "check-ignore", "--stdin"],
+        input="\n".join(str(path.relative_to(root)) for path in files),
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert len(files) > 60
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr

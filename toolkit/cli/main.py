@@ -55,6 +55,10 @@ def main() -> None:
         typer.secho(f"error: {error.problem}", fg="red", err=True)
         typer.echo(error.hint, err=True)
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        typer.echo("The installation is not complete: pip install 'inference-toolkit'", err=True)
+        sys.exit(ToolkitError.exit_code)
 
 
 if __name__ == "__main__":

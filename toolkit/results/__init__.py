@@ -1,0 +1,1 @@
+"""The store of results: one immutable file a run."""

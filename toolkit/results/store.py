@@ -1,0 +1,36 @@
+"""Results on disk: `<directory>/<id>.json`, written once, never changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from toolkit.core.documents import read_document, seal, write_document
+from toolkit.core.errors import UsageError
+from toolkit.core.files import refuse_existing
+from toolkit.core.measurement import Result
+
+SCHEMA = "toolkit.result/1"
+
+
+def prepare(directory: Path) -> None:
+    """Makes the directory. Raises UsageError where none can be, before anything is measured."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"Results cannot be stored in {directory}: {error.strerror}.",
+            hint="Give --out a directory that can be written.",
+        ) from error
+
+
+def save(directory: Path, result: Result) -> Path:
+    """Writes the result, and gives the path of its file. Raises OutputExistsError."""
+    path = directory / f"{result.id}.json"
+    refuse_existing(path)
+    write_document(path, seal(SCHEMA, result.to_json()), indent=None)
+    return path
+
+
+def load(path: Path) -> Result:
+    """Reads a result. Raises SourceError or IntegrityError."""
+    return Result.from_json(read_document(path, SCHEMA))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -74,7 +74,12 @@ def bench(
         raise typer.Exit(3)
 
 
-NUMERIC = ("median", "± 95 %", "p90", "p99", "per sample", "samples/s", "ratio", "peak RSS")
+# In the order in which they are left out, last first, where the terminal is too narrow.
+COLUMNS = (
+    "runtime", "median", "± 95 %", "ratio", "verdict", "status", "p90", "p99", "parity",
+    "samples/s", "peak RSS",
+)  # fmt: skip
+TEXT = ("runtime", "verdict", "status")
 
 
 def _print(figures: Json) -> None:
@@ -82,11 +87,13 @@ def _print(figures: Json) -> None:
 
     console = output.stdout()
     rows = figures["rows"]
-    for key in dict.fromkeys(
+    for batch, scope in dict.fromkeys(
         (row["batch"], scope) for row in rows for scope in row["scopes"] if scope != "open"
     ):
-        batch, scope = key
-        console.print(_scope_table(batch, scope, [row for row in rows if row["batch"] == batch]))
+        cells = [_cells(row, scope) for row in rows if row["batch"] == batch]
+        title = f"{scope}, batch {batch} (ratio: time over that of {cells[0]['runtime']})"
+        console.print(output.fitting_table(console, title, COLUMNS, cells, text=TEXT))
+    console.out(f"inputs: {figures['plan']['inputs']}")
     for row in rows:
         if row["reason"]:
             console.out(f"{row['runtime']}, batch {row['batch']}: {row['reason']}")
@@ -95,56 +102,43 @@ def _print(figures: Json) -> None:
     console.out(f"result: {figures['result']}")
 
 
-def _scope_table(batch: int, scope: str, rows: list[Json]) -> Any:
+def _cells(row: Json, scope: str) -> dict[str, str]:
+    """What a row shows of a scope, by column."""
     from toolkit.cli import output
 
-    baseline = rows[0]["runtime"]
-    table = output.table(
-        f"{scope}, batch {batch} (ratio: time over that of {baseline})",
-        "runtime",
-        *NUMERIC[:-1],
-        "verdict",
-        "parity",
-        NUMERIC[-1],
-        "status",
-        numeric=NUMERIC,
-    )
-    for row in rows:
-        found = row["scopes"].get(scope)
-        parity = row["parity"]
-        close = "-" if parity is None else output.scientific(parity["max_abs"])
-        memory = output.mebibytes(row["memory"]["peak_rss_bytes"])
-        cells = _cells(found) if found else ["-"] * 8
-        # A time that belongs to a wrong answer is struck out.
-        style = "strike" if found and row["status"] == "failed" else None
-        cells = [f"[{style}]{cell}[/{style}]" if style else cell for cell in cells]
-        table.add_row(row["runtime"], *cells, close, memory, row["status"])
-    return table
+    parity = row["parity"]
+    around = {
+        "runtime": row["runtime"],
+        "status": row["status"],
+        "parity": "-" if parity is None else output.scientific(parity["max_abs"]),
+        "peak RSS": output.mebibytes(row["memory"]["peak_rss_bytes"]),
+    }
+    found = row["scopes"].get(scope)
+    if found is None:
+        return around
+    times = _times(found)
+    if row["status"] == "failed":  # a time that belongs to a wrong answer is struck out
+        times = {column: f"[strike]{cell}[/strike]" for column, cell in times.items()}
+    return {**around, **times}
 
 
-def _cells(found: Json) -> list[str]:
+def _times(found: Json) -> dict[str, str]:
     from toolkit.cli.output import duration
     from toolkit.measuring.statistics import reach
 
-    interval, median, ratio = found["ci95_ns"], found["median_ns"], found["ratio"]
-    half = reach(interval, median) if interval and median else None
-    rate = found["samples_per_second"]
-    return [
-        duration(median),
-        f"{half:.1%}" if half is not None else "-",
-        duration(found["p90_ns"]),
-        duration(found["p99_ns"]),
-        duration(found["median_ns_per_sample"]),
-        f"{rate:,.0f}" if rate else "-",
-        *_ratio_cells(ratio),
-    ]
-
-
-def _ratio_cells(ratio: Json | None) -> tuple[str, str]:
-    """The ratio with its interval, and the verdict; of the baseline to itself, nothing."""
+    interval, median, rate = found["ci95_ns"], found["median_ns"], found["samples_per_second"]
+    times = {
+        "median": duration(median),
+        "± 95 %": f"{reach(interval, median):.1%}" if interval and median else "-",
+        "p90": duration(found["p90_ns"]),
+        "p99": duration(found["p99_ns"]),
+        "samples/s": f"{rate:,.0f}" if rate else "-",
+    }
+    ratio = found["ratio"]
     if ratio is None:
-        return "-", "-"
+        return times
     low, high = ratio["ci95"]
     if low == high == 1:
-        return "1", "baseline"
-    return f"{ratio['value']:.3f} ({low:.3f} to {high:.3f})", ratio["verdict"]
+        return {**times, "ratio": "1", "verdict": "baseline"}
+    shown = f"{ratio['value']:.3f} ({low:.3f}..{high:.3f})"
+    return {**times, "ratio": shown, "verdict": ratio["verdict"]}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, final
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -42,10 +43,39 @@ def table(title: str, *columns: str, numeric: tuple[str, ...] = ()) -> Table:
         title_justify="left",
         title_style="bold",
         header_style="bold",
+        box=box.SIMPLE_HEAD,
         min_width=len(title),
     )
     for column in columns:
         made.add_column(column, justify="right" if column in numeric else "left")
+    return made
+
+
+def fitting_table(
+    console: Console,
+    title: str,
+    columns: tuple[str, ...],
+    rows: list[dict[str, str]],
+    *,
+    text: tuple[str, ...],
+) -> Table:
+    """A table of as many of `columns`, from the first, as the console is wide for.
+
+    A row gives its cells by column, a missing one is a dash; the columns in `text` are aligned to
+    the left, the others to the right. What is left out is named under the table.
+    """
+    for count in range(len(columns), 1, -1):
+        shown = columns[:count]
+        made = table(title, *shown, numeric=tuple(c for c in shown if c not in text))
+        for row in rows:
+            made.add_row(*(row.get(column, "-") for column in shown))
+        if console.measure(made, options=console.options.update(width=10_000)).maximum <= (
+            console.width
+        ):
+            break
+    if left_out := columns[count:]:
+        made.caption = f"Not shown, for want of width: {', '.join(left_out)}. See --json."
+        made.caption_justify = "left"
     return made
 
 

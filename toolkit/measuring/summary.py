@@ -108,6 +108,7 @@ def result_figures(result: Result) -> Json:
     return {
         "schema": SCHEMA,
         "id": result.id,
+        "plan": dict(result.plan),
         "rows": [row_figures(result, row) for row in result.rows],
         "environment": dict(result.environment),
         "warnings": list(result.warnings),

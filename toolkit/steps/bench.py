@@ -106,7 +106,8 @@ def bench(
     )
     if rows or not interrupted:
         path = store.save(Path(out), result)
-        run.progress.note(f"result: {path}")
+        if interrupted:
+            run.progress.note(f"Interrupted; what was measured until then lies in {path}")
     if interrupted:
         raise KeyboardInterrupt
     return result

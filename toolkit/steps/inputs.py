@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from toolkit.core.artifact import Artifact
-from toolkit.core.errors import UsageError
+from toolkit.core.errors import ToolkitError, UsageError
 from toolkit.core.specs import Feeds, TensorSpec
 from toolkit.data import DATA_SETS
 
@@ -34,12 +34,20 @@ class InputSource:
 
 
 def input_source(artifact: Artifact) -> InputSource:
-    """Test rows of the data set that the model was trained on, or random values."""
+    """Test rows of the data set that the model was trained on, or random values.
+
+    A data set that cannot be loaded here is no reason not to measure: the description says so.
+    """
     data = artifact.model.data
+    noise = f"random values, seed {SEED}"
     if data is not None and len(artifact.signature.inputs) == 1:
-        rows = DATA_SETS.create(data).load().test.inputs
-        return InputSource(artifact=artifact, rows=rows, description=f"test rows of {data}")
-    return InputSource(artifact=artifact, rows=None, description=f"random values, seed {SEED}")
+        try:
+            rows = DATA_SETS.create(data).load().test.inputs
+        except ToolkitError as error:
+            noise += f" ({error.problem})"
+        else:
+            return InputSource(artifact=artifact, rows=rows, description=f"test rows of {data}")
+    return InputSource(artifact=artifact, rows=None, description=noise)
 
 
 def check_batch(artifact: Artifact, batch: int) -> None:

@@ -16,6 +16,11 @@ from exporters.base import StoredTensor
 from toolkit.core.errors import SourceError
 from toolkit.core.specs import Dim, Signature, TensorSpec
 
+VALUE_KEEPING = frozenset(
+    {"Cast", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose",
+     "Unsqueeze"}
+)  # fmt: skip
+
 
 def load_model(path: Path) -> onnx.ModelProto:
     """Reads a model with its external data. Raises SourceError for what is no ONNX model."""
@@ -64,6 +69,27 @@ def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
     if dim.WhichOneof("value") == "dim_value":
         return int(dim.dim_value)
     return str(dim.dim_param) or None
+
+
+def index_bounds(path: Path) -> dict[str, int]:
+    """For each input that is an index into a stored table, the number of rows of the smallest.
+
+    Followed through operations that keep the values: casts and changes of shape.
+    """
+    graph = load_model(path).graph
+    tables = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    origin = {value.name: value.name for value in graph.input}
+    bounds: dict[str, int] = {}
+    for node in graph.node:
+        if node.op_type in VALUE_KEEPING and node.input[0] in origin:
+            origin.update(dict.fromkeys(node.output, origin[node.input[0]]))
+        if node.op_type in ("Gather", "GatherElements") and node.input[0] in tables:
+            source = origin.get(node.input[1])
+            if source is not None:
+                axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
+                rows = tables[node.input[0]][axis]
+                bounds[source] = min(rows, bounds.get(source, rows))
+    return bounds
 
 
 def stored_tensors(path: Path) -> list[StoredTensor]:

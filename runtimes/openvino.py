@@ -23,7 +23,20 @@ from toolkit.core.session import (
 from toolkit.core.specs import Feeds, Outputs
 
 DTYPE = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "i8": "int8", "u8": "uint8"}
-ARITHMETIC = frozenset({"Convolution", "FullyConnected", "MatMul", "Deconvolution", "Subgraph"})
+# Layers that move or hold values without computing: their precision says nothing.
+MOVING = frozenset(
+    {
+        "Concatenation",
+        "Const",
+        "Gather",
+        "Input",
+        "Output",
+        "Reorder",
+        "Reshape",
+        "Split",
+        "Transpose",
+    }
+)
 
 
 @final
@@ -86,7 +99,8 @@ class OpenVinoSession(Session):
 
     def provenance(self) -> Provenance:
         layers = [_layer(op) for op in self._compiled.get_runtime_model().get_ops()]
-        ran = {precision for kind, precision in layers if kind in ARITHMETIC}
+        arithmetic = set(DTYPE.values())
+        ran = {p for kind, p in layers if kind not in MOVING and p in arithmetic}
         counts = Counter(f"{kind}: {precision}" for kind, precision in layers)
         return Provenance(
             runtime="openvino",

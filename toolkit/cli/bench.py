@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 def bench(
     artifact: options.Artifact,
     runtime: options.Runtimes = None,
-    batch: Annotated[str, typer.Option(help="Batches, separated by commas.")] = "1",
+    batch: Annotated[
+        str | None, typer.Option(help="Batches, separated by commas.  [default: 1]")
+    ] = None,
     scope: Annotated[
         str,
         typer.Option(
@@ -37,6 +39,23 @@ def bench(
     max_seconds: Annotated[
         float, typer.Option(help="Stop a scope of a batch after so many seconds at the latest.")
     ] = 10.0,
+    data: Annotated[
+        str | None, typer.Option(help="Take inputs from the test rows of this data set.")
+    ] = None,
+    inputs: Annotated[
+        Path | None, typer.Option(help="Take inputs from an .npz file, an array for each by name.")
+    ] = None,
+    dim: Annotated[
+        list[str] | None, typer.Option(help="Extent of a named axis: time=16. May be repeated.")
+    ] = None,
+    input_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            help="Random values for one input: name=shape,dtype,low,high such as "
+            "ids=1x128,int64,0,1000; parts may be left empty. May be repeated.",
+        ),
+    ] = None,
     timeout: options.Timeout = 300.0,
     out: Annotated[Path, typer.Option(help="Where the result is stored.")] = Path("results"),
     json: options.Json = False,
@@ -50,16 +69,23 @@ def bench(
     from toolkit.core.measurement import Status
     from toolkit.measuring.engine import Procedure
     from toolkit.measuring.summary import result_figures
+    from toolkit.steps.inputs import InputRequest
 
     with output.progress() as progress:
         result = toolkit.bench(
             artifact,
             runtimes=options.names(runtime),
-            batches=options.integers(batch, "--batch"),
+            batches=None if batch is None else options.integers(batch, "--batch"),
             scopes=options.names(scope) or (),
             threads=threads,
             procedure=Procedure(
                 warmup=warmup, runs=runs, target_ci=target_ci, max_seconds=max_seconds
+            ),
+            inputs=InputRequest(
+                data=data,
+                file=inputs,
+                dims=options.dims(dim or []),
+                random=options.random_inputs(input_ or []),
             ),
             timeout_s=timeout,
             out=out,

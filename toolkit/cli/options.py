@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from toolkit.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from toolkit.steps.inputs import RandomInput
 
 Artifact = Annotated[
     Path, typer.Argument(help="Directory of an artifact or checkpoint, or an .onnx file.")
@@ -45,3 +48,38 @@ def integers(text: str, option: str) -> list[int]:
             f"Got {option} {text!r}, expected whole numbers.",
             hint=f"Give one, or several as {option} 1,200.",
         ) from None
+
+
+def dims(texts: list[str]) -> dict[str, int]:
+    """`["time=16"]` as {"time": 16}. Raises UsageError for anything else."""
+    pairs = [text.partition("=") for text in texts]
+    try:
+        return {name: int(extent) for name, _, extent in pairs}
+    except ValueError:
+        raise UsageError(
+            f"Got --dim {' --dim '.join(texts)}, expected name=whole number.",
+            hint="Give, for example, --dim time=16.",
+        ) from None
+
+
+def random_inputs(texts: list[str]) -> dict[str, RandomInput]:
+    """`["ids=1x128,int64,0,1000"]` by name of the input; empty parts are left to the model."""
+    from toolkit.steps.inputs import RandomInput
+
+    found = {}
+    for text in texts:
+        name, _, rest = text.partition("=")
+        shape, dtype, low, high = (*rest.split(","), *[""] * 4)[:4]
+        try:
+            found[name] = RandomInput(
+                shape=tuple(int(extent) for extent in shape.split("x")) if shape else None,
+                dtype=dtype or None,
+                low=float(low) if low else None,
+                high=float(high) if high else None,
+            )
+        except ValueError:
+            raise UsageError(
+                f"Got --input {text}, expected name=shape,dtype,low,high.",
+                hint="Give, for example, --input ids=1x128,int64,0,1000.",
+            ) from None
+    return found

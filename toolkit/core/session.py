@@ -55,8 +55,9 @@ class SessionOptions:
 class Provenance:
     """What really ran, as the runtime itself reports it.
 
-    `precision` is the dtype in which the arithmetic ran ("mixed" when layers differ); `details`
-    holds what only this runtime knows: providers, precision by layer, compiled graphs.
+    `precision` is the dtype in which the arithmetic ran: "mixed" when layers differ, "none" when
+    there is none. `details` holds what only this runtime knows: providers, precision by layer,
+    compiled graphs.
     """
 
     runtime: str

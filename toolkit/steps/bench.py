@@ -33,7 +33,7 @@ from toolkit.measuring.statistics import FEWEST_SAMPLES, median_interval, reach
 from toolkit.parity.outputs import combine, compare_outputs
 from toolkit.parity.tolerances import tolerance_for
 from toolkit.results import store
-from toolkit.steps.inputs import InputSource, check_batch, input_source
+from toolkit.steps.inputs import InputRequest, InputSource, input_source, resolve_batches
 from toolkit.steps.reference import reference_runtime, reference_worker
 from toolkit.steps.sources import candidates, known_runtimes, open_artifact
 
@@ -44,17 +44,19 @@ def bench(
     artifact: str | os.PathLike[str],
     *,
     runtimes: Sequence[str] | None = None,
-    batches: Sequence[int] = (1,),
+    batches: Sequence[int] | None = None,
     scopes: Sequence[str] = (Scope.FORWARD, Scope.END_TO_END),
     threads: int | None = None,
     procedure: Procedure | None = None,
+    inputs: InputRequest | None = None,
     timeout_s: float = 300.0,
     out: str | os.PathLike[str] = "results",
     progress: Progress | None = None,
 ) -> Result:
     """Measures every runtime at every batch, and stores the result as `out/<id>.json`.
 
-    Without `runtimes`, all but null are measured. The rows of a batch are measured in turn, a
+    Without `runtimes`, all but null are measured; without `batches`, the one that the model or
+    `inputs` fix, else 1. The rows of a batch are measured in turn, a
     block each, in a process each. A row that fails keeps its reason and what was measured; the
     others go on. Ctrl-C stores what there is, then raises KeyboardInterrupt. Raises SourceError,
     IntegrityError, UnknownNameError, UsageError before anything is started.
@@ -64,12 +66,15 @@ def bench(
     options = session_options(threads)
     check_timeout(timeout_s)
     source = open_artifact(artifact)
-    for batch in batches:
-        check_batch(source, batch)
+    request = inputs or InputRequest()
+    feeding = input_source(source, request)
+    sizes = resolve_batches(source, batches, request.dims)
+    for batch in sizes:
+        feeding.sets(batch)  # refused now rather than after other batches were measured
     store.prepare(Path(out))
     run = _Run(
         artifacts=candidates(source),
-        inputs=input_source(source),
+        inputs=feeding,
         scopes=asked,
         options=options,
         procedure=procedure or Procedure(),
@@ -81,11 +86,11 @@ def bench(
     rows: list[Row] = []
     interrupted = False
     try:
-        for batch in batches:
+        for batch in sizes:
             run.measure_batch(batch, names, rows)
     except KeyboardInterrupt:
         interrupted = True
-        warnings.append("Interrupted with Ctrl-C: the rows are what was measured until then.")
+        warnings.insert(0, "Interrupted with Ctrl-C: the rows are what was measured until then.")
     result = Result(
         id=f"{created:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}",
         created=created.isoformat(timespec="seconds"),
@@ -93,7 +98,7 @@ def bench(
             "artifact": str(source.path),
             "artifact_digest": source.digest,
             "runtimes": names,
-            "batches": list(batches),
+            "batches": sizes,
             "scopes": list(asked),
             "inputs": run.inputs.description,
             "options": run.options.to_json(),
@@ -250,10 +255,9 @@ class _Run:
             row = replace(row, parity=parity)
             if not parity.passed:
                 reasons.append(f"Parity with {reference_runtime(self.artifacts)}: {parity.reason}.")
-        if row.provenance is not None and row.provenance.precision != row.precision_requested:
-            reasons.append(
-                f"Asked for {row.precision_requested}, ran in {row.provenance.precision}."
-            )
+        ran = row.provenance.precision if row.provenance else "none"
+        if ran not in ("none", row.precision_requested):
+            reasons.append(f"Asked for {row.precision_requested}, ran in {ran}.")
         if reasons:
             row = replace(row, status=Status.FAILED, reason=" ".join(reasons))
         contender.row = row

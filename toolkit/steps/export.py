@@ -20,7 +20,7 @@ from toolkit.measuring.client import WorkerProcess
 from toolkit.measuring.environment import session_options
 from toolkit.parity.outputs import combine, compare_outputs
 from toolkit.parity.tolerances import tolerance_for
-from toolkit.steps.inputs import input_source
+from toolkit.steps.inputs import InputRequest, input_source
 from toolkit.steps.reference import reference_worker
 from toolkit.steps.sources import open_checkpoint
 
@@ -115,7 +115,7 @@ def _parity_json(weights: WeightParity, outputs: Mapping[int, Agreement], inputs
 
 def _output_parity(artifact: Artifact, checkpoint: Checkpoint) -> tuple[dict[int, Agreement], str]:
     """The artifact on a runtime against the checkpoint in its framework, by batch."""
-    inputs = input_source(artifact)
+    inputs = input_source(artifact, InputRequest())
     feeds: dict[int, list[Feeds]] = {batch: inputs.sets(batch) for batch in PARITY_BATCHES}
     options = session_options(None)
     with reference_worker(

@@ -1,14 +1,19 @@
-"""Inputs to measure with: real rows where the model's data set is known, else seeded noise."""
+"""Inputs to measure with: the user's own, rows of a data set, or seeded random values."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import final
 
 import numpy as np
 
-from toolkit.core.artifact import Artifact
-from toolkit.core.errors import ToolkitError, UsageError
-from toolkit.core.specs import Feeds, TensorSpec
+from toolkit.core.artifact import Artifact, Format
+from toolkit.core.errors import SourceError, ToolkitError, UsageError, unknown_name
+from toolkit.core.siblings import ours
+from toolkit.core.specs import Feeds, Signature, TensorSpec
 from toolkit.data import DATA_SETS
 
 SETS = 4  # rotated, so that a cache of results cannot pass for speed
@@ -16,64 +21,253 @@ SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class InputSource:
-    """Where inputs come from: `rows` [N, ...] of the one input, or None for random values."""
+class RandomInput:
+    """What to draw for one input: uniform values from `low` to below `high`.
 
-    artifact: Artifact
-    rows: np.ndarray | None
+    None stands for what the signature says, and for values that suit the dtype.
+    """
+
+    shape: tuple[int, ...] | None = None
+    dtype: str | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputRequest:
+    """What the user asked for: at most one of a data set and a file, extents of named axes,
+    and for single inputs what to draw."""
+
+    data: str | None = None
+    file: Path | None = None
+    dims: Mapping[str, int] = field(default_factory=dict)
+    random: Mapping[str, RandomInput] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.data is not None and self.file is not None:
+            raise UsageError(
+                f"Got both --data {self.data} and --inputs {self.file}.", hint="Give one of them."
+            )
+        for name, extent in self.dims.items():
+            if extent < 1:
+                raise UsageError(
+                    f"Got --dim {name}={extent}, expected 1 or more.", hint="Give 1 or more."
+                )
+
+
+class InputSource(ABC):
+    """Gives the sets of inputs of a batch; `description` says where they come from."""
+
     description: str
 
+    @abstractmethod
     def sets(self, batch: int) -> list[Feeds]:
-        """SETS distinct sets of inputs of this batch; the same at every call."""
-        rng = np.random.default_rng(SEED)
-        specs = self.artifact.signature.inputs
-        if self.rows is None:
-            return [{s.name: _random(s, batch, rng) for s in specs} for _ in range(SETS)]
-        picks = [rng.choice(len(self.rows), batch, batch > len(self.rows)) for _ in range(SETS)]
-        return [{specs[0].name: self.rows[pick]} for pick in picks]
+        """SETS sets of inputs of this batch, the same at every call.
+
+        Raises UsageError when they do not fit the model.
+        """
 
 
-def input_source(artifact: Artifact) -> InputSource:
-    """Test rows of the data set that the model was trained on, or random values.
+def input_source(artifact: Artifact, request: InputRequest) -> InputSource:
+    """What was asked for; else test rows of the model's own data set; else random values.
 
-    A data set that cannot be loaded here is no reason not to measure: the description says so.
+    A data set of the model's own that cannot be loaded here is no reason not to measure: the
+    description says so. Raises UsageError and SourceError for what was asked for and cannot be.
     """
-    data = artifact.model.data
+    signature = artifact.signature
+    _check_names(signature, request)
+    if request.file is not None:
+        return Rows(signature, _read_npz(request.file), f"rows of {request.file}")
+    one = signature.inputs[0] if len(signature.inputs) == 1 else None
+    if request.data is not None:
+        rows = DATA_SETS.create(request.data).load().test.inputs
+        if one is None:
+            raise UsageError(
+                f"{request.data} gives one input, the model takes {signature.describe_inputs()}.",
+                hint="Give the inputs as --inputs FILE.npz.",
+            )
+        return Rows(signature, {one.name: rows}, f"test rows of {request.data}")
     noise = f"random values, seed {SEED}"
-    if data is not None and len(artifact.signature.inputs) == 1:
+    data = artifact.model.data
+    if data is not None and one is not None and not request.random and not request.dims:
         try:
             rows = DATA_SETS.create(data).load().test.inputs
         except ToolkitError as error:
             noise += f" ({error.problem})"
         else:
-            return InputSource(artifact=artifact, rows=rows, description=f"test rows of {data}")
-    return InputSource(artifact=artifact, rows=None, description=noise)
+            return Rows(signature, {one.name: rows}, f"test rows of {data}")
+    return Noise(signature, request, _index_bounds(artifact), noise)
 
 
-def check_batch(artifact: Artifact, batch: int) -> None:
-    """Raises UsageError for a batch that the artifact cannot take, or axes that are not the batch.
+@final
+class Rows(InputSource):
+    """Rows that lie in memory, for each input an array whose axis 0 is the row."""
 
-    Axis 0 of every input is the batch; an axis with another name has no known extent.
+    def __init__(
+        self, signature: Signature, rows: Mapping[str, np.ndarray], description: str
+    ) -> None:
+        self._signature = signature
+        self._rows = rows
+        self.description = description
+
+    def sets(self, batch: int) -> list[Feeds]:
+        rng = np.random.default_rng(SEED)
+        count = min(len(array) if array.ndim else 0 for array in self._rows.values())
+        picks = [rng.choice(count, batch, batch > count) for _ in range(SETS)] if count else []
+        found: list[Feeds] = [{n: array[pick] for n, array in self._rows.items()} for pick in picks]
+        found = found or [dict(self._rows)]  # scalars have no rows to choose from
+        _checked(self._signature, found[0], self.description)
+        return found
+
+
+@final
+class Noise(InputSource):
+    """Standard normal values; whole numbers that the graph can take as indices; booleans."""
+
+    def __init__(
+        self,
+        signature: Signature,
+        request: InputRequest,
+        index_bounds: Mapping[str, int],
+        description: str,
+    ) -> None:
+        self._signature = signature
+        self._request = request
+        self._index_bounds = index_bounds
+        self.description = description
+
+    def sets(self, batch: int) -> list[Feeds]:
+        rng = np.random.default_rng(SEED)
+        found: list[Feeds] = [
+            {spec.name: self._draw(spec, batch, rng) for spec in self._signature.inputs}
+            for _ in range(SETS)
+        ]
+        _checked(self._signature, found[0], "the inputs asked for")
+        return found
+
+    def _draw(self, spec: TensorSpec, batch: int, rng: np.random.Generator) -> np.ndarray:
+        asked = self._request.random.get(spec.name, RandomInput())
+        shape = asked.shape
+        if shape is None:
+            extents = resolve_axes(self._signature, spec, batch, self._request.dims)
+            shape = tuple(extents)
+        name = asked.dtype or spec.dtype
+        try:
+            dtype = np.dtype(name)
+        except TypeError:
+            dtype = np.dtype(object)
+        if dtype.kind not in "fiub":
+            raise UsageError(
+                f"Input {spec.name!r} is {name}, of which no random values can be drawn.",
+                hint="Give the inputs as --inputs FILE.npz.",
+            )
+        if dtype.kind == "f" and asked.low is None and asked.high is None:
+            return np.asarray(rng.standard_normal(shape)).astype(dtype)
+        default = self._index_bounds.get(spec.name, 2) if dtype.kind != "f" else 1
+        low = 0 if asked.low is None else asked.low
+        high = default if asked.high is None else asked.high
+        if not low < high:
+            raise UsageError(
+                f"Input {spec.name!r} is to be drawn from {low:g} to below {high:g}.",
+                hint="Give a lower bound below the upper one.",
+            )
+        if dtype.kind == "f":
+            return np.asarray(rng.uniform(low, high, shape)).astype(dtype)
+        return np.asarray(rng.integers(int(low), int(high), shape)).astype(dtype)
+
+
+def batch_axis(signature: Signature) -> str | int | None:
+    """The name of the batch axis, or its extent where it is fixed; None when it has neither.
+
+    It is axis 0 of the first input that has one.
     """
-    if batch < 1:
-        raise UsageError(f"Got batch {batch}, expected 1 or more.", hint="Give --batch 1 or more.")
-    for spec in artifact.signature.inputs:
-        fixed = spec.shape[0] if spec.shape else None
-        if isinstance(fixed, int) and fixed != batch:
-            raise UsageError(
-                f"Got batch {batch}, but {artifact.path} takes {spec}, batch {fixed} only.",
-                hint=f"Give --batch {fixed}, or export the model with a dynamic batch.",
-            )
-        if any(dim is None or (isinstance(dim, str) and dim != fixed) for dim in spec.shape[1:]):
-            raise UsageError(
-                f"{artifact.path} takes {spec}, with dynamic axes other than the batch.",
-                hint="Fix those axes in the file; only the batch can be chosen here.",
-            )
+    return next((spec.shape[0] for spec in signature.inputs if spec.shape), None)
 
 
-def _random(spec: TensorSpec, batch: int, rng: np.random.Generator) -> np.ndarray:
-    """Standard normal values; for integers and booleans 0 or 1, which any index allows."""
-    shape = [dim if isinstance(dim, int) else batch for dim in spec.shape]
-    if np.issubdtype(np.dtype(spec.dtype), np.floating):
-        return rng.standard_normal(shape).astype(spec.dtype)
-    return rng.integers(0, 2, shape).astype(spec.dtype)
+def resolve_batches(
+    artifact: Artifact, batches: Sequence[int] | None, dims: Mapping[str, int]
+) -> list[int]:
+    """The batches to measure: those asked for, the one that --dim names, the fixed one, or 1.
+
+    Raises UsageError for a batch that the model cannot take, and for an axis without an extent.
+    """
+    axis = batch_axis(artifact.signature)
+    implied = dims.get(axis) if isinstance(axis, str) else axis
+    chosen = list(batches) if batches is not None else [implied or 1]
+    for batch in chosen:
+        if batch < 1:
+            raise UsageError(
+                f"Got batch {batch}, expected 1 or more.", hint="Give --batch 1 or more."
+            )
+        if implied is not None and batch != implied:
+            raise UsageError(
+                f"Got batch {batch}, but {artifact.path} is to run at batch {implied} only.",
+                hint=f"Leave --batch out, or give --batch {implied}.",
+            )
+    return chosen
+
+
+def resolve_axes(
+    signature: Signature, spec: TensorSpec, batch: int, dims: Mapping[str, int]
+) -> list[int]:
+    """The shape of one input. Raises UsageError for a dynamic axis that nobody gave an extent."""
+    batch_name = batch_axis(signature)
+    extents: list[int] = []
+    for position, dim in enumerate(spec.shape):
+        if isinstance(dim, int):
+            extents.append(dim)
+        elif dim is not None and dim in dims:
+            extents.append(dims[dim])
+        elif (position == 0 and dim is None) or (dim is not None and dim == batch_name):
+            extents.append(batch)
+        else:
+            how = f"--dim {dim}=N" if dim else f"--input '{spec.name}=…' with its whole shape"
+            raise UsageError(
+                f"Axis {position} of input {spec} has no extent.", hint=f"Give it one: {how}."
+            )
+    return extents
+
+
+def _check_names(signature: Signature, request: InputRequest) -> None:
+    """Raises UnknownNameError for an axis or input that the model does not have."""
+    axes = {d for spec in signature.inputs for d in spec.shape if isinstance(d, str)}
+    for name in request.dims:
+        if name not in axes:
+            raise unknown_name("named axis of the inputs", name, axes)
+    names = {spec.name for spec in signature.inputs}
+    for name in request.random:
+        if name not in names:
+            raise unknown_name("input", name, names)
+
+
+def _checked(signature: Signature, feeds: Feeds, what: str) -> None:
+    """Raises UsageError, naming where the inputs came from, unless they fit the signature."""
+    try:
+        signature.check(feeds)
+    except ToolkitError as error:
+        raise UsageError(
+            f"{what} do not fit the model: {error.problem}", hint=error.hint
+        ) from error
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file by name. Raises SourceError; never unpickles."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, AttributeError, EOFError) as error:
+        raise SourceError(
+            f"{path} could not be read as an .npz file: {error}.",
+            hint="Write one with numpy.savez(path, name_of_input=array, …).",
+        ) from error
+
+
+def _index_bounds(artifact: Artifact) -> Mapping[str, int]:
+    """For each input that the graph takes as an index, the first value that is too large."""
+    integers = any(spec.dtype.startswith(("int", "uint")) for spec in artifact.signature.inputs)
+    if artifact.format is not Format.ONNX or not integers:
+        return {}
+    with ours():
+        from exporters.onnx_file import index_bounds
+
+        return index_bounds(artifact.path)

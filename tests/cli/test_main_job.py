@@ -85,7 +85,7 @@ def test_bench_measures_every_runtime(toolkit_cli: Run, artifact_dir: Path, tmp_
             assert (figures["samples"], figures["warmup"]) == (100, 5)
             assert figures["p90_ns"] is not None
             assert figures["p99_ns"] is None  # 100 samples are too few for it
-        assert row["scopes"]["open"]["total_ns"] > 0
+        assert row["scopes"]["open"]["median_ns"] > 0
         assert row["memory"]["peak_rss_bytes"] > 2**20
         assert row["provenance"]["threads"] == 2
     for row in report["rows"]:
@@ -113,6 +113,18 @@ def test_bench_prints_a_table(toolkit_cli: Run, artifact_dir: Path) -> None:
     assert "end_to_end, batch 1" in done.stdout
     assert "result: results/" in done.stdout
     assert "\x1b[" not in done.stdout
+
+
+def test_open_is_repeated_in_new_processes(toolkit_cli: Run, artifact_dir: Path) -> None:
+    done = toolkit_cli(
+        "bench", artifact_dir, "--runtime", "onnxruntime,openvino", "--scope", "open", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    for row in json.loads(done.stdout)["rows"]:
+        found = row["scopes"]["open"]
+        assert found["samples"] == 5
+        assert 0 < found["min_ns"] <= found["median_ns"] <= found["max_ns"]
+        assert found["import_ns"] + found["open_ns"] < found["max_ns"]
 
 
 def test_bench_takes_an_onnx_file_of_another_maker(

@@ -10,6 +10,8 @@ import typer
 from toolkit.cli import options
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from toolkit.core.documents import Json
 
 
@@ -22,7 +24,8 @@ def bench(
     scope: Annotated[
         str,
         typer.Option(
-            help="forward (inputs and outputs on the device), end_to_end (host to host), or both."
+            help="forward (inputs and outputs on the device), end_to_end (host to host), open "
+            "(new process to first output); separated by commas."
         ),
     ] = "forward,end_to_end",
     threads: options.Threads = None,
@@ -119,6 +122,8 @@ def _print(figures: Json) -> None:
         cells = [_cells(row, scope) for row in rows if row["batch"] == batch]
         title = f"{scope}, batch {batch} (ratio: time over that of {cells[0]['runtime']})"
         console.print(output.fitting_table(console, title, COLUMNS, cells, text=TEXT))
+    if "open" in figures["plan"]["scopes"]:
+        console.print(_openings(rows))
     console.out(f"inputs: {figures['plan']['inputs']}")
     for row in rows:
         if row["reason"]:
@@ -126,6 +131,20 @@ def _print(figures: Json) -> None:
     for warning in figures["warnings"]:
         console.out(f"warning: {warning}")
     console.out(f"result: {figures['result']}")
+
+
+def _openings(rows: list[Json]) -> Table:
+    """From a new process that holds the job to the first output, and the parts of that."""
+    from toolkit.cli import output
+
+    parts = ("median_ns", "min_ns", "max_ns", "import_ns", "open_ns", "first_run_ns")
+    columns = tuple(part.removesuffix("_ns").replace("_", " ") for part in parts)
+    table = output.table("open", "runtime", "batch", *columns, numeric=("batch", *columns))
+    for row in rows:
+        found = row["scopes"].get("open", {})
+        times = (output.duration(found.get(part)) for part in parts)
+        table.add_row(row["runtime"], str(row["batch"]), *times)
+    return table
 
 
 def _cells(row: Json, scope: str) -> dict[str, str]:

@@ -18,6 +18,7 @@ class Scope(StrEnum):
 
     FORWARD = "forward"
     END_TO_END = "end_to_end"
+    OPEN = "open"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,10 @@ class Opening:
     open_ns: int
     first_run_ns: int
 
+    @property
+    def total_ns(self) -> int:
+        return self.import_ns + self.open_ns + self.first_run_ns
+
     def to_json(self) -> Json:
         return {
             "import_ns": self.import_ns,
@@ -145,7 +150,7 @@ class Row:
     reason: str | None = None
     precision_requested: str
     computes: bool = True
-    opening: Opening | None = None
+    openings: tuple[Opening, ...] = ()
     parity: Agreement | None = None
     provenance: Provenance | None = None
     measurements: tuple[Measurement, ...] = ()
@@ -164,7 +169,7 @@ class Row:
             "reason": self.reason,
             "precision_requested": self.precision_requested,
             "computes": self.computes,
-            "opening": self.opening and self.opening.to_json(),
+            "openings": [opening.to_json() for opening in self.openings],
             "parity": self.parity and self.parity.to_json(),
             "provenance": self.provenance and self.provenance.to_json(),
             "measurements": [m.to_json() for m in self.measurements],
@@ -182,7 +187,7 @@ class Row:
             reason=data["reason"],
             precision_requested=data["precision_requested"],
             computes=data["computes"],
-            opening=data["opening"] and Opening.from_json(data["opening"]),
+            openings=tuple(Opening.from_json(opening) for opening in data["openings"]),
             parity=data["parity"] and Agreement.from_json(data["parity"]),
             provenance=data["provenance"] and Provenance(**data["provenance"]),
             measurements=tuple(Measurement.from_json(m) for m in data["measurements"]),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from toolkit.core.documents import Json
 from toolkit.core.measurement import Measurement, Opening, Result, Row, Scope, Status
 from toolkit.measuring.statistics import (
@@ -39,10 +43,20 @@ def scope_figures(measurement: Measurement, batch: int) -> Json:
     return figures
 
 
-def opening_figures(opening: Opening) -> Json:
-    """One opening: import of the runtime, opening of the artifact, first run."""
-    total = opening.import_ns + opening.open_ns + opening.first_run_ns
-    return {**opening.to_json(), "total_ns": total, "samples": 1}
+def opening_figures(openings: Sequence[Opening]) -> Json:
+    """Medians of the whole and of its parts: import of the runtime, open, first run.
+
+    There are few samples by nature: the smallest and the largest say how far they can be trusted.
+    """
+    totals = [opening.total_ns for opening in openings]
+    parts = ("import_ns", "open_ns", "first_run_ns")
+    return {
+        "median_ns": float(np.median(totals)),
+        "min_ns": min(totals),
+        "max_ns": max(totals),
+        **{part: float(np.median([getattr(o, part) for o in openings])) for part in parts},
+        "samples": len(openings),
+    }
 
 
 def compare_rows(row: Row, baseline: Row, scope: Scope) -> Ratio | None:
@@ -72,8 +86,8 @@ def row_figures(result: Result, row: Row) -> Json:
             figures["ratio"] = _ratio_figures(row, baseline, measurement.scope)
             scopes[measurement.scope] = figures
     first = next(iter(scopes.values()), None)
-    if row.opening:
-        scopes["open"] = opening_figures(row.opening)
+    if row.openings:
+        scopes["open"] = opening_figures(row.openings)
     ran = row.provenance.precision if row.provenance else None
     return {
         "runtime": row.runtime,

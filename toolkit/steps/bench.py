@@ -6,15 +6,11 @@ import contextlib
 import os
 import secrets
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import final
-
-import numpy as np
-import psutil
 
 from toolkit.core.artifact import Artifact
 from toolkit.core.errors import ToolkitError, UnavailableError, unknown_name
@@ -24,20 +20,14 @@ from toolkit.core.session import SessionOptions
 from toolkit.core.specs import Feeds, Outputs
 from toolkit.measuring.client import WorkerProcess, check_timeout
 from toolkit.measuring.engine import Lane, Procedure, measure
-from toolkit.measuring.environment import (
-    available_cores,
-    describe_environment,
-    session_options,
-)
-from toolkit.measuring.statistics import FEWEST_SAMPLES, median_interval, reach
+from toolkit.measuring.environment import describe_environment, session_options
+from toolkit.measuring.warnings import machine_warnings, row_warnings
 from toolkit.parity.outputs import combine, compare_outputs
 from toolkit.parity.tolerances import tolerance_for
 from toolkit.results import store
 from toolkit.steps.inputs import InputRequest, InputSource, input_source, resolve_batches
 from toolkit.steps.reference import reference_runtime, reference_worker
 from toolkit.steps.sources import candidates, known_runtimes, open_artifact
-
-BUSY_PERCENT = 20.0
 
 
 def bench(
@@ -82,7 +72,7 @@ def bench(
         progress=progress or Silent(),
     )
     created = datetime.now(UTC)
-    warnings = _machine_warnings(run.options.threads)
+    warnings = machine_warnings(run.options.threads)
     rows: list[Row] = []
     interrupted = False
     try:
@@ -107,7 +97,7 @@ def bench(
         },
         rows=tuple(rows),
         environment=describe_environment(run.options.threads),
-        warnings=(*warnings, *run.warnings, *_row_warnings(rows, run.procedure)),
+        warnings=(*warnings, *run.warnings, *row_warnings(rows, run.procedure)),
     )
     if rows or not interrupted:
         path = store.save(Path(out), result)
@@ -116,6 +106,9 @@ def bench(
     if interrupted:
         raise KeyboardInterrupt
     return result
+
+
+OPENINGS = 5
 
 
 @final
@@ -178,7 +171,10 @@ class _Run:
                 self.progress.update(f"open, batch {batch}", done + 1, len(runtimes), runtime)
             lanes = [contender.lane for contender in contenders if contender.lane]
             for done, scope in enumerate(self.scopes):
-                measure(lanes, scope, self.procedure, time.monotonic_ns)
+                if scope is Scope.OPEN:
+                    self._repeat_openings(contenders, feeds)
+                else:
+                    measure(lanes, scope, self.procedure, time.monotonic_ns)
                 self.progress.update(f"measure, batch {batch}", done + 1, len(self.scopes), scope)
         finally:
             rows.extend(contender.finish() for contender in contenders)
@@ -217,15 +213,14 @@ class _Run:
         """
         runtime = contender.row.runtime
         try:
-            worker = WorkerProcess(threads=self.options.threads, timeout_s=self.timeout_s)
-            contender.worker = worker
+            worker = contender.worker = self._start_worker()
             opened = worker.open(runtime, self.artifacts, self.options, feeds)
             provenance = worker.provenance()
             contender.row = replace(
                 contender.row,
                 artifact_digest=opened.artifact_digest,
                 computes=opened.computes,
-                opening=opened.opening,
+                openings=(opened.opening,),
                 provenance=provenance,
             )
             if opened.computes:
@@ -233,6 +228,20 @@ class _Run:
             contender.lane = Lane(probe=worker)
         except ToolkitError as error:
             contender.fail(error)
+
+    def _repeat_openings(self, contenders: Sequence[_Contender], feeds: Sequence[Feeds]) -> None:
+        """OPENINGS openings of each row, each in a new process, the rows in turn."""
+        for _ in range(OPENINGS - 1):
+            for contender in contenders:
+                if contender.lane is None or contender.lane.failure is not None:
+                    continue
+                row = contender.row
+                with contender.lane.keeping_failure(), self._start_worker() as worker:
+                    opened = worker.open(row.runtime, self.artifacts, self.options, feeds[:1])
+                    contender.row = replace(row, openings=(*row.openings, opened.opening))
+
+    def _start_worker(self) -> WorkerProcess:
+        return WorkerProcess(threads=self.options.threads, timeout_s=self.timeout_s)
 
     def _check(
         self,
@@ -269,48 +278,3 @@ def _parse_scopes(scopes: Sequence[str]) -> tuple[Scope, ...]:
         if scope not in known:
             raise unknown_name("scope", scope, known)
     return tuple(Scope(scope) for scope in dict.fromkeys(scopes))
-
-
-def _machine_warnings(threads: int) -> list[str]:
-    """What about this machine, now, makes a latency doubtful."""
-    warnings = []
-    if threads > (cores := available_cores()):
-        warnings.append(
-            f"{threads} threads on {cores} available cores: they will wait for each other. "
-            f"Give --threads {cores}."
-        )
-    busy = psutil.cpu_percent(interval=0.3)
-    if busy > BUSY_PERCENT:
-        warnings.append(
-            f"Other work took {busy:.0f} % of the processor before the start: stop it, or trust "
-            "ratios more than times."
-        )
-    return warnings
-
-
-def _row_warnings(rows: Sequence[Row], procedure: Procedure) -> list[str]:
-    """What the samples themselves say against the figures, a line for each kind and scope."""
-    found: dict[str, list[str]] = defaultdict(list)
-    for row in rows:
-        for measurement in row.measurements:
-            where = f"batch {row.batch}, {measurement.scope}"
-            samples = len(measurement.samples)
-            interval = median_interval([block.samples for block in measurement.blocks])
-            if not measurement.settled:
-                found[
-                    f"{where}: the warm-up did not settle within 5 % (machine or runtime are not "
-                    "steady): {rows}. Repeat it, or fix the number with --warmup."
-                ].append(row.runtime)
-            if 0 < samples < FEWEST_SAMPLES[50.0]:
-                found[
-                    f"{where}: too few samples for a median: {{rows}}. "
-                    f"Give --runs {FEWEST_SAMPLES[50.0]} or more."
-                ].append(f"{row.runtime} ({samples})")
-            if interval is not None:
-                half = reach(interval, float(np.median(measurement.samples)))
-                if half > procedure.target_ci:
-                    found[
-                        f"{where}: 95 % intervals wider than ±{procedure.target_ci:.1%}: {{rows}}. "
-                        "Stop other work, or give more --max-seconds or --runs."
-                    ].append(f"{row.runtime} (±{half:.1%})")
-    return [text.replace("{rows}", ", ".join(names)) for text, names in found.items()]

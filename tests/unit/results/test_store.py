@@ -48,7 +48,7 @@ def row(**changes: object) -> Row:
         batch=8,
         status=Status.OK,
         precision_requested="float32",
-        opening=Opening(import_ns=1, open_ns=2, first_run_ns=3),
+        openings=(Opening(import_ns=1, open_ns=2, first_run_ns=3),),
         parity=Agreement(passed=True, max_abs=1e-7, max_rel=None),
         provenance=Provenance(
             runtime="torch", version="2", device="cpu", precision="float32", threads=2

@@ -32,6 +32,7 @@ class Null(Runtime):
         return Availability(ok=True, version=VERSION)
 
     def open(self, artifact: Artifact, options: SessionOptions) -> Session:
+        options.require_known(self.name, ())
         return NullSession(artifact.signature, options)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime as ort
 
 from toolkit.core.artifact import Artifact, Format
-from toolkit.core.errors import SessionError, SourceError
+from toolkit.core.errors import SessionError, SourceError, unknown_name
 from toolkit.core.session import (
     Availability,
     Provenance,
@@ -18,6 +18,7 @@ from toolkit.core.session import (
     SessionOptions,
     host_copy,
     not_ready,
+    parse_value,
 )
 from toolkit.core.specs import Feeds, Outputs
 
@@ -37,10 +38,7 @@ class OnnxRuntime(Runtime):
         settings.intra_op_num_threads = options.threads
         settings.inter_op_num_threads = 1
         settings.log_severity_level = 3
-        level = ort.GraphOptimizationLevel
-        settings.graph_optimization_level = (
-            level.ORT_ENABLE_ALL if options.optimize else level.ORT_DISABLE_ALL
-        )
+        _tune(settings, options)
         try:
             session = ort.InferenceSession(artifact.path, settings, providers=[PROVIDER])
         except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
@@ -49,6 +47,44 @@ class OnnxRuntime(Runtime):
                 hint="Check the file with onnx.checker, or choose another runtime.",
             ) from error
         return OnnxRuntimeSession(artifact, session, options)
+
+
+LEVELS = {
+    "disable": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "layout": ort.GraphOptimizationLevel.ORT_ENABLE_LAYOUT,
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+MODES = {
+    "sequential": ort.ExecutionMode.ORT_SEQUENTIAL,
+    "parallel": ort.ExecutionMode.ORT_PARALLEL,
+}
+FIELDS = {
+    "intra_op_num_threads": int,
+    "inter_op_num_threads": int,
+    "enable_cpu_mem_arena": bool,
+    "enable_mem_pattern": bool,
+}
+
+
+def _tune(settings: ort.SessionOptions, options: SessionOptions) -> None:
+    """Sets the options of the runtime's own; a name with a dot is a session configuration entry,
+    such as session.intra_op.allow_spinning."""
+    tuning = {"graph_optimization_level": "all" if options.optimize else "disable"}
+    tuning.update(options.tuning)
+    named = {name: text for name, text in tuning.items() if "." not in name}
+    for name in tuning.keys() - named.keys():
+        settings.add_session_config_entry(name, tuning[name])
+    choices = {"graph_optimization_level": LEVELS, "execution_mode": MODES}
+    SessionOptions(tuning=named).require_known("onnxruntime", (*choices, *FIELDS))
+    for name, text in named.items():
+        if name in FIELDS:
+            setattr(settings, name, parse_value(name, text, FIELDS[name]))
+        elif text in choices[name]:
+            setattr(settings, name, choices[name][text])
+        else:
+            raise unknown_name(name, text, choices[name])
 
 
 @final

@@ -56,8 +56,10 @@ class OpenVino(Runtime):
             # Unless told not to, it runs float32 models in bfloat16 where the processor can.
             "INFERENCE_PRECISION_HINT": "f32",
         }
+        core = ov.Core()
+        options.require_known(self.name, core.get_property("CPU", "SUPPORTED_PROPERTIES"))
+        config.update(options.tuning)
         try:
-            core = ov.Core()
             compiled = core.compile_model(core.read_model(artifact.path), "CPU", config)
         except RuntimeError as error:
             raise SourceError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch._dynamo.utils import counters
@@ -14,7 +14,7 @@ from models.torch.base import restore
 from runtimes.torch_session import TorchSession, weights_of
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.documents import Json
-from toolkit.core.session import Availability, Runtime, Session, SessionOptions
+from toolkit.core.session import Availability, Runtime, Session, SessionOptions, parse_value
 
 
 @final
@@ -35,13 +35,23 @@ class TorchCompile(Runtime):
 
     def open(self, artifact: Artifact, options: SessionOptions) -> Session:
         options.require_optimize(self.name)
+        tuning = _parse(options)
         inductor.freezing = True
         module = restore(artifact.model, weights_of(artifact))
         torch.compiler.reset()
-        compiled = torch.compile(module, dynamic=False, fullgraph=True)
+        compiled = torch.compile(module, dynamic=False, fullgraph=True, options=tuning)
         return TorchSession(
             artifact.signature, compiled, runtime=self.name, options=options, describe=_describe
         )
+
+
+def _parse(options: SessionOptions) -> dict[str, Any]:
+    """Inductor's own options (torch._inductor.config), each as the type of its default."""
+    defaults = inductor.get_config_copy()
+    options.require_known("torch-compile", defaults)
+    return {
+        name: parse_value(name, text, type(defaults[name])) for name, text in options.tuning.items()
+    }
 
 
 def _no_compiler(reason: str) -> Availability:

@@ -23,5 +23,6 @@ class TorchEager(Runtime):
         return Availability(ok=True, version=torch.__version__)
 
     def open(self, artifact: Artifact, options: SessionOptions) -> Session:
+        options.require_known(self.name, ())
         module = restore(artifact.model, weights_of(artifact))
         return TorchSession(artifact.signature, module, runtime=self.name, options=options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +30,16 @@ def bench(
         ),
     ] = "forward,end_to_end",
     threads: options.Threads = None,
+    cpus: Annotated[
+        str | None, typer.Option(help="Pin every runtime to these cores: 0,1.  [default: no pin]")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An option of a runtime's own: onnxruntime.graph_optimization_level=basic. "
+            "May be repeated."
+        ),
+    ] = None,
     warmup: Annotated[
         int | None, typer.Option(help="Exactly so many warm-up runs.  [default: until settled]")
     ] = None,
@@ -81,6 +92,8 @@ def bench(
             batches=None if batch is None else options.integers(batch, "--batch"),
             scopes=options.names(scope) or (),
             threads=threads,
+            cpus=None if cpus is None else options.integers(cpus, "--cpus"),
+            tuning=options.tuning(option or []),
             procedure=Procedure(
                 warmup=warmup, runs=runs, target_ci=target_ci, max_seconds=max_seconds
             ),
@@ -98,20 +111,21 @@ def bench(
     if json:
         output.print_json(figures)
     else:
-        _print(figures)
+        print_figures(figures)
     if not any(row.status is Status.OK for row in result.rows):
         raise typer.Exit(3)
 
 
-# In the order in which they are left out, last first, where the terminal is too narrow.
-COLUMNS = (
-    "runtime", "median", "± 95 %", "ratio", "verdict", "status", "p90", "p99", "parity",
-    "samples/s", "peak RSS",
-)  # fmt: skip
+# In the order in which they are left out, last first, where the terminal is too narrow; the
+# percentiles stand between.
+FIRST = ("runtime", "median", "± 95 %", "ratio", "verdict", "status")
+LAST = ("parity", "samples/s", "peak RSS")
+PERCENTILE = re.compile(r"p\d+([._]\d+)?(_ns)?")
 TEXT = ("runtime", "verdict", "status")
 
 
-def _print(figures: Json) -> None:
+def print_figures(figures: Json) -> None:
+    """The tables of a result, then what its rows and the machine say against them."""
     from toolkit.cli import output
 
     console = output.stdout()
@@ -121,7 +135,11 @@ def _print(figures: Json) -> None:
     ):
         cells = [_cells(row, scope) for row in rows if row["batch"] == batch]
         title = f"{scope}, batch {batch} (ratio: time over that of {cells[0]['runtime']})"
-        console.print(output.fitting_table(console, title, COLUMNS, cells, text=TEXT))
+        percentiles = tuple(
+            dict.fromkeys(key for row in cells for key in row if PERCENTILE.fullmatch(key))
+        )
+        columns = (*FIRST, *percentiles, *LAST)
+        console.print(output.fitting_table(console, title, columns, cells, text=TEXT))
     if "open" in figures["plan"]["scopes"]:
         console.print(_openings(rows))
     console.out(f"inputs: {figures['plan']['inputs']}")
@@ -175,8 +193,11 @@ def _times(found: Json) -> dict[str, str]:
     times = {
         "median": duration(median),
         "± 95 %": f"{reach(interval, median):.1%}" if interval and median else "-",
-        "p90": duration(found["p90_ns"]),
-        "p99": duration(found["p99_ns"]),
+        **{
+            key.removesuffix("_ns").replace("_", "."): duration(found[key])
+            for key in found
+            if PERCENTILE.fullmatch(key)
+        },
         "samples/s": f"{rate:,.0f}" if rate else "-",
     }
     ratio = found["ratio"]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from toolkit.cli import bench, doctor, export, models, train, verify
+from toolkit.cli import bench, doctor, export, models, results, train, verify
 from toolkit.core.errors import ToolkitError
 from toolkit.core.version import VERSION
 
@@ -22,6 +22,7 @@ app.command()(train.train)
 app.command()(export.export)
 app.command()(verify.verify)
 app.command()(bench.bench)
+app.add_typer(results.app, name="results")
 app.command()(models.models)
 app.command()(doctor.doctor)
 

@@ -50,6 +50,16 @@ def integers(text: str, option: str) -> list[int]:
         ) from None
 
 
+def numbers(text: str, option: str) -> tuple[float, ...]:
+    """`50,99.9` as (50.0, 99.9). Raises UsageError for anything else."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"Got {option} {text!r}, expected numbers.", hint=f"Give, say, {option} 50,99.9."
+        ) from None
+
+
 def dims(texts: list[str]) -> dict[str, int]:
     """`["time=16"]` as {"time": 16}. Raises UsageError for anything else."""
     pairs = [text.partition("=") for text in texts]
@@ -82,4 +92,19 @@ def random_inputs(texts: list[str]) -> dict[str, RandomInput]:
                 f"Got --input {text}, expected name=shape,dtype,low,high.",
                 hint="Give, for example, --input ids=1x128,int64,0,1000.",
             ) from None
+    return found
+
+
+def tuning(texts: list[str]) -> dict[str, dict[str, str]]:
+    """`["onnxruntime.key=value"]` as {"onnxruntime": {"key": "value"}}."""
+    found: dict[str, dict[str, str]] = {}
+    for text in texts:
+        path, equals, value = text.partition("=")
+        runtime, dot, name = path.partition(".")
+        if not (equals and dot and runtime and name):
+            raise UsageError(
+                f"Got --option {text}, expected runtime.name=value.",
+                hint="Give, for example, --option openvino.NUM_STREAMS=2.",
+            )
+        found.setdefault(runtime, {})[name] = value
     return found

@@ -104,9 +104,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     guess = f"Did you mean {near[0]!r}? " if near else ""
-    return UnknownNameError(
-        f"There is no {kind} named {name!r}.", hint=f"{guess}Known: {', '.join(names)}."
-    )
+    known_ones = f"Known: {', '.join(names)}." if names else "It has none."
+    return UnknownNameError(f"There is no {kind} named {name!r}.", hint=guess + known_ones)
 
 
 def to_wire(error: ToolkitError) -> dict[str, str]:

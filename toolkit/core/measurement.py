@@ -150,6 +150,7 @@ class Row:
     reason: str | None = None
     precision_requested: str
     computes: bool = True
+    tuning: Mapping[str, str] = field(default_factory=dict)
     openings: tuple[Opening, ...] = ()
     parity: Agreement | None = None
     provenance: Provenance | None = None
@@ -169,6 +170,7 @@ class Row:
             "reason": self.reason,
             "precision_requested": self.precision_requested,
             "computes": self.computes,
+            "tuning": dict(self.tuning),
             "openings": [opening.to_json() for opening in self.openings],
             "parity": self.parity and self.parity.to_json(),
             "provenance": self.provenance and self.provenance.to_json(),
@@ -187,6 +189,7 @@ class Row:
             reason=data["reason"],
             precision_requested=data["precision_requested"],
             computes=data["computes"],
+            tuning=data["tuning"],
             openings=tuple(Opening.from_json(opening) for opening in data["openings"]),
             parity=data["parity"] and Agreement.from_json(data["parity"]),
             provenance=data["provenance"] and Provenance(**data["provenance"]),

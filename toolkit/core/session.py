@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NoReturn, Self, final
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.documents import Json
-from toolkit.core.errors import SessionError, UsageError
+from toolkit.core.errors import SessionError, UsageError, unknown_name
 from toolkit.core.specs import Feeds, Outputs, Signature
 
 
@@ -27,10 +27,14 @@ class Availability:
 
 @dataclass(frozen=True, kw_only=True)
 class SessionOptions:
-    """How to open a session. `optimize=False` asks for the graph as it is written."""
+    """How to open a session. `optimize=False` asks for the graph as it is written.
+
+    `tuning` holds options of the runtime's own, by its own names, as text.
+    """
 
     threads: int = 1
     optimize: bool = True
+    tuning: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.threads < 1:
@@ -47,8 +51,19 @@ class SessionOptions:
                 hint="Open the session with optimize=True, or choose torch or onnxruntime.",
             )
 
+    def require_known(self, runtime: str, known: Iterable[str]) -> None:
+        """Raises UnknownNameError for an option of the runtime's own that it does not have."""
+        names = sorted(known)
+        for name in self.tuning:
+            if name not in names:
+                raise unknown_name(f"option of {runtime}", name, names)
+
     def to_json(self) -> Json:
-        return {"threads": self.threads, "optimize": self.optimize}
+        return {
+            "threads": self.threads,
+            "optimize": self.optimize,
+            "tuning": dict(self.tuning),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +200,19 @@ class Runtime(ABC):
 
         Raises SourceError when the artifact is no model that the runtime can read.
         """
+
+
+def parse_value(name: str, text: str, kind: type) -> Any:
+    """The text of an option as bool, int, float or str. Raises UsageError for what is none."""
+    try:
+        if kind is bool:
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        return kind(text) if kind in (int, float) else text
+    except (KeyError, ValueError):
+        raise UsageError(
+            f"Got {text!r} for option {name}, expected a value of type {kind.__name__}.",
+            hint="Give true or false for a bool, a number for an int or float.",
+        ) from None
 
 
 def not_ready() -> NoReturn:

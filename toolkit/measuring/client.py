@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Self, final
 
@@ -47,6 +47,20 @@ def check_timeout(seconds: float) -> None:
         )
 
 
+@contextlib.contextmanager
+def _running_on(cpus: frozenset[int] | None) -> Iterator[None]:
+    """Pins this thread meanwhile: what it starts inherits the cores from its first instruction."""
+    if cpus is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cpus)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Opened:
     """What a worker says after it opened a session and ran it once."""
@@ -64,19 +78,22 @@ class WorkerProcess:
     when it does not answer in `timeout_s` seconds, and whatever ToolkitError it sends back.
     """
 
-    def __init__(self, *, threads: int, timeout_s: float) -> None:
+    def __init__(
+        self, *, threads: int, timeout_s: float, cpus: frozenset[int] | None = None
+    ) -> None:
         self._timeout_s = timeout_s
         self._broken = False
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # closed in close()
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "toolkit.measuring.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            env=worker_environment(threads),
-            # A session of its own: Ctrl-C is for the parent, and kill() reaches what it started.
-            start_new_session=True,
-        )
+        with _running_on(cpus):
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "toolkit.measuring.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                env=worker_environment(threads),
+                # A session of its own: Ctrl-C is for the parent, kill() reaches what it started.
+                start_new_session=True,
+            )
         self._replies: queue.SimpleQueue[tuple[Json, dict[str, np.ndarray]] | None]
         self._replies = queue.SimpleQueue()
         assert self._process.stdin is not None

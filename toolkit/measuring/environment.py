@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 
 from toolkit.core.documents import Json
+from toolkit.core.errors import UsageError
 from toolkit.core.session import SessionOptions
 
 PACKAGES = (
@@ -116,6 +117,18 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def session_options(threads: int | None) -> SessionOptions:
-    """Options for so many threads; None is as many as there are cores."""
-    return SessionOptions(threads=available_cores() if threads is None else threads)
+def session_options(threads: int | None, cpus: frozenset[int] | None = None) -> SessionOptions:
+    """Options for so many threads; None is as many as there are cores to run on.
+
+    Raises UsageError for a core that this process may not run on.
+    """
+    if cpus is None:
+        return SessionOptions(threads=available_cores() if threads is None else threads)
+    may = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    if not cpus or not cpus <= may:
+        raise UsageError(
+            f"Got --cpus {','.join(map(str, sorted(cpus)))}, expected some of "
+            f"{','.join(map(str, sorted(may))) or 'none: this system pins no process'}.",
+            hint="Give cores from that list.",
+        )
+    return SessionOptions(threads=len(cpus) if threads is None else threads)

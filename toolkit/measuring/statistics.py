@@ -8,6 +8,8 @@ few blocks say about the next block is nothing.
 
 from __future__ import annotations
 
+import bisect
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,9 +23,7 @@ SAME_BAND = 0.01
 SKETCH = 200  # samples of a block that enter the bootstrap
 MATRIX_ELEMENTS = 4_000_000  # of a bootstrap, held at once
 
-# The fewest samples for which a percentile means something: MLPerf's early-stopping criterion at
-# confidence 0.99 (docs/measuring.md).
-FEWEST_SAMPLES = {50.0: 11, 90.0: 64, 95.0: 130, 99.0: 662, 99.9: 6636}
+EARLY_STOPPING = 0.99
 
 Interval = tuple[float, float]
 
@@ -58,13 +58,32 @@ class Ratio:
 
 def percentile(samples: np.ndarray, q: float) -> float | None:
     """The q-th percentile by linear interpolation; None with too few samples for it."""
-    return float(np.percentile(samples, q)) if len(samples) >= FEWEST_SAMPLES[q] else None
+    return float(np.percentile(samples, q)) if len(samples) >= fewest_samples(q) else None
+
+
+@functools.cache
+def fewest_samples(q: float) -> int:
+    """The fewest samples for which the q-th percentile means something.
+
+    MLPerf's early stopping (LoadGen): the least n for which one sample or none beyond the true
+    percentile has a probability of at most 1 - EARLY_STOPPING. 11, 64, 130, 662, 6,636 for
+    50, 90, 95, 99, 99.9; below 50 as for the percentile as far above it.
+    """
+    p = max(q, 100 - q) / 100
+
+    def enough(n: int) -> bool:
+        return p**n + n * (1 - p) * p ** (n - 1) <= 1 - EARLY_STOPPING
+
+    high = 2
+    while not enough(high):
+        high *= 2
+    return bisect.bisect_left(range(high), True, key=enough)
 
 
 def median_interval(blocks: Sequence[np.ndarray]) -> Interval | None:
     """The 95 % interval of the median of all samples; None with too few samples or blocks."""
     samples = sum(map(len, blocks))
-    if samples < FEWEST_SAMPLES[50.0] or len(blocks) < MINIMUM_BLOCKS:
+    if samples < fewest_samples(50) or len(blocks) < MINIMUM_BLOCKS:
         return None
     return _interval(_bootstrap_medians([block for block in blocks if len(block)]))
 
@@ -80,7 +99,7 @@ def ratio(row: Sequence[np.ndarray], baseline: Sequence[np.ndarray]) -> Ratio | 
         return None
     mine, theirs = (np.array([np.median(block) for block in side]) for side in zip(*pairs))  # noqa: B905
     fewest = min(sum(map(len, side)) for side in zip(*pairs))  # noqa: B905
-    if fewest < FEWEST_SAMPLES[50.0] or not (theirs > 0).all():
+    if fewest < fewest_samples(50) or not (theirs > 0).all():
         return None
     ratios = mine / theirs
     return Ratio(value=float(np.median(ratios)), interval=_interval(_median_draws(ratios)))

@@ -9,7 +9,6 @@ import numpy as np
 from toolkit.core.documents import Json
 from toolkit.core.measurement import Measurement, Opening, Result, Row, Scope, Status
 from toolkit.measuring.statistics import (
-    FEWEST_SAMPLES,
     Ratio,
     median_interval,
     percentile,
@@ -17,9 +16,12 @@ from toolkit.measuring.statistics import (
 )
 
 SCHEMA = "toolkit.bench/1"
+PERCENTILES = (90.0, 95.0, 99.0, 99.9)
 
 
-def scope_figures(measurement: Measurement, batch: int) -> Json:
+def scope_figures(
+    measurement: Measurement, batch: int, percentiles: Sequence[float] = PERCENTILES
+) -> Json:
     """Median with interval, mean, deviation, percentiles (None: too few samples), rate."""
     samples = measurement.samples
     interval = median_interval([block.samples for block in measurement.blocks])
@@ -37,9 +39,8 @@ def scope_figures(measurement: Measurement, batch: int) -> Json:
         "median_ns_per_sample": median / batch if median else None,
         "samples_per_second": batch * 1e9 / median if median else None,
     }
-    for q in FEWEST_SAMPLES:
-        if q != 50.0:
-            figures[f"p{q:g}_ns".replace(".", "_")] = percentile(samples, q)
+    for q in percentiles:
+        figures[f"p{q:g}_ns".replace(".", "_")] = percentile(samples, q)
     return figures
 
 
@@ -76,13 +77,13 @@ def baseline_of(result: Result, row: Row) -> Row:
     return next(other for other in result.rows if other.batch == row.batch)
 
 
-def row_figures(result: Result, row: Row) -> Json:
+def row_figures(result: Result, row: Row, percentiles: Sequence[float] = PERCENTILES) -> Json:
     """A row as users and checks read it."""
     baseline = baseline_of(result, row)
     scopes: Json = {}
     for measurement in row.measurements:
         if measurement.blocks:
-            figures = scope_figures(measurement, row.batch)
+            figures = scope_figures(measurement, row.batch, percentiles)
             figures["ratio"] = _ratio_figures(row, baseline, measurement.scope)
             scopes[measurement.scope] = figures
     first = next(iter(scopes.values()), None)
@@ -93,6 +94,7 @@ def row_figures(result: Result, row: Row) -> Json:
         "runtime": row.runtime,
         "artifact": row.artifact,
         "batch": row.batch,
+        "tuning": dict(row.tuning),
         "status": row.status,
         "reason": row.reason,
         "precision": {"requested": row.precision_requested, "ran": ran},
@@ -117,13 +119,14 @@ def _ratio_figures(row: Row, baseline: Row, scope: Scope) -> Json | None:
     }
 
 
-def result_figures(result: Result) -> Json:
+def result_figures(result: Result, percentiles: Sequence[float] | None = None) -> Json:
     """The machine-readable form of `toolkit bench --json`."""
+    wanted = PERCENTILES if percentiles is None else percentiles
     return {
         "schema": SCHEMA,
         "id": result.id,
         "plan": dict(result.plan),
-        "rows": [row_figures(result, row) for row in result.rows],
+        "rows": [row_figures(result, row, wanted) for row in result.rows],
         "environment": dict(result.environment),
         "warnings": list(result.warnings),
     }

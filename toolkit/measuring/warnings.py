@@ -11,7 +11,7 @@ import psutil
 from toolkit.core.measurement import Row
 from toolkit.measuring.engine import Procedure
 from toolkit.measuring.environment import available_cores
-from toolkit.measuring.statistics import FEWEST_SAMPLES, median_interval, reach
+from toolkit.measuring.statistics import fewest_samples, median_interval, reach
 
 BUSY_PERCENT = 20.0
 
@@ -46,10 +46,10 @@ def row_warnings(rows: Sequence[Row], procedure: Procedure) -> list[str]:
                     f"{where}: the warm-up did not settle within 5 % (machine or runtime are not "
                     "steady): {rows}. Repeat it, or fix the number with --warmup."
                 ].append(row.runtime)
-            if 0 < samples < FEWEST_SAMPLES[50.0]:
+            if 0 < samples < fewest_samples(50):
                 found[
                     f"{where}: too few samples for a median: {{rows}}. "
-                    f"Give --runs {FEWEST_SAMPLES[50.0]} or more."
+                    f"Give --runs {fewest_samples(50)} or more."
                 ].append(f"{row.runtime} ({samples})")
             if interval is not None:
                 half = reach(interval, float(np.median(measurement.samples)))

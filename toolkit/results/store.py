@@ -31,6 +31,11 @@ def save(directory: Path, result: Result) -> Path:
     return path
 
 
+def paths(directory: Path) -> list[Path]:
+    """The files of a directory that are named as results are, the oldest first."""
+    return sorted(directory.glob("*T*Z-*.json"))
+
+
 def load(path: Path) -> Result:
     """Reads a result. Raises SourceError or IntegrityError."""
     return Result.from_json(read_document(path, SCHEMA))

@@ -6,7 +6,7 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +37,8 @@ def bench(
     batches: Sequence[int] | None = None,
     scopes: Sequence[str] = (Scope.FORWARD, Scope.END_TO_END),
     threads: int | None = None,
+    cpus: Collection[int] | None = None,
+    tuning: Mapping[str, Mapping[str, str]] | None = None,
     procedure: Procedure | None = None,
     inputs: InputRequest | None = None,
     timeout_s: float = 300.0,
@@ -46,14 +48,19 @@ def bench(
     """Measures every runtime at every batch, and stores the result as `out/<id>.json`.
 
     Without `runtimes`, all but null are measured; without `batches`, the one that the model or
-    `inputs` fix, else 1. The rows of a batch are measured in turn, a
-    block each, in a process each. A row that fails keeps its reason and what was measured; the
+    `inputs` fix, else 1. `cpus` pins every worker to these cores; `tuning` gives options of a
+    runtime's own by its name. The rows of a batch are measured in turn, a block each, in a process
+    each. A row that fails keeps its reason and what was measured; the
     others go on. Ctrl-C stores what there is, then raises KeyboardInterrupt. Raises SourceError,
     IntegrityError, UnknownNameError, UsageError before anything is started.
     """
     asked = _parse_scopes(scopes)
     names = known_runtimes(runtimes)
-    options = session_options(threads)
+    pinned = None if cpus is None else frozenset(cpus)
+    options = session_options(threads, pinned)
+    for name in tuning or {}:
+        if name not in names:
+            raise unknown_name("runtime in this run", name, names)
     check_timeout(timeout_s)
     source = open_artifact(artifact)
     request = inputs or InputRequest()
@@ -67,6 +74,8 @@ def bench(
         inputs=feeding,
         scopes=asked,
         options=options,
+        cpus=pinned,
+        tuning=tuning or {},
         procedure=procedure or Procedure(),
         timeout_s=timeout_s,
         progress=progress or Silent(),
@@ -92,6 +101,8 @@ def bench(
             "scopes": list(asked),
             "inputs": run.inputs.description,
             "options": run.options.to_json(),
+            "cpus": sorted(pinned) if pinned else None,
+            "tuning": {name: dict(values) for name, values in run.tuning.items()},
             "procedure": run.procedure.to_json(),
             "timeout_s": timeout_s,
         },
@@ -151,6 +162,8 @@ class _Run:
     inputs: InputSource
     scopes: Sequence[Scope]
     options: SessionOptions
+    cpus: frozenset[int] | None
+    tuning: Mapping[str, Mapping[str, str]]
     procedure: Procedure
     timeout_s: float
     progress: Progress
@@ -188,6 +201,7 @@ class _Run:
             batch=batch,
             status=Status.OK,
             precision_requested=source.precision,
+            tuning=dict(self.tuning.get(runtime, {})),
         )
 
     def _reference(self, feeds: Sequence[Feeds]) -> list[Outputs] | None:
@@ -214,7 +228,7 @@ class _Run:
         runtime = contender.row.runtime
         try:
             worker = contender.worker = self._start_worker()
-            opened = worker.open(runtime, self.artifacts, self.options, feeds)
+            opened = worker.open(runtime, self.artifacts, self._options(runtime), feeds)
             provenance = worker.provenance()
             contender.row = replace(
                 contender.row,
@@ -237,11 +251,16 @@ class _Run:
                     continue
                 row = contender.row
                 with contender.lane.keeping_failure(), self._start_worker() as worker:
-                    opened = worker.open(row.runtime, self.artifacts, self.options, feeds[:1])
+                    opened = worker.open(
+                        row.runtime, self.artifacts, self._options(row.runtime), feeds[:1]
+                    )
                     contender.row = replace(row, openings=(*row.openings, opened.opening))
 
     def _start_worker(self) -> WorkerProcess:
-        return WorkerProcess(threads=self.options.threads, timeout_s=self.timeout_s)
+        return WorkerProcess(threads=self.options.threads, timeout_s=self.timeout_s, cpus=self.cpus)
+
+    def _options(self, runtime: str) -> SessionOptions:
+        return replace(self.options, tuning=self.tuning.get(runtime, {}))
 
     def _check(
         self,

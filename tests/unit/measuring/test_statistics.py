@@ -14,6 +14,7 @@ from scipy.stats import bootstrap
 from toolkit.measuring.statistics import (
     Ratio,
     Verdict,
+    fewest_samples,
     median_interval,
     percentile,
     ratio,
@@ -62,6 +63,7 @@ def assert_close_interval(
     ("q", "fewest"), [(50.0, 11), (90.0, 64), (95.0, 130), (99.0, 662), (99.9, 6636)]
 )
 def test_a_percentile_needs_its_number_of_samples(q: float, fewest: int) -> None:
+    assert fewest_samples(q) == fewest_samples(100 - q) == fewest
     samples = np.random.default_rng(0).integers(1, MS, fewest)
     assert percentile(samples[:-1], q) is None
     assert percentile(samples, q) == np.percentile(samples, q)

@@ -1,0 +1,57 @@
+"""Stored results, found again and read anew."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit.core.documents import Json
+from toolkit.core.errors import UsageError, unknown_name
+from toolkit.core.measurement import Result
+from toolkit.measuring.summary import result_figures
+from toolkit.results import store
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownResult:
+    """A stored result, and its figures with the percentiles that were asked for."""
+
+    path: Path
+    result: Result
+    figures: Json
+
+
+def show_result(
+    name: str, *, directory: Path = Path("results"), percentiles: tuple[float, ...] | None = None
+) -> ShownResult:
+    """The result of an id, the beginning of one, or a path; nothing is measured again.
+
+    Raises UnknownNameError, SourceError, IntegrityError; UsageError for a percentile outside
+    0 to 100, or a beginning that several ids share.
+    """
+    for q in percentiles or ():
+        if not 0 < q < 100:
+            raise UsageError(
+                f"Got percentile {q:g}, expected one between 0 and 100.", hint="Give, say, 99.9."
+            )
+    path = Path(name) if name.endswith(".json") else _find(name, directory)
+    result = store.load(path)
+    return ShownResult(path=path, result=result, figures=result_figures(result, percentiles))
+
+
+def list_results(*, directory: Path = Path("results")) -> list[tuple[Path, Result]]:
+    """Every result of a directory, the oldest first. Raises SourceError, IntegrityError."""
+    return [(path, store.load(path)) for path in store.paths(directory)]
+
+
+def _find(name: str, directory: Path) -> Path:
+    ids = {path.stem: path for path in store.paths(directory)}
+    found = [path for known, path in ids.items() if known.startswith(name)]
+    if len(found) > 1:
+        raise UsageError(
+            f"{len(found)} results of {directory} begin with {name!r}.",
+            hint=f"Give more of the id: {', '.join(path.stem for path in found)}.",
+        )
+    if not found:
+        raise unknown_name(f"result in {directory}/", name, ids)
+    return found[0]

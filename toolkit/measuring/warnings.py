@@ -6,29 +6,54 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
-import psutil
 
+from toolkit.core.documents import Json
 from toolkit.core.measurement import Row
 from toolkit.measuring.engine import Procedure
 from toolkit.measuring.environment import available_cores
+from toolkit.measuring.load import OtherLoad
 from toolkit.measuring.statistics import fewest_samples, median_interval, reach
 
-BUSY_PERCENT = 20.0
+OTHERS_SHARE = 0.05  # of the processor
+STOLEN_SHARE = 0.02
+DRIFT = 1.05  # of the medians of the first and the last third of the blocks
 
 
-def machine_warnings(threads: int) -> list[str]:
-    """What about this machine, now, makes a latency doubtful."""
+def machine_warnings(threads: int, environment: Json) -> list[str]:
+    """What about this machine makes a latency doubtful, whatever is measured."""
     warnings = []
     if threads > (cores := available_cores()):
         warnings.append(
             f"{threads} threads on {cores} available cores: they will wait for each other. "
             f"Give --threads {cores}."
         )
-    busy = psutil.cpu_percent(interval=0.3)
-    if busy > BUSY_PERCENT:
+    quota = environment["cpu"]["container_cores"]
+    if quota is not None and threads > quota:
         warnings.append(
-            f"Other work took {busy:.0f} % of the processor before the start: stop it, or trust "
-            "ratios more than times."
+            f"{threads} threads, but the container may use {quota:g} cores: it is stopped when "
+            f"they are spent. Give --threads {max(1, int(quota))}, or raise the container's limit."
+        )
+    governor = environment["cpu"]["governor"]
+    if governor not in (None, "performance"):
+        warnings.append(
+            f"The frequency governor is {governor}: the clock follows the load. Set it to "
+            "performance, or trust ratios more than times."
+        )
+    return warnings
+
+
+def load_warnings(where: str, load: OtherLoad) -> list[str]:
+    """What others took of the processor while `where` was measured."""
+    warnings = []
+    if load.others > OTHERS_SHARE:
+        warnings.append(
+            f"{where}: other work took {load.others:.0%} of the processor meanwhile. Stop it and "
+            "measure again; until then trust ratios more than times."
+        )
+    if load.stolen > STOLEN_SHARE:
+        warnings.append(
+            f"{where}: the hypervisor took {load.stolen:.0%} of the processor for other machines. "
+            "Measure on a machine that is not shared; until then trust ratios more than times."
         )
     return warnings
 
@@ -46,6 +71,15 @@ def row_warnings(rows: Sequence[Row], procedure: Procedure) -> list[str]:
                     f"{where}: the warm-up did not settle within 5 % (machine or runtime are not "
                     "steady): {rows}. Repeat it, or fix the number with --warmup."
                 ].append(row.runtime)
+            blocks = [float(np.median(block.samples)) for block in measurement.blocks]
+            third = len(blocks) // 3
+            if third:
+                first, last = np.median(blocks[:third]), np.median(blocks[-third:])
+                if first > 0 and last > 0 and max(first / last, last / first) > DRIFT:
+                    found[
+                        f"{where}: the times drifted between the first third of the blocks and the "
+                        "last: {rows}. The clock or the load changed; measure longer, or again."
+                    ].append(f"{row.runtime} ({last / first - 1:+.0%})")
             if 0 < samples < fewest_samples(50):
                 found[
                     f"{where}: too few samples for a median: {{rows}}. "

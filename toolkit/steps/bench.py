@@ -21,7 +21,8 @@ from toolkit.core.specs import Feeds, Outputs
 from toolkit.measuring.client import WorkerProcess, check_timeout
 from toolkit.measuring.engine import Lane, Procedure, measure
 from toolkit.measuring.environment import describe_environment, session_options
-from toolkit.measuring.warnings import machine_warnings, row_warnings
+from toolkit.measuring.load import LoadMeter
+from toolkit.measuring.warnings import load_warnings, machine_warnings, row_warnings
 from toolkit.parity.outputs import combine, compare_outputs
 from toolkit.parity.tolerances import tolerance_for
 from toolkit.results import store
@@ -81,7 +82,8 @@ def bench(
         progress=progress or Silent(),
     )
     created = datetime.now(UTC)
-    warnings = machine_warnings(run.options.threads)
+    environment = describe_environment(options.threads)
+    warnings = machine_warnings(options.threads, environment)
     rows: list[Row] = []
     interrupted = False
     try:
@@ -107,7 +109,7 @@ def bench(
             "timeout_s": timeout_s,
         },
         rows=tuple(rows),
-        environment=describe_environment(run.options.threads),
+        environment=environment,
         warnings=(*warnings, *run.warnings, *row_warnings(rows, run.procedure)),
     )
     if rows or not interrupted:
@@ -187,7 +189,9 @@ class _Run:
                 if scope is Scope.OPEN:
                     self._repeat_openings(contenders, feeds)
                 else:
+                    meter = LoadMeter([c.worker.pid for c in contenders if c.worker])
                     measure(lanes, scope, self.procedure, time.monotonic_ns)
+                    self.warnings += load_warnings(f"batch {batch}, {scope}", meter.read())
                 self.progress.update(f"measure, batch {batch}", done + 1, len(self.scopes), scope)
         finally:
             rows.extend(contender.finish() for contender in contenders)

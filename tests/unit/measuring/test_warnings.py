@@ -1,0 +1,108 @@
+"""What is said against a figure, and when."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from toolkit.core.measurement import Block, Measurement, Row, Scope, Status
+from toolkit.measuring.engine import Procedure
+from toolkit.measuring.environment import available_cores, describe_environment
+from toolkit.measuring.load import LoadMeter, OtherLoad, Usage
+from toolkit.measuring.warnings import load_warnings, machine_warnings, row_warnings
+
+SPIN = "print(flush=True)\nwhile True: pass"
+
+
+def usage(**values: float) -> Usage:
+    return Usage(**{"wall_s": 0.0, "busy_s": 0.0, "ours_s": 0.0, "stolen_s": 0.0, **values})
+
+
+def test_shares_are_of_the_whole_machine() -> None:
+    last = usage(wall_s=10, busy_s=13, ours_s=8, stolen_s=1)
+    assert OtherLoad.between(usage(), last, cores=2) == OtherLoad(others=0.25, stolen=0.05)
+
+
+def test_counters_that_lag_give_no_negative_share() -> None:
+    last = usage(wall_s=1, busy_s=1, ours_s=1.01)
+    assert OtherLoad.between(usage(), last, cores=2).others == 0
+    assert OtherLoad.between(usage(), usage(), cores=2).others == 0
+
+
+def test_a_busy_process_is_other_work_unless_it_is_measured() -> None:
+    with subprocess.Popen([sys.executable, "-c", SPIN], stdout=subprocess.PIPE) as spinner:
+        assert spinner.stdout is not None
+        spinner.stdout.readline()
+        others, known = LoadMeter([]), LoadMeter([spinner.pid])
+        with pytest.raises(subprocess.TimeoutExpired):
+            spinner.wait(timeout=1)
+        gap = others.read().others - known.read().others
+        spinner.kill()
+    assert gap > 0.1 / available_cores()
+
+
+def test_a_process_that_is_gone_took_nothing() -> None:
+    assert LoadMeter([2**22 + 1]).read().others >= 0
+
+
+def test_load_is_said_above_its_bounds_only() -> None:
+    assert load_warnings("here", OtherLoad(others=0.05, stolen=0.02)) == []
+    others, stolen = load_warnings("here", OtherLoad(others=0.3, stolen=0.1))
+    assert "here: other work took 30%" in others
+    assert "hypervisor took 10%" in stolen
+
+
+def environment(**cpu: object) -> dict:
+    return {"cpu": {"container_cores": None, "governor": None, **cpu}}
+
+
+@pytest.mark.parametrize(
+    ("threads", "cpu", "says"),
+    [
+        (available_cores() + 1, {}, "available cores"),
+        (1, {"container_cores": 0.5}, "the container may use 0.5 cores"),
+        (1, {"governor": "powersave"}, "governor is powersave"),
+    ],
+)
+def test_the_machine_is_doubted(threads: int, cpu: dict, says: str) -> None:
+    (warning,) = machine_warnings(threads, environment(**cpu))
+    assert says in warning
+
+
+def test_a_machine_in_order_is_not() -> None:
+    assert machine_warnings(1, environment(governor="performance", container_cores=4.0)) == []
+    assert isinstance(machine_warnings(1, describe_environment()), list)
+
+
+def row(*levels: float, settled: bool = True, runs: int = 20) -> Row:
+    blocks = tuple(
+        Block(round=i, lead=np.array([1]), samples=np.full(runs, level))
+        for i, level in enumerate(levels)
+    )
+    measurement = Measurement(
+        scope=Scope.FORWARD, warmup=np.array([1]), settled=settled, blocks=blocks
+    )
+    return Row(
+        runtime="rt", artifact="a", artifact_digest="d", batch=1, status=Status.OK,
+        precision_requested="float32", measurements=(measurement,),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        (row(*[100.0] * 12), []),
+        (row(*[100.0] * 12, settled=False), ["did not settle"]),
+        (row(*[100.0] * 4, *[104.0] * 4, *[120.0] * 4), ["rt (+20%)", "rt (±"]),
+        (row(*[100.0] * 6, runs=1), ["rt (6)"]),
+    ],
+)
+def test_samples_speak_against_their_figures(found: Row, says: list[str]) -> None:
+    warnings = row_warnings([found], Procedure())
+    assert len(warnings) == len(says)
+    for warning, part in zip(warnings, says, strict=True):
+        assert part in warning
+        assert "batch 1, forward" in warning

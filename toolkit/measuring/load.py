@@ -1,0 +1,73 @@
+"""Who else used the processor while something was measured."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Self
+
+import psutil
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """Processor seconds up to now: of the whole machine, of ours, and taken by the hypervisor."""
+
+    wall_s: float
+    busy_s: float
+    ours_s: float
+    stolen_s: float
+
+    @classmethod
+    def now(cls, pids: Iterable[int]) -> Self:
+        """`pids` are the processes that count as ours, beside this one."""
+        times = psutil.cpu_times()
+        idle = times.idle + getattr(times, "iowait", 0.0)
+        stolen = getattr(times, "steal", 0.0)
+        counted = ("guest", "guest_nice")  # part of user and nice already
+        total = sum(value for name, value in times._asdict().items() if name not in counted)
+        return cls(
+            wall_s=time.monotonic(),
+            busy_s=total - idle - stolen,
+            ours_s=sum(_seconds(pid) for pid in (os.getpid(), *pids)),
+            stolen_s=stolen,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherLoad:
+    """Shares of the whole processor, 0 to 1, over the time between two usages."""
+
+    others: float
+    stolen: float
+
+    @classmethod
+    def between(cls, first: Usage, last: Usage, cores: int) -> Self:
+        capacity = max((last.wall_s - first.wall_s) * cores, 1e-9)
+        others = (last.busy_s - first.busy_s) - (last.ours_s - first.ours_s)
+        return cls(
+            others=max(0.0, others / capacity),
+            stolen=max(0.0, (last.stolen_s - first.stolen_s) / capacity),
+        )
+
+
+class LoadMeter:
+    """Watches from its making to `read`; `pids` are the processes that are measured."""
+
+    def __init__(self, pids: Collection[int]) -> None:
+        self._pids = tuple(pids)
+        self._first = Usage.now(self._pids)
+
+    def read(self) -> OtherLoad:
+        cores = psutil.cpu_count(logical=True) or 1
+        return OtherLoad.between(self._first, Usage.now(self._pids), cores)
+
+
+def _seconds(pid: int) -> float:
+    with contextlib.suppress(psutil.Error):  # one that died took nothing since
+        times = psutil.Process(pid).cpu_times()
+        return float(times.user + times.system)
+    return 0.0

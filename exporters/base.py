@@ -15,9 +15,11 @@ from toolkit.core.artifact import Checkpoint, Format
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What an exporter wrote: the file that a runtime opens, and the options that made it."""
+    """What an exporter wrote: the file that a runtime opens, the floating-point dtype that is in
+    it, and the options that made it."""
 
     entry: str
+    precision: str
     options: Mapping[str, Any]
 
 

@@ -16,6 +16,12 @@ from exporters.base import StoredTensor
 from toolkit.core.errors import SourceError
 from toolkit.core.specs import Dim, Signature, TensorSpec
 
+FLOATS = {
+    onnx.TensorProto.FLOAT16: "float16",
+    onnx.TensorProto.BFLOAT16: "bfloat16",
+    onnx.TensorProto.FLOAT: "float32",
+    onnx.TensorProto.DOUBLE: "float64",
+}
 VALUE_KEEPING = frozenset(
     {"Cast", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose",
      "Unsqueeze"}
@@ -30,7 +36,9 @@ def load_model(path: Path) -> onnx.ModelProto:
     except DecodeError as error:
         raise SourceError(f"{path} is not an ONNX model: {error}.", hint=hint) from error
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise SourceError(f"{path} could not be read as ONNX: {error}.", hint=hint) from error
+        raise SourceError(
+            f"{path} could not be read as ONNX: {str(error).rstrip('.')}.", hint=hint
+        ) from error
     # A text file can decode as an empty message, so look at what a model must have.
     if not model.graph.node and not model.graph.output:
         raise SourceError(f"{path} is not an ONNX model: it holds no graph.", hint=hint)
@@ -46,6 +54,26 @@ def read_signature(path: Path) -> Signature:
         inputs=tuple(_tensor_spec(value, path) for value in inputs),
         outputs=tuple(_tensor_spec(value, path) for value in model.graph.output),
     )
+
+
+def read_precision(path: Path) -> str:
+    """The floating-point dtype of the graph's inputs, outputs and stored tensors.
+
+    "mixed" for several, "none" for a graph without any.
+    """
+    graph = onnx.load(path, load_external_data=False).graph
+    kinds = {tensor.data_type for inner in _graphs(graph) for tensor in inner.initializer}
+    kinds |= {value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}
+    found = {FLOATS[kind] for kind in kinds if kind in FLOATS}
+    return found.pop() if len(found) == 1 else "mixed" if found else "none"
+
+
+def external_files(path: Path) -> list[str]:
+    """The files beside the model that hold its external data."""
+    graph = onnx.load(path, load_external_data=False).graph
+    tensors = (tensor for inner in _graphs(graph) for tensor in inner.initializer)
+    entries = (entry for tensor in tensors for entry in tensor.external_data)
+    return sorted({entry.value for entry in entries if entry.key == "location"})
 
 
 def _tensor_spec(value: onnx.ValueInfoProto, path: Path) -> TensorSpec:
@@ -67,7 +95,7 @@ def _tensor_spec(value: onnx.ValueInfoProto, path: Path) -> TensorSpec:
 
 def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
     if dim.WhichOneof("value") == "dim_value":
-        return int(dim.dim_value)
+        return int(dim.dim_value) if dim.dim_value > 0 else None
     return str(dim.dim_param) or None
 
 

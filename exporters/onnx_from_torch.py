@@ -14,7 +14,7 @@ import onnxscript.optimizer
 import torch
 
 from exporters.base import Exported, Exporter, StoredTensor
-from exporters.onnx_file import stored_tensors
+from exporters.onnx_file import read_precision, stored_tensors
 from models.torch.base import restore
 from toolkit.core.artifact import Checkpoint, Format
 from toolkit.core.specs import Signature, TensorSpec
@@ -52,7 +52,11 @@ class OnnxFromTorch(Exporter):
         _strip_metadata(program.model)
         ir.save(program.model, directory / "model.onnx")
         opset = program.model.opset_imports[""]
-        return Exported(entry="model.onnx", options={"exporter": "torch-dynamo", "opset": opset})
+        return Exported(
+            entry="model.onnx",
+            precision=read_precision(directory / "model.onnx"),
+            options={"exporter": "torch-dynamo", "opset": opset},
+        )
 
     def stored_tensors(self, path: Path) -> Sequence[StoredTensor]:
         return stored_tensors(path)

@@ -56,13 +56,13 @@ class NullSession(Session):
     def synchronize(self) -> None:
         pass
 
-    def download(self) -> Outputs:
+    def _download(self) -> Outputs:
         return {
             name: np.zeros([1 if dim is None else dim for dim in shape], dtype)
             for name, (dtype, shape) in self._shapes.items()
         }
 
-    def provenance(self) -> Provenance:
+    def _provenance(self) -> Provenance:
         return Provenance(
             runtime="null",
             version=VERSION,

@@ -105,7 +105,8 @@ class OnnxRuntimeSession(Session):
         self._binding = binding = self._session.io_binding()
         for spec in self.signature.outputs:
             shape = spec.resolve(dims)
-            if None in shape:  # its extent is known only after a pass: let it be allocated
+            # An extent known only after a pass, or a dtype that NumPy lacks: let it be allocated.
+            if None in shape or spec.dtype not in np.sctypeDict:
                 binding.bind_output(spec.name, "cpu")
             else:
                 value = ort.OrtValue.ortvalue_from_shape_and_type(
@@ -125,7 +126,7 @@ class OnnxRuntimeSession(Session):
     def synchronize(self) -> None:
         pass  # on the CPU provider a pass is complete when the call returns
 
-    def download(self) -> Outputs:
+    def _download(self) -> Outputs:
         # OrtValue.numpy() is a view of the buffer that the next pass writes.
         values = self._binding.get_outputs()
         return {
@@ -133,7 +134,7 @@ class OnnxRuntimeSession(Session):
             for spec, value in zip(self.signature.outputs, values, strict=True)
         }
 
-    def provenance(self) -> Provenance:
+    def _provenance(self) -> Provenance:
         providers = self._session.get_providers()
         if providers[0] != PROVIDER:
             raise SessionError(

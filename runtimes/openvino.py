@@ -93,13 +93,13 @@ class OpenVinoSession(Session):
     def synchronize(self) -> None:
         pass  # infer() returns when the pass is complete
 
-    def download(self) -> Outputs:
+    def _download(self) -> Outputs:
         return {
             spec.name: host_copy(self._request.get_tensor(spec.name).data)
             for spec in self.signature.outputs
         }
 
-    def provenance(self) -> Provenance:
+    def _provenance(self) -> Provenance:
         layers = [_layer(op) for op in self._compiled.get_runtime_model().get_ops()]
         arithmetic = set(DTYPE.values())
         ran = {p for kind, p in layers if kind not in MOVING and p in arithmetic}

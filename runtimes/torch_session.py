@@ -51,7 +51,7 @@ class TorchSession(Session):
 
     def _upload(self, feeds: Feeds) -> None:
         self._inputs = tuple(
-            torch.from_numpy(np.asarray(feeds[spec.name], order="C"))
+            torch.from_numpy(np.require(feeds[spec.name], requirements=["C", "W"]))
             for spec in self.signature.inputs
         )
 
@@ -65,7 +65,7 @@ class TorchSession(Session):
     def synchronize(self) -> None:
         pass  # a pass on the CPU is complete when the call returns
 
-    def download(self) -> Outputs:
+    def _download(self) -> Outputs:
         outputs = self._outputs
         parts = outputs if isinstance(outputs, tuple | list) else (outputs,)
         return {
@@ -73,7 +73,7 @@ class TorchSession(Session):
             for spec, part in zip(self.signature.outputs, parts, strict=True)
         }
 
-    def provenance(self) -> Provenance:
+    def _provenance(self) -> Provenance:
         precision = torch.get_float32_matmul_precision()
         return Provenance(
             runtime=self._runtime,

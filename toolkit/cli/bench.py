@@ -112,13 +112,15 @@ def bench(
         output.print_json(figures)
     else:
         print_figures(figures)
-    if not any(row.status is Status.OK for row in result.rows):
+    # A null row says nothing of the model, unless it is all that was asked for.
+    rows = [row for row in result.rows if row.computes] or result.rows
+    if not any(row.status is Status.OK for row in rows):
         raise typer.Exit(3)
 
 
 # In the order in which they are left out, last first, where the terminal is too narrow; the
 # percentiles stand between.
-FIRST = ("runtime", "median", "± 95 %", "ratio", "verdict", "status")
+FIRST = ("runtime", "median", "status", "± 95 %", "ratio", "verdict")
 LAST = ("parity", "samples/s", "peak RSS")
 PERCENTILE = re.compile(r"p\d+([._]\d+)?(_ns)?")
 TEXT = ("runtime", "verdict", "status")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import signal
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from toolkit.cli import bench, doctor, export, models, results, train, verify
 from toolkit.core.errors import ToolkitError
 from toolkit.core.version import VERSION
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="toolkit",
@@ -41,25 +46,66 @@ def options(
             "--version", callback=_print_version, is_eager=True, help="Print the version."
         ),
     ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an unforeseen error.")
+    ] = False,
 ) -> None:
     """Export a trained model, prove that the artifact is the model, measure how fast it runs.
 
-    Exit codes: 0 done; 1 the check asked for failed; 2 wrong use; 3 could not be done.
+    Exit codes: 0 done; 1 the check asked for failed; 2 wrong use; 3 could not be done; 130 Ctrl-C.
     """
 
 
 def main() -> None:
-    """Runs the command; an error that was foreseen ends in its message and exit code."""
+    """Runs the command; an error ends in its message and exit code, never in a traceback.
+
+    `toolkit --debug` shows the traceback of an error that nobody foresaw. SIGTERM and SIGHUP end
+    a command as Ctrl-C does.
+    """
+    received = _end_like_ctrl_c(signal.SIGTERM, signal.SIGHUP)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a letter gets a ? for it
+            stream.reconfigure(errors="replace")
     try:
         app()
     except ToolkitError as error:
-        typer.secho(f"error: {error.problem}", fg="red", err=True)
-        typer.echo(error.hint, err=True)
-        sys.exit(error.exit_code)
+        _fail(error.problem, error.hint, error.exit_code)
     except ModuleNotFoundError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        typer.echo("The installation is not complete: pip install 'inference-toolkit'", err=True)
-        sys.exit(ToolkitError.exit_code)
+        _fail(str(error), "The installation is not complete: pip install 'inference-toolkit'")
+    except OSError as error:
+        _fail(str(error), "Check that the place exists, can be read and written, and has room.")
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C changes no exit code
+            sys.exit(128 + received[0] if received else INTERRUPTED)
+        raise
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        _fail(
+            f"{type(error).__name__}: {error}",
+            "Nobody foresaw this: please report it, with what `toolkit --debug …` prints.",
+        )
+
+
+def _fail(problem: str, hint: str, code: int = ToolkitError.exit_code) -> NoReturn:
+    with contextlib.suppress(OSError):  # standard error may be what is full
+        typer.secho(f"error: {problem}", fg="red", err=True)
+        typer.echo(hint, err=True)
+    sys.exit(code)
+
+
+def _end_like_ctrl_c(*signals: signal.Signals) -> list[int]:
+    """Lets these signals raise KeyboardInterrupt; the list fills with what was received."""
+    received: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    for each in signals:
+        signal.signal(each, interrupt)
+    return received
 
 
 if __name__ == "__main__":

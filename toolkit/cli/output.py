@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
+from toolkit.core.documents import plain
 from toolkit.core.progress import Progress
 
 __all__ = ["escape"]
@@ -33,7 +34,7 @@ def _console(*, stderr: bool) -> Console:
 
 
 def print_json(value: Any) -> None:
-    stdout().out(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    stdout().out(json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def table(title: str, *columns: str, numeric: tuple[str, ...] = ()) -> Table:

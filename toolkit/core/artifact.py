@@ -46,7 +46,7 @@ class Parent:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(kind=data["kind"], digest=data["digest"], path=data["path"])
+        return cls(kind=str(data["kind"]), digest=str(data["digest"]), path=str(data["path"]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,26 +83,31 @@ class Artifact:
             )
         verify_files(self.directory, self.files)
 
+    def parent_directory(self) -> Path | None:
+        """Where the checkpoint lay that the artifact was made from; None without one."""
+        paths = (parent.path for parent in self.parents if parent.kind == "checkpoint")
+        relative = next(paths, None)
+        return None if relative is None else Path(os.path.normpath(self.directory / relative))
+
     def parent_checkpoint(self) -> Checkpoint:
         """The checkpoint that the artifact was made from.
 
         Raises SourceError when it is not where it was, IntegrityError when another lies there.
         """
-        for parent in self.parents:
-            if parent.kind == "checkpoint":
-                place = Path(os.path.normpath(self.directory / parent.path))
-                checkpoint = Checkpoint.load(place)
-                if checkpoint.digest != parent.digest:
-                    raise IntegrityError(
-                        f"The checkpoint at {place} has digest {checkpoint.digest}, but "
-                        f"{self.directory} was made from {parent.digest}.",
-                        hint="Put the original checkpoint back, or export this one again.",
-                    )
-                return checkpoint
-        raise SourceError(
-            f"{self.path} was not made from a checkpoint.",
-            hint="Name an artifact that `toolkit export` made.",
-        )
+        place = self.parent_directory()
+        if place is None:
+            raise SourceError(
+                f"{self.path} was not made from a checkpoint.",
+                hint="Name an artifact that `toolkit export` made.",
+            )
+        checkpoint = Checkpoint.load(place)
+        if checkpoint.digest not in {parent.digest for parent in self.parents}:
+            raise IntegrityError(
+                f"The checkpoint at {place} has digest {checkpoint.digest}, but "
+                f"{self.directory} was made from {self.parents[0].digest}.",
+                hint="Put the original checkpoint back, or export this one again.",
+            )
+        return checkpoint
 
     @classmethod
     def save(
@@ -264,7 +269,7 @@ def _explaining(path: Path) -> Iterator[None]:
     """Turns a manifest without what this version needs into a SourceError."""
     try:
         yield
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise SourceError(
             f"{path} is not a manifest that this version understands: "
             f"{type(error).__name__}: {error}.",

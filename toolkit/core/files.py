@@ -101,6 +101,7 @@ def new_directory(target: Path) -> Iterator[Path]:
     When the block raises, for Ctrl-C too, nothing is left behind.
     """
     refuse_existing(target)
+    target = target.resolve()  # a link to an empty directory, or the current one
     missing = [parent for parent in target.parents if not parent.exists()]
     with wrapping_os_errors(f"create {target}"):
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,8 @@ from toolkit.core.documents import Json
 from toolkit.core.errors import SessionError, UsageError, unknown_name
 from toolkit.core.specs import Feeds, Outputs, Signature
 
+MOST_THREADS = 1024
+
 
 @dataclass(frozen=True, kw_only=True)
 class Availability:
@@ -37,7 +39,7 @@ class SessionOptions:
     tuning: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.threads < 1:
+        if not 1 <= self.threads <= MOST_THREADS:
             raise UsageError(
                 f"Got {self.threads} threads, expected at least 1.",
                 hint="Give --threads 1 or more.",
@@ -144,9 +146,19 @@ class Session(ABC):
     def synchronize(self) -> None:
         """Returns when every pass is complete."""
 
-    @abstractmethod
+    @final
     def download(self) -> Outputs:
-        """The outputs of the last pass as fresh host arrays that no later pass overwrites."""
+        """The outputs of the last pass as fresh host arrays that no later pass overwrites.
+
+        Raises SessionError before the first upload and after close.
+        """
+        if self._closed or self._accepted is None:
+            not_ready()
+        return self._download()
+
+    @abstractmethod
+    def _download(self) -> Outputs:
+        """The outputs as fresh arrays; something was uploaded before."""
 
     @final
     def run(self, feeds: Feeds) -> Outputs:
@@ -156,9 +168,19 @@ class Session(ABC):
         self.synchronize()
         return self.download()
 
-    @abstractmethod
+    @final
     def provenance(self) -> Provenance:
-        """What really ran. Ask after the first pass: some runtimes decide only then."""
+        """What really ran. Ask after the first pass: some runtimes decide only then.
+
+        Raises SessionError after close.
+        """
+        if self._closed:
+            not_ready()
+        return self._provenance()
+
+    @abstractmethod
+    def _provenance(self) -> Provenance:
+        """What really ran, asked of the runtime."""
 
     @final
     def close(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import queue
 import signal
@@ -19,7 +18,13 @@ import numpy as np
 
 from toolkit.core.artifact import Artifact
 from toolkit.core.documents import Json
-from toolkit.core.errors import UsageError, WorkerDiedError, WorkerTimeoutError, from_wire
+from toolkit.core.errors import (
+    FeedError,
+    UsageError,
+    WorkerDiedError,
+    WorkerTimeoutError,
+    from_wire,
+)
 from toolkit.core.measurement import Opening, Scope
 from toolkit.core.session import Availability, Provenance, SessionOptions
 from toolkit.core.specs import Feeds, Outputs
@@ -39,9 +44,12 @@ def worker_environment(threads: int) -> dict[str, str]:
     return {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
 
 
+MOST_SECONDS = 1e6
+
+
 def check_timeout(seconds: float) -> None:
     """Raises UsageError for a time limit that no worker can keep."""
-    if not (seconds > 0 and math.isfinite(seconds)):
+    if not 0 < seconds <= MOST_SECONDS:
         raise UsageError(
             f"Got a timeout of {seconds:g} s, expected more than 0.", hint="Give more seconds."
         )
@@ -82,11 +90,14 @@ class WorkerProcess:
         self, *, threads: int, timeout_s: float, cpus: frozenset[int] | None = None
     ) -> None:
         self._timeout_s = timeout_s
-        self._broken = False
+        self._broken = self._closed = False
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # closed in close()
+        # The worker ends as soon as nobody holds the other end of this pipe, however that came.
+        lifeline, self._lifeline = os.pipe()
         with _running_on(cpus):
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "toolkit.measuring.worker"],
+                [sys.executable, "-P", "-m", "toolkit.measuring.worker", str(lifeline)],
+                pass_fds=(lifeline,),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
@@ -94,6 +105,7 @@ class WorkerProcess:
                 # A session of its own: Ctrl-C is for the parent, kill() reaches what it started.
                 start_new_session=True,
             )
+        os.close(lifeline)
         self._replies: queue.SimpleQueue[tuple[Json, dict[str, np.ndarray]] | None]
         self._replies = queue.SimpleQueue()
         assert self._process.stdin is not None
@@ -105,10 +117,13 @@ class WorkerProcess:
 
     def _read(self) -> None:
         """Blocks on the pipe, so that waiting takes no processor time from what is measured."""
-        with contextlib.suppress(OSError, ValueError):  # closed by close()
+        try:
             while (reply := wire.receive(self._stdout)) is not None:
                 self._replies.put(reply)
-        self._replies.put(None)
+        except (OSError, ValueError, FeedError):
+            pass  # closed by close(), or not a frame: either way there is no more to come
+        finally:
+            self._replies.put(None)
 
     def _send(self, frame: bytes) -> None:
         with contextlib.suppress(OSError, ValueError):  # gone or closed: _read reports it
@@ -176,8 +191,8 @@ class WorkerProcess:
             )
         # From a thread, since a worker that hangs does not empty its pipe.
         frame = wire.encode(message, arrays)
+        self._broken = True  # until the reply is here: Ctrl-C can end the wait at any point
         threading.Thread(target=self._send, args=(frame,), daemon=True).start()
-        self._broken = True  # until the reply is here: Ctrl-C can end the wait
         try:
             reply = self._replies.get(timeout=self._timeout_s)
         except queue.Empty:
@@ -198,7 +213,7 @@ class WorkerProcess:
         self._kill()
         code = self._process.returncode
         how = f"exit code {code}"
-        hint = "Its last words are above; run the same with this runtime alone."
+        hint = "Run the same with this runtime alone, to see whether it is the runtime."
         if code < 0:
             how = f"{signal.Signals(-code).name} (signal {-code})"
             if -code == signal.SIGKILL:
@@ -225,7 +240,9 @@ class WorkerProcess:
 
     def close(self) -> None:
         """Lets the worker end by itself, then makes sure. May be called again."""
-        self._broken = True
+        if self._closed:
+            return
+        self._closed = self._broken = True
         with contextlib.suppress(OSError):
             self._stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -234,6 +251,7 @@ class WorkerProcess:
         self._reader.join(timeout=2)
         self._stdout.close()
         self._stderr.close()
+        os.close(self._lifeline)
 
     def __enter__(self) -> Self:
         return self

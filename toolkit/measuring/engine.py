@@ -24,6 +24,7 @@ SETTLED_WITHIN = 1.05
 FEWEST_ROUNDS = 10
 FEWEST_RUNS = 3  # of a block, unless their number is fixed
 MOST_RUNS = 10_000
+MOST_SECONDS = 1e6
 LEAD_NS = 2_500_000  # the start of a block that is its lead
 
 
@@ -49,9 +50,9 @@ class Procedure:
                     hint=f"Give --{name} {least} or more, or leave it out.",
                 )
         for option, number in (("target-ci", self.target_ci), ("max-seconds", self.max_seconds)):
-            if not (number > 0 and math.isfinite(number)):
+            if not 0 < number <= MOST_SECONDS:
                 raise UsageError(
-                    f"Got --{option} {number}, expected a number above 0.",
+                    f"Got --{option} {number}, expected above 0, at most {MOST_SECONDS:g}.",
                     hint=f"Give --{option} a positive number.",
                 )
 
@@ -68,9 +69,13 @@ class Probe(Protocol):
 @final
 @dataclass(kw_only=True)
 class Lane:
-    """One row while it is measured, and what it has come to so far."""
+    """One row while it is measured, and what it has come to so far.
+
+    `compared` is False for a row that no other is compared with: nobody waits for its intervals.
+    """
 
     probe: Probe
+    compared: bool = True
     failure: ToolkitError | None = None
     _runs: dict[Scope, _Runs] = field(default_factory=dict)
 
@@ -176,7 +181,7 @@ def measure(lanes: Sequence[Lane], scope: Scope, procedure: Procedure, clock: Cl
                 lane.run_block(scope, procedure, round_number)
         round_number += 1
         if procedure.runs is None and (
-            clock() >= deadline or _closed(_alive(lanes), scope, procedure.target_ci)
+            clock() >= deadline or _closed(_waited_for(lanes), scope, procedure.target_ci)
         ):
             return
 
@@ -204,6 +209,12 @@ def _closed(lanes: Sequence[Lane], scope: Scope, target: float) -> bool:
 
 def _alive(lanes: Sequence[Lane]) -> list[Lane]:
     return [lane for lane in lanes if lane.failure is None]
+
+
+def _waited_for(lanes: Sequence[Lane]) -> list[Lane]:
+    """The rows whose intervals are to close: those that are compared, or all if none is."""
+    alive = _alive(lanes)
+    return [lane for lane in alive if lane.compared] or alive
 
 
 def _join(parts: Sequence[np.ndarray]) -> np.ndarray:

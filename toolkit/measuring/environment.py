@@ -27,10 +27,16 @@ PACKAGES = (
     "safetensors",
     "torch",
 )
+# Variables that steer threads, kernels or memory. By name or by a prefix that holds nothing else:
+# what is recorded is shared, and an environment holds secrets.
 STEERING = re.compile(
-    r"^(OMP|KMP|MKL|GOMP|OPENBLAS|TORCH|TORCHINDUCTOR|ORT|OV|TBB|TF|XLA|CUDA|NVIDIA|LD_PRELOAD|"
-    r"MALLOC|TCMALLOC|JEMALLOC)(_|$)"
+    r"(OMP|KMP|MKL|GOMP|OPENBLAS|MALLOC|TCMALLOC|TORCHINDUCTOR|TBB)_[A-Z0-9_]+"
+    r"|LD_PRELOAD|MALLOC_CONF|ONEDNN_[A-Z_]+|DNNL_[A-Z_]+"
+    r"|TF_(NUM_INTRAOP_THREADS|NUM_INTEROP_THREADS|ENABLE_ONEDNN_OPTS|XLA_FLAGS)|XLA_FLAGS"
+    r"|CUDA_(VISIBLE_DEVICES|LAUNCH_BLOCKING|MODULE_LOADING|DEVICE_ORDER)"
+    r"|NVIDIA_(TF32_OVERRIDE|VISIBLE_DEVICES)|TORCH_(ALLOW_TF32_CUBLAS_OVERRIDE|NUM_THREADS)"
 )
+SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL")
 
 
 def describe_environment(threads: int | None = None) -> Json:
@@ -47,7 +53,7 @@ def describe_environment(threads: int | None = None) -> Json:
         "platform": platform.platform(),
         "python": sys.version.split()[0],
         "versions": _versions(),
-        "variables": {k: v for k, v in sorted(os.environ.items()) if STEERING.match(k)},
+        "variables": _steering_variables(),
     }
 
 
@@ -90,6 +96,14 @@ def _cgroup_cores() -> float | None:
     legacy = _read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
     period = _read("/sys/fs/cgroup/cpu/cpu.cfs_period_us") or ""
     return int(legacy) / int(period) if legacy and int(legacy) > 0 else None
+
+
+def _steering_variables() -> dict[str, str]:
+    return {
+        name: value
+        for name, value in sorted(os.environ.items())
+        if STEERING.fullmatch(name) and not SECRET.search(name)
+    }
 
 
 def _versions() -> Json:

@@ -61,9 +61,12 @@ def opening_figures(openings: Sequence[Opening]) -> Json:
 
 
 def compare_rows(row: Row, baseline: Row, scope: Scope) -> Ratio | None:
-    """The paired ratio of two rows; None for one that has no valid time to compare."""
+    """The paired ratio of two rows; None for one whose answer is wrong or was never checked."""
     mine, theirs = row.measurement(scope), baseline.measurement(scope)
-    if Status.FAILED in (row.status, baseline.status) or not (row.computes and baseline.computes):
+    if not all(
+        one.computes and one.status is Status.OK and one.parity is not None
+        for one in (row, baseline)
+    ):
         return None
     if mine is None or theirs is None:
         return None

@@ -25,12 +25,17 @@ _HEADER = struct.Struct("<QQ")
 def encode(message: Json, arrays: Arrays | None = None) -> bytes:
     """One frame. Raises FeedError for an array of a dtype that safetensors does not have."""
     text = json.dumps(message).encode()
+    dtypes = {array.dtype.name for array in (arrays or {}).values()}
+    if foreign := dtypes - set(np.sctypeDict):
+        raise FeedError(
+            f"Arrays of {sorted(foreign)} cannot be sent to or from a worker.",
+            hint="Let the model take and give dtypes of NumPy's own.",
+        )
     try:
         blob = save({k: np.asarray(v, order="C") for k, v in arrays.items()}) if arrays else b""
     except (KeyError, ValueError, TypeError, SafetensorError) as error:
-        dtypes = sorted({array.dtype.name for array in (arrays or {}).values()})
         raise FeedError(
-            f"Arrays of {dtypes} cannot be sent to a worker: {error}.",
+            f"Arrays of {sorted(dtypes)} cannot be sent to a worker: {error}.",
             hint="Feed arrays of numbers or booleans.",
         ) from error
     return b"".join((_HEADER.pack(len(text), len(blob)), text, blob))
@@ -51,4 +56,10 @@ def receive(stream: BinaryIO) -> tuple[Json, dict[str, np.ndarray]] | None:
     text, blob = stream.read(text_size), stream.read(blob_size)
     if len(text) < text_size or len(blob) < blob_size:
         return None
-    return json.loads(text), load(blob) if blob else {}
+    try:
+        return json.loads(text), load(blob) if blob else {}
+    except (KeyError, ValueError, SafetensorError) as error:
+        raise FeedError(
+            f"A message could not be read: {type(error).__name__}: {error}.",
+            hint="Rename inputs and outputs that are called like parts of the format.",
+        ) from error

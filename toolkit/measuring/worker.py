@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -175,8 +177,22 @@ def _foreign(error: Exception, message: Mapping[str, Any]) -> WorkerError:
     )
 
 
+def end_with_parent(lifeline: int) -> None:
+    """Ends this process and what it started when the parent is gone, whatever runs meanwhile.
+
+    Blocks on a pipe that the parent holds open, so it takes no processor time.
+    """
+
+    def wait() -> None:
+        os.read(lifeline, 1)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def main() -> None:
     """Keeps the pipe to the parent for itself, and gives everybody else standard error."""
+    end_with_parent(int(sys.argv[1]))
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     serve(sys.stdin.buffer, sink)

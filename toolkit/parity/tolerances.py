@@ -31,6 +31,37 @@ TOLERANCES = {
         why="Kernels of the same arithmetic differ in the order of their sums: a few units in the "
         "seventh digit after several layers. A wrong constant, padding or epsilon shows above it.",
     ),
+    "float64": Tolerance(
+        absolute=1e-12,
+        relative=1e-11,
+        agreement=0.999,
+        why="As for float32, with a rounding that is nine digits finer; the margin is wider, since "
+        "some kernels compute exponentials to fewer digits.",
+    ),
+    "float16": Tolerance(
+        absolute=1e-3,
+        relative=1e-2,
+        agreement=0.99,
+        why="Ten bits of fraction: a rounding of 5e-4 a layer, of which some ten come together.",
+    ),
+    "bfloat16": Tolerance(
+        absolute=1e-2,
+        relative=5e-2,
+        agreement=0.98,
+        why="Seven bits of fraction: a rounding of 4e-3 a layer, of which some ten come together.",
+    ),
+    "mixed": Tolerance(
+        absolute=1e-3,
+        relative=1e-2,
+        agreement=0.99,
+        why="The coarsest part decides, and that is mostly float16.",
+    ),
+    "none": Tolerance(
+        absolute=0.0,
+        relative=0.0,
+        agreement=1.0,
+        why="Without floating-point arithmetic there is nothing to round.",
+    ),
 }
 
 

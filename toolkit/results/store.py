@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 from toolkit.core.documents import read_document, seal, write_document
@@ -16,6 +17,8 @@ def prepare(directory: Path) -> None:
     """Makes the directory. Raises UsageError where none can be, before anything is measured."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
     except OSError as error:
         raise UsageError(
             f"Results cannot be stored in {directory}: {error.strerror}.",

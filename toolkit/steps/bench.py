@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import final
 
 from toolkit.core.artifact import Artifact
-from toolkit.core.errors import ToolkitError, UnavailableError, unknown_name
+from toolkit.core.documents import Json
+from toolkit.core.errors import ToolkitError, UnavailableError, UsageError, unknown_name
+from toolkit.core.interrupts import Interrupts
 from toolkit.core.measurement import Result, Row, Scope, Status
 from toolkit.core.progress import Progress, Silent
 from toolkit.core.session import SessionOptions
@@ -28,7 +30,9 @@ from toolkit.parity.tolerances import tolerance_for
 from toolkit.results import store
 from toolkit.steps.inputs import InputRequest, InputSource, input_source, resolve_batches
 from toolkit.steps.reference import reference_runtime, reference_worker
-from toolkit.steps.sources import candidates, known_runtimes, open_artifact
+from toolkit.steps.sources import absent_parent, candidates, known_runtimes, open_artifact
+
+OPENINGS = 5
 
 
 def bench(
@@ -84,44 +88,35 @@ def bench(
     created = datetime.now(UTC)
     environment = describe_environment(options.threads)
     warnings = machine_warnings(options.threads, environment)
+    if absent := absent_parent(source):
+        warnings.append(absent)
     rows: list[Row] = []
-    interrupted = False
+    broken_off: BaseException | None = None
     try:
         for batch in sizes:
             run.measure_batch(batch, names, rows)
-    except KeyboardInterrupt:
-        interrupted = True
-        warnings.insert(0, "Interrupted with Ctrl-C: the rows are what was measured until then.")
+    except (KeyboardInterrupt, Exception) as error:
+        broken_off = error
+        how = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else type(error).__name__
+        warnings.insert(0, f"Interrupted by {how}: the rows are what was measured until then.")
     result = Result(
         id=f"{created:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}",
         created=created.isoformat(timespec="seconds"),
-        plan={
-            "artifact": str(source.path),
-            "artifact_digest": source.digest,
-            "runtimes": names,
-            "batches": sizes,
-            "scopes": list(asked),
-            "inputs": run.inputs.description,
-            "options": run.options.to_json(),
-            "cpus": sorted(pinned) if pinned else None,
-            "tuning": {name: dict(values) for name, values in run.tuning.items()},
-            "procedure": run.procedure.to_json(),
-            "timeout_s": timeout_s,
-        },
+        plan={"runtimes": names, "batches": sizes, **run.plan()},
         rows=tuple(rows),
         environment=environment,
         warnings=(*warnings, *run.warnings, *row_warnings(rows, run.procedure)),
     )
-    if rows or not interrupted:
-        path = store.save(Path(out), result)
-        if interrupted:
-            run.progress.note(f"Interrupted; what was measured until then lies in {path}")
-    if interrupted:
-        raise KeyboardInterrupt
+    try:
+        if rows:
+            path = store.save(Path(out), result)
+            if broken_off is not None:
+                run.progress.note(f"Interrupted; what was measured until then lies in {path}")
+    finally:
+        run.interrupts.release()
+    if broken_off is not None:
+        raise broken_off
     return result
-
-
-OPENINGS = 5
 
 
 @final
@@ -170,6 +165,21 @@ class _Run:
     timeout_s: float
     progress: Progress
     warnings: list[str] = field(default_factory=list)
+    interrupts: Interrupts = field(default_factory=Interrupts)
+
+    def plan(self) -> Json:
+        """What the rows share, as it is stored."""
+        return {
+            "artifact": str(self.artifacts[0].path),
+            "artifact_digest": self.artifacts[0].digest,
+            "scopes": list(self.scopes),
+            "inputs": self.inputs.description,
+            "options": self.options.to_json(),
+            "cpus": sorted(self.cpus) if self.cpus else None,
+            "tuning": {name: dict(values) for name, values in self.tuning.items()},
+            "procedure": self.procedure.to_json(),
+            "timeout_s": self.timeout_s,
+        }
 
     def measure_batch(self, batch: int, runtimes: Sequence[str], rows: list[Row]) -> None:
         """Opens every runtime, then measures all in turn; adds a row for each to `rows`.
@@ -193,6 +203,9 @@ class _Run:
                     measure(lanes, scope, self.procedure, time.monotonic_ns)
                     self.warnings += load_warnings(f"batch {batch}, {scope}", meter.read())
                 self.progress.update(f"measure, batch {batch}", done + 1, len(self.scopes), scope)
+        except KeyboardInterrupt:
+            self.interrupts.hold()  # a second Ctrl-C would lose what the first one keeps
+            raise
         finally:
             rows.extend(contender.finish() for contender in contenders)
 
@@ -243,7 +256,8 @@ class _Run:
             )
             if opened.computes:
                 self._check(contender, worker, feeds, expected)
-            contender.lane = Lane(probe=worker)
+            comparable = contender.row.computes and contender.row.status is Status.OK
+            contender.lane = Lane(probe=worker, compared=comparable)
         except ToolkitError as error:
             contender.fail(error)
 
@@ -296,6 +310,8 @@ class _Run:
 
 
 def _parse_scopes(scopes: Sequence[str]) -> tuple[Scope, ...]:
+    if not scopes:
+        raise UsageError("Got no scopes.", hint="Give forward, end_to_end or open.")
     known = [scope.value for scope in Scope]
     for scope in scopes:
         if scope not in known:

@@ -86,7 +86,7 @@ def export(
                 partial,
                 model=source.spec,
                 format=exporter.format,
-                precision="float32",
+                precision=exported.precision,
                 signature=source.spec.signature,
                 entry=exported.entry,
                 parents=(parent_of(target, source),),

@@ -60,12 +60,23 @@ class InputSource(ABC):
 
     description: str
 
-    @abstractmethod
+    @final
     def sets(self, batch: int) -> list[Feeds]:
         """SETS sets of inputs of this batch, the same at every call.
 
-        Raises UsageError when they do not fit the model.
+        Raises UsageError when they do not fit the model, or the memory.
         """
+        try:
+            return self._sets(batch)
+        except MemoryError as error:
+            raise UsageError(
+                f"The inputs of batch {batch} do not fit into memory: {error}.",
+                hint="Give a smaller --batch.",
+            ) from error
+
+    @abstractmethod
+    def _sets(self, batch: int) -> list[Feeds]:
+        """The sets, whatever memory they take."""
 
 
 def input_source(artifact: Artifact, request: InputRequest) -> InputSource:
@@ -110,7 +121,7 @@ class Rows(InputSource):
         self._rows = rows
         self.description = description
 
-    def sets(self, batch: int) -> list[Feeds]:
+    def _sets(self, batch: int) -> list[Feeds]:
         rng = np.random.default_rng(SEED)
         count = min(len(array) if array.ndim else 0 for array in self._rows.values())
         picks = [rng.choice(count, batch, batch > count) for _ in range(SETS)] if count else []
@@ -136,7 +147,7 @@ class Noise(InputSource):
         self._index_bounds = index_bounds
         self.description = description
 
-    def sets(self, batch: int) -> list[Feeds]:
+    def _sets(self, batch: int) -> list[Feeds]:
         rng = np.random.default_rng(SEED)
         found: list[Feeds] = [
             {spec.name: self._draw(spec, batch, rng) for spec in self._signature.inputs}
@@ -193,7 +204,13 @@ def resolve_batches(
     """
     axis = batch_axis(artifact.signature)
     implied = dims.get(axis) if isinstance(axis, str) else axis
-    chosen = list(batches) if batches is not None else [implied or 1]
+    chosen = list(dict.fromkeys(batches)) if batches is not None else [implied or 1]
+    if not chosen or not artifact.signature.inputs:
+        raise UsageError(
+            f"Got {len(chosen)} batches for {len(artifact.signature.inputs)} inputs of "
+            f"{artifact.path}, expected at least one of each.",
+            hint="Give a batch, and a model that takes inputs.",
+        )
     for batch in chosen:
         if batch < 1:
             raise UsageError(

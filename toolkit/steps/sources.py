@@ -17,8 +17,9 @@ from toolkit.core.artifact import (
     Checkpoint,
     Format,
 )
-from toolkit.core.errors import SourceError, ToolkitError
-from toolkit.core.files import FileRecord, digest_file
+from toolkit.core.documents import canonical
+from toolkit.core.errors import SourceError, UsageError
+from toolkit.core.files import FileRecord, digest_bytes, digest_file
 from toolkit.core.siblings import ours
 from toolkit.core.specs import ModelSpec
 
@@ -65,20 +66,37 @@ def open_checkpoint(source: Source) -> Checkpoint:
 
 
 def candidates(artifact: Artifact) -> tuple[Artifact, ...]:
-    """The artifact, then the checkpoint that it was made from, if that lies in its place.
+    """The artifact, then the checkpoint that it was made from, if one lies in its place.
 
-    A runtime opens the first of them whose format it takes.
+    A runtime opens the first of them whose format it takes. Raises IntegrityError or SourceError
+    for a checkpoint that lies there and is damaged, or another.
     """
-    try:
-        parent = artifact.parent_checkpoint()
-        parent.verify()
-    except ToolkitError:
+    place = artifact.parent_directory()
+    if place is None or not (place / MANIFEST).is_file():
         return (artifact,)
+    parent = artifact.parent_checkpoint()
+    parent.verify()
     return (artifact, parent.artifact())
+
+
+def absent_parent(artifact: Artifact) -> str | None:
+    """A warning where the checkpoint that the artifact was made from is not in its place."""
+    place = artifact.parent_directory()
+    if place is None or (place / MANIFEST).is_file():
+        return None
+    return (
+        f"The checkpoint that {artifact.directory} was made from is not at {place}: the reference "
+        "is ONNX Runtime without optimisation, on the artifact itself. Put the checkpoint back."
+    )
 
 
 def known_runtimes(asked: Sequence[str] | None) -> list[str]:
     """The runtimes asked for, or all that compute. Raises UnknownNameError for another name."""
+    if isinstance(asked, str) or (asked is not None and not asked):
+        raise UsageError(
+            f"Got {asked!r} for the runtimes, expected a list of names.",
+            hint="Give, for example, ['torch', 'onnxruntime'], or None for all.",
+        )
     if asked is None:
         return [name for name in RUNTIMES.names() if name != "null"]
     for name in asked:
@@ -89,26 +107,33 @@ def known_runtimes(asked: Sequence[str] | None) -> list[str]:
 def _from_onnx(path: Path) -> Artifact:
     """An ONNX file that we did not make: its signature is what it declares."""
     with ours():
-        from exporters.onnx_file import read_signature
+        from exporters.onnx_file import external_files, read_precision, read_signature
 
     signature = read_signature(path)
-    record = FileRecord(digest=digest_file(path), size_bytes=path.stat().st_size)
+    names = (path.name, *external_files(path))
+    files = {
+        name: FileRecord(
+            digest=digest_file(path.parent / name), size_bytes=(path.parent / name).stat().st_size
+        )
+        for name in names
+    }
     return Artifact(
         model=ModelSpec(name=path.stem, family="onnx", framework="onnx", signature=signature),
         format=Format.ONNX,
-        precision="float32",
+        precision=read_precision(path),
         signature=signature,
-        directory=path.resolve().parent,
+        # Not that of the file that a link leads to: its name and data lie beside the link.
+        directory=path.parent.resolve(),
         entry=path.name,
-        digest=record.digest,
-        files={path.name: record},
+        digest=digest_bytes(canonical({name: record.digest for name, record in files.items()})),
+        files=files,
     )
 
 
 def _schema(manifest: Path) -> object:
     try:
         document = json.loads(manifest.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return document.get("schema") if isinstance(document, dict) else None
 

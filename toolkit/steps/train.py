@@ -40,9 +40,10 @@ def train(
     data_set = DATA_SETS.create(data)
     spec = family.spec(framework, data=data, classes=data_set.classes)
     splits = data_set.load()
-    trained = TRAINERS.create(framework).train(spec, splits, plan, progress or Silent())
-    last = trained.history[-1]
+    # Before the training, so that a place that cannot be written costs nothing.
     with new_directory(target) as partial:
+        trained = TRAINERS.create(framework).train(spec, splits, plan, progress or Silent())
+        last = trained.history[-1]
         Checkpoint.save(
             partial,
             spec=spec,

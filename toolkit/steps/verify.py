@@ -23,7 +23,7 @@ from toolkit.parity.accuracy import cross_entropy, share_equal, top1
 from toolkit.parity.outputs import compare_outputs
 from toolkit.parity.tolerances import tolerance_for
 from toolkit.steps.reference import reference_runtime, reference_worker
-from toolkit.steps.sources import candidates, known_runtimes, open_artifact
+from toolkit.steps.sources import absent_parent, candidates, known_runtimes, open_artifact
 
 BATCH = 64
 
@@ -72,6 +72,7 @@ class Verification:
     accuracy: float
     tolerance: Json
     rows: tuple[VerifyRow, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def broken(self) -> bool:
@@ -96,6 +97,7 @@ class Verification:
             },
             "tolerance": self.tolerance,
             "rows": [row.to_json() for row in self.rows],
+            "warnings": list(self.warnings),
         }
 
 
@@ -124,6 +126,9 @@ def verify(
     _check_fit(source, data, split)
     choices = candidates(source)
     reference = reference_runtime(choices)
+    absent = absent_parent(source)
+    if absent:
+        listener.note(f"warning: {absent}")
     listener.note(f"reference: {reference} over {len(split)} test rows of {data}")
     with reference_worker(choices, threads=options.threads, timeout_s=timeout_s) as worker:
         expected = _run_split(worker, source, split)
@@ -146,6 +151,7 @@ def verify(
             "why": tolerance.why,
         },
         rows=tuple(rows),
+        warnings=(absent,) if absent else (),
     )
 
 
@@ -161,7 +167,11 @@ def _verify(
     tolerance = tolerance_for(source.precision)
     try:
         with WorkerProcess(threads=options.threads, timeout_s=timeout_s) as worker:
-            worker.open(runtime, choices, options)
+            if not worker.open(runtime, choices, options).computes:
+                raise UsageError(
+                    f"{runtime} computes nothing, so there is nothing to verify.",
+                    hint="Name a runtime that computes.",
+                )
             outputs = _run_split(worker, source, split)
             provenance = worker.provenance()
     except ToolkitError as error:
@@ -198,12 +208,23 @@ def _check_fit(source: Artifact, data: str, split: Split) -> None:
         and len(inputs[0].shape) == len(row) + 1
         and all(not isinstance(d, int) or d == r for d, r in zip(inputs[0].shape[1:], row))  # noqa: B905
         and inputs[0].dtype == split.inputs.dtype.name
+        and not isinstance(inputs[0].shape[0], int)
     )
     if not fits:
         raise UsageError(
             f"{source.path} takes {source.signature.describe_inputs()}; the rows of {data} are "
-            f"{split.inputs.dtype}{list(row)}.",
-            hint="Choose the data set that the model was made for.",
+            f"{split.inputs.dtype}{list(row)}, in batches of up to {BATCH}.",
+            hint="Choose the data set that the model was made for, and a model with a dynamic "
+            "batch.",
+        )
+    classes = int(split.targets.max()) + 1
+    logits = outputs[0]
+    wide = len(logits.shape) == 2 and logits.dtype.startswith("float")
+    if not wide or (isinstance(logits.shape[1], int) and logits.shape[1] < classes):
+        raise UsageError(
+            f"{source.path} gives {logits}; expected logits [batch, {classes} or more] of a "
+            "floating-point dtype.",
+            hint="Verify a classifier whose only output is its logits.",
         )
 
 

@@ -33,9 +33,10 @@ class Recipe:
                     f"Got {name} {getattr(self, name)}, expected at least 1.",
                     hint=f"Give {name} of 1 or more.",
                 )
-        if self.seed < 0:
+        if not 0 <= self.seed < 2**63:
             raise UsageError(
-                f"Got seed {self.seed}, expected 0 or more.", hint="Give a seed of 0 or more."
+                f"Got seed {self.seed}, expected 0 or more, and below 2**63.",
+                hint="Give a seed of 0 or more.",
             )
 
     def to_json(self) -> Json:

@@ -139,7 +139,7 @@ def test_exporter_says_what_it_made(exported: dict[Path, Exported], proto: onnx.
     (opset,) = (entry.version for entry in proto.opset_import if entry.domain == "")
     options = {"exporter": "torch-dynamo", "opset": opset}
     assert set(map(repr, exported.values())) == {
-        repr(Exported(entry="model.onnx", options=options))
+        repr(Exported(entry="model.onnx", precision="float32", options=options))
     }
     assert (OnnxFromTorch.format, OnnxFromTorch.frameworks) == (Format.ONNX, {"torch"})
 

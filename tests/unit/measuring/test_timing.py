@@ -69,11 +69,11 @@ class FakeSession(Session):
     def synchronize(self) -> None:
         self._clock.skip(self.SYNCHRONIZE)
 
-    def download(self) -> Outputs:
+    def _download(self) -> Outputs:
         self._clock.skip(self.DOWNLOAD)
         return {}
 
-    def provenance(self) -> Provenance:
+    def _provenance(self) -> Provenance:
         raise NotImplementedError
 
     def _close(self) -> None:

@@ -101,15 +101,16 @@ def new_directory(target: Path) -> Iterator[Path]:
     When the block raises, for Ctrl-C too, nothing is left behind.
     """
     refuse_existing(target)
+    attempt = f"create {target}"
     target = target.resolve()  # a link to an empty directory, or the current one
     missing = [parent for parent in target.parents if not parent.exists()]
-    with wrapping_os_errors(f"create {target}"):
+    with wrapping_os_errors(attempt):
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.partial-"))
         partial.chmod(0o755)
     try:
         yield partial
-        with wrapping_os_errors(f"create {target}"):
+        with wrapping_os_errors(attempt):
             for path in partial.rglob("*"):
                 if path.is_file():
                     with path.open("rb") as stream:

@@ -1,7 +1,8 @@
 """Export a trained model, prove that the artifact is the model, and measure how fast it runs.
 
 The functions here are the steps of the command line: `train`, `export`, `verify`, `bench`,
-`doctor`, `models`; `load` opens a session to run. Nothing heavy is imported before its use.
+`compare`, `doctor`, `models`; `load` opens a session to run. Nothing heavy is imported before
+its use.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from toolkit.core.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from toolkit.steps.bench import bench
+    from toolkit.steps.compare import compare
     from toolkit.steps.doctor import doctor
     from toolkit.steps.export import export
     from toolkit.steps.load import load
@@ -19,7 +21,17 @@ if TYPE_CHECKING:
     from toolkit.steps.train import train
     from toolkit.steps.verify import verify
 
-__all__ = ["__version__", "bench", "doctor", "export", "load", "models", "train", "verify"]
+__all__ = [
+    "__version__",
+    "bench",
+    "compare",
+    "doctor",
+    "export",
+    "load",
+    "models",
+    "train",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -19,59 +19,21 @@ if TYPE_CHECKING:
 def bench(
     artifact: options.Artifact,
     runtime: options.Runtimes = None,
-    batch: Annotated[
-        str | None, typer.Option(help="Batches, separated by commas.  [default: 1]")
-    ] = None,
-    scope: Annotated[
-        str,
-        typer.Option(
-            help="forward (inputs and outputs on the device), end_to_end (host to host), open "
-            "(new process to first output); separated by commas."
-        ),
-    ] = "forward,end_to_end",
+    batch: options.Batches = None,
+    scope: options.Scopes = options.BOTH_SCOPES,
     threads: options.Threads = None,
-    cpus: Annotated[
-        str | None, typer.Option(help="Pin every runtime to these cores: 0,1.  [default: no pin]")
-    ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="An option of a runtime's own: onnxruntime.graph_optimization_level=basic. "
-            "May be repeated."
-        ),
-    ] = None,
-    warmup: Annotated[
-        int | None, typer.Option(help="Exactly so many warm-up runs.  [default: until settled]")
-    ] = None,
-    runs: Annotated[
-        int | None,
-        typer.Option(help="Exactly so many runs.  [default: until the intervals are narrow]"),
-    ] = None,
-    target_ci: Annotated[
-        float, typer.Option(help="Stop when each median's 95 % interval is within this, ±.")
-    ] = 0.01,
-    max_seconds: Annotated[
-        float, typer.Option(help="Stop a scope of a batch after so many seconds at the latest.")
-    ] = 10.0,
-    data: Annotated[
-        str | None, typer.Option(help="Take inputs from the test rows of this data set.")
-    ] = None,
-    inputs: Annotated[
-        Path | None, typer.Option(help="Take inputs from an .npz file, an array for each by name.")
-    ] = None,
-    dim: Annotated[
-        list[str] | None, typer.Option(help="Extent of a named axis: time=16. May be repeated.")
-    ] = None,
-    input_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input",
-            help="Random values for one input: name=shape,dtype,low,high such as "
-            "ids=1x128,int64,0,1000; parts may be left empty. May be repeated.",
-        ),
-    ] = None,
+    cpus: options.Cpus = None,
+    option: options.Tuning = None,
+    warmup: options.Warmup = None,
+    runs: options.Runs = None,
+    target_ci: options.TargetCi = 0.01,
+    max_seconds: options.MaxSeconds = 10.0,
+    data: options.Data = None,
+    inputs: options.Inputs = None,
+    dim: options.Dims = None,
+    input_: options.RandomInputs = None,
     timeout: options.Timeout = 300.0,
-    out: Annotated[Path, typer.Option(help="Where the result is stored.")] = Path("results"),
+    out: options.Out = Path("results"),
     json: options.Json = False,
 ) -> None:
     """Measure an artifact on several runtimes, side by side, each in a process of its own.
@@ -83,7 +45,6 @@ def bench(
     from toolkit.core.measurement import Status
     from toolkit.measuring.engine import Procedure
     from toolkit.measuring.summary import result_figures
-    from toolkit.steps.inputs import InputRequest
 
     with output.progress() as progress:
         result = toolkit.bench(
@@ -97,12 +58,7 @@ def bench(
             procedure=Procedure(
                 warmup=warmup, runs=runs, target_ci=target_ci, max_seconds=max_seconds
             ),
-            inputs=InputRequest(
-                data=data,
-                file=inputs,
-                dims=options.dims(dim or []),
-                random=options.random_inputs(input_ or []),
-            ),
+            inputs=options.input_request(data=data, inputs=inputs, dim=dim, input_=input_),
             timeout_s=timeout,
             out=out,
             progress=progress,
@@ -132,11 +88,13 @@ def print_figures(figures: Json) -> None:
 
     console = output.stdout()
     rows = figures["rows"]
-    for batch, scope in dict.fromkeys(
-        (row["batch"], scope) for row in rows for scope in row["scopes"] if scope != "open"
+    for group, scope in dict.fromkeys(
+        (row["group"], scope) for row in rows for scope in row["scopes"] if scope != "open"
     ):
-        cells = [_cells(row, scope) for row in rows if row["batch"] == batch]
-        title = f"{scope}, batch {batch} (ratio: time over that of {cells[0]['runtime']})"
+        members = [row for row in rows if row["group"] == group]
+        names = _names(members)
+        cells = [_cells(row, scope, name) for row, name in zip(members, names, strict=True)]
+        title = f"{scope}, batch {members[0]['batch']} (ratio: time over that of {names[0]})"
         percentiles = tuple(
             dict.fromkeys(key for row in cells for key in row if PERCENTILE.fullmatch(key))
         )
@@ -153,6 +111,20 @@ def print_figures(figures: Json) -> None:
     console.out(f"result: {figures['result']}")
 
 
+def _names(rows: list[Json]) -> list[str]:
+    """What tells the rows of a group apart: runtimes, or artifacts on one runtime."""
+    from toolkit.cli.output import escape
+
+    runtimes = [row["runtime"] for row in rows]
+    if len(set(runtimes)) == len(rows):
+        return runtimes
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    return [
+        f"{letter}: {row['runtime']} on {escape(row['artifact'])}"
+        for letter, row in zip(letters, rows, strict=False)
+    ]
+
+
 def _openings(rows: list[Json]) -> Table:
     """From a new process that holds the job to the first output, and the parts of that."""
     from toolkit.cli import output
@@ -167,13 +139,13 @@ def _openings(rows: list[Json]) -> Table:
     return table
 
 
-def _cells(row: Json, scope: str) -> dict[str, str]:
+def _cells(row: Json, scope: str, name: str) -> dict[str, str]:
     """What a row shows of a scope, by column."""
     from toolkit.cli import output
 
     parity = row["parity"]
     around = {
-        "runtime": row["runtime"],
+        "runtime": name,
         "status": row["status"],
         "parity": "-" if parity is None else output.scientific(parity["max_abs"]),
         "peak RSS": output.mebibytes(row["memory"]["peak_rss_bytes"]),

@@ -10,7 +10,7 @@ import typer
 from toolkit.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from toolkit.steps.inputs import RandomInput
+    from toolkit.steps.inputs import InputRequest, RandomInput
 
 Artifact = Annotated[
     Path, typer.Argument(help="Directory of an artifact or checkpoint, or an .onnx file.")
@@ -27,6 +27,60 @@ Threads = Annotated[
 Timeout = Annotated[
     float, typer.Option(help="Seconds after which a runtime that does not answer is stopped.")
 ]
+
+Batches = Annotated[
+    str | None, typer.Option("--batch", help="Batches, separated by commas.  [default: 1]")
+]
+Scopes = Annotated[
+    str,
+    typer.Option(
+        "--scope",
+        help="forward (inputs and outputs on the device), end_to_end (host to host), open "
+        "(new process to first output); separated by commas.",
+    ),
+]
+Cpus = Annotated[
+    str | None, typer.Option(help="Pin every runtime to these cores: 0,1.  [default: no pin]")
+]
+Tuning = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        help="An option of a runtime's own: onnxruntime.graph_optimization_level=basic. "
+        "May be repeated.",
+    ),
+]
+Warmup = Annotated[
+    int | None, typer.Option(help="Exactly so many warm-up runs.  [default: until settled]")
+]
+Runs = Annotated[
+    int | None,
+    typer.Option(help="Exactly so many runs.  [default: until the intervals are narrow]"),
+]
+TargetCi = Annotated[
+    float, typer.Option(help="Stop when each median's 95 % interval is within this, ±.")
+]
+MaxSeconds = Annotated[
+    float, typer.Option(help="Stop a scope of a batch after so many seconds at the latest.")
+]
+Data = Annotated[str | None, typer.Option(help="Take inputs from the test rows of this data set.")]
+Inputs = Annotated[
+    Path | None, typer.Option(help="Take inputs from an .npz file, an array for each by name.")
+]
+Dims = Annotated[
+    list[str] | None,
+    typer.Option("--dim", help="Extent of a named axis: time=16. May be repeated."),
+]
+RandomInputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        help="Random values for one input: name=shape,dtype,low,high such as "
+        "ids=1x128,int64,0,1000; parts may be left empty. May be repeated.",
+    ),
+]
+Out = Annotated[Path, typer.Option(help="Where the result is stored.")]
+BOTH_SCOPES = "forward,end_to_end"
 
 
 def names(text: str | None) -> list[str] | None:
@@ -108,3 +162,18 @@ def tuning(texts: list[str]) -> dict[str, dict[str, str]]:
             )
         found.setdefault(runtime, {})[name] = value
     return found
+
+
+def input_request(
+    *,
+    data: str | None,
+    inputs: Path | None,
+    dim: list[str] | None,
+    input_: list[str] | None,
+) -> InputRequest:
+    """What the options on inputs ask for together."""
+    from toolkit.steps.inputs import InputRequest
+
+    return InputRequest(
+        data=data, file=inputs, dims=dims(dim or []), random=random_inputs(input_ or [])
+    )

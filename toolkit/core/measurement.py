@@ -140,8 +140,12 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One runtime on one artifact at one batch: what it was asked, did and took."""
+    """One runtime on one artifact at one batch: what it was asked, did and took.
 
+    Rows of one group were measured in turn, and are compared with the first of them.
+    """
+
+    group: int = 0
     runtime: str
     artifact: str
     artifact_digest: str
@@ -162,6 +166,7 @@ class Row:
 
     def to_json(self) -> Json:
         return {
+            "group": self.group,
             "runtime": self.runtime,
             "artifact": self.artifact,
             "artifact_digest": self.artifact_digest,
@@ -181,6 +186,7 @@ class Row:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         return cls(
+            group=data["group"],
             runtime=data["runtime"],
             artifact=data["artifact"],
             artifact_digest=data["artifact_digest"],

@@ -105,6 +105,24 @@ def ratio(row: Sequence[np.ndarray], baseline: Sequence[np.ndarray]) -> Ratio | 
     return Ratio(value=float(np.median(ratios)), interval=_interval(_median_draws(ratios)))
 
 
+def unpaired_ratio(row: Sequence[np.ndarray], baseline: Sequence[np.ndarray]) -> Ratio | None:
+    """The ratio of the medians of two rows measured apart; None with too few samples or blocks.
+
+    The interval is a bootstrap of each by itself: it knows nothing of what changed about the
+    machine from the one run to the other.
+    """
+    if median_interval(row) is None or median_interval(baseline) is None:
+        return None
+    mine, theirs = (
+        _bootstrap_medians([block for block in blocks if len(block)], seed)
+        for seed, blocks in enumerate((row, baseline))
+    )
+    if not (theirs > 0).all():
+        return None
+    centres = [float(np.median(np.concatenate(blocks))) for blocks in (row, baseline)]
+    return Ratio(value=centres[0] / centres[1], interval=_interval(mine / theirs))
+
+
 def relative_reach(values: np.ndarray) -> float:
     """How far the 95 % interval of the median of one value a round reaches, over that median.
 
@@ -125,7 +143,7 @@ def _median_draws(values: np.ndarray) -> np.ndarray:
     return np.asarray(np.median(draws, axis=1))
 
 
-def _bootstrap_medians(blocks: Sequence[np.ndarray]) -> np.ndarray:
+def _bootstrap_medians(blocks: Sequence[np.ndarray], seed: int = 0) -> np.ndarray:
     """Medians of RESAMPLES pooled samples, each from blocks drawn with replacement.
 
     A drawn sample is a weighting of the sorted pool: its median is where the running sum of the
@@ -138,7 +156,7 @@ def _bootstrap_medians(blocks: Sequence[np.ndarray]) -> np.ndarray:
     weight = np.repeat([len(b) / s for b, s in zip(blocks, sizes, strict=True)], sizes)
     order = np.argsort(pool := np.concatenate(sketches), kind="stable")
     pool, owner, weight = pool[order], owner[order], weight[order]
-    rng = _rng()
+    rng = _rng(seed)
     medians: list[np.ndarray] = []
     step = max(1, MATRIX_ELEMENTS // len(pool))
     for start in range(0, RESAMPLES, step):
@@ -166,6 +184,6 @@ def _interval(draws: np.ndarray) -> Interval:
     return float(low), float(high)
 
 
-def _rng() -> np.random.Generator:
+def _rng(seed: int = 0) -> np.random.Generator:
     """Seeded, so that the same samples give the same interval."""
-    return np.random.default_rng(0)
+    return np.random.default_rng(seed)

@@ -62,22 +62,43 @@ def opening_figures(openings: Sequence[Opening]) -> Json:
 
 def compare_rows(row: Row, baseline: Row, scope: Scope) -> Ratio | None:
     """The paired ratio of two rows; None for one whose answer is wrong or was never checked."""
-    mine, theirs = row.measurement(scope), baseline.measurement(scope)
-    if not all(
-        one.computes and one.status is Status.OK and one.parity is not None
-        for one in (row, baseline)
-    ):
-        return None
-    if mine is None or theirs is None:
+    if doubt_of(row, scope) or doubt_of(baseline, scope):
         return None
     if row is baseline:
         return Ratio(value=1.0, interval=(1.0, 1.0))
-    return ratio([b.samples for b in mine.blocks], [b.samples for b in theirs.blocks])
+    return ratio(blocks_of(row, scope), blocks_of(baseline, scope))
+
+
+def doubt_of(row: Row | None, scope: Scope) -> str | None:
+    """Why a row is not to be compared in this scope; None for one that is."""
+    if row is None:
+        return "No such row."
+    if row.status is not Status.OK:
+        return row.reason or str(row.status)
+    if not row.computes:
+        return f"{row.runtime} does not compute the model."
+    if row.parity is None:
+        return "Its outputs were not checked against the reference."
+    if row.measurement(scope) is None:
+        return f"Not measured in {scope}."
+    return None
+
+
+def blocks_of(row: Row, scope: Scope) -> list[np.ndarray]:
+    """The samples of each block, nanoseconds."""
+    measurement = row.measurement(scope)
+    return [block.samples for block in measurement.blocks] if measurement else []
+
+
+def median_of(row: Row | None, scope: Scope) -> float | None:
+    """The median in nanoseconds; None where there are too few samples, or no row."""
+    measurement = row and row.measurement(scope)
+    return percentile(measurement.samples, 50.0) if measurement else None
 
 
 def baseline_of(result: Result, row: Row) -> Row:
-    """The first runtime of the plan, at the same batch."""
-    return next(other for other in result.rows if other.batch == row.batch)
+    """The first row of the same group."""
+    return next(other for other in result.rows if other.group == row.group)
 
 
 def row_figures(result: Result, row: Row, percentiles: Sequence[float] = PERCENTILES) -> Json:
@@ -94,6 +115,7 @@ def row_figures(result: Result, row: Row, percentiles: Sequence[float] = PERCENT
         scopes["open"] = opening_figures(row.openings)
     ran = row.provenance.precision if row.provenance else None
     return {
+        "group": row.group,
         "runtime": row.runtime,
         "artifact": row.artifact,
         "batch": row.batch,

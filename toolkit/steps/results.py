@@ -34,7 +34,7 @@ def show_result(
             raise UsageError(
                 f"Got percentile {q:g}, expected one between 0 and 100.", hint="Give, say, 99.9."
             )
-    path = Path(name) if name.endswith(".json") else _find(name, directory)
+    path = find_result(name, directory)
     result = store.load(path)
     return ShownResult(path=path, result=result, figures=result_figures(result, percentiles))
 
@@ -44,7 +44,13 @@ def list_results(*, directory: Path = Path("results")) -> list[tuple[Path, Resul
     return [(path, store.load(path)) for path in store.paths(directory)]
 
 
-def _find(name: str, directory: Path) -> Path:
+def find_result(name: str, directory: Path) -> Path:
+    """The file of a result: of an id, the beginning of one, or a path.
+
+    Raises UnknownNameError, and UsageError for a beginning that several ids share.
+    """
+    if name.endswith(".json"):
+        return Path(name)
     ids = {path.stem: path for path in store.paths(directory)}
     found = [path for known, path in ids.items() if known.startswith(name)]
     if len(found) > 1:

@@ -146,12 +146,12 @@ def test_a_figure_of_too_few_samples_is_none(runs: int, absent: set[str]) -> Non
     assert names == absent
 
 
-def test_rows_are_compared_with_the_first_of_their_batch() -> None:
+def test_rows_are_compared_with_the_first_of_their_group() -> None:
     rows = (
         row("torch", measured(level=1000)),
         row("onnxruntime", measured(level=500)),
-        row("torch", measured(level=9000), batch=8),
-        row("onnxruntime", measured(level=18000), batch=8),
+        row("torch", measured(level=9000), group=1),
+        row("onnxruntime", measured(level=18000), group=1),
     )
     ratios = [row_figures(result(*rows), one)["ratio"] for one in rows]
     assert [one["baseline"] for one in ratios] == ["torch"] * 4

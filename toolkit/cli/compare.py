@@ -1,0 +1,148 @@
+"""toolkit compare"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from toolkit.cli import options
+
+if TYPE_CHECKING:
+    from toolkit.measuring.comparison import Comparison, Pair
+
+Name = Annotated[str, typer.Argument(help="An artifact; or a stored result, by its id or path.")]
+
+
+def compare(
+    context: typer.Context,
+    a: Name,
+    b: Name,
+    tolerance: Annotated[
+        float, typer.Option(help="The share by which B may be slower: 0.05 is 5 %.")
+    ] = 0.01,
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            help="Runtimes, separated by commas.  [default: onnxruntime; torch for a checkpoint]"
+        ),
+    ] = None,
+    batch: options.Batches = None,
+    scope: options.Scopes = options.BOTH_SCOPES,
+    threads: options.Threads = None,
+    cpus: options.Cpus = None,
+    option: options.Tuning = None,
+    warmup: options.Warmup = None,
+    runs: options.Runs = None,
+    target_ci: options.TargetCi = 0.01,
+    max_seconds: options.MaxSeconds = 10.0,
+    data: options.Data = None,
+    inputs: options.Inputs = None,
+    dim: options.Dims = None,
+    input_: options.RandomInputs = None,
+    timeout: options.Timeout = 300.0,
+    out: Annotated[
+        Path, typer.Option(help="Where results are stored, and ids are looked up.")
+    ] = Path("results"),
+    json: options.Json = False,
+) -> None:
+    """Say whether B is slower than A: two artifacts, measured in turn, or two stored results.
+
+    Exits with 0 when B is faster or the same, 1 when it is slower beyond --tolerance, 3 when that
+    could not be told.
+    """
+    from toolkit.cli import output
+    from toolkit.measuring.comparison import Gate
+    from toolkit.measuring.engine import Procedure
+    from toolkit.steps.compare import are_results, compare, compare_results
+
+    if are_results(a, b):
+        _refuse_measuring_options(context)
+        found = compare_results(a, b, tolerance=tolerance, directory=out)
+    else:
+        with output.progress() as progress:
+            found = compare(
+                a,
+                b,
+                tolerance=tolerance,
+                runtimes=options.names(runtime),
+                batches=None if batch is None else options.integers(batch, "--batch"),
+                scopes=options.names(scope) or (),
+                threads=threads,
+                cpus=None if cpus is None else options.integers(cpus, "--cpus"),
+                tuning=options.tuning(option or []),
+                procedure=Procedure(
+                    warmup=warmup, runs=runs, target_ci=target_ci, max_seconds=max_seconds
+                ),
+                inputs=options.input_request(data=data, inputs=inputs, dim=dim, input_=input_),
+                timeout_s=timeout,
+                out=out,
+                progress=progress,
+            )
+    if json:
+        output.print_json(found.to_json())
+    else:
+        _print(found)
+    raise typer.Exit({Gate.PASSED: 0, Gate.FAILED: 1, Gate.UNKNOWN: 3}[found.gate])
+
+
+def _refuse_measuring_options(context: typer.Context) -> None:
+    """Raises UsageError where a stored result is to be measured otherwise than it was."""
+    from toolkit.core.errors import UsageError
+
+    kept = {"a", "b", "tolerance", "out", "json"}
+    for parameter in context.command.params:
+        name: Any = parameter.name
+        source = context.get_parameter_source(name)
+        if name not in kept and source is not None and source.name == "COMMANDLINE":
+            raise UsageError(
+                f"Got {parameter.opts[0]} for two stored results, of which nothing is measured.",
+                hint="Leave it out, or give two artifacts.",
+            )
+
+
+def _print(found: Comparison) -> None:
+    from toolkit.cli import output
+
+    console = output.stdout()
+    console.out(f"A: {_subject(found, 'a')}")
+    console.out(f"B: {_subject(found, 'b')}")
+    columns = ("runtime", "batch", "scope", "A", "B", "B over A", "verdict", "gate")
+    table = output.table("B against A", *columns, numeric=("batch", "A", "B"))
+    for pair in found.pairs:
+        table.add_row(*_cells(pair))
+    console.print(table)
+    for pair in found.pairs:
+        if pair.reason:
+            row = pair.row
+            console.out(f"{row.runtime}, batch {row.batch}, {pair.scope}: {pair.reason}")
+    for warning in found.warnings:
+        console.out(f"warning: {warning}")
+    console.out(f"result: {', '.join(found.results)}")
+    words = {
+        "passed": "B is not slower than A",
+        "failed": "B is slower than A",
+        "unknown": "it could not be told whether B is slower than A",
+    }
+    console.out(f"{words[found.gate]} (tolerance {found.tolerance:.1%})")
+
+
+def _subject(found: Comparison, side: str) -> str:
+    rows = [row for pair in found.pairs if (row := getattr(pair, side)) is not None]
+    return ", ".join(dict.fromkeys(row.artifact for row in rows)) or "nothing"
+
+
+def _cells(pair: Pair) -> tuple[str, ...]:
+    from toolkit.cli.output import duration
+    from toolkit.measuring.summary import median_of
+
+    row = pair.row
+    times = (duration(median_of(one, pair.scope)) for one in (pair.a, pair.b))
+    ratio = pair.ratio
+    shown = "-"
+    if ratio:
+        low, high = ratio.interval
+        shown = f"{ratio.value:.3f} ({low:.3f}..{high:.3f})"
+    verdict = ratio.verdict if ratio else "-"
+    return (row.runtime, str(row.batch), pair.scope, *times, shown, verdict, pair.gate)

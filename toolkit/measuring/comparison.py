@@ -1,0 +1,208 @@
+"""Row against row: A, the one that is there, and B, the one that would replace it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from toolkit.core.documents import Json
+from toolkit.core.errors import UsageError
+from toolkit.core.measurement import Result, Row, Scope
+from toolkit.measuring.statistics import Ratio, unpaired_ratio
+from toolkit.measuring.summary import blocks_of, compare_rows, doubt_of
+
+SCHEMA = "toolkit.compare/1"
+TOLERANCE = 0.01  # the band of SAME
+
+# Of the environment and the plan. Where these differ, times say nothing about each other ...
+MACHINE = ("cpu.model", "cpu.flags", "cpu.available_cores", "cpu.container_cores", "threads")
+# ... and where these do, the difference may be theirs.
+CIRCUMSTANCES = ("cpu.governor", "platform", "python", "variables")
+
+
+class Gate(StrEnum):
+    """Whether B is slower than A beyond the tolerance."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """B over A in one scope; `reason` says why there is no ratio."""
+
+    a: Row | None
+    b: Row | None
+    scope: Scope
+    ratio: Ratio | None
+    reason: str | None
+    tolerance: float
+
+    @property
+    def row(self) -> Row:
+        """Whichever is there, for what both share: runtime, batch, tuning."""
+        found = self.b or self.a
+        assert found is not None
+        return found
+
+    @property
+    def gate(self) -> Gate:
+        if self.ratio is None:
+            return Gate.UNKNOWN
+        low, high = self.ratio.interval
+        if low > 1 + self.tolerance:
+            return Gate.FAILED
+        return Gate.PASSED if high <= 1 + self.tolerance else Gate.UNKNOWN
+
+    def to_json(self) -> Json:
+        return {
+            "runtime": self.row.runtime,
+            "batch": self.row.batch,
+            "tuning": dict(self.row.tuning),
+            "scope": self.scope,
+            "ratio": self.ratio and self.ratio.value,
+            "ci95": self.ratio and list(self.ratio.interval),
+            "verdict": self.ratio and self.ratio.verdict,
+            "gate": self.gate,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """`paired` is whether A and B were measured in turn."""
+
+    pairs: Sequence[Pair]
+    paired: bool
+    tolerance: float
+    warnings: Sequence[str]
+    results: Sequence[str]
+
+    @property
+    def gate(self) -> Gate:
+        """FAILED if any pair failed, else UNKNOWN if any could not be told, or there is none."""
+        gates = {pair.gate for pair in self.pairs}
+        for gate in (Gate.FAILED, Gate.UNKNOWN):
+            if gate in gates:
+                return gate
+        return Gate.PASSED if gates else Gate.UNKNOWN
+
+    def to_json(self) -> Json:
+        return {
+            "schema": SCHEMA,
+            "gate": self.gate,
+            "tolerance": self.tolerance,
+            "paired": self.paired,
+            "pairs": [pair.to_json() for pair in self.pairs],
+            "warnings": list(self.warnings),
+            "results": list(self.results),
+        }
+
+
+def check_tolerance(tolerance: float) -> None:
+    """Raises UsageError for one that is no share."""
+    if not 0 <= tolerance <= 10:
+        raise UsageError(
+            f"Got --tolerance {tolerance:g}, expected 0 to 10: a share, 0.05 being 5 %.",
+            hint="Give, for example, --tolerance 0.05.",
+        )
+
+
+def paired(result: Result, tolerance: float) -> list[Pair]:
+    """The second row of each group against the first, in every scope of either."""
+    groups: dict[int, list[Row]] = {}
+    for row in result.rows:
+        groups.setdefault(row.group, []).append(row)
+    return [
+        pair
+        for rows in groups.values()
+        for pair in _pairs(rows[0], rows[1] if len(rows) > 1 else None, tolerance, in_turn=True)
+    ]
+
+
+def apart(a: Result, b: Result, tolerance: float) -> list[Pair]:
+    """Rows of the same runtime, options and batch of two results; null's are nobody's.
+
+    Rows that agree in all three are matched in their order.
+    """
+    left, right = _by_form(a), _by_form(b)
+    return [
+        pair
+        for form in dict.fromkeys((*left, *right))
+        for pair in _pairs(left.get(form), right.get(form), tolerance, in_turn=False)
+    ]
+
+
+def _by_form(result: Result) -> dict[tuple[object, ...], Row]:
+    found: dict[tuple[object, ...], Row] = {}
+    for row in result.rows:
+        if row.computes:
+            form = (row.runtime, row.batch, tuple(sorted(row.tuning.items())))
+            count = sum(other[:-1] == form for other in found)
+            found[(*form, count)] = row
+    return found
+
+
+def _pairs(a: Row | None, b: Row | None, tolerance: float, *, in_turn: bool) -> Iterator[Pair]:
+    measured = [row for row in (a, b) if row is not None]
+    scopes = dict.fromkeys(m.scope for row in measured for m in row.measurements if m.blocks)
+    for scope in scopes or (Scope.FORWARD,):
+        reason = next((f"{name}: {why}" for name, row in (("A", a), ("B", b))
+                       if (why := doubt_of(row, scope))), None)  # fmt: skip
+        ratio = None
+        if a is not None and b is not None and reason is None:
+            ratio = (
+                compare_rows(b, a, scope)
+                if in_turn
+                else unpaired_ratio(blocks_of(b, scope), blocks_of(a, scope))
+            )
+            reason = None if ratio else "Too few samples or rounds: give more --max-seconds."
+        yield Pair(a=a, b=b, scope=scope, ratio=ratio, reason=reason, tolerance=tolerance)
+
+
+def refuse_other_machine(a: Result, b: Result) -> None:
+    """Raises UsageError unless both results come from the same kind of machine and threads."""
+    found = [
+        f"{key} {_brief(one)} and {_brief(other)}"
+        for key in MACHINE
+        if (one := _look_up(a.environment, key)) != (other := _look_up(b.environment, key))
+    ]
+    if a.plan["cpus"] != b.plan["cpus"]:
+        found.append(f"--cpus {a.plan['cpus']} and {b.plan['cpus']}")
+    if found:
+        raise UsageError(
+            f"{a.id} and {b.id} were measured on different machines or threads: "
+            f"{'; '.join(found)}.",
+            hint="Measure both on one machine: toolkit compare ARTIFACT_A ARTIFACT_B.",
+        )
+
+
+def differing_circumstances(a: Result, b: Result) -> list[str]:
+    """What else was not the same, a line each."""
+    lines = [
+        f"{key} was {_brief(one)} for A and {_brief(other)} for B."
+        for key in CIRCUMSTANCES
+        if (one := _look_up(a.environment, key)) != (other := _look_up(b.environment, key))
+    ]
+    versions = [a.environment["versions"], b.environment["versions"]]
+    for package in sorted({*versions[0], *versions[1]}):
+        one, other = (found.get(package, "absent") for found in versions)
+        if one != other:
+            lines.append(f"{package} was {one} for A and {other} for B.")
+    if a.plan["inputs"] != b.plan["inputs"]:
+        lines.append(f"The inputs were {a.plan['inputs']} for A and {b.plan['inputs']} for B.")
+    return lines
+
+
+def _look_up(environment: object, path: str) -> object:
+    found: object = environment
+    for key in path.split("."):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found
+
+
+def _brief(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

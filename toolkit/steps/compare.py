@@ -1,0 +1,171 @@
+"""Is B slower than A: two artifacts measured in turn, or two stored results."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from toolkit.core.artifact import Artifact, Format
+from toolkit.core.errors import ToolkitError, UsageError
+from toolkit.core.progress import Progress, Silent
+from toolkit.measuring.comparison import (
+    TOLERANCE,
+    Comparison,
+    apart,
+    check_tolerance,
+    differing_circumstances,
+    paired,
+    refuse_other_machine,
+)
+from toolkit.measuring.engine import Procedure
+from toolkit.results import store
+from toolkit.steps.inputs import InputRequest, InputSource, input_source, resolve_batches
+from toolkit.steps.results import find_result
+from toolkit.steps.rows import Entry, Group, measure_groups
+from toolkit.steps.settings import SCOPES, Settings
+from toolkit.steps.sources import absent_parent, candidates, known_runtimes, open_artifact
+
+Named = str | os.PathLike[str]
+
+# What opens an artifact of a format without anything but our own dependencies and extra `cpu`.
+DEFAULT_RUNTIME = {Format.CHECKPOINT: "torch", Format.ONNX: "onnxruntime"}
+RESULT_ID = re.compile(r"\d{8}(T|$)")
+APART = (
+    "A and B were measured apart: what changed about the machine in between is in no interval. "
+    "For a verdict to act on, measure them in turn: toolkit compare ARTIFACT_A ARTIFACT_B."
+)
+
+
+def compare(
+    a: Named,
+    b: Named,
+    *,
+    tolerance: float = TOLERANCE,
+    runtimes: Sequence[str] | None = None,
+    batches: Sequence[int] | None = None,
+    scopes: Sequence[str] = SCOPES,
+    threads: int | None = None,
+    cpus: Collection[int] | None = None,
+    tuning: Mapping[str, Mapping[str, str]] | None = None,
+    procedure: Procedure | None = None,
+    inputs: InputRequest | None = None,
+    timeout_s: float = 300.0,
+    out: Named = "results",
+    progress: Progress | None = None,
+) -> Comparison:
+    """Measures B against A on each runtime and batch, a block of each in turn on the same inputs.
+
+    `tolerance` is the share by which B may be slower. Without `runtimes`, it is torch for
+    checkpoints and onnxruntime for ONNX. The rest is as in `bench`; the result is stored as
+    `out/<id>.json`. Raises what `bench` raises, and UsageError for artifacts of different formats
+    or inputs.
+    """
+    check_tolerance(tolerance)
+    sources = [open_artifact(name) for name in (a, b)]
+    if sources[0].format is not sources[1].format:
+        raise UsageError(
+            f"{a} is {sources[0].format}, {b} is {sources[1].format}: no runtime opens both.",
+            hint="Compare runtimes on one artifact with toolkit bench ARTIFACT --runtime A,B.",
+        )
+    names = known_runtimes(runtimes or [DEFAULT_RUNTIME[sources[0].format]])
+    settings = Settings.parse(
+        runtimes=names,
+        scopes=scopes,
+        threads=threads,
+        cpus=cpus,
+        tuning=tuning,
+        procedure=procedure,
+        timeout_s=timeout_s,
+    )
+    request = inputs or InputRequest()
+    feeding = input_source(sources[0], request)
+    sizes = resolve_batches(sources[0], batches, request.dims)
+    for batch in sizes:
+        _require_same_inputs(sources, feeding, batch)
+    entrants = [candidates(source) for source in sources]
+    result = measure_groups(
+        [
+            Group(
+                batch=batch,
+                inputs=feeding,
+                entries=[Entry(artifacts=artifacts, runtime=name) for artifacts in entrants],
+            )
+            for batch in sizes
+            for name in names
+        ],
+        settings,
+        plan={
+            "artifact": str(sources[0].path),
+            "artifact_digest": sources[0].digest,
+            "against": str(sources[1].path),
+            "runtimes": names,
+            "batches": sizes,
+            "inputs": feeding.description,
+        },
+        out=Path(out),
+        progress=progress or Silent(),
+        warnings=[warning for source in sources if (warning := absent_parent(source))],
+    )
+    return Comparison(
+        pairs=paired(result, tolerance),
+        paired=True,
+        tolerance=tolerance,
+        warnings=result.warnings,
+        results=[str(Path(out) / f"{result.id}.json")],
+    )
+
+
+def compare_results(
+    a: Named, b: Named, *, tolerance: float = TOLERANCE, directory: Named = "results"
+) -> Comparison:
+    """Compares what two stored results measured of the same runtime, options and batch.
+
+    Nothing is measured. Raises UsageError for results of different machines or threads,
+    UnknownNameError, SourceError, IntegrityError.
+    """
+    check_tolerance(tolerance)
+    paths = [find_result(os.fspath(name), Path(directory)) for name in (a, b)]
+    first, second = (store.load(path) for path in paths)
+    refuse_other_machine(first, second)
+    return Comparison(
+        pairs=apart(first, second, tolerance),
+        paired=False,
+        tolerance=tolerance,
+        warnings=[
+            APART,
+            *differing_circumstances(first, second),
+            *(f"A: {warning}" for warning in first.warnings),
+            *(f"B: {warning}" for warning in second.warnings),
+        ],
+        results=[str(path) for path in paths],
+    )
+
+
+def are_results(a: Named, b: Named) -> bool:
+    """Whether both name stored results rather than artifacts. Raises UsageError for one of each."""
+    kinds = [_names_result(os.fspath(name)) for name in (a, b)]
+    if kinds[0] == kinds[1]:
+        return kinds[0]
+    result, artifact = (a, b) if kinds[0] else (b, a)
+    raise UsageError(
+        f"{result} is a stored result, and {artifact} is none.",
+        hint="Give two artifacts, or two results (see toolkit results list).",
+    )
+
+
+def _names_result(name: str) -> bool:
+    return name.endswith(".json") or (RESULT_ID.match(name) is not None and not Path(name).exists())
+
+
+def _require_same_inputs(sources: Sequence[Artifact], feeding: InputSource, batch: int) -> None:
+    a, b = sources
+    for feeds in feeding.sets(batch):
+        try:
+            b.signature.check(feeds)
+        except ToolkitError as error:
+            raise UsageError(
+                f"{b.path} does not take the inputs of {a.path}: {error.problem}",
+                hint="Only artifacts that take the same inputs can be compared.",
+            ) from error

@@ -1,0 +1,79 @@
+"""How rows are measured, as it was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+from toolkit.core.documents import Json
+from toolkit.core.errors import UsageError, unknown_name
+from toolkit.core.measurement import Scope
+from toolkit.core.session import SessionOptions
+from toolkit.measuring.client import check_timeout
+from toolkit.measuring.engine import Procedure
+from toolkit.measuring.environment import session_options
+
+SCOPES = (Scope.FORWARD, Scope.END_TO_END)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What all rows of a run share."""
+
+    scopes: Sequence[Scope]
+    options: SessionOptions
+    cpus: frozenset[int] | None
+    tuning: Mapping[str, Mapping[str, str]]
+    procedure: Procedure
+    timeout_s: float
+
+    @classmethod
+    def parse(
+        cls,
+        *,
+        runtimes: Sequence[str],
+        scopes: Sequence[str],
+        threads: int | None,
+        cpus: Collection[int] | None,
+        tuning: Mapping[str, Mapping[str, str]] | None,
+        procedure: Procedure | None,
+        timeout_s: float,
+    ) -> Self:
+        """Raises UnknownNameError and UsageError for what cannot be meant."""
+        for name in tuning or {}:
+            if name not in runtimes:
+                raise unknown_name("runtime in this run", name, runtimes)
+        check_timeout(timeout_s)
+        pinned = None if cpus is None else frozenset(cpus)
+        return cls(
+            scopes=_parse_scopes(scopes),
+            options=session_options(threads, pinned),
+            cpus=pinned,
+            tuning=tuning or {},
+            procedure=procedure or Procedure(),
+            timeout_s=timeout_s,
+        )
+
+    def of(self, runtime: str) -> SessionOptions:
+        return replace(self.options, tuning=self.tuning.get(runtime, {}))
+
+    def to_json(self) -> Json:
+        return {
+            "scopes": list(self.scopes),
+            "options": self.options.to_json(),
+            "cpus": sorted(self.cpus) if self.cpus else None,
+            "tuning": {name: dict(values) for name, values in self.tuning.items()},
+            "procedure": self.procedure.to_json(),
+            "timeout_s": self.timeout_s,
+        }
+
+
+def _parse_scopes(scopes: Sequence[str]) -> tuple[Scope, ...]:
+    if not scopes:
+        raise UsageError("Got no scopes.", hint="Give forward, end_to_end or open.")
+    known = [scope.value for scope in Scope]
+    for scope in scopes:
+        if scope not in known:
+            raise unknown_name("scope", scope, known)
+    return tuple(Scope(scope) for scope in dict.fromkeys(scopes))

@@ -51,10 +51,9 @@ class Pair:
     def gate(self) -> Gate:
         if self.ratio is None:
             return Gate.UNKNOWN
-        low, high = self.ratio.interval
-        if low > 1 + self.tolerance:
+        if self.ratio.wide[0] > 1 + self.tolerance:
             return Gate.FAILED
-        return Gate.PASSED if high <= 1 + self.tolerance else Gate.UNKNOWN
+        return Gate.PASSED if self.ratio.interval[1] <= 1 + self.tolerance else Gate.UNKNOWN
 
     def to_json(self) -> Json:
         return {
@@ -64,6 +63,7 @@ class Pair:
             "scope": self.scope,
             "ratio": self.ratio and self.ratio.value,
             "ci95": self.ratio and list(self.ratio.interval),
+            "ci99_5": self.ratio and list(self.ratio.wide),
             "verdict": self.ratio and self.ratio.verdict,
             "gate": self.gate,
             "reason": self.reason,

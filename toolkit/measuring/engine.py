@@ -22,7 +22,6 @@ WARMUP_LIMIT_NS = 3_000_000_000
 SETTLED_CHUNKS = 3
 SETTLED_WITHIN = 1.05
 FEWEST_ROUNDS = 10
-FEWEST_RUNS = 3  # of a block, unless their number is fixed
 MOST_RUNS = 10_000
 MOST_SECONDS = 1e6
 LEAD_NS = 2_500_000  # the start of a block that is its lead
@@ -161,22 +160,26 @@ class _Runs:
         if procedure.runs is not None:
             share = -(-procedure.runs // FEWEST_ROUNDS)
             return lead, min(share, procedure.runs - self.measured)
-        return lead, max(FEWEST_RUNS, min(MOST_RUNS, math.ceil(BLOCK_NS / expected)))
+        return lead, min(MOST_RUNS, math.ceil(BLOCK_NS / expected))
 
 
 def measure(lanes: Sequence[Lane], scope: Scope, procedure: Procedure, clock: Clock) -> None:
     """Warms every lane up, then runs a block of each in turn until all are finished.
 
-    A lane that fails keeps what it has and leaves the round; the others go on. `clock` only
-    decides when `max_seconds` are over.
+    The order is drawn anew in each round: what else happens at regular intervals, such as a
+    container's quota that is spent and refilled, meets all lanes alike. A lane that fails keeps
+    what it has and leaves the round; the others go on. `clock` only decides when `max_seconds`
+    are over.
     """
     for lane in _alive(lanes):
         with lane.keeping_failure():
             lane.warm_up(scope, procedure)
     deadline = clock() + round(procedure.max_seconds * 1e9)
     round_number = 0
+    rng = np.random.default_rng(0)
     while going := [lane for lane in _alive(lanes) if not lane.owed_nothing(scope, procedure)]:
-        for lane in going:
+        for index in rng.permutation(len(going)):
+            lane = going[index]
             with lane.keeping_failure():
                 lane.run_block(scope, procedure, round_number)
         round_number += 1

@@ -65,7 +65,7 @@ def compare_rows(row: Row, baseline: Row, scope: Scope) -> Ratio | None:
     if doubt_of(row, scope) or doubt_of(baseline, scope):
         return None
     if row is baseline:
-        return Ratio(value=1.0, interval=(1.0, 1.0))
+        return Ratio(value=1.0, interval=(1.0, 1.0), wide=(1.0, 1.0))
     return ratio(blocks_of(row, scope), blocks_of(baseline, scope))
 
 
@@ -140,6 +140,7 @@ def _ratio_figures(row: Row, baseline: Row, scope: Scope) -> Json | None:
         "scope": scope,
         "value": compared.value,
         "ci95": list(compared.interval),
+        "ci99_5": list(compared.wide),
         "verdict": compared.verdict,
     }
 

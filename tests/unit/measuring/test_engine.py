@@ -103,7 +103,7 @@ def test_blocks_take_about_fifty_milliseconds() -> None:
     assert sizes == {50}
 
 
-def test_blocks_alternate_between_lanes() -> None:
+def test_every_round_has_a_block_of_each_lane_in_random_order() -> None:
     clock, log = FakeClock(), []
     lanes = [
         Lane(probe=FakeProbe(clock=clock, run_ns=steady(ns), name=name, log=log))
@@ -111,7 +111,10 @@ def test_blocks_alternate_between_lanes() -> None:
     ]
     measure(lanes, FORWARD, Procedure(warmup=4), clock)
     rounds = len(only(lanes[0]).blocks)
-    assert "".join(log) == "abc" + "abc" * rounds  # warm-up, then the turns
+    turns = ["".join(log[start : start + 3]) for start in range(0, len(log), 3)]
+    assert turns[0] == "abc"  # the warm-up
+    assert [sorted(turn) for turn in turns[1:]] == [["a", "b", "c"]] * rounds
+    assert len(set(turns[1:])) > 2
     for lane in lanes:
         assert [block.round for block in only(lane).blocks] == list(range(rounds))
 
@@ -170,17 +173,19 @@ def test_a_narrower_target_takes_longer() -> None:
 
 
 def test_narrow_medians_with_a_wide_ratio_are_not_the_end() -> None:
-    """Each within ±0.75 % of its median, but one is fast whenever the other is slow."""
-    procedure = Procedure(warmup=0, max_seconds=3)
-    lanes, clock = run(
-        procedure,
-        lambda call: MS * (1 + 0.015 * (call % 2)),
-        lambda call: MS * (1.015 - 0.015 * (call % 2)),
+    """One lane is fast by as much as the other is slow, so the ratio scatters twice as far."""
+    level = np.exp(np.random.default_rng(3).normal(0, 0.02, 10_000))
+    lanes, _ = run(
+        Procedure(warmup=0, max_seconds=1000),
+        lambda call: MS * level[call],
+        lambda call: MS / level[call],
     )
     a, b = map(block_medians, lanes)
-    assert max(relative_reach(a), relative_reach(b)) <= 0.01
-    assert relative_reach(b / a) > 0.01
-    assert clock.now_ns >= 3e9
+    closed = [
+        max(relative_reach(a[:n]), relative_reach(b[:n])) <= 0.01 for n in range(10, len(a) + 1)
+    ]
+    assert closed.count(True) > 10
+    assert relative_reach(b / a) <= 0.01 < relative_reach(b[:-1] / a[:-1])
 
 
 @pytest.mark.parametrize("lanes", [1, 3])
@@ -197,7 +202,7 @@ def test_adaptive_stops_at_max_seconds_when_noise_never_closes(lanes: int) -> No
 def test_adaptive_gives_every_lane_a_round_however_slow() -> None:
     lanes, _ = run(Procedure(warmup=0, max_seconds=0.001), steady(MS), steady(5_000 * MS))
     assert [len(only(lane).blocks) for lane in lanes] == [1, 1]
-    assert all(len(only(lane).samples) >= 3 for lane in lanes)
+    assert all(len(only(lane).samples) for lane in lanes)
 
 
 def test_warm_up_ends_when_the_runs_have_settled() -> None:

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, sem, t, wilcoxon
 
 from toolkit.measuring.statistics import (
     Ratio,
     Verdict,
+    centre,
+    exact_interval,
     fewest_samples,
     median_interval,
     percentile,
@@ -102,29 +104,23 @@ def test_interval_of_blocks_is_scipys_on_whole_blocks(runs: int) -> None:
     assert_close_interval(median_interval(blocks), theirs.low, theirs.high, share=0.15)
 
 
-def test_interval_of_a_paired_ratio_is_scipys() -> None:
+def test_a_paired_ratio_is_the_centre_of_the_rounds() -> None:
     rng = np.random.default_rng(5)
     drift = wandering(rng, 30)
     a, b = simulated(rng, drift, level=2 * MS), simulated(rng, drift)
-    paired = bootstrap(
-        ([np.median(x) for x in a], [np.median(x) for x in b]),
-        lambda x, y, axis: np.median(np.asarray(x) / y, axis=axis),
-        paired=True,
-        n_resamples=2000,
-        method="percentile",
-        rng=np.random.default_rng(6),
-    ).confidence_interval
     got = ratio(a, b)
     assert got is not None
-    assert_close_interval(got.interval, paired.low, paired.high, share=0.15)
-    rounds = [np.median(x) / np.median(y) for x, y in zip(a, b, strict=True)]
-    assert got.value == pytest.approx(np.median(rounds))
+    rounds = np.array([np.median(x) / np.median(y) for x, y in zip(a, b, strict=True)])
+    assert got.value == pytest.approx(hodges_lehmann(rounds))
+    assert got.interval == exact_interval(rounds, 0.95)
+    assert got.wide == exact_interval(rounds, 0.995)
+    assert got.wide[0] < got.interval[0] < got.value < got.interval[1] < got.wide[1]
 
 
-def test_the_stop_rule_uses_the_interval_of_the_round_medians() -> None:
+def test_the_stop_rule_asks_the_interval_of_the_rounds() -> None:
     rounds = np.random.default_rng(7).normal(100, 5, 40)
-    found = reach(median_interval(list(rounds[:, None])) or (0, 0), float(np.median(rounds)))
-    assert relative_reach(rounds) == pytest.approx(found, rel=0.15)
+    found = reach(exact_interval(rounds, 0.95), hodges_lehmann(rounds))
+    assert relative_reach(rounds) == pytest.approx(found)
     assert relative_reach(rounds[:4]) == np.inf
     assert relative_reach(np.zeros(40)) == np.inf
 
@@ -214,7 +210,67 @@ def test_a_true_difference_of_five_percent_is_found(
     ],
 )
 def test_verdict_is_where_the_whole_interval_lies(low: float, high: float, verdict: str) -> None:
-    assert Ratio(value=1.0, interval=(low, high)).verdict == verdict
+    assert Ratio(value=1.0, interval=(low, high), wide=(low, high)).verdict == verdict
+
+
+@pytest.mark.parametrize(("wide", "verdict"), [((0.8, 0.98), "FASTER"), ((0.8, 1.2), "UNCLEAR")])
+def test_a_win_takes_the_wide_interval(wide: tuple[float, float], verdict: str) -> None:
+    assert Ratio(value=0.9, interval=(0.89, 0.91), wide=wide).verdict == verdict
+
+
+@pytest.mark.parametrize("confidence", [0.95, 0.995])
+@pytest.mark.parametrize("count", [6, 8, 9, 20, 37, 60, 61, 200])
+def test_exact_interval_holds_what_the_signed_rank_test_does_not_reject(
+    count: int, confidence: float
+) -> None:
+    values = np.exp(np.random.default_rng(count).normal(0, 0.1, count))
+    low, high = exact_interval(values, confidence)
+    if 2 / 2**count > 1 - confidence:
+        logs = np.log(values)
+        theirs = t.interval(confidence, count - 1, logs.mean(), sem(logs))
+        assert (low, high) == pytest.approx(np.exp(theirs))
+        return
+
+    def rejected(centre: float) -> bool:
+        p = wilcoxon(np.log(values / centre), method="exact").pvalue
+        return bool(p <= (1 - confidence) * (1 + 1e-9))
+
+    step = 1e-9 if count <= 60 else 0.001  # beyond, the normal approximation
+    assert [rejected(low * (1 + step)), rejected(high * (1 - step))] == [False, False]
+    assert [rejected(low * (1 - step)), rejected(high * (1 + step))] == [True, True]
+    assert low < hodges_lehmann(values) < high
+
+
+def hodges_lehmann(values: np.ndarray) -> float:
+    pairs = [np.log(a * b) / 2 for i, a in enumerate(values) for b in values[i:]]
+    return float(np.exp(np.median(pairs)))
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 50])
+def test_the_centre_is_the_median_of_all_pairs(count: int) -> None:
+    values = np.random.default_rng(count).gamma(2, 1, count)
+    assert centre(values) == pytest.approx(hodges_lehmann(values))
+
+
+@pytest.mark.parametrize("count", [401, 5000])
+def test_many_rounds_give_a_narrow_interval_about_the_truth(count: int) -> None:
+    values = 3 * np.exp(np.random.default_rng(0).normal(0, 0.1, count))
+    low, high = exact_interval(values, 0.95)
+    assert low < 3 < high
+    assert np.log(high / low) == pytest.approx(2 * 1.96 * 0.1 / np.sqrt(count), rel=0.25)
+
+
+@pytest.mark.parametrize("rounds", [6, 10, 20, 40])
+@pytest.mark.parametrize("between", [0.05, 0.5])
+def test_noise_of_any_size_is_no_win(rounds: int, between: float) -> None:
+    """Half a per cent of comparisons may be: of 400, at most 6 (probability 0.986)."""
+    wins = 0
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        values = np.exp(rng.normal(0, between, rounds))
+        wide = exact_interval(values, 0.995)
+        wins += wide[0] > 1.01 or wide[1] < 0.99
+    assert wins <= 6
 
 
 samples = st.lists(st.integers(1, 10**12), min_size=1, max_size=12).map(np.array)

@@ -33,8 +33,8 @@ format: $(READY)  ## Format and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY)  ## Print the figures that the toolkit promises (takes minutes; wants a quiet machine)
-	$(BIN)/python benchmarks/figures.py
+bench: $(READY)  ## Print the figures that the toolkit promises (20 minutes; wants a quiet machine)
+	$(BIN)/python benchmarks/figures.py $(ONLY)
 
 clean:  ## Remove what was made
 	rm -rf .venv demo results

@@ -1,0 +1,80 @@
+"""Two equal rows while a process keeps one core busy during half of the run."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import final
+
+from figure import Figure, Place
+
+import toolkit
+from toolkit.core.progress import Progress
+from toolkit.measuring.comparison import Comparison
+from toolkit.measuring.engine import Procedure
+from toolkit.measuring.statistics import Verdict
+
+RUNS = 10
+SECONDS = 4.0
+
+
+def figures(place: Place) -> Iterator[Figure]:
+    warned, verdicts = 0, []
+    for _ in range(RUNS):
+        comparison = _compare(place)
+        warned += any("other work took" in warning for warning in comparison.warnings)
+        (pair,) = comparison.pairs
+        verdicts.append(pair.ratio.verdict if pair.ratio else Verdict.UNCLEAR)
+    named = sum(verdict in (Verdict.FASTER, Verdict.SLOWER) for verdict in verdicts)
+    yield Figure(
+        what=f"one core busy for half of {SECONDS:g} s, {RUNS} runs: warned, and equal rows named",
+        found=f"{warned} warned, {named} named",
+        promised=f"{RUNS} warned, 0 named",
+        kept=warned == RUNS and named == 0,
+    )
+
+
+def _compare(place: Place) -> Comparison:
+    model = place.onnx(200)
+    with BusyHalf() as busy:
+        return toolkit.compare(
+            model,
+            model,
+            scopes=["forward"],
+            procedure=Procedure(max_seconds=SECONDS, target_ci=1e-6),
+            out=place.results,
+            progress=busy,
+        )
+
+
+@final
+class BusyHalf(Progress):
+    """From the middle of the measuring on, a process that does nothing but run."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._timer = threading.Timer(SECONDS / 2, self._start)
+
+    def _start(self) -> None:
+        self._process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+
+    def update(self, task: str, done: int, total: int, detail: str = "") -> None:
+        if task.startswith("open") and done == total:
+            self._timer.start()
+
+    def note(self, text: str) -> None:
+        pass
+
+    def __enter__(self) -> BusyHalf:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        with contextlib.suppress(RuntimeError):  # it was never started
+            self._timer.join()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()

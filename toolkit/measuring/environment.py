@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL")
 
 
 def describe_environment(threads: int | None = None) -> Json:
-    """Processor, memory, load, limits, versions, and the variables that steer threads.
+    """Processor, memory, load, limits, versions, commit, and the variables that steer threads.
 
     `threads` is what every worker is given, None when none is started. Unknown is None.
     """
@@ -53,6 +54,7 @@ def describe_environment(threads: int | None = None) -> Json:
         "platform": platform.platform(),
         "python": sys.version.split()[0],
         "versions": _versions(),
+        "commit": _commit(),
         "variables": _steering_variables(),
     }
 
@@ -108,6 +110,24 @@ def _steering_variables() -> dict[str, str]:
 
 def _versions() -> Json:
     return {package: version for package in PACKAGES if (version := _version(package))}
+
+
+def _commit() -> str | None:
+    """The commit of the repository that this process works in; "-dirty" where files differ."""
+    command = [
+        "git",
+        "--no-optional-locks",
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+        "--exclude=*",
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
 
 
 def _version(package: str) -> str | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ def test_the_description_has_every_key_and_is_strict_json() -> None:
         "platform",
         "python",
         "versions",
+        "commit",
         "variables",
     }
     assert described["cpu"].keys() == {
@@ -41,6 +44,32 @@ def test_the_processor_is_named_with_its_vector_extensions() -> None:
     assert cpu["model"]
     assert cpu["flags"]
     assert "fpu" not in cpu["flags"]
+
+
+def test_the_commit_is_that_of_the_place_and_says_when_files_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*arguments: str) -> str:
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
+        return subprocess.run(
+            command, cwd=tmp_path, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert describe_environment()["commit"] is None
+    git("init", "--quiet")
+    assert describe_environment()["commit"] is None
+    (tmp_path / "file").write_text("1")
+    git("add", "file")
+    git("commit", "--quiet", "--message", "One")
+    head = git("rev-parse", "HEAD")
+    git("tag", "v1")
+    assert describe_environment()["commit"] == head
+    (tmp_path / "file").write_text("2")
+    assert describe_environment()["commit"] == f"{head}-dirty"
+    monkeypatch.setenv("PATH", "")
+    assert describe_environment()["commit"] is None
 
 
 def test_versions_are_of_what_is_installed() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Protocol, final
@@ -67,6 +67,47 @@ class Probe(Protocol):
 
 @final
 @dataclass(kw_only=True)
+class WarmUp:
+    """Runs before those that count, nanoseconds each, a chunk after the other."""
+
+    chunks: list[np.ndarray] = field(default_factory=list)
+    settled: bool = False
+
+    @property
+    def samples(self) -> np.ndarray:
+        return _join(self.chunks)
+
+    def run(
+        self, block: Callable[[int], np.ndarray], exactly: int | None, clients: int = 1
+    ) -> None:
+        """Calls `block` until three chunks in a row agree within 5 %, or for exactly so many runs.
+
+        `clients` is how many of the runs of a chunk go on at a time.
+        """
+        if exactly is not None:
+            if exactly:
+                self.chunks.append(block(exactly))
+            self.settled = True
+            return
+        medians: list[float] = []
+        count, spent = 1, 0
+        while spent < WARMUP_LIMIT_NS:
+            chunk = block(count)
+            self.chunks.append(chunk)
+            took = int(chunk.sum()) // clients
+            spent += took
+            if took < WARMUP_CHUNK_NS and count < MOST_RUNS:
+                count *= 2
+                continue
+            medians.append(float(np.median(chunk)))
+            last = medians[-SETTLED_CHUNKS:]
+            if len(last) == SETTLED_CHUNKS and max(last) <= SETTLED_WITHIN * min(last):
+                self.settled = True
+                return
+
+
+@final
+@dataclass(kw_only=True)
 class Lane:
     """One row while it is measured, and what it has come to so far.
 
@@ -82,36 +123,16 @@ class Lane:
         return tuple(
             Measurement(
                 scope=scope,
-                warmup=_join(runs.warmup),
-                settled=runs.settled,
+                warmup=runs.warmup.samples,
+                settled=runs.warmup.settled,
                 blocks=tuple(runs.blocks),
             )
             for scope, runs in self._runs.items()
         )
 
     def warm_up(self, scope: Scope, procedure: Procedure) -> None:
-        """Runs until three chunks in a row agree within 5 %, or exactly `procedure.warmup` runs."""
         runs = self._runs[scope] = _Runs()
-        if procedure.warmup is not None:
-            if procedure.warmup:
-                runs.warmup.append(self.probe.block(scope, procedure.warmup))
-            runs.settled = True
-            return
-        medians: list[float] = []
-        count, spent = 1, 0
-        while spent < WARMUP_LIMIT_NS:
-            chunk = self.probe.block(scope, count)
-            runs.warmup.append(chunk)
-            took = int(chunk.sum())
-            spent += took
-            if took < WARMUP_CHUNK_NS and count < MOST_RUNS:
-                count *= 2
-                continue
-            medians.append(float(np.median(chunk)))
-            last = medians[-SETTLED_CHUNKS:]
-            if len(last) == SETTLED_CHUNKS and max(last) <= SETTLED_WITHIN * min(last):
-                runs.settled = True
-                return
+        runs.warmup.run(lambda count: self.probe.block(scope, count), procedure.warmup)
 
     def run_block(self, scope: Scope, procedure: Procedure, round_number: int) -> None:
         """One block: its lead, then its runs."""
@@ -140,8 +161,7 @@ class Lane:
 class _Runs:
     """What one lane has come to in one scope."""
 
-    warmup: list[np.ndarray] = field(default_factory=list)
-    settled: bool = False
+    warmup: WarmUp = field(default_factory=WarmUp)
     blocks: list[Block] = field(default_factory=list)
 
     @property
@@ -154,7 +174,7 @@ class _Runs:
         A fixed number of runs is spread over FEWEST_ROUNDS blocks, the same for every lane, since
         one block says nothing about the next.
         """
-        recent = self.blocks[-1].samples if self.blocks else _join(self.warmup[-1:])
+        recent = self.blocks[-1].samples if self.blocks else _join(self.warmup.chunks[-1:])
         expected = max(1.0, float(np.median(recent))) if len(recent) else float(BLOCK_NS)
         lead = min(MOST_RUNS, math.ceil(LEAD_NS / expected))
         if procedure.runs is not None:

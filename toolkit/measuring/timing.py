@@ -1,9 +1,10 @@
-"""The timed loops: the only place where runs are clocked."""
+"""The timed loop of the scopes; that of the load scenarios is in serving.py."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -25,10 +26,7 @@ def time_block(
     garbage collector rests meanwhile.
     """
     samples: list[int] = []
-    collecting = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
+    with collector_at_rest():
         if scope is Scope.FORWARD:
             session.upload(feeds[first % len(feeds)])
             forward, synchronize = session.forward, session.synchronize
@@ -44,7 +42,17 @@ def time_block(
                 began = clock()
                 run(inputs)
                 samples.append(clock() - began)
+    return np.array(samples, np.int64)
+
+
+@contextmanager
+def collector_at_rest() -> Iterator[None]:
+    """Collects Python's garbage now, and none until the block is left."""
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
     finally:
         if collecting:
             gc.enable()
-    return np.array(samples, np.int64)

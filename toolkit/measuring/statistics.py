@@ -95,6 +95,33 @@ def fewest_samples(q: float) -> int:
     return bisect.bisect_left(range(high), True, key=enough)
 
 
+def early_stopping(samples: np.ndarray, q: float) -> float | None:
+    """The q-th percentile by MLPerf's early stopping (LoadGen); None with too few samples for it.
+
+    The sample that has t - 1 above it, t being the most for which t samples or fewer beyond the
+    true percentile have a probability of at most 1 - EARLY_STOPPING. So the true percentile lies
+    above what is reported once in a hundred times at most.
+    """
+    discarded = _most_beyond(len(samples), q / 100)
+    if discarded < 1:
+        return None
+    return float(np.partition(samples, -discarded)[-discarded])
+
+
+@functools.cache
+def _most_beyond(n: int, p: float) -> int:
+    """The largest t with BinomCDF(t; n, 1 - p) <= 1 - EARLY_STOPPING; -1 where none has it.
+
+    From each term to the next by their ratio, in logarithms, since the first is p**n. The median
+    of the distribution is at most one above n (1 - p), so none beyond it can be meant.
+    """
+    t = np.arange(1, min(n, int(n * (1 - p)) + 2))
+    steps = np.log((n - t + 1) / t * ((1 - p) / p))
+    terms = n * np.log(p) + np.concatenate(([0.0], np.cumsum(steps)))
+    allowed = 1 - EARLY_STOPPING
+    return int(np.searchsorted(np.cumsum(np.exp(terms)), allowed, side="right")) - 1
+
+
 def median_interval(blocks: Sequence[np.ndarray]) -> Interval | None:
     """The 95 % interval of the median of all samples; None with too few samples or blocks."""
     samples = sum(map(len, blocks))
@@ -114,7 +141,12 @@ def ratio(row: Sequence[np.ndarray], baseline: Sequence[np.ndarray]) -> Ratio | 
         return None
     mine, theirs = (np.array([np.median(block) for block in side]) for side in zip(*pairs))  # noqa: B905
     fewest = min(sum(map(len, side)) for side in zip(*pairs))  # noqa: B905
-    if fewest < fewest_samples(50) or not (theirs > 0).all():
+    return ratio_of_rounds(mine, theirs) if fewest >= fewest_samples(50) else None
+
+
+def ratio_of_rounds(mine: np.ndarray, theirs: np.ndarray) -> Ratio | None:
+    """The same for one figure a round; None with too few rounds or a figure that is not above 0."""
+    if len(mine) < MINIMUM_BLOCKS or not (theirs > 0).all():
         return None
     ratios = mine / theirs
     return Ratio(

@@ -6,6 +6,7 @@ import shutil
 from typing import Any, ClassVar, final
 
 import torch
+from torch._dynamo import config as dynamo
 from torch._dynamo.utils import counters
 from torch._inductor import config as inductor
 from torch._inductor.cpp_builder import get_cpp_compiler
@@ -37,6 +38,8 @@ class TorchCompile(Runtime):
         options.require_optimize(self.name)
         tuning = _parse(options)
         inductor.freezing = True
+        # Each session of a process compiles the same code for itself; by default 8 of them may.
+        dynamo.recompile_limit = dynamo.accumulated_recompile_limit
         module = restore(artifact.model, weights_of(artifact))
         torch.compiler.reset()
         compiled = torch.compile(module, dynamic=False, fullgraph=True, options=tuning)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from toolkit.core.errors import (
     UnavailableError,
 )
 from toolkit.core.session import Runtime, Session, SessionOptions
+from toolkit.measuring.serving import together
 from toolkit.parity.outputs import compare_outputs
 from toolkit.parity.tolerances import TOLERANCES
 
@@ -189,6 +191,25 @@ def test_open_and_close_can_be_repeated(runtime: Runtime, source: Artifact) -> N
         with runtime.open(source, SessionOptions(threads=1)) as session:
             results.append(session.run(feeds(1))["logits"])
     np.testing.assert_array_equal(results[0], results[2])
+
+
+def test_sessions_at_work_at_the_same_time_do_not_disturb_each_other(
+    runtime: Runtime, source: Artifact
+) -> None:
+    """More than the 8 that torch.compile allows of one code by default."""
+    with ExitStack() as stack:
+        sessions = [
+            stack.enter_context(runtime.open(source, SessionOptions(threads=1))) for _ in range(9)
+        ]
+        mine = {id(session): feeds(2, seed) for seed, session in enumerate(sessions)}
+
+        def run(session: Session) -> list[np.ndarray]:
+            return [session.run(mine[id(session)])["logits"] for _ in range(20)]
+
+        for session, repeated in zip(sessions, together(sessions, run), strict=True):
+            alone = session.run(mine[id(session)])["logits"]
+            for logits in repeated:
+                np.testing.assert_allclose(logits, alone, rtol=1e-5, atol=1e-5)
 
 
 def test_a_closed_session_refuses_work(runtime: Runtime, source: Artifact) -> None:

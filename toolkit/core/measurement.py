@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from toolkit.core.documents import Json
+from toolkit.core.queries import Served
 from toolkit.core.session import Provenance
 
 
@@ -159,6 +160,7 @@ class Row:
     parity: Agreement | None = None
     provenance: Provenance | None = None
     measurements: tuple[Measurement, ...] = ()
+    served: Served | None = None
     peak_rss_bytes: int | None = None
 
     def measurement(self, scope: Scope) -> Measurement | None:
@@ -180,6 +182,7 @@ class Row:
             "parity": self.parity and self.parity.to_json(),
             "provenance": self.provenance and self.provenance.to_json(),
             "measurements": [m.to_json() for m in self.measurements],
+            "served": self.served and self.served.to_json(),
             "peak_rss_bytes": self.peak_rss_bytes,
         }
 
@@ -200,6 +203,7 @@ class Row:
             parity=data["parity"] and Agreement.from_json(data["parity"]),
             provenance=data["provenance"] and Provenance(**data["provenance"]),
             measurements=tuple(Measurement.from_json(m) for m in data["measurements"]),
+            served=data["served"] and Served.from_json(data["served"]),
             peak_rss_bytes=data["peak_rss_bytes"],
         )
 

@@ -29,6 +29,7 @@ from toolkit.core.measurement import Opening, Scope
 from toolkit.core.session import Availability, Provenance, SessionOptions
 from toolkit.core.specs import Feeds, Outputs
 from toolkit.measuring import wire
+from toolkit.measuring.serving import Answers, Schedule
 
 # Read by the thread pools of torch, NumPy's BLAS, MKL and TensorFlow when they start.
 THREAD_VARIABLES = (
@@ -148,13 +149,18 @@ class WorkerProcess:
         artifacts: Sequence[Artifact],
         options: SessionOptions,
         feeds: Sequence[Feeds] = (),
+        sessions: int = 1,
     ) -> Opened:
-        """Opens the first artifact that the runtime accepts; keeps `feeds` for the blocks."""
+        """Opens the first artifact that the runtime accepts, once for each of `sessions`.
+
+        `feeds` are kept for blocks and windows. What is told is of the first session.
+        """
         message = {
             "command": "open",
             "runtime": runtime,
             "artifacts": [artifact.to_json() for artifact in artifacts],
             "options": options.to_json(),
+            "sessions": sessions,
         }
         arrays = {
             f"{i}/{name}": array for i, one in enumerate(feeds) for name, array in one.items()
@@ -166,12 +172,25 @@ class WorkerProcess:
             opening=Opening.from_json(reply["opening"]),
         )
 
-    def run(self, feeds: Feeds) -> Outputs:
-        return self._call({"command": "run"}, feeds)[1]
+    def run(self, feeds: Feeds, session: int = 0) -> Outputs:
+        """The outputs of one session, while all others run the same."""
+        return self._call({"command": "run", "session": session}, feeds)[1]
 
     def block(self, scope: Scope, count: int) -> np.ndarray:
         """`count` timed runs, nanoseconds each, int64."""
         return self._call({"command": "block", "scope": scope, "count": count})[1]["samples"]
+
+    def window(self, schedule: Schedule) -> Answers:
+        """Queries answered as they come, see `serving.answer`; `timeout_s` begins at its end."""
+        message = {
+            "command": "window",
+            "clients": schedule.clients,
+            "most_queries": schedule.most_queries,
+            "most_ns": schedule.most_ns,
+        }
+        arrivals = {} if schedule.arrivals is None else {"arrivals": schedule.arrivals}
+        planned_s = (schedule.most_ns or 0) / 1e9
+        return Answers(**self._call(message, arrivals, planned_s)[1])
 
     def provenance(self) -> Provenance:
         return Provenance(**self._call({"command": "provenance"})[0]["provenance"])
@@ -180,9 +199,13 @@ class WorkerProcess:
         return int(self._call({"command": "memory"})[0]["peak_rss_bytes"])
 
     def _call(
-        self, message: Json, arrays: Mapping[str, np.ndarray] | None = None
+        self,
+        message: Json,
+        arrays: Mapping[str, np.ndarray] | None = None,
+        planned_s: float = 0.0,
     ) -> tuple[Json, dict[str, np.ndarray]]:
         attempt = message["command"]
+        limit_s = planned_s + self._timeout_s
         if self._broken:
             raise WorkerDiedError(
                 f"{attempt!r} was asked of a worker that is closed, or whose last call was broken "
@@ -194,12 +217,11 @@ class WorkerProcess:
         self._broken = True  # until the reply is here: Ctrl-C can end the wait at any point
         threading.Thread(target=self._send, args=(frame,), daemon=True).start()
         try:
-            reply = self._replies.get(timeout=self._timeout_s)
+            reply = self._replies.get(timeout=limit_s)
         except queue.Empty:
             self._kill()
             raise WorkerTimeoutError(
-                f"The worker gave no answer to {attempt!r} in {self._timeout_s:g} s; "
-                "it was stopped.",
+                f"The worker gave no answer to {attempt!r} in {limit_s:g} s; it was stopped.",
                 hint="Give it longer with --timeout, or leave this runtime out.",
             ) from None
         if reply is None:

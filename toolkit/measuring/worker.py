@@ -1,4 +1,4 @@
-"""The worker process: one runtime, one session, commands over standard input and output.
+"""The worker process: one runtime, its sessions, commands over standard input and output.
 
 Started as `python -P -m toolkit.measuring.worker`. Each request is a message with a `command`;
 each reply has `ok`, or describes the error. What libraries print goes to standard error.
@@ -32,6 +32,7 @@ from toolkit.core.errors import (
 from toolkit.core.measurement import Scope
 from toolkit.core.session import Runtime, Session, SessionOptions
 from toolkit.measuring import wire
+from toolkit.measuring.serving import Schedule, answer, together
 from toolkit.measuring.timing import time_block
 
 Reply = tuple[Json, Mapping[str, np.ndarray]]
@@ -42,7 +43,7 @@ class Worker:
     """What the process holds between commands."""
 
     def __init__(self) -> None:
-        self._session: Session | None = None
+        self._sessions: list[Session] = []
         self._feeds: list[dict[str, np.ndarray]] = []
         self._count = 0
 
@@ -52,14 +53,18 @@ class Worker:
             return self._probe(message["runtime"]), {}
         if command == "open":
             return self._open(message, arrays), {}
-        if self._session is None:
+        if not self._sessions:
             raise SessionError(f"{command!r} came before a session was opened.", hint="Open one.")
+        first = self._sessions[0]
         if command == "run":
-            return {}, self._session.run(arrays)
+            outputs = together(self._sessions, lambda session: session.run(arrays))
+            return {}, outputs[message["session"]]
         if command == "block":
-            return {}, {"samples": self._block(self._session, message)}
+            return {}, {"samples": self._block(first, message)}
+        if command == "window":
+            return {}, self._window(message, arrays)
         if command == "provenance":
-            return {"provenance": self._session.provenance().to_json()}, {}
+            return {"provenance": first.provenance().to_json()}, {}
         if command == "memory":
             return {"peak_rss_bytes": peak_rss_bytes()}, {}
         raise WorkerError(f"The worker knows no command {command!r}.", hint="This is a bug.")
@@ -74,7 +79,7 @@ class Worker:
         }
 
     def _open(self, message: Json, arrays: Mapping[str, np.ndarray]) -> Json:
-        """Imports the runtime, opens the session and runs it once, each timed."""
+        """Imports the runtime, opens a session and runs it once, each timed; then the others."""
         self._feeds = _unpack_sets(arrays)
         began = time.perf_counter_ns()
         runtime = RUNTIMES.create(message["runtime"])
@@ -86,12 +91,15 @@ class Worker:
             )
         imported = time.perf_counter_ns()
         artifact = _choose(runtime, message["artifacts"])
-        session = runtime.open(artifact, SessionOptions(**message["options"]))
+        options = SessionOptions(**message["options"])
+        session = runtime.open(artifact, options)
         opened = time.perf_counter_ns()
         if self._feeds:
             session.run(self._feeds[0])
         ran = time.perf_counter_ns()
-        self._session = session
+        self._sessions = [session]
+        for _ in range(1, message["sessions"]):
+            self._sessions.append(runtime.open(artifact, options))
         return {
             "computes": runtime.computes,
             "artifact": artifact.digest,
@@ -116,6 +124,15 @@ class Worker:
         )
         self._count += count
         return samples
+
+    def _window(self, message: Json, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        schedule = Schedule(
+            clients=message["clients"],
+            most_queries=message["most_queries"],
+            most_ns=message["most_ns"],
+            arrivals=arrays.get("arrivals"),
+        )
+        return vars(answer(self._sessions, self._feeds, schedule))
 
 
 def _choose(runtime: Runtime, candidates: list[Json]) -> Artifact:

@@ -28,6 +28,7 @@ from toolkit.core.session import SessionOptions
 from toolkit.core.specs import ModelSpec, Signature, TensorSpec
 from toolkit.core.version import VERSION
 from toolkit.measuring.client import THREAD_VARIABLES, WorkerProcess, worker_environment
+from toolkit.measuring.serving import Schedule
 
 SIGNATURE = Signature(
     inputs=(TensorSpec(name="x", dtype="float32", shape=("n", "k")),),
@@ -89,6 +90,51 @@ def test_block_gives_a_sample_for_each_run(opened: WorkerProcess, scope: Scope) 
     samples = opened.block(scope, 17)
     assert (samples.shape, samples.dtype) == ((17,), np.int64)
     assert (samples >= 0).all()
+
+
+@pytest.fixture(scope="module")
+def three_sessions() -> Iterator[WorkerProcess]:
+    with WorkerProcess(threads=1, timeout_s=PATIENT_S) as worker:
+        worker.open("null", [ARTIFACT], OPTIONS, [FEEDS], sessions=3)
+        yield worker
+
+
+@pytest.mark.parametrize("clients", [1, 3])
+def test_a_window_without_arrivals_is_a_closed_loop(
+    three_sessions: WorkerProcess, clients: int
+) -> None:
+    asked = Schedule(clients=clients, most_queries=50, most_ns=None)
+    answers = three_sessions.window(asked)
+    assert len(answers.started) == len(answers.finished) == 50
+    assert answers.started.dtype == answers.finished.dtype == answers.lead.dtype == np.int64
+    assert len(answers.lead) >= clients
+
+
+def test_a_window_follows_its_arrivals(three_sessions: WorkerProcess) -> None:
+    arrivals = np.arange(1, 21, dtype=np.int64) * 1_000_000
+    asked = Schedule(clients=3, most_queries=20, most_ns=60 * 10**9, arrivals=arrivals)
+    answers = three_sessions.window(asked)
+    assert len(answers.started) == 20
+    assert (answers.started >= arrivals).all()
+
+
+def test_a_window_that_is_over_at_once_has_no_answers(three_sessions: WorkerProcess) -> None:
+    answers = three_sessions.window(Schedule(clients=3, most_queries=5, most_ns=0))
+    assert len(answers.started) == len(answers.finished) == 0
+    assert len(answers.lead) >= 3
+
+
+@pytest.mark.parametrize("session", [0, 2])
+def test_every_session_gives_outputs(three_sessions: WorkerProcess, session: int) -> None:
+    assert three_sessions.run(FEEDS, session)["y"].shape == (2, 3)
+
+
+def test_a_window_that_hangs_is_ended_at_the_time_limit_after_its_own() -> None:
+    with WorkerProcess(threads=1, timeout_s=0.2) as worker:
+        os.kill(worker.pid, signal.SIGSTOP)
+        with pytest.raises(WorkerTimeoutError, match=r"'window' in 0\.3 s"):
+            worker.window(Schedule(clients=1, most_queries=1, most_ns=100_000_000))
+        assert is_gone(worker.pid)
 
 
 def test_provenance_and_memory(opened: WorkerProcess) -> None:

@@ -1,0 +1,193 @@
+"""Clients that answer queries, a session and a thread each: the timed loop of the load scenarios.
+
+The clients take the queries in order of arrival, each the next one when it is free: a queue with as
+many servers as there are clients.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import math
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass
+from typing import TypeVar, final
+
+import numpy as np
+
+from toolkit.core.session import Session
+from toolkit.core.specs import Feeds
+from toolkit.measuring.engine import LEAD_NS
+from toolkit.measuring.timing import Clock, collector_at_rest
+
+Sleep = Callable[[float], None]
+"""Waits for so many seconds."""
+
+T = TypeVar("T")
+
+PR_SET_TIMERSLACK = 29  # linux/prctl.h
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """The queries of a window, and when it ends.
+
+    `arrivals` are int64 nanoseconds since its start, never falling; None is a closed loop: a query
+    is there whenever a client is free. After `most_queries` or `most_ns` (None: however long they
+    take) no query is taken, but what was taken is answered.
+    """
+
+    clients: int
+    most_queries: int
+    most_ns: int | None
+    arrivals: np.ndarray | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """The first queries of a schedule, all that were taken; int64 nanoseconds since its start.
+
+    `lead` are the times of the runs that each client made before.
+    """
+
+    lead: np.ndarray
+    started: np.ndarray
+    finished: np.ndarray
+
+
+def answer(
+    sessions: Sequence[Session],
+    feeds: Sequence[Feeds],
+    schedule: Schedule,
+    clock: Clock = time.perf_counter_ns,
+    sleep: Sleep = time.sleep,
+) -> Answers:
+    """Answers the queries of a window; query `i` is a run of `feeds[i % len(feeds)]`.
+
+    Each client runs for LEAD_NS first, once at least; the window starts when all have. Raises what
+    the first run that failed did, after every client has ended.
+    """
+    window = _Window(feeds, schedule, clock, sleep)
+    with collector_at_rest():
+        leads = together(sessions[: schedule.clients], window.serve, on_failure=window.break_off)
+    return window.answers(leads)
+
+
+def together(
+    sessions: Sequence[Session],
+    task: Callable[[Session], T],
+    on_failure: Callable[[], None] = lambda: None,
+) -> list[T]:
+    """What `task` gives for each session, all at once, a thread each.
+
+    The threads have the context variables of this one, where torch keeps its settings. At the first
+    failure `on_failure` is called; when all have ended, that failure is raised. One session alone
+    is served in this thread.
+    """
+    if len(sessions) == 1:
+        return [task(sessions[0])]
+    failures: list[Exception] = []
+
+    def attempt(session: Session) -> T:
+        try:
+            return task(session)
+        except Exception as error:
+            failures.append(error)
+            on_failure()
+            raise
+
+    with ThreadPoolExecutor(len(sessions)) as pool:
+        try:
+            futures = [pool.submit(copy_context().run, attempt, session) for session in sessions]
+        except RuntimeError:  # a thread could not be started: the others are not to wait for it
+            on_failure()
+            raise
+    if failures:
+        raise failures[0]
+    return [future.result() for future in futures]
+
+
+@final
+class _Window:
+    """What the clients of a window share."""
+
+    def __init__(
+        self, feeds: Sequence[Feeds], schedule: Schedule, clock: Clock, sleep: Sleep
+    ) -> None:
+        self._feeds = feeds
+        self._schedule = schedule
+        self._clock, self._sleep = clock, sleep
+        # next() gives each number to one client: it is one step under the interpreter's lock.
+        self._numbers = itertools.count()
+        self._started = [0] * schedule.most_queries
+        self._finished = [0] * schedule.most_queries
+        self._start = threading.Barrier(schedule.clients, action=self._begin)
+        self._origin = 0
+        self._broken_off = False
+
+    def _begin(self) -> None:
+        self._origin = self._clock()
+
+    def break_off(self) -> None:
+        """Lets every client end after its query."""
+        self._broken_off = True
+        self._start.abort()
+
+    def serve(self, session: Session) -> list[int]:
+        """One client, from its lead to the end of the window; gives the times of the lead."""
+        sharpen_sleep()
+        lead = self._lead(session)
+        self._start.wait()
+        run, feeds, clock = session.run, self._feeds, self._clock
+        arrivals = self._schedule.arrivals
+        due = None if arrivals is None else (arrivals + self._origin).tolist()
+        most_ns = self._schedule.most_ns
+        closes = math.inf if most_ns is None else self._origin + most_ns
+        now = clock()
+        while now < closes and not self._broken_off:
+            number = next(self._numbers)
+            if number >= self._schedule.most_queries:
+                break
+            if due is not None and (early := due[number] - now) > 0:
+                self._sleep(early / 1e9)
+            inputs = feeds[number % len(feeds)]
+            began = clock()
+            run(inputs)
+            now = clock()
+            self._started[number], self._finished[number] = began, now
+        return lead
+
+    def _lead(self, session: Session) -> list[int]:
+        """Runs that meet cold caches and sleeping threads, and the times that they took."""
+        lead: list[int] = []
+        clock, feeds = self._clock, self._feeds
+        first = now = clock()
+        while (not lead or now - first < LEAD_NS) and not self._broken_off:
+            began = now
+            session.run(feeds[len(lead) % len(feeds)])
+            now = clock()
+            lead.append(now - began)
+        return lead
+
+    def answers(self, leads: Sequence[Sequence[int]]) -> Answers:
+        taken = min(next(self._numbers), self._schedule.most_queries)
+        return Answers(
+            lead=np.array(list(itertools.chain(*leads)), np.int64),
+            started=np.array(self._started[:taken], np.int64) - self._origin,
+            finished=np.array(self._finished[:taken], np.int64) - self._origin,
+        )
+
+
+def sharpen_sleep() -> None:
+    """Lets sleeps of this thread end without the 50 µs by which Linux rounds them up.
+
+    So that no client needs to spin, which would keep the interpreter's lock from the others.
+    See PR_SET_TIMERSLACK in prctl(2).
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)

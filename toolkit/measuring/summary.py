@@ -8,15 +8,18 @@ import numpy as np
 
 from toolkit.core.documents import Json
 from toolkit.core.measurement import Measurement, Opening, Result, Row, Scope, Status
+from toolkit.core.queries import Scenario
 from toolkit.measuring.statistics import (
     Ratio,
     median_interval,
     percentile,
     ratio,
 )
+from toolkit.measuring.traffic_summary import ratio_of_served, served_figures
 
 SCHEMA = "toolkit.bench/1"
 PERCENTILES = (90.0, 95.0, 99.0, 99.9)
+SAME_ROW = Ratio(value=1.0, interval=(1.0, 1.0), wide=(1.0, 1.0))  # the baseline to itself
 
 
 def scope_figures(
@@ -65,7 +68,7 @@ def compare_rows(row: Row, baseline: Row, scope: Scope) -> Ratio | None:
     if doubt_of(row, scope) or doubt_of(baseline, scope):
         return None
     if row is baseline:
-        return Ratio(value=1.0, interval=(1.0, 1.0), wide=(1.0, 1.0))
+        return SAME_ROW
     return ratio(blocks_of(row, scope), blocks_of(baseline, scope))
 
 
@@ -73,15 +76,31 @@ def doubt_of(row: Row | None, scope: Scope) -> str | None:
     """Why a row is not to be compared in this scope; None for one that is."""
     if row is None:
         return "No such row."
+    if (doubt := _doubt_of_answers(row)) is not None:
+        return doubt
+    if row.measurement(scope) is None:
+        return f"Not measured in {scope}."
+    return None
+
+
+def _doubt_of_answers(row: Row) -> str | None:
+    """Why its times are not to be compared, whatever they are of."""
     if row.status is not Status.OK:
         return row.reason or str(row.status)
     if not row.computes:
         return f"{row.runtime} does not compute the model."
     if row.parity is None:
         return "Its outputs were not checked against the reference."
-    if row.measurement(scope) is None:
-        return f"Not measured in {scope}."
     return None
+
+
+def compare_served(row: Row, baseline: Row) -> Ratio | None:
+    """The same for a load scenario: see `ratio_of_served`."""
+    mine, theirs = row.served, baseline.served
+    if mine is None or theirs is None or _doubt_of_answers(row) or _doubt_of_answers(baseline):
+        return None
+    compared = ratio_of_served(mine, theirs)
+    return SAME_ROW if compared and row is baseline else compared
 
 
 def blocks_of(row: Row, scope: Scope) -> list[np.ndarray]:
@@ -108,9 +127,15 @@ def row_figures(result: Result, row: Row, percentiles: Sequence[float] = PERCENT
     for measurement in row.measurements:
         if measurement.blocks:
             figures = scope_figures(measurement, row.batch, percentiles)
-            figures["ratio"] = _ratio_figures(row, baseline, measurement.scope)
+            compared = compare_rows(row, baseline, measurement.scope)
+            figures["ratio"] = _ratio_figures(compared, baseline, measurement.scope)
             scopes[measurement.scope] = figures
-    first = next(iter(scopes.values()), None)
+    served = None
+    if row.served is not None:
+        served = served_figures(row.served, row.batch, percentiles)
+        compared = compare_served(row, baseline)
+        served["ratio"] = _ratio_figures(compared, baseline, row.served.scenario)
+    first = next(iter(scopes.values()), served)
     if row.openings:
         scopes["open"] = opening_figures(row.openings)
     ran = row.provenance.precision if row.provenance else None
@@ -125,14 +150,14 @@ def row_figures(result: Result, row: Row, percentiles: Sequence[float] = PERCENT
         "precision": {"requested": row.precision_requested, "ran": ran},
         "parity": row.parity and row.parity.to_json(),
         "scopes": scopes,
+        "served": served,
         "ratio": first and first["ratio"],
         "memory": {"peak_rss_bytes": row.peak_rss_bytes},
         "provenance": row.provenance and row.provenance.to_json(),
     }
 
 
-def _ratio_figures(row: Row, baseline: Row, scope: Scope) -> Json | None:
-    compared = compare_rows(row, baseline, scope)
+def _ratio_figures(compared: Ratio | None, baseline: Row, scope: Scope | Scenario) -> Json | None:
     if compared is None:
         return None
     return {

@@ -19,19 +19,28 @@ STOLEN_SHARE = 0.02
 DRIFT = 1.05  # of the medians of the first and the last third of the blocks
 
 
-def machine_warnings(threads: int, environment: Json) -> list[str]:
-    """What about this machine makes a latency doubtful, whatever is measured."""
+def machine_warnings(threads: int, environment: Json, clients: int = 1) -> list[str]:
+    """What about this machine makes a latency doubtful, whatever is measured.
+
+    `clients` are served at the same time, with so many threads each.
+    """
     warnings = []
-    if threads > (cores := available_cores()):
+    who = f"{threads} threads" if clients == 1 else f"{clients} clients of {threads} threads each"
+
+    def fitting(cores: float) -> str:
+        at_most = max(1, int(cores / clients))
+        fewer = "" if clients <= max(1, cores) else f" --concurrency {max(1, int(cores))}"
+        return f"Give --threads {at_most}{fewer}"
+
+    if threads * clients > (cores := available_cores()):
         warnings.append(
-            f"{threads} threads on {cores} available cores: they will wait for each other. "
-            f"Give --threads {cores}."
+            f"{who} on {cores} available cores: they will wait for each other. {fitting(cores)}."
         )
     quota = environment["cpu"]["container_cores"]
-    if quota is not None and threads > quota:
+    if quota is not None and threads * clients > quota:
         warnings.append(
-            f"{threads} threads, but the container may use {quota:g} cores: it is stopped when "
-            f"they are spent. Give --threads {max(1, int(quota))}, or raise the container's limit."
+            f"{who}, but the container may use {quota:g} cores: it is stopped when "
+            f"they are spent. {fitting(quota)}, or raise the container's limit."
         )
     governor = environment["cpu"]["governor"]
     if governor not in (None, "performance"):

@@ -72,6 +72,17 @@ def test_the_machine_is_doubted(threads: int, cpu: dict, says: str) -> None:
     assert says in warning
 
 
+def test_clients_share_the_cores() -> None:
+    clients = available_cores() + 1
+    (warning,) = machine_warnings(1, environment(), clients)
+    assert f"{clients} clients of 1 threads each" in warning
+    assert f"Give --threads 1 --concurrency {clients - 1}." in warning
+    assert machine_warnings(1, environment(container_cores=1.0), 1) == []
+    (warning,) = machine_warnings(1, environment(container_cores=0.5), 1)
+    assert "1 threads, but the container" in warning
+    assert "Give --threads 1, or" in warning
+
+
 def test_a_machine_in_order_is_not() -> None:
     assert machine_warnings(1, environment(governor="performance", container_cores=4.0)) == []
     assert isinstance(machine_warnings(1, describe_environment()), list)

@@ -1,0 +1,237 @@
+"""Load scenarios: how queries come, and windows of them in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Protocol, final
+
+import numpy as np
+
+from toolkit.core.documents import Json
+from toolkit.core.errors import ToolkitError, UsageError, unknown_name
+from toolkit.core.queries import Scenario, Served, Window
+from toolkit.measuring.engine import Procedure, WarmUp
+from toolkit.measuring.serving import Answers, Schedule
+from toolkit.measuring.statistics import MINIMUM_BLOCKS, fewest_samples
+
+WINDOWS = MINIMUM_BLOCKS  # of a row: the fewest from which an interval of a ratio is made
+MOST_QUERIES = 20_000  # of a window: what is stored of it is then at most a megabyte
+MOST_CLIENTS = 256
+MOST_QPS = 1e6
+MOST_MS = 1e6
+
+Report = Callable[[int, int, str], None]
+"""Told how many windows are done, of how many, and what was last."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """How queries come, to `concurrency` clients with a session each.
+
+    `qps` is the mean rate of the server scenario. In its place `find_qps` asks for the largest
+    rate that keeps the 99th percentile of the latency within `p99_ms`. `seed` is that of the
+    arrivals, which are the same for every row. Raises UsageError for what cannot be meant.
+    """
+
+    scenario: str
+    concurrency: int = 1
+    qps: float | None = None
+    find_qps: bool = False
+    p99_ms: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        known = [scenario.value for scenario in Scenario]
+        if self.scenario not in known:
+            raise unknown_name("scenario", self.scenario, known)
+        if not 1 <= self.concurrency <= MOST_CLIENTS:
+            raise UsageError(
+                f"Got --concurrency {self.concurrency}, expected 1 to {MOST_CLIENTS}.",
+                hint="Give the number of clients that answer queries at the same time.",
+            )
+        for option, value, most in (("qps", self.qps, MOST_QPS), ("p99-ms", self.p99_ms, MOST_MS)):
+            if value is not None and not 0 < value <= most:
+                raise UsageError(
+                    f"Got --{option} {value:g}, expected above 0, at most {most:g}.",
+                    hint=f"Give --{option} a positive number.",
+                )
+        self._refuse_combinations()
+
+    def _refuse_combinations(self) -> None:
+        server = self.scenario == Scenario.SERVER
+        for wrong, problem, hint in (
+            (
+                not server and (self.qps is not None or self.find_qps),
+                f"Got a rate for the scenario {self.scenario}, whose queries follow no schedule.",
+                "Give --scenario server, or leave out --qps and --find-qps.",
+            ),
+            (
+                self.qps is not None and self.find_qps,
+                "Got --qps together with --find-qps.",
+                "Give the rate, or let it be found.",
+            ),
+            (
+                server and self.qps is None and not self.find_qps,
+                "The scenario server needs a rate.",
+                "Give --qps 100, say, or --find-qps --p99-ms 20.",
+            ),
+            (
+                self.find_qps and self.p99_ms is None,
+                "Got --find-qps without the latency that is to be kept.",
+                "Give --p99-ms 20, say.",
+            ),
+            (
+                self.p99_ms is not None and not self.find_qps,
+                "Got --p99-ms without --find-qps.",
+                "Add --find-qps, or leave out --p99-ms: percentiles are reported in any case.",
+            ),
+        ):
+            if wrong:
+                raise UsageError(problem, hint=hint)
+
+    def check(self, procedure: Procedure) -> None:
+        """Raises UsageError for a procedure that such traffic cannot follow."""
+        if procedure.runs is not None or procedure.target_ci != Procedure().target_ci:
+            raise UsageError(
+                "Got --runs or --target-ci together with --scenario.",
+                hint="A scenario lasts for --max-seconds a row: give that.",
+            )
+        fewest = fewest_samples(50.0)
+        if self.qps is not None and self.qps * procedure.max_seconds < fewest:
+            raise UsageError(
+                f"{self.qps:g} queries a second for {procedure.max_seconds:g} s are fewer than "
+                f"the {fewest} that a median needs.",
+                hint=f"Give --max-seconds {np.ceil(fewest / self.qps):.0f} or more.",
+            )
+
+    @property
+    def p99_bound_ns(self) -> int | None:
+        return None if self.p99_ms is None else round(self.p99_ms * 1e6)
+
+    def to_json(self) -> Json:
+        return asdict(self)
+
+
+def closed_loop(clients: int, most_ns: int | None, most_queries: int = MOST_QUERIES) -> Schedule:
+    """A query whenever a client is free."""
+    return Schedule(clients=clients, most_queries=most_queries, most_ns=most_ns)
+
+
+def poisson(clients: int, qps: float, queries: int, rng: np.random.Generator) -> Schedule:
+    """So many queries at a mean rate of `qps`, with independent exponential gaps between them.
+
+    No query is taken later after the last arrival than all arrivals are meant to take.
+    """
+    arrivals = np.cumsum(rng.exponential(1e9 / qps, queries)).astype(np.int64)
+    most_ns = int(arrivals[-1]) + round(queries * 1e9 / qps)
+    return Schedule(clients=clients, most_queries=queries, most_ns=most_ns, arrivals=arrivals)
+
+
+class Server(Protocol):
+    """What answers queries: a worker, or a double in a test."""
+
+    def window(self, schedule: Schedule) -> Answers: ...
+
+
+@final
+@dataclass(kw_only=True)
+class TrafficLane:
+    """One row while it answers queries, and what it has come to so far."""
+
+    server: Server
+    failure: ToolkitError | None = None
+    warmup: WarmUp = field(default_factory=WarmUp)
+    windows: list[Window] = field(default_factory=list)
+    alone: Window | None = None
+
+    def warm_up(self, traffic: Traffic, procedure: Procedure) -> None:
+        clients = traffic.concurrency
+
+        def chunk(count: int) -> np.ndarray:
+            answers = self.server.window(closed_loop(clients, None, count * clients))
+            return np.asarray(answers.finished - answers.started)
+
+        self.warmup.run(chunk, procedure.warmup, clients)
+
+    def answer(self, schedule: Schedule, traffic: Traffic, qps: float | None = None) -> Window:
+        """Answers one schedule; the round is the number of windows before."""
+        answers = self.server.window(schedule)
+        if schedule.arrivals is not None:
+            scheduled = schedule.arrivals
+        elif traffic.scenario == Scenario.OFFLINE:
+            scheduled = np.zeros_like(answers.started)
+        else:
+            scheduled = answers.started
+        return Window(
+            round=len(self.windows),
+            qps=qps,
+            lead=answers.lead,
+            scheduled=scheduled,
+            started=answers.started,
+            finished=answers.finished,
+        )
+
+    def served(self, traffic: Traffic) -> Served:
+        return Served(
+            scenario=Scenario(traffic.scenario),
+            concurrency=traffic.concurrency,
+            warmup=self.warmup.samples,
+            settled=self.warmup.settled,
+            windows=tuple(self.windows),
+            p99_bound_ns=traffic.p99_bound_ns,
+            alone=self.alone,
+        )
+
+    @contextmanager
+    def keeping_failure(self) -> Iterator[None]:
+        """Keeps the error of the block, so that it costs this lane only."""
+        try:
+            yield
+        except ToolkitError as error:
+            self.failure = error
+
+
+def serve(
+    lanes: Sequence[TrafficLane], traffic: Traffic, procedure: Procedure, report: Report
+) -> None:
+    """Warms every lane up, then runs WINDOWS windows of each in turn.
+
+    A round has one schedule for all lanes, and an order of its own. A lane that fails keeps what
+    it has; the others go on.
+    """
+    warm_up(lanes, traffic, procedure)
+    rng = np.random.default_rng(0)
+    for number in range(WINDOWS):
+        schedule = _schedule(traffic, procedure, number)
+        going = alive(lanes)
+        for index in rng.permutation(len(going)):
+            lane = going[index]
+            with lane.keeping_failure():
+                lane.windows.append(lane.answer(schedule, traffic, traffic.qps))
+        report(number + 1, WINDOWS, "")
+
+
+def _schedule(traffic: Traffic, procedure: Procedure, number: int) -> Schedule:
+    length_ns = window_ns(procedure)
+    if traffic.qps is None:
+        return closed_loop(traffic.concurrency, length_ns)
+    queries = min(MOST_QUERIES, round(traffic.qps * length_ns / 1e9))
+    rng = np.random.default_rng((traffic.seed, number))
+    return poisson(traffic.concurrency, traffic.qps, queries, rng)
+
+
+def window_ns(procedure: Procedure) -> int:
+    """How long a window lasts."""
+    return round(procedure.max_seconds * 1e9 / WINDOWS)
+
+
+def warm_up(lanes: Sequence[TrafficLane], traffic: Traffic, procedure: Procedure) -> None:
+    for lane in alive(lanes):
+        with lane.keeping_failure():
+            lane.warm_up(traffic, procedure)
+
+
+def alive(lanes: Sequence[TrafficLane]) -> list[TrafficLane]:
+    return [lane for lane in lanes if lane.failure is None]

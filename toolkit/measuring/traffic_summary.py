@@ -1,0 +1,153 @@
+"""The figures of a row's load scenario from its raw windows; nothing here is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from toolkit.core.documents import Json
+from toolkit.core.queries import Scenario, Served, Window
+from toolkit.measuring.queueing import (
+    estimated_p99,
+    holds,
+    latencies,
+    lateness,
+    services,
+    waiting_share,
+)
+from toolkit.measuring.statistics import Ratio, percentile, ratio, ratio_of_rounds
+
+
+def served_figures(served: Served, batch: int, percentiles: Sequence[float]) -> Json:
+    """Queries, rates, latency and its parts; None is unknown, or has no meaning in the scenario.
+
+    Where a rate was searched for, they are those of the largest that held.
+    """
+    windows = figured_windows(served)
+    asked, answered = sum(w.asked for w in windows), sum(w.answered for w in windows)
+    seconds = sum(w.elapsed_ns for w in windows) / 1e9
+    achieved = answered / seconds if seconds else None
+    scheduled = served.scenario is Scenario.SERVER
+    late = lateness(windows, served.concurrency) if scheduled else np.empty(0)
+    return {
+        "scenario": served.scenario,
+        "concurrency": served.concurrency,
+        "queries": {"asked": asked, "answered": answered},
+        "held": asked == answered if scheduled and windows else None,
+        "seconds": seconds,
+        "asked_qps": windows[0].qps if windows else None,
+        "achieved_qps": achieved,
+        "samples_per_second": batch * achieved if achieved else None,
+        "latency": _latency_figures(served, windows, percentiles),
+        "service_median_ns": percentile(services(windows), 50.0),
+        "waiting_share": waiting_share(windows) if scheduled else None,
+        "lateness_median_ns": float(np.median(late)) if len(late) else None,
+        "windows": len(windows),
+        "warmup": len(served.warmup),
+        "settled": served.settled,
+        "search": _search_figures(served),
+    }
+
+
+def figured_windows(served: Served) -> Sequence[Window]:
+    """All windows; of a search the one with the largest rate that held, if any did."""
+    if served.p99_bound_ns is None:
+        return served.windows
+    held = [window for window in served.windows if holds(window, served.p99_bound_ns)]
+    return sorted(held, key=_rate)[-1:]
+
+
+def _latency_figures(
+    served: Served, windows: Sequence[Window], percentiles: Sequence[float]
+) -> Json | None:
+    """None in the offline scenario: how long a query waited there says nothing but its place."""
+    if served.scenario is Scenario.OFFLINE:
+        return None
+    samples = latencies(windows)
+    answered = samples[np.isfinite(samples)]
+    figures: Json = {
+        "median_ns": _percentile(samples, 50.0),
+        "min_ns": float(answered.min()) if len(answered) else None,
+        "max_ns": float(samples.max()) if 0 < len(samples) == len(answered) else None,
+        "mean_ns": float(samples.mean()) if 0 < len(samples) == len(answered) else None,
+    }
+    for q in percentiles:
+        figures[f"p{q:g}_ns".replace(".", "_")] = _percentile(samples, q)
+    figures["p99_early_stopping_ns"] = estimated_p99(windows)
+    return figures
+
+
+def _percentile(samples: np.ndarray, q: float) -> float | None:
+    """None with too few samples, or where it falls among those that were not answered."""
+    with np.errstate(invalid="ignore"):
+        value = percentile(samples, q)
+    return value if value is not None and np.isfinite(value) else None
+
+
+def _search_figures(served: Served) -> Json | None:
+    bound_ns = served.p99_bound_ns
+    if bound_ns is None:
+        return None
+    held = [window for window in served.windows if holds(window, bound_ns)]
+    others = [window for window in served.windows if not holds(window, bound_ns)]
+    return {
+        "p99_bound_ns": bound_ns,
+        "largest_held_qps": max(map(_rate, held), default=None),
+        "smallest_not_held_qps": min(map(_rate, others), default=None),
+        "alone_median_ns": served.alone and _percentile(latencies([served.alone]), 50.0),
+        "alone_p99_ns": served.alone and estimated_p99([served.alone]),
+        "reason": None if held else _why_none(served),
+        "tries": [
+            {
+                "qps": window.qps,
+                "asked": window.asked,
+                "answered": window.answered,
+                "p99_early_stopping_ns": estimated_p99([window]),
+                "held": holds(window, bound_ns),
+            }
+            for window in served.windows
+        ],
+    }
+
+
+def _why_none(served: Served) -> str:
+    """Why no rate holds the bound."""
+    bound = f"{(served.p99_bound_ns or 0) / 1e6:g} ms"
+    if served.alone is None:
+        return "none: it was not tried"
+    if not served.windows:
+        median, p99 = (
+            f"{(value or np.nan) / 1e6:.3g} ms"
+            for value in (
+                _percentile(latencies([served.alone]), 50.0),
+                estimated_p99([served.alone]),
+            )
+        )
+        return f"none: served alone, a query takes {median} and its p99 is {p99}, above {bound}"
+    lowest = min(map(_rate, served.windows))
+    return f"none: even at {lowest:.4g} queries a second the p99 was above {bound}, or unknown"
+
+
+def _rate(window: Window) -> float:
+    return window.qps or 0.0
+
+
+def ratio_of_served(row: Served, baseline: Served) -> Ratio | None:
+    """The paired ratio of the median latency, or in the offline scenario of the time of a query.
+
+    None where it means nothing: a search, whose rows met different rates; a rate that one of the
+    two did not hold; too few windows or queries.
+    """
+    both = (row, baseline)
+    if any(one.p99_bound_ns is not None for one in both):
+        return None
+    if any(w.answered < w.asked or not w.answered for one in both for w in one.windows):
+        return None
+    rounds = min(len(one.windows) for one in both)
+    if row.scenario is Scenario.OFFLINE:
+        mine, theirs = (
+            np.array([w.elapsed_ns / w.answered for w in one.windows[:rounds]]) for one in both
+        )
+        return ratio_of_rounds(mine, theirs)
+    return ratio([latencies([w]) for w in row.windows], [latencies([w]) for w in baseline.windows])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,7 +20,7 @@ def bench(
     artifact: options.Artifact,
     runtime: options.Runtimes = None,
     batch: options.Batches = None,
-    scope: options.Scopes = options.BOTH_SCOPES,
+    scope: options.Scopes = None,
     threads: options.Threads = None,
     cpus: options.Cpus = None,
     option: options.Tuning = None,
@@ -28,6 +28,27 @@ def bench(
     runs: options.Runs = None,
     target_ci: options.TargetCi = 0.01,
     max_seconds: options.MaxSeconds = 10.0,
+    scenario: Annotated[
+        str | None,
+        typer.Option(
+            help="In place of scopes: single (a client's next query when its last is answered), "
+            "server (queries at random, at a rate), offline (all queries at once). It takes "
+            "--max-seconds for each row."
+        ),
+    ] = None,
+    concurrency: Annotated[
+        int, typer.Option(help="Clients of a scenario, a session and a thread each.")
+    ] = 1,
+    qps: Annotated[
+        float | None, typer.Option(help="Queries a second of the scenario server.")
+    ] = None,
+    find_qps: Annotated[
+        bool,
+        typer.Option("--find-qps", help="Find the largest rate that keeps the p99 in --p99-ms."),
+    ] = False,
+    p99_ms: Annotated[
+        float | None, typer.Option(help="What the p99 of the latency may be for --find-qps.")
+    ] = None,
     data: options.Data = None,
     inputs: options.Inputs = None,
     dim: options.Dims = None,
@@ -51,12 +72,19 @@ def bench(
             artifact,
             runtimes=options.names(runtime),
             batches=None if batch is None else options.integers(batch, "--batch"),
-            scopes=options.names(scope) or (),
+            scopes=options.names(scope),
             threads=threads,
             cpus=None if cpus is None else options.integers(cpus, "--cpus"),
             tuning=options.tuning(option or []),
             procedure=Procedure(
                 warmup=warmup, runs=runs, target_ci=target_ci, max_seconds=max_seconds
+            ),
+            traffic=options.traffic(
+                scenario=scenario,
+                concurrency=concurrency,
+                qps=qps,
+                find_qps=find_qps,
+                p99_ms=p99_ms,
             ),
             inputs=options.input_request(data=data, inputs=inputs, dim=dim, input_=input_),
             timeout_s=timeout,
@@ -84,7 +112,7 @@ TEXT = ("runtime", "verdict", "status")
 
 def print_figures(figures: Json) -> None:
     """The tables of a result, then what its rows and the machine say against them."""
-    from toolkit.cli import output
+    from toolkit.cli import output, served
 
     console = output.stdout()
     rows = figures["rows"]
@@ -92,7 +120,7 @@ def print_figures(figures: Json) -> None:
         (row["group"], scope) for row in rows for scope in row["scopes"] if scope != "open"
     ):
         members = [row for row in rows if row["group"] == group]
-        names = _names(members)
+        names = names_of(members)
         cells = [_cells(row, scope, name) for row, name in zip(members, names, strict=True)]
         title = f"{scope}, batch {members[0]['batch']} (ratio: time over that of {names[0]})"
         percentiles = tuple(
@@ -100,18 +128,22 @@ def print_figures(figures: Json) -> None:
         )
         columns = (*FIRST, *percentiles, *LAST)
         console.print(output.fitting_table(console, title, columns, cells, text=TEXT))
+    for table in served.tables(console, rows):
+        console.print(table)
     if "open" in figures["plan"]["scopes"]:
         console.print(_openings(rows))
     console.out(f"inputs: {figures['plan']['inputs']}")
     for row in rows:
         if row["reason"]:
             console.out(f"{row['runtime']}, batch {row['batch']}: {row['reason']}")
+    for reason in served.reasons(rows):
+        console.out(reason)
     for warning in figures["warnings"]:
         console.out(f"warning: {warning}")
     console.out(f"result: {figures['result']}")
 
 
-def _names(rows: list[Json]) -> list[str]:
+def names_of(rows: list[Json]) -> list[str]:
     """What tells the rows of a group apart: runtimes, or artifacts on one runtime."""
     from toolkit.cli.output import escape
 
@@ -154,9 +186,12 @@ def _cells(row: Json, scope: str, name: str) -> dict[str, str]:
     if found is None:
         return around
     times = _times(found)
-    if row["status"] == "failed":  # a time that belongs to a wrong answer is struck out
-        times = {column: f"[strike]{cell}[/strike]" for column, cell in times.items()}
-    return {**around, **times}
+    return {**around, **(struck_out(times) if row["status"] == "failed" else times)}
+
+
+def struck_out(cells: dict[str, str]) -> dict[str, str]:
+    """Times that belong to a wrong answer."""
+    return {column: f"[strike]{cell}[/strike]" for column, cell in cells.items()}
 
 
 def _times(found: Json) -> dict[str, str]:
@@ -164,7 +199,7 @@ def _times(found: Json) -> dict[str, str]:
     from toolkit.measuring.statistics import reach
 
     interval, median, rate = found["ci95_ns"], found["median_ns"], found["samples_per_second"]
-    times = {
+    return {
         "median": duration(median),
         "± 95 %": f"{reach(interval, median):.1%}" if interval and median else "-",
         **{
@@ -173,12 +208,16 @@ def _times(found: Json) -> dict[str, str]:
             if PERCENTILE.fullmatch(key)
         },
         "samples/s": f"{rate:,.0f}" if rate else "-",
+        **ratio_cells(found["ratio"]),
     }
-    ratio = found["ratio"]
+
+
+def ratio_cells(ratio: Json | None) -> dict[str, str]:
+    """The ratio with its interval, and the verdict; nothing where there is none."""
     if ratio is None:
-        return times
+        return {}
     low, high = ratio["ci95"]
     if low == high == 1:
-        return {**times, "ratio": "1", "verdict": "baseline"}
+        return {"ratio": "1", "verdict": "baseline"}
     shown = f"{ratio['value']:.3f} ({low:.3f}..{high:.3f})"
-    return {**times, "ratio": shown, "verdict": ratio["verdict"]}
+    return {"ratio": shown, "verdict": ratio["verdict"]}

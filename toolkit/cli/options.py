@@ -10,6 +10,7 @@ import typer
 from toolkit.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from toolkit.measuring.traffic import Traffic
     from toolkit.steps.inputs import InputRequest, RandomInput
 
 Artifact = Annotated[
@@ -32,11 +33,11 @@ Batches = Annotated[
     str | None, typer.Option("--batch", help="Batches, separated by commas.  [default: 1]")
 ]
 Scopes = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--scope",
         help="forward (inputs and outputs on the device), end_to_end (host to host), open "
-        "(new process to first output); separated by commas.",
+        "(new process to first output); separated by commas.  [default: forward,end_to_end]",
     ),
 ]
 Cpus = Annotated[
@@ -80,7 +81,6 @@ RandomInputs = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option(help="Where the result is stored.")]
-BOTH_SCOPES = "forward,end_to_end"
 
 
 def names(text: str | None) -> list[str] | None:
@@ -162,6 +162,36 @@ def tuning(texts: list[str]) -> dict[str, dict[str, str]]:
             )
         found.setdefault(runtime, {})[name] = value
     return found
+
+
+def traffic(
+    *,
+    scenario: str | None,
+    concurrency: int,
+    qps: float | None,
+    find_qps: bool,
+    p99_ms: float | None,
+) -> Traffic | None:
+    """What the options on load ask for together. Raises UsageError for any without a scenario."""
+    from toolkit.measuring.traffic import Traffic
+
+    if scenario is not None:
+        return Traffic(
+            scenario=scenario, concurrency=concurrency, qps=qps, find_qps=find_qps, p99_ms=p99_ms
+        )
+    given = {
+        "--concurrency": concurrency != 1,
+        "--qps": qps is not None,
+        "--find-qps": find_qps,
+        "--p99-ms": p99_ms is not None,
+    }
+    if any(given.values()):
+        named = " and ".join(option for option, is_given in given.items() if is_given)
+        raise UsageError(
+            f"Got {named} without --scenario.",
+            hint="Add --scenario server for a rate; single or offline for none.",
+        )
+    return None
 
 
 def input_request(

@@ -121,7 +121,7 @@ class Bars(Progress):
     def update(self, task: str, done: int, total: int, detail: str = "") -> None:
         if task not in self._ids:
             self._ids[task] = self._bars.add_task(task, total=total, detail=detail)
-        self._bars.update(self._ids[task], completed=done, detail=detail)
+        self._bars.update(self._ids[task], completed=done, total=total, detail=detail)
 
     def note(self, text: str) -> None:
         self._bars.console.print(text, markup=False)

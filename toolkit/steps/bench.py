@@ -9,9 +9,10 @@ from pathlib import Path
 from toolkit.core.measurement import Result
 from toolkit.core.progress import Progress, Silent
 from toolkit.measuring.engine import Procedure
+from toolkit.measuring.traffic import Traffic
 from toolkit.steps.inputs import InputRequest, input_source, resolve_batches
 from toolkit.steps.rows import Entry, Group, measure_groups
-from toolkit.steps.settings import SCOPES, Settings
+from toolkit.steps.settings import Settings
 from toolkit.steps.sources import absent_parent, candidates, known_runtimes, open_artifact
 
 
@@ -20,11 +21,12 @@ def bench(
     *,
     runtimes: Sequence[str] | None = None,
     batches: Sequence[int] | None = None,
-    scopes: Sequence[str] = SCOPES,
+    scopes: Sequence[str] | None = None,
     threads: int | None = None,
     cpus: Collection[int] | None = None,
     tuning: Mapping[str, Mapping[str, str]] | None = None,
     procedure: Procedure | None = None,
+    traffic: Traffic | None = None,
     inputs: InputRequest | None = None,
     timeout_s: float = 300.0,
     out: str | os.PathLike[str] = "results",
@@ -35,9 +37,10 @@ def bench(
     Without `runtimes`, all but null are measured; without `batches`, the one that the model or
     `inputs` fix, else 1. `cpus` pins every worker to these cores; `tuning` gives options of a
     runtime's own by its name. The rows of a batch are measured in turn, a block each, in a process
-    each. A row that fails keeps its reason and what was measured; the others go on. Ctrl-C stores
-    what there is, then raises KeyboardInterrupt. Raises SourceError, IntegrityError,
-    UnknownNameError, UsageError before anything is started.
+    each; with `traffic`, in place of `scopes`, they answer queries, a window each. A row that fails
+    keeps its reason and what was measured; the others go on. Ctrl-C stores what there is, then
+    raises KeyboardInterrupt. Raises SourceError, IntegrityError, UnknownNameError, UsageError
+    before anything is started.
     """
     names = known_runtimes(runtimes)
     settings = Settings.parse(
@@ -48,6 +51,7 @@ def bench(
         tuning=tuning,
         procedure=procedure,
         timeout_s=timeout_s,
+        traffic=traffic,
     )
     source = open_artifact(artifact)
     request = inputs or InputRequest()

@@ -24,7 +24,7 @@ from toolkit.results import store
 from toolkit.steps.inputs import InputRequest, InputSource, input_source, resolve_batches
 from toolkit.steps.results import find_result
 from toolkit.steps.rows import Entry, Group, measure_groups
-from toolkit.steps.settings import SCOPES, Settings
+from toolkit.steps.settings import Settings
 from toolkit.steps.sources import absent_parent, candidates, known_runtimes, open_artifact
 
 Named = str | os.PathLike[str]
@@ -45,7 +45,7 @@ def compare(
     tolerance: float = TOLERANCE,
     runtimes: Sequence[str] | None = None,
     batches: Sequence[int] | None = None,
-    scopes: Sequence[str] = SCOPES,
+    scopes: Sequence[str] | None = None,
     threads: int | None = None,
     cpus: Collection[int] | None = None,
     tuning: Mapping[str, Mapping[str, str]] | None = None,

@@ -18,14 +18,16 @@ from toolkit.core.interrupts import Interrupts
 from toolkit.core.measurement import Result, Row, Scope, Status
 from toolkit.core.progress import Progress
 from toolkit.core.specs import Feeds, Outputs
+from toolkit.measuring.capacity import find_rates
 from toolkit.measuring.client import WorkerProcess
 from toolkit.measuring.engine import Lane, measure
 from toolkit.measuring.environment import describe_environment
 from toolkit.measuring.load import LoadMeter
+from toolkit.measuring.traffic import Traffic, TrafficLane, serve
+from toolkit.measuring.traffic_warnings import traffic_warnings
 from toolkit.measuring.warnings import load_warnings, machine_warnings, row_warnings
-from toolkit.parity.outputs import combine, compare_outputs
-from toolkit.parity.tolerances import tolerance_for
 from toolkit.results import store
+from toolkit.steps.checks import checked, parity_of
 from toolkit.steps.inputs import InputSource
 from toolkit.steps.reference import reference_runtime, reference_worker
 from toolkit.steps.settings import Settings
@@ -71,7 +73,8 @@ def measure_groups(
     run = _Run(settings=settings, progress=progress)
     created = datetime.now(UTC)
     environment = describe_environment(settings.options.threads)
-    before = [*machine_warnings(settings.options.threads, environment), *warnings]
+    machine = machine_warnings(settings.options.threads, environment, settings.clients)
+    before = [*machine, *warnings]
     rows: list[Row] = []
     broken_off: BaseException | None = None
     try:
@@ -87,7 +90,12 @@ def measure_groups(
         plan={**plan, **settings.to_json()},
         rows=tuple(rows),
         environment=environment,
-        warnings=(*before, *run.warnings, *row_warnings(rows, settings.procedure)),
+        warnings=(
+            *before,
+            *run.warnings,
+            *row_warnings(rows, settings.procedure),
+            *traffic_warnings(rows),
+        ),
     )
     try:
         if rows:
@@ -171,6 +179,8 @@ class _Run:
                     self.warnings += load_warnings(f"batch {batch}, {scope}", meter.read())
                 total = len(self.settings.scopes)
                 self.progress.update(f"measure, batch {batch}", done + 1, total, scope)
+            if self.settings.traffic is not None:
+                self._serve(contenders, self.settings.traffic, batch)
         except KeyboardInterrupt:
             self.interrupts.hold()  # a second Ctrl-C would lose what the first one keeps
             raise
@@ -218,7 +228,8 @@ class _Run:
         try:
             worker = contender.worker = self._start_worker()
             options = self.settings.of(entry.runtime)
-            opened = worker.open(entry.runtime, entry.artifacts, options, feeds)
+            clients = self.settings.clients
+            opened = worker.open(entry.runtime, entry.artifacts, options, feeds, clients)
             provenance = worker.provenance()
             contender.row = replace(
                 contender.row,
@@ -228,7 +239,8 @@ class _Run:
                 provenance=provenance,
             )
             if opened.computes:
-                _check(contender, worker, feeds, expected)
+                found = parity_of(contender.row, worker, feeds, expected, clients)
+                contender.row = checked(contender.row, found, reference_runtime(entry.artifacts))
             comparable = contender.row.computes and contender.row.status is Status.OK
             contender.lane = Lane(probe=worker, compared=comparable)
         except ToolkitError as error:
@@ -246,37 +258,33 @@ class _Run:
                     opened = worker.open(entry.runtime, entry.artifacts, options, feeds[:1])
                     contender.row = replace(row, openings=(*row.openings, opened.opening))
 
+    def _serve(self, contenders: Sequence[_Contender], traffic: Traffic, batch: int) -> None:
+        """Lets all rows answer queries; they keep what they came to, however this ends."""
+        lanes = {
+            index: TrafficLane(server=contender.worker)
+            for index, contender in enumerate(contenders)
+            if contender.lane and contender.worker
+        }
+        what = f"{traffic.scenario}, batch {batch}"
+        meter = LoadMeter([c.worker.pid for c in contenders if c.worker])
+        run = find_rates if traffic.find_qps else serve
+        try:
+            run(
+                list(lanes.values()),
+                traffic,
+                self.settings.procedure,
+                lambda done, total, detail: self.progress.update(what, done, total, detail),
+            )
+            self.warnings += load_warnings(what, meter.read())
+        finally:
+            for index, lane in lanes.items():
+                contender = contenders[index]
+                contender.row = replace(contender.row, served=lane.served(traffic))
+                if lane.failure is not None:
+                    contender.fail(lane.failure)
+
     def _start_worker(self) -> WorkerProcess:
         settings = self.settings
         return WorkerProcess(
             threads=settings.options.threads, timeout_s=settings.timeout_s, cpus=settings.cpus
         )
-
-
-def _check(
-    contender: _Contender,
-    worker: WorkerProcess,
-    feeds: Sequence[Feeds],
-    expected: list[Outputs] | None,
-) -> None:
-    """Fails the row when its outputs or its precision are not what was asked for."""
-    row = contender.row
-    reasons = []
-    if expected is not None:
-        tolerance = tolerance_for(row.precision_requested)
-        parity = combine(
-            [
-                compare_outputs(worker.run(one), reference, tolerance)
-                for one, reference in zip(feeds, expected, strict=True)
-            ]
-        )
-        row = replace(row, parity=parity)
-        if not parity.passed:
-            reference_name = reference_runtime(contender.entry.artifacts)
-            reasons.append(f"Parity with {reference_name}: {parity.reason}.")
-    ran = row.provenance.precision if row.provenance else "none"
-    if ran not in ("none", row.precision_requested):
-        reasons.append(f"Asked for {row.precision_requested}, ran in {ran}.")
-    if reasons:
-        row = replace(row, status=Status.FAILED, reason=" ".join(reasons))
-    contender.row = row

@@ -13,15 +13,17 @@ from toolkit.core.session import SessionOptions
 from toolkit.measuring.client import check_timeout
 from toolkit.measuring.engine import Procedure
 from toolkit.measuring.environment import session_options
+from toolkit.measuring.traffic import Traffic
 
 SCOPES = (Scope.FORWARD, Scope.END_TO_END)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What all rows of a run share."""
+    """What all rows of a run share: the scopes that they are measured in, or the traffic."""
 
     scopes: Sequence[Scope]
+    traffic: Traffic | None
     options: SessionOptions
     cpus: frozenset[int] | None
     tuning: Mapping[str, Mapping[str, str]]
@@ -33,34 +35,48 @@ class Settings:
         cls,
         *,
         runtimes: Sequence[str],
-        scopes: Sequence[str],
+        scopes: Sequence[str] | None,
         threads: int | None,
         cpus: Collection[int] | None,
         tuning: Mapping[str, Mapping[str, str]] | None,
         procedure: Procedure | None,
         timeout_s: float,
+        traffic: Traffic | None = None,
     ) -> Self:
-        """Raises UnknownNameError and UsageError for what cannot be meant."""
+        """Without `scopes` and `traffic`, SCOPES are measured.
+
+        Raises UnknownNameError and UsageError for what cannot be meant.
+        """
         for name in tuning or {}:
             if name not in runtimes:
                 raise unknown_name("runtime in this run", name, runtimes)
         check_timeout(timeout_s)
         pinned = None if cpus is None else frozenset(cpus)
+        chosen = procedure or Procedure()
+        if traffic is not None:
+            traffic.check(chosen)
         return cls(
-            scopes=_parse_scopes(scopes),
+            scopes=_parse_scopes(scopes, traffic),
+            traffic=traffic,
             options=session_options(threads, pinned),
             cpus=pinned,
             tuning=tuning or {},
-            procedure=procedure or Procedure(),
+            procedure=chosen,
             timeout_s=timeout_s,
         )
 
     def of(self, runtime: str) -> SessionOptions:
         return replace(self.options, tuning=self.tuning.get(runtime, {}))
 
+    @property
+    def clients(self) -> int:
+        """How many sessions a row has, each with its own threads."""
+        return 1 if self.traffic is None else self.traffic.concurrency
+
     def to_json(self) -> Json:
         return {
             "scopes": list(self.scopes),
+            "traffic": self.traffic and self.traffic.to_json(),
             "options": self.options.to_json(),
             "cpus": sorted(self.cpus) if self.cpus else None,
             "tuning": {name: dict(values) for name, values in self.tuning.items()},
@@ -69,7 +85,14 @@ class Settings:
         }
 
 
-def _parse_scopes(scopes: Sequence[str]) -> tuple[Scope, ...]:
+def _parse_scopes(scopes: Sequence[str] | None, traffic: Traffic | None) -> tuple[Scope, ...]:
+    if scopes is None:
+        return SCOPES if traffic is None else ()
+    if traffic is not None:
+        raise UsageError(
+            "Got a scenario together with scopes.",
+            hint="A scenario is a measurement of its own, host to host: leave out --scope.",
+        )
     if not scopes:
         raise UsageError("Got no scopes.", hint="Give forward, end_to_end or open.")
     known = [scope.value for scope in Scope]

@@ -32,6 +32,7 @@ def bench(
     inputs: options.Inputs = None,
     dim: options.Dims = None,
     input_: options.RandomInputs = None,
+    allow_fallback: options.AllowFallback = False,
     timeout: options.Timeout = 300.0,
     out: options.Out = Path("results"),
     json: options.Json = False,
@@ -60,6 +61,7 @@ def bench(
             ),
             inputs=options.input_request(data=data, inputs=inputs, dim=dim, input_=input_),
             timeout_s=timeout,
+            allow_fallback=allow_fallback,
             out=out,
             progress=progress,
         )

@@ -133,6 +133,11 @@ class WorkerProcess:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def answers(self) -> bool:
+        """Whether it can be asked anything: no call was broken off, and the process lives."""
+        return not self._broken and self._process.poll() is None
+
     def probe(self, runtime: str) -> Availability:
         reply, _ = self._call({"command": "probe", "runtime": runtime})
         return Availability(

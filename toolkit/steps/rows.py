@@ -23,9 +23,8 @@ from toolkit.measuring.engine import Lane, measure
 from toolkit.measuring.environment import describe_environment
 from toolkit.measuring.load import LoadMeter
 from toolkit.measuring.warnings import load_warnings, machine_warnings, row_warnings
-from toolkit.parity.outputs import combine, compare_outputs
-from toolkit.parity.tolerances import tolerance_for
 from toolkit.results import store
+from toolkit.steps.checks import agreement, bounds_for, fallback_of, judged
 from toolkit.steps.inputs import InputSource
 from toolkit.steps.reference import reference_runtime, reference_worker
 from toolkit.steps.settings import Settings
@@ -104,12 +103,18 @@ def measure_groups(
 @final
 @dataclass(kw_only=True)
 class _Contender:
-    """A row while it is measured; `worker` and `lane` are None where it could not be opened."""
+    """A row while it is measured; `worker` and `lane` are None where it could not be opened.
+
+    `expected` are the reference's outputs for each of `feeds`, None where it could not run.
+    """
 
     entry: Entry
     row: Row
+    feeds: Sequence[Feeds]
+    expected: list[Outputs] | None
     worker: WorkerProcess | None = None
     lane: Lane | None = None
+    warnings: list[str] = field(default_factory=list)
 
     def fail(self, error: ToolkitError) -> None:
         missing = isinstance(error, UnavailableError)
@@ -119,18 +124,51 @@ class _Contender:
             reason=f"{error.problem} {error.hint}",
         )
 
-    def finish(self) -> Row:
-        """The row with all that was measured; ends the worker."""
+    def check_outputs(self, worker: WorkerProcess, precision: str) -> None:
+        """Fails the row whose outputs are not the reference's."""
+        if self.expected is not None and self.row.computes:
+            parity = agreement(worker.run, self.feeds, self.expected, precision)
+            self.row = self._judged(replace(self.row, parity=parity))
+
+    def finish(self, *, allow_fallback: bool) -> None:
+        """Completes the row with what was measured, then with what really ran; ends the worker."""
         if self.worker is None:
-            return self.row
-        with self.worker:
+            return
+        with self.worker as worker:
             if self.lane is not None:
                 self.row = replace(self.row, measurements=self.lane.measurements())
                 if self.lane.failure is not None:
                     self.fail(self.lane.failure)
-            with contextlib.suppress(ToolkitError):  # a worker that died has no memory to tell
-                self.row = replace(self.row, peak_rss_bytes=self.worker.peak_rss_bytes())
-        return self.row
+                if worker.answers:
+                    self._ask(worker, allow_fallback)
+
+    def _ask(self, worker: WorkerProcess, allow_fallback: bool) -> None:
+        """Memory, then provenance, since to tell it takes memory and time of its own."""
+        try:
+            self.row = replace(self.row, peak_rss_bytes=worker.peak_rss_bytes())
+            self.row = replace(self.row, provenance=worker.provenance())
+            if self.lane is not None and self.lane.failure is None:
+                self._hold_to_request(worker, allow_fallback)
+        except ToolkitError as error:
+            if self.row.status is Status.OK:
+                self.fail(error)
+
+    def _hold_to_request(self, worker: WorkerProcess, allow_fallback: bool) -> None:
+        fallback = fallback_of(self.row)
+        if fallback is None:
+            return
+        if allow_fallback:
+            bounds = bounds_for(self.row)
+            self.warnings.append(
+                f"batch {self.row.batch}, {self.row.runtime}: {fallback} That was allowed; "
+                f"the outputs are held to the bounds of {bounds}."
+            )
+            self.check_outputs(worker, bounds)
+        else:
+            self.row = self._judged(self.row, fallback)
+
+    def _judged(self, row: Row, fallback: str | None = None) -> Row:
+        return judged(row, reference=reference_runtime(self.entry.artifacts), fallback=fallback)
 
 
 @final
@@ -157,8 +195,14 @@ class _Run:
                 source = entry.artifacts[0]
                 if source.digest not in references:
                     references[source.digest] = self._reference(entry.artifacts, feeds)
-                contenders.append(_Contender(entry=entry, row=self._new_row(entry, number, batch)))
-                self._open(contenders[-1], feeds, references[source.digest])
+                contender = _Contender(
+                    entry=entry,
+                    row=self._new_row(entry, number, batch),
+                    feeds=feeds,
+                    expected=references[source.digest],
+                )
+                contenders.append(contender)
+                self._open(contender)
                 total = len(group.entries)
                 self.progress.update(f"open, batch {batch}", done + 1, total, entry.runtime)
             lanes = [contender.lane for contender in contenders if contender.lane]
@@ -175,7 +219,16 @@ class _Run:
             self.interrupts.hold()  # a second Ctrl-C would lose what the first one keeps
             raise
         finally:
-            rows.extend(contender.finish() for contender in contenders)
+            with contextlib.ExitStack() as all_of_them:  # whatever becomes of one
+                for contender in reversed(contenders):
+                    all_of_them.callback(self._finish, contender, rows)
+
+    def _finish(self, contender: _Contender, rows: list[Row]) -> None:
+        try:
+            contender.finish(allow_fallback=self.settings.allow_fallback)
+        finally:
+            rows.append(contender.row)
+            self.warnings += contender.warnings
 
     def _new_row(self, entry: Entry, group: int, batch: int) -> Row:
         source = entry.artifacts[0]
@@ -206,31 +259,26 @@ class _Run:
                 self.warnings.append(warning)
             return None
 
-    def _open(
-        self, contender: _Contender, feeds: Sequence[Feeds], expected: list[Outputs] | None
-    ) -> None:
-        """Starts the worker; parity and provenance come before any timing.
+    def _open(self, contender: _Contender) -> None:
+        """Starts the worker; parity comes before any timing.
 
-        A row that fails either is still timed, so that one sees what the wrong answer costs; its
+        A row that fails it is still timed, so that one sees what the wrong answer costs; its
         status keeps it from being compared.
         """
         entry = contender.entry
         try:
             worker = contender.worker = self._start_worker()
             options = self.settings.of(entry.runtime)
-            opened = worker.open(entry.runtime, entry.artifacts, options, feeds)
-            provenance = worker.provenance()
+            opened = worker.open(entry.runtime, entry.artifacts, options, contender.feeds)
             contender.row = replace(
                 contender.row,
                 artifact_digest=opened.artifact_digest,
                 computes=opened.computes,
                 openings=(opened.opening,),
-                provenance=provenance,
             )
-            if opened.computes:
-                _check(contender, worker, feeds, expected)
-            comparable = contender.row.computes and contender.row.status is Status.OK
-            contender.lane = Lane(probe=worker, compared=comparable)
+            contender.check_outputs(worker, contender.row.precision_requested)
+            right = contender.row.status is Status.OK or self.settings.allow_fallback
+            contender.lane = Lane(probe=worker, compared=opened.computes and right)
         except ToolkitError as error:
             contender.fail(error)
 
@@ -251,32 +299,3 @@ class _Run:
         return WorkerProcess(
             threads=settings.options.threads, timeout_s=settings.timeout_s, cpus=settings.cpus
         )
-
-
-def _check(
-    contender: _Contender,
-    worker: WorkerProcess,
-    feeds: Sequence[Feeds],
-    expected: list[Outputs] | None,
-) -> None:
-    """Fails the row when its outputs or its precision are not what was asked for."""
-    row = contender.row
-    reasons = []
-    if expected is not None:
-        tolerance = tolerance_for(row.precision_requested)
-        parity = combine(
-            [
-                compare_outputs(worker.run(one), reference, tolerance)
-                for one, reference in zip(feeds, expected, strict=True)
-            ]
-        )
-        row = replace(row, parity=parity)
-        if not parity.passed:
-            reference_name = reference_runtime(contender.entry.artifacts)
-            reasons.append(f"Parity with {reference_name}: {parity.reason}.")
-    ran = row.provenance.precision if row.provenance else "none"
-    if ran not in ("none", row.precision_requested):
-        reasons.append(f"Asked for {row.precision_requested}, ran in {ran}.")
-    if reasons:
-        row = replace(row, status=Status.FAILED, reason=" ".join(reasons))
-    contender.row = row

@@ -19,7 +19,10 @@ SCOPES = (Scope.FORWARD, Scope.END_TO_END)
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What all rows of a run share."""
+    """What all rows of a run share.
+
+    `allow_fallback` accepts a row that ran in another precision or on another device.
+    """
 
     scopes: Sequence[Scope]
     options: SessionOptions
@@ -27,6 +30,7 @@ class Settings:
     tuning: Mapping[str, Mapping[str, str]]
     procedure: Procedure
     timeout_s: float
+    allow_fallback: bool = False
 
     @classmethod
     def parse(
@@ -39,6 +43,7 @@ class Settings:
         tuning: Mapping[str, Mapping[str, str]] | None,
         procedure: Procedure | None,
         timeout_s: float,
+        allow_fallback: bool = False,
     ) -> Self:
         """Raises UnknownNameError and UsageError for what cannot be meant."""
         for name in tuning or {}:
@@ -53,6 +58,7 @@ class Settings:
             tuning=tuning or {},
             procedure=procedure or Procedure(),
             timeout_s=timeout_s,
+            allow_fallback=allow_fallback,
         )
 
     def of(self, runtime: str) -> SessionOptions:
@@ -66,6 +72,7 @@ class Settings:
             "tuning": {name: dict(values) for name, values in self.tuning.items()},
             "procedure": self.procedure.to_json(),
             "timeout_s": self.timeout_s,
+            "allow_fallback": self.allow_fallback,
         }
 
 

@@ -1,0 +1,60 @@
+"""Whether a row did what it was asked to: the right outputs, in that precision, on that device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from toolkit.core.measurement import Agreement, Row, Status
+from toolkit.core.specs import Feeds, Outputs
+from toolkit.parity.outputs import combine, compare_outputs
+from toolkit.parity.tolerances import TOLERANCES, tolerance_for
+
+DEVICE = "cpu"  # the only one that a session can be asked for
+
+
+def agreement(
+    run: Callable[[Feeds], Outputs],
+    feeds: Sequence[Feeds],
+    expected: Sequence[Outputs],
+    precision: str,
+) -> Agreement:
+    """How far the outputs for all feeds are from those expected, by the bounds of `precision`."""
+    tolerance = tolerance_for(precision)
+    pairs = zip(feeds, expected, strict=True)
+    return combine([compare_outputs(run(one), outputs, tolerance) for one, outputs in pairs])
+
+
+def fallback_of(row: Row) -> str | None:
+    """What ran instead of the precision or device that was asked for; None where they ran.
+
+    A model of eight bits has layers in floating point, so "mixed" is what it asks for too.
+    """
+    if row.provenance is None or not row.computes:
+        return None
+    asked, ran = row.precision_requested, row.provenance.precision
+    parts = []
+    if ran not in ("none", asked) and (asked, ran) != ("int8", "mixed"):
+        parts.append(f"Asked for {asked}, ran in {ran}.")
+    if row.provenance.device not in ("none", DEVICE):
+        parts.append(f"Asked for the {DEVICE}, ran on {row.provenance.device}.")
+    return " ".join(parts) or None
+
+
+def bounds_for(row: Row) -> str:
+    """The precision whose bounds hold for a row that was allowed to fall back: the coarser of
+    what it ran in and what it was asked for, in which the reference ran."""
+    ran = row.provenance.precision if row.provenance else row.precision_requested
+    known = [name for name in (row.precision_requested, ran) if name in TOLERANCES]
+    return max(known, key=lambda name: TOLERANCES[name].relative)
+
+
+def judged(row: Row, *, reference: str, fallback: str | None = None) -> Row:
+    """The row, failed where its outputs are not the reference's or where it fell back."""
+    reasons = []
+    if row.parity is not None and not row.parity.passed:
+        reasons.append(f"Parity with {reference}: {row.parity.reason}.")
+    if fallback is not None:
+        reasons.append(f"{fallback} Give --allow-fallback to accept that.")
+    status = Status.FAILED if reasons else Status.OK
+    return replace(row, status=status, reason=" ".join(reasons) or None)

@@ -11,6 +11,7 @@ import typer
 from toolkit.cli import options
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from toolkit.core.documents import Json
@@ -79,7 +80,7 @@ def bench(
 # In the order in which they are left out, last first, where the terminal is too narrow; the
 # percentiles stand between.
 FIRST = ("runtime", "median", "status", "± 95 %", "ratio", "verdict")
-LAST = ("parity", "samples/s", "peak RSS")
+LAST = ("parity", "samples/s", "peak RSS", "artifact")
 PERCENTILE = re.compile(r"p\d+([._]\d+)?(_ns)?")
 TEXT = ("runtime", "verdict", "status")
 
@@ -103,7 +104,7 @@ def print_figures(figures: Json) -> None:
         columns = (*FIRST, *percentiles, *LAST)
         console.print(output.fitting_table(console, title, columns, cells, text=TEXT))
     if "open" in figures["plan"]["scopes"]:
-        console.print(_openings(rows))
+        console.print(_openings(console, rows))
     console.out(f"inputs: {figures['plan']['inputs']}")
     for row in rows:
         if row["reason"]:
@@ -127,18 +128,29 @@ def _names(rows: list[Json]) -> list[str]:
     ]
 
 
-def _openings(rows: list[Json]) -> Table:
-    """From a new process that holds the job to the first output, and the parts of that."""
+OPENING_TIMES = ("median", "min", "max", "import", "open", "first run")
+OPENING_GROWTH = ("import +", "open +", "first run +")
+
+
+def _openings(console: Console, rows: list[Json]) -> Table:
+    """From a new process that holds the job to the first output, the parts of that, and by how
+    much the process grew in each."""
     from toolkit.cli import output
 
-    parts = ("median_ns", "min_ns", "max_ns", "import_ns", "open_ns", "first_run_ns")
-    columns = tuple(part.removesuffix("_ns").replace("_", " ") for part in parts)
-    table = output.table("open", "runtime", "batch", *columns, numeric=("batch", *columns))
+    cells = []
     for row in rows:
         found = row["scopes"].get("open", {})
-        times = (output.duration(found.get(part)) for part in parts)
-        table.add_row(row["runtime"], str(row["batch"]), *times)
-    return table
+        times = {part: output.duration(found.get(_key(part, "ns"))) for part in OPENING_TIMES}
+        growth = {part: output.size(found.get(_key(part, "bytes"))) for part in OPENING_GROWTH}
+        cells.append({"runtime": row["runtime"], "batch": str(row["batch"]), **times, **growth})
+    columns = ("runtime", "batch", *OPENING_TIMES, *OPENING_GROWTH)
+    title = "open (+: how far the resident size grew)"
+    return output.fitting_table(console, title, columns, cells, text=("runtime",))
+
+
+def _key(column: str, unit: str) -> str:
+    """`first run +` in bytes is first_run_bytes."""
+    return f"{column.rstrip(' +').replace(' ', '_')}_{unit}"
 
 
 def _cells(row: Json, scope: str, name: str) -> dict[str, str]:
@@ -150,7 +162,8 @@ def _cells(row: Json, scope: str, name: str) -> dict[str, str]:
         "runtime": name,
         "status": row["status"],
         "parity": "-" if parity is None else output.scientific(parity["max_abs"]),
-        "peak RSS": output.mebibytes(row["memory"]["peak_rss_bytes"]),
+        "peak RSS": output.size(row["memory"]["peak_rss_bytes"]),
+        "artifact": output.size(row["memory"]["artifact_bytes"]),
     }
     found = row["scopes"].get(scope)
     if found is None:

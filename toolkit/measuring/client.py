@@ -29,6 +29,7 @@ from toolkit.core.measurement import Opening, Scope
 from toolkit.core.session import Availability, Provenance, SessionOptions
 from toolkit.core.specs import Feeds, Outputs
 from toolkit.measuring import wire
+from toolkit.measuring.timing import Timed
 
 # Read by the thread pools of torch, NumPy's BLAS, MKL and TensorFlow when they start.
 THREAD_VARIABLES = (
@@ -174,9 +175,11 @@ class WorkerProcess:
     def run(self, feeds: Feeds) -> Outputs:
         return self._call({"command": "run"}, feeds)[1]
 
-    def block(self, scope: Scope, count: int) -> np.ndarray:
-        """`count` timed runs, nanoseconds each, int64."""
-        return self._call({"command": "block", "scope": scope, "count": count})[1]["samples"]
+    def block(self, scope: Scope, count: int) -> Timed:
+        """`count` timed runs."""
+        message = {"command": "block", "scope": scope, "count": count}
+        reply, arrays = self._call(message)
+        return Timed(samples=arrays["samples"], rss_bytes=reply["rss_bytes"])
 
     def provenance(self) -> Provenance:
         return Provenance(**self._call({"command": "provenance"})[0]["provenance"])

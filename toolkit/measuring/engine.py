@@ -14,7 +14,7 @@ from toolkit.core.documents import Json
 from toolkit.core.errors import ToolkitError, UsageError
 from toolkit.core.measurement import Block, Measurement, Scope
 from toolkit.measuring.statistics import median_interval, reach, relative_reach
-from toolkit.measuring.timing import Clock
+from toolkit.measuring.timing import Clock, Timed
 
 BLOCK_NS = 50_000_000
 WARMUP_CHUNK_NS = 20_000_000
@@ -62,7 +62,7 @@ class Procedure:
 class Probe(Protocol):
     """What can be timed: a worker, or a double in a test."""
 
-    def block(self, scope: Scope, count: int) -> np.ndarray: ...
+    def block(self, scope: Scope, count: int) -> Timed: ...
 
 
 @final
@@ -94,13 +94,13 @@ class Lane:
         runs = self._runs[scope] = _Runs()
         if procedure.warmup is not None:
             if procedure.warmup:
-                runs.warmup.append(self.probe.block(scope, procedure.warmup))
+                runs.warmup.append(self.probe.block(scope, procedure.warmup).samples)
             runs.settled = True
             return
         medians: list[float] = []
         count, spent = 1, 0
         while spent < WARMUP_LIMIT_NS:
-            chunk = self.probe.block(scope, count)
+            chunk = self.probe.block(scope, count).samples
             runs.warmup.append(chunk)
             took = int(chunk.sum())
             spent += took
@@ -117,8 +117,15 @@ class Lane:
         """One block: its lead, then its runs."""
         runs = self._runs[scope]
         lead, count = runs.block_size(procedure)
-        samples = self.probe.block(scope, lead + count)
-        runs.blocks.append(Block(round=round_number, lead=samples[:lead], samples=samples[lead:]))
+        timed = self.probe.block(scope, lead + count)
+        runs.blocks.append(
+            Block(
+                round=round_number,
+                lead=timed.samples[:lead],
+                samples=timed.samples[lead:],
+                rss_bytes=timed.rss_bytes,
+            )
+        )
 
     def owed_nothing(self, scope: Scope, procedure: Procedure) -> bool:
         """Whether a fixed number of runs is done."""

@@ -270,9 +270,11 @@ class _Run:
             worker = contender.worker = self._start_worker()
             options = self.settings.of(entry.runtime)
             opened = worker.open(entry.runtime, entry.artifacts, options, contender.feeds)
+            sizes = {artifact.digest: artifact.size_bytes for artifact in entry.artifacts}
             contender.row = replace(
                 contender.row,
                 artifact_digest=opened.artifact_digest,
+                artifact_bytes=sizes[opened.artifact_digest],
                 computes=opened.computes,
                 openings=(opened.opening,),
             )

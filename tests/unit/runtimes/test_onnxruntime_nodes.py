@@ -63,7 +63,7 @@ def test_any_name_of_a_node_is_read(name: str) -> None:
         ("Conv", ["float", "float"], ["float"], "float32"),
         ("Gemm", ["double", "double"], ["double"], "float64"),
         ("Mul", ["float16", "float16"], ["float16"], "float16"),
-        ("LayerNormalization", ["bfloat16", "float"], ["bfloat16"], "bfloat16"),
+        ("LayerNormalization", ["float", "bfloat16"], ["bfloat16"], "bfloat16"),
         ("ArgMax", ["float"], ["int64"], "float32"),
         ("QLinearConv", ["uint8", "float", "uint8", "int8", "float"], ["uint8"], "int8"),
         ("MatMulIntegerToFloat", ["uint8", "int8", "float"], ["float"], "int8"),

@@ -22,6 +22,12 @@ FLOATS = {
     onnx.TensorProto.FLOAT: "float32",
     onnx.TensorProto.DOUBLE: "float64",
 }
+# Operators that a graph has whose activations are of eight bits.
+EIGHT_BITS = frozenset(
+    {"ConvInteger", "DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul",
+     "MatMulInteger", "MatMulIntegerToFloat", "QAttention", "QGemm", "QLinearConv",
+     "QLinearMatMul", "QuantizeLinear"}
+)  # fmt: skip
 VALUE_KEEPING = frozenset(
     {"Cast", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose",
      "Unsqueeze"}
@@ -59,9 +65,11 @@ def read_signature(path: Path) -> Signature:
 def read_precision(path: Path) -> str:
     """The floating-point dtype of the graph's inputs, outputs and stored tensors.
 
-    "mixed" for several, "none" for a graph without any.
+    "mixed" for several, "none" for a graph without any; "int8" for one that quantises activations.
     """
     graph = onnx.load(path, load_external_data=False).graph
+    if any(node.op_type in EIGHT_BITS for inner in _graphs(graph) for node in inner.node):
+        return "int8"
     kinds = {tensor.data_type for inner in _graphs(graph) for tensor in inner.initializer}
     kinds |= {value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}
     found = {FLOATS[kind] for kind in kinds if kind in FLOATS}

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, final
 
 import numpy as np
 import onnxruntime as ort
 
+from runtimes.executed import Node, describe, device_of, precision_of
+from runtimes.onnxruntime_nodes import read_nodes
 from toolkit.core.artifact import Artifact, Format
-from toolkit.core.errors import SessionError, SourceError, unknown_name
+from toolkit.core.errors import SourceError, unknown_name
 from toolkit.core.session import (
     Availability,
     Provenance,
@@ -23,6 +27,7 @@ from toolkit.core.session import (
 from toolkit.core.specs import Feeds, Outputs
 
 PROVIDER = "CPUExecutionProvider"
+DEVICES = {PROVIDER: "cpu"}
 
 
 @final
@@ -34,19 +39,26 @@ class OnnxRuntime(Runtime):
         return Availability(ok=True, version=ort.__version__)
 
     def open(self, artifact: Artifact, options: SessionOptions) -> Session:
-        settings = ort.SessionOptions()
-        settings.intra_op_num_threads = options.threads
-        settings.inter_op_num_threads = 1
-        settings.log_severity_level = 3
-        _tune(settings, options)
-        try:
-            session = ort.InferenceSession(artifact.path, settings, providers=[PROVIDER])
-        except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
-            raise SourceError(
-                f"ONNX Runtime {ort.__version__} could not open {artifact.path}: {error}",
-                hint="Check the file with onnx.checker, or choose another runtime.",
-            ) from error
-        return OnnxRuntimeSession(artifact, session, options)
+        return OnnxRuntimeSession(artifact, options, _create(artifact, _settings(options)))
+
+
+def _create(artifact: Artifact, settings: ort.SessionOptions) -> ort.InferenceSession:
+    try:
+        return ort.InferenceSession(artifact.path, settings, providers=[PROVIDER])
+    except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
+        raise SourceError(
+            f"ONNX Runtime {ort.__version__} could not open {artifact.path}: {error}",
+            hint="Check the file with onnx.checker, or choose another runtime.",
+        ) from error
+
+
+def _settings(options: SessionOptions) -> ort.SessionOptions:
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = 3
+    _tune(settings, options)
+    return settings
 
 
 LEVELS = {
@@ -92,10 +104,10 @@ class OnnxRuntimeSession(Session):
     """Inputs are read from the caller's memory; outputs are written to buffers made once."""
 
     def __init__(
-        self, artifact: Artifact, session: ort.InferenceSession, options: SessionOptions
+        self, artifact: Artifact, options: SessionOptions, session: ort.InferenceSession
     ) -> None:
         super().__init__(artifact.signature)
-        self._precision = artifact.precision
+        self._artifact = artifact
         self._options = options
         self._session: Any = session
         self._binding: Any = None
@@ -135,26 +147,43 @@ class OnnxRuntimeSession(Session):
         }
 
     def _provenance(self) -> Provenance:
-        providers = self._session.get_providers()
-        if providers[0] != PROVIDER:
-            raise SessionError(
-                f"ONNX Runtime was asked for {PROVIDER} and runs {providers}.",
-                hint="Install a build of ONNX Runtime with that provider.",
-            )
+        nodes, identical = self._recorded_pass()
         settings = self._session.get_session_options()
         return Provenance(
             runtime="onnxruntime",
             version=ort.__version__,
-            device="cpu",
-            # The CPU provider computes in the types of the graph.
-            precision=self._precision,
+            device=device_of(nodes, DEVICES),
+            precision=precision_of(nodes),
             threads=settings.intra_op_num_threads,
             details={
-                "providers": providers,
+                "providers": self._session.get_providers(),
                 "graph_optimization_level": settings.graph_optimization_level.name,
                 "execution_mode": settings.execution_mode.name,
+                "recorded_outputs_identical": identical,
+                **describe(nodes),
             },
         )
+
+    def _recorded_pass(self) -> tuple[tuple[Node, ...], bool]:
+        """What a second session of the same file and settings runs on the same inputs, and
+        whether its outputs are those of this session bit for bit.
+
+        A session records from its making on or never, and one of several threads is another once
+        it has recorded a pass: end_profiling() does not stop the thread pool's own profiler, so
+        that each later pass takes longer and keeps some bytes (1.31). This one is timed, so it
+        never records.
+        """
+        settings = _settings(self._options)
+        settings.enable_profiling = True
+        with tempfile.TemporaryDirectory(prefix="toolkit-") as place:
+            settings.profile_file_prefix = str(Path(place) / "pass")
+            session = _create(self._artifact, settings)
+            with OnnxRuntimeSession(self._artifact, self._options, session) as twin:
+                recorded = twin.run(self._feeds)
+                nodes = read_nodes(Path(session.end_profiling()).read_text(errors="replace"))
+        self.forward()
+        own = self._download()
+        return nodes, all(own[name].tobytes() == recorded[name].tobytes() for name in own)
 
     def _close(self) -> None:
         self._run_bound = lambda _: not_ready()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, final
 
 import numpy as np
 import openvino as ov
 
+from runtimes.executed import Node, describe, device_of, precision_of
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.errors import SourceError
 from toolkit.core.session import (
@@ -22,21 +22,25 @@ from toolkit.core.session import (
 )
 from toolkit.core.specs import Feeds, Outputs
 
-DTYPE = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "i8": "int8", "u8": "uint8"}
-# Layers that move or hold values without computing: their precision says nothing.
+DEVICE = "CPU"
+DEVICES = {DEVICE: "cpu"}
+DTYPES = {
+    "f64": "float64",
+    "f32": "float32",
+    "f16": "float16",
+    "bf16": "bfloat16",
+    "i8": "int8",
+    "u8": "int8",
+}
+# Parts of the executable graph that are there before a pass and after it.
+HELD = frozenset({"Const", "Input", "Output"})
+# Layers that move or convert values without computing on them.
 MOVING = frozenset(
     {
-        "Concatenation",
-        "Const",
-        "Gather",
-        "Input",
-        "Output",
-        "Reorder",
-        "Reshape",
-        "Split",
-        "Transpose",
+        "Broadcast", "Concatenation", "Convert", "FakeQuantize", "Gather", "Pad", "Reorder",
+        "Reshape", "ShapeOf", "Split", "StridedSlice", "Tile", "Transpose",
     }
-)
+)  # fmt: skip
 
 
 @final
@@ -60,7 +64,7 @@ class OpenVino(Runtime):
         options.require_known(self.name, core.get_property("CPU", "SUPPORTED_PROPERTIES"))
         config.update(options.tuning)
         try:
-            compiled = core.compile_model(core.read_model(artifact.path), "CPU", config)
+            compiled = core.compile_model(core.read_model(artifact.path), DEVICE, config)
         except RuntimeError as error:
             raise SourceError(
                 f"OpenVINO {ov.__version__} could not open {artifact.path}: {error}",
@@ -100,20 +104,17 @@ class OpenVinoSession(Session):
         }
 
     def _provenance(self) -> Provenance:
-        layers = [_layer(op) for op in self._compiled.get_runtime_model().get_ops()]
-        arithmetic = set(DTYPE.values())
-        ran = {p for kind, p in layers if kind not in MOVING and p in arithmetic}
-        counts = Counter(f"{kind}: {precision}" for kind, precision in layers)
+        nodes = _executed(self._compiled.get_runtime_model())
         return Provenance(
             runtime="openvino",
             version=ov.__version__,
-            device="cpu",
-            precision=ran.pop() if len(ran) == 1 else "mixed" if ran else "none",
+            device=device_of(nodes, DEVICES),
+            precision=precision_of(nodes),
             threads=int(self._compiled.get_property("INFERENCE_NUM_THREADS")),
             details={
                 "execution_devices": list(self._compiled.get_property("EXECUTION_DEVICES")),
                 "streams": int(self._compiled.get_property("NUM_STREAMS")),
-                "layers_by_precision": dict(sorted(counts.items())),
+                **describe(nodes),
             },
         )
 
@@ -123,8 +124,19 @@ class OpenVinoSession(Session):
         self._feeds = {}
 
 
-def _layer(operation: Any) -> tuple[str, str]:
-    """The kind and executed precision of a node of the executable graph."""
-    info = operation.get_rt_info()
-    precision = info["runtimePrecision"].astype(str)
-    return info["layerType"].astype(str), DTYPE.get(precision, precision)
+def _executed(graph: Any) -> list[Node]:
+    """The layers of the executable graph in the order in which they run."""
+    layers = [
+        (operation.get_friendly_name(), operation.get_rt_info()) for operation in graph.get_ops()
+    ]
+    layers.sort(key=lambda layer: int(layer[1]["execOrder"].astype(str)))
+    return [
+        Node(
+            name=name,
+            operator=kind,
+            provider=DEVICE,
+            dtype=None if kind in MOVING else DTYPES.get(info["runtimePrecision"].astype(str)),
+        )
+        for name, info in layers
+        if (kind := info["layerType"].astype(str)) not in HELD
+    ]

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar, final
 
 import torch
 from torch._dynamo import config as dynamo
 from torch._dynamo.utils import counters
 from torch._inductor import config as inductor
+from torch._inductor.codecache import PyCodeCache
 from torch._inductor.cpp_builder import get_cpp_compiler
 
 from models.torch.base import restore
+from runtimes.executed import Node
 from runtimes.torch_session import TorchSession, weights_of
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.documents import Json
@@ -42,9 +48,15 @@ class TorchCompile(Runtime):
         dynamo.recompile_limit = dynamo.accumulated_recompile_limit
         module = restore(artifact.model, weights_of(artifact))
         torch.compiler.reset()
+        loaded = len(PyCodeCache.modules)
         compiled = torch.compile(module, dynamic=False, fullgraph=True, options=tuning)
         return TorchSession(
-            artifact.signature, compiled, runtime=self.name, options=options, describe=_describe
+            artifact.signature,
+            compiled,
+            runtime=self.name,
+            options=options,
+            details=_details,
+            generated=lambda: _kernels(PyCodeCache.modules[loaded:]),
         )
 
 
@@ -66,7 +78,7 @@ def _no_compiler(reason: str) -> Availability:
     )
 
 
-def _describe() -> Json:
+def _details() -> Json:
     """How many graphs were compiled, and how often the compiler gave up on a part."""
     return {
         "backend": "inductor",
@@ -74,3 +86,28 @@ def _describe() -> Json:
         "compiled_graphs": counters["stats"]["unique_graphs"],
         "graph_breaks": sum(counters["graph_break"].values()),
     }
+
+
+KERNEL = re.compile(r"^(\w+) = async_compile\.cpp_pybinding\(\[(.*?)\]", re.MULTILINE)
+POINTER = re.compile(r"(\w+)\*")
+FLOATS = {"float": "float32", "double": "float64", "half": "float16", "bfloat16": "bfloat16"}
+
+
+def _kernels(modules: Sequence[ModuleType]) -> list[Node]:
+    """The C++ kernels in the code that Inductor generated, by the types of their arguments.
+
+    The trace of a pass shows the library calls between them, such as mkl::_mkl_linear.
+    """
+    codes = [Path(module.__file__).read_text() for module in modules if module.__file__]
+    found = (kernel for code in codes for kernel in KERNEL.findall(code))
+    nodes = (
+        Node(name=name, operator=name, provider="cpu", dtype=_arithmetic(arguments))
+        for name, arguments in found
+    )
+    return list(dict.fromkeys(nodes))
+
+
+def _arithmetic(arguments: str) -> str | None:
+    """The dtype of the outputs, which come last; None for a kernel without floating point."""
+    dtypes = [FLOATS[kind] for kind in POINTER.findall(arguments) if kind in FLOATS]
+    return dtypes[-1] if dtypes else None

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from safetensors.numpy import load
 
+from runtimes.executed import Node, describe, device_of, precision_of
+from runtimes.torch_nodes import record
 from toolkit.core.artifact import Artifact
 from toolkit.core.documents import Json
 from toolkit.core.session import Provenance, Session, SessionOptions, host_copy, not_ready
@@ -24,7 +26,10 @@ def weights_of(artifact: Artifact) -> dict[str, np.ndarray]:
 
 @final
 class TorchSession(Session):
-    """Runs a callable on CPU tensors that share the memory of the caller's arrays."""
+    """Runs a callable on CPU tensors that share the memory of the caller's arrays.
+
+    `generated` gives the kernels of the callable that PyTorch's own trace does not show.
+    """
 
     def __init__(
         self,
@@ -33,7 +38,8 @@ class TorchSession(Session):
         *,
         runtime: str,
         options: SessionOptions,
-        describe: Callable[[], Json] = dict,
+        details: Callable[[], Json] = dict,
+        generated: Callable[[], list[Node]] = list,
     ) -> None:
         super().__init__(signature)
         torch.set_num_threads(options.threads)
@@ -41,7 +47,8 @@ class TorchSession(Session):
         self._module: Callable[..., Any] | None = module
         self._dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in _tensors(module)})
         self._runtime = runtime
-        self._describe = describe
+        self._details = details
+        self._generated = generated
         self._inputs: tuple[torch.Tensor, ...] = ()
         self._outputs: Any = None
         self._pass: Callable[[], None] = not_ready
@@ -74,19 +81,20 @@ class TorchSession(Session):
         }
 
     def _provenance(self) -> Provenance:
-        precision = torch.get_float32_matmul_precision()
+        nodes = [*record(self._run_module), *self._generated()]
         return Provenance(
             runtime=self._runtime,
             version=torch.__version__,
-            device="cpu",
-            precision=self._dtypes[0] if len(self._dtypes) == 1 else "mixed",
+            device=device_of(nodes, {}),
+            precision=precision_of(nodes),
             threads=torch.get_num_threads(),
             details={
                 "parameter_dtypes": self._dtypes,
-                "float32_matmul_precision": precision,
+                "float32_matmul_precision": torch.get_float32_matmul_precision(),
                 "mkldnn": torch.backends.mkldnn.enabled,
                 "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-                **self._describe(),
+                **self._details(),
+                **describe(nodes),
             },
         )
 
@@ -96,5 +104,5 @@ class TorchSession(Session):
 
 
 def _tensors(module: Any) -> list[torch.Tensor]:
-    """Floating-point parameters and buffers: what decides the dtype of the arithmetic."""
+    """Floating-point parameters and buffers."""
     return [t for t in module.state_dict().values() if t.is_floating_point()]

@@ -34,6 +34,7 @@ REQUIRED = {"null", "torch", "torch-compile", "onnxruntime", "openvino"}
 EXPECTED_FAILURES = {
     ("null", "test_values_are_the_model_s"): "null computes nothing",
     ("null", "test_precision_is_that_of_the_artifact"): "null computes nothing",
+    ("null", "test_provenance_names_what_computed"): "null computes nothing",
     ("null", "test_damaged_file_is_refused"): "null reads no file",
 }
 
@@ -237,6 +238,29 @@ def test_provenance_says_what_ran(runtime: Runtime, source: Artifact, threads: i
 def test_precision_is_that_of_the_artifact(session: Session, source: Artifact) -> None:
     session.run(feeds(1))
     assert session.provenance().precision == source.precision == "float32"
+
+
+def test_provenance_names_what_computed(session: Session) -> None:
+    session.run(feeds(1))
+    nodes = session.provenance().details["nodes"]
+    assert all(node["name"] and node["operator"] and node["provider"] for node in nodes)
+    assert {node["dtype"] for node in nodes} - {None} == {"float32"}
+
+
+def test_asking_what_ran_leaves_the_session_as_it_was(session: Session) -> None:
+    expected = session.run(feeds(3))["logits"]
+    first, second = session.provenance(), session.provenance()
+    assert first.precision == second.precision
+    assert first.details.get("operators") == second.details.get("operators")
+    np.testing.assert_array_equal(session.download()["logits"], expected)
+    other = session.run(feeds(5, seed=1))["logits"]
+    assert other.shape == (5, 10)
+    np.testing.assert_array_equal(session.run(feeds(3))["logits"], expected)
+
+
+def test_what_ran_is_not_known_before_a_pass(session: Session) -> None:
+    with pytest.raises(SessionError):
+        session.provenance()
 
 
 def test_damaged_file_is_refused(runtime: Runtime, source: Artifact, tmp_path: Path) -> None:

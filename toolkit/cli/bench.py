@@ -11,6 +11,7 @@ import typer
 from toolkit.cli import options
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from toolkit.core.documents import Json
@@ -53,6 +54,7 @@ def bench(
     inputs: options.Inputs = None,
     dim: options.Dims = None,
     input_: options.RandomInputs = None,
+    allow_fallback: options.AllowFallback = False,
     timeout: options.Timeout = 300.0,
     out: options.Out = Path("results"),
     json: options.Json = False,
@@ -88,6 +90,7 @@ def bench(
             ),
             inputs=options.input_request(data=data, inputs=inputs, dim=dim, input_=input_),
             timeout_s=timeout,
+            allow_fallback=allow_fallback,
             out=out,
             progress=progress,
         )
@@ -105,7 +108,7 @@ def bench(
 # In the order in which they are left out, last first, where the terminal is too narrow; the
 # percentiles stand between.
 FIRST = ("runtime", "median", "status", "± 95 %", "ratio", "verdict")
-LAST = ("parity", "samples/s", "peak RSS")
+LAST = ("parity", "samples/s", "peak RSS", "artifact")
 PERCENTILE = re.compile(r"p\d+([._]\d+)?(_ns)?")
 TEXT = ("runtime", "verdict", "status")
 
@@ -131,7 +134,7 @@ def print_figures(figures: Json) -> None:
     for table in served.tables(console, rows):
         console.print(table)
     if "open" in figures["plan"]["scopes"]:
-        console.print(_openings(rows))
+        console.print(_openings(console, rows))
     console.out(f"inputs: {figures['plan']['inputs']}")
     for row in rows:
         if row["reason"]:
@@ -157,18 +160,29 @@ def names_of(rows: list[Json]) -> list[str]:
     ]
 
 
-def _openings(rows: list[Json]) -> Table:
-    """From a new process that holds the job to the first output, and the parts of that."""
+OPENING_TIMES = ("median", "min", "max", "import", "open", "first run")
+OPENING_GROWTH = ("import +", "open +", "first run +")
+
+
+def _openings(console: Console, rows: list[Json]) -> Table:
+    """From a new process that holds the job to the first output, the parts of that, and by how
+    much the process grew in each."""
     from toolkit.cli import output
 
-    parts = ("median_ns", "min_ns", "max_ns", "import_ns", "open_ns", "first_run_ns")
-    columns = tuple(part.removesuffix("_ns").replace("_", " ") for part in parts)
-    table = output.table("open", "runtime", "batch", *columns, numeric=("batch", *columns))
+    cells = []
     for row in rows:
         found = row["scopes"].get("open", {})
-        times = (output.duration(found.get(part)) for part in parts)
-        table.add_row(row["runtime"], str(row["batch"]), *times)
-    return table
+        times = {part: output.duration(found.get(_key(part, "ns"))) for part in OPENING_TIMES}
+        growth = {part: output.size(found.get(_key(part, "bytes"))) for part in OPENING_GROWTH}
+        cells.append({"runtime": row["runtime"], "batch": str(row["batch"]), **times, **growth})
+    columns = ("runtime", "batch", *OPENING_TIMES, *OPENING_GROWTH)
+    title = "open (+: how far the resident size grew)"
+    return output.fitting_table(console, title, columns, cells, text=("runtime",))
+
+
+def _key(column: str, unit: str) -> str:
+    """`first run +` in bytes is first_run_bytes."""
+    return f"{column.rstrip(' +').replace(' ', '_')}_{unit}"
 
 
 def _cells(row: Json, scope: str, name: str) -> dict[str, str]:
@@ -180,7 +194,8 @@ def _cells(row: Json, scope: str, name: str) -> dict[str, str]:
         "runtime": name,
         "status": row["status"],
         "parity": "-" if parity is None else output.scientific(parity["max_abs"]),
-        "peak RSS": output.mebibytes(row["memory"]["peak_rss_bytes"]),
+        "peak RSS": output.size(row["memory"]["peak_rss_bytes"]),
+        "artifact": output.size(row["memory"]["artifact_bytes"]),
     }
     found = row["scopes"].get(scope)
     if found is None:

@@ -42,7 +42,7 @@ def _print(found: Diagnosis) -> None:
         f"{cpu['logical_cores']} logical",
         "container quota": f"{cpu['container_cores']} cores" if cpu["container_cores"] else "none",
         "governor": cpu["governor"] or "unknown",
-        "memory": output.mebibytes(environment["memory_bytes"]),
+        "memory": output.size(environment["memory_bytes"]),
         "load": ", ".join(f"{load:.2f}" for load in environment["load_average"] or ()),
         "platform": environment["platform"],
         "python": environment["python"],

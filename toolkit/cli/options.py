@@ -80,6 +80,14 @@ RandomInputs = Annotated[
         "ids=1x128,int64,0,1000; parts may be left empty. May be repeated.",
     ),
 ]
+AllowFallback = Annotated[
+    bool,
+    typer.Option(
+        "--allow-fallback",
+        help="Take a row that ran in another precision or on another device than it was asked "
+        "for, with a warning.",
+    ),
+]
 Out = Annotated[Path, typer.Option(help="Where the result is stored.")]
 
 

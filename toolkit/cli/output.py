@@ -141,8 +141,14 @@ def duration(nanoseconds: float | None) -> str:
     return f"{nanoseconds:.0f} ns"
 
 
-def mebibytes(size_bytes: int | None) -> str:
-    return "-" if size_bytes is None else f"{size_bytes / 2**20:,.0f} MiB"
+def size(size_bytes: float | None) -> str:
+    """Bytes in the unit that suits them; a dash for unknown."""
+    if size_bytes is None:
+        return "-"
+    if abs(size_bytes) < 2**20:
+        return f"{size_bytes / 2**10:,.0f} KiB"
+    digits = 1 if abs(size_bytes) < 10 * 2**20 else 0
+    return f"{size_bytes / 2**20:,.{digits}f} MiB"
 
 
 def scientific(value: float | None) -> str:

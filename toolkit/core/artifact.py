@@ -73,6 +73,11 @@ class Artifact:
         """The file that a runtime reads."""
         return self.directory / self.entry
 
+    @property
+    def size_bytes(self) -> int:
+        """Of all files together."""
+        return sum(record.size_bytes for record in self.files.values())
+
     def verify(self) -> None:
         """Raises IntegrityError unless every file is as the manifest says."""
         if self.entry not in self.files:

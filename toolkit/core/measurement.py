@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Self
 
@@ -27,18 +27,21 @@ class Block:
     """Consecutive runs of one row, between runs of other rows; int64 nanoseconds each.
 
     `lead` holds the first runs after the switch, which meet cold caches and sleeping threads:
-    kept, and not part of any statistic.
+    kept, and not part of any statistic. `rss_bytes` is the resident size of the row's process
+    after it.
     """
 
     round: int
     lead: np.ndarray
     samples: np.ndarray
+    rss_bytes: int | None = None
 
     def to_json(self) -> Json:
         return {
             "round": self.round,
             "lead": self.lead.tolist(),
             "samples": self.samples.tolist(),
+            "rss_bytes": self.rss_bytes,
         }
 
     @classmethod
@@ -47,6 +50,7 @@ class Block:
             round=data["round"],
             lead=np.array(data["lead"], np.int64),
             samples=np.array(data["samples"], np.int64),
+            rss_bytes=data["rss_bytes"],
         )
 
 
@@ -85,26 +89,29 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Opening:
-    """How long a new process took to its first output, in nanoseconds."""
+    """How long a new process took to its first output, and by how much it grew.
+
+    Nanoseconds, and bytes of resident size: negative where memory was given back, None where the
+    system does not tell it.
+    """
 
     import_ns: int
     open_ns: int
     first_run_ns: int
+    import_bytes: int | None = None
+    open_bytes: int | None = None
+    first_run_bytes: int | None = None
 
     @property
     def total_ns(self) -> int:
         return self.import_ns + self.open_ns + self.first_run_ns
 
     def to_json(self) -> Json:
-        return {
-            "import_ns": self.import_ns,
-            "open_ns": self.open_ns,
-            "first_run_ns": self.first_run_ns,
-        }
+        return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(**{key: data[key] for key in ("import_ns", "open_ns", "first_run_ns")})
+        return cls(**{one.name: data[one.name] for one in fields(cls)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,12 +151,14 @@ class Row:
     """One runtime on one artifact at one batch: what it was asked, did and took.
 
     Rows of one group were measured in turn, and are compared with the first of them.
+    `artifact_bytes` are those of all files of the artifact that was opened.
     """
 
     group: int = 0
     runtime: str
     artifact: str
     artifact_digest: str
+    artifact_bytes: int | None = None
     batch: int
     status: Status
     reason: str | None = None
@@ -172,6 +181,7 @@ class Row:
             "runtime": self.runtime,
             "artifact": self.artifact,
             "artifact_digest": self.artifact_digest,
+            "artifact_bytes": self.artifact_bytes,
             "batch": self.batch,
             "status": self.status,
             "reason": self.reason,
@@ -193,6 +203,7 @@ class Row:
             runtime=data["runtime"],
             artifact=data["artifact"],
             artifact_digest=data["artifact_digest"],
+            artifact_bytes=data["artifact_bytes"],
             batch=data["batch"],
             status=Status(data["status"]),
             reason=data["reason"],

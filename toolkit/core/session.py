@@ -72,9 +72,9 @@ class SessionOptions:
 class Provenance:
     """What really ran, as the runtime itself reports it.
 
-    `precision` is the dtype in which the arithmetic ran: "mixed" when layers differ, "none" when
-    there is none. `details` holds what only this runtime knows: providers, precision by layer,
-    compiled graphs.
+    `precision` is the dtype in which the arithmetic ran and `device` where: "mixed" when layers
+    differ, "none" when there is none. `details` holds what only this runtime knows: nodes with
+    their operators and providers, compiled graphs.
     """
 
     runtime: str
@@ -170,11 +170,13 @@ class Session(ABC):
 
     @final
     def provenance(self) -> Provenance:
-        """What really ran. Ask after the first pass: some runtimes decide only then.
+        """What really ran, on the inputs of the last upload.
 
-        Raises SessionError after close.
+        It may run passes of its own, and take as much time and memory as opening the session
+        again: ask when there is nothing left to measure. Raises SessionError before the first
+        upload and after close.
         """
-        if self._closed:
+        if self._closed or self._accepted is None:
             not_ready()
         return self._provenance()
 

@@ -30,6 +30,7 @@ from toolkit.core.session import Availability, Provenance, SessionOptions
 from toolkit.core.specs import Feeds, Outputs
 from toolkit.measuring import wire
 from toolkit.measuring.serving import Answers, Schedule
+from toolkit.measuring.timing import Timed
 
 # Read by the thread pools of torch, NumPy's BLAS, MKL and TensorFlow when they start.
 THREAD_VARIABLES = (
@@ -134,6 +135,11 @@ class WorkerProcess:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def answers(self) -> bool:
+        """Whether it can be asked anything: no call was broken off, and the process lives."""
+        return not self._broken and self._process.poll() is None
+
     def probe(self, runtime: str) -> Availability:
         reply, _ = self._call({"command": "probe", "runtime": runtime})
         return Availability(
@@ -176,9 +182,11 @@ class WorkerProcess:
         """The outputs of one session, while all others run the same."""
         return self._call({"command": "run", "session": session}, feeds)[1]
 
-    def block(self, scope: Scope, count: int) -> np.ndarray:
-        """`count` timed runs, nanoseconds each, int64."""
-        return self._call({"command": "block", "scope": scope, "count": count})[1]["samples"]
+    def block(self, scope: Scope, count: int) -> Timed:
+        """`count` timed runs."""
+        message = {"command": "block", "scope": scope, "count": count}
+        reply, arrays = self._call(message)
+        return Timed(samples=arrays["samples"], rss_bytes=reply["rss_bytes"])
 
     def window(self, schedule: Schedule) -> Answers:
         """Queries answered as they come, see `serving.answer`; `timeout_s` begins at its end."""

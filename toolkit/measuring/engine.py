@@ -14,7 +14,7 @@ from toolkit.core.documents import Json
 from toolkit.core.errors import ToolkitError, UsageError
 from toolkit.core.measurement import Block, Measurement, Scope
 from toolkit.measuring.statistics import median_interval, reach, relative_reach
-from toolkit.measuring.timing import Clock
+from toolkit.measuring.timing import Clock, Timed
 
 BLOCK_NS = 50_000_000
 WARMUP_CHUNK_NS = 20_000_000
@@ -62,7 +62,7 @@ class Procedure:
 class Probe(Protocol):
     """What can be timed: a worker, or a double in a test."""
 
-    def block(self, scope: Scope, count: int) -> np.ndarray: ...
+    def block(self, scope: Scope, count: int) -> Timed: ...
 
 
 @final
@@ -132,14 +132,21 @@ class Lane:
 
     def warm_up(self, scope: Scope, procedure: Procedure) -> None:
         runs = self._runs[scope] = _Runs()
-        runs.warmup.run(lambda count: self.probe.block(scope, count), procedure.warmup)
+        runs.warmup.run(lambda count: self.probe.block(scope, count).samples, procedure.warmup)
 
     def run_block(self, scope: Scope, procedure: Procedure, round_number: int) -> None:
         """One block: its lead, then its runs."""
         runs = self._runs[scope]
         lead, count = runs.block_size(procedure)
-        samples = self.probe.block(scope, lead + count)
-        runs.blocks.append(Block(round=round_number, lead=samples[:lead], samples=samples[lead:]))
+        timed = self.probe.block(scope, lead + count)
+        runs.blocks.append(
+            Block(
+                round=round_number,
+                lead=timed.samples[:lead],
+                samples=timed.samples[lead:],
+                rss_bytes=timed.rss_bytes,
+            )
+        )
 
     def owed_nothing(self, scope: Scope, procedure: Procedure) -> bool:
         """Whether a fixed number of runs is done."""

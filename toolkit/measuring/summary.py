@@ -48,19 +48,25 @@ def scope_figures(
 
 
 def opening_figures(openings: Sequence[Opening]) -> Json:
-    """Medians of the whole and of its parts: import of the runtime, open, first run.
+    """Medians of the whole and of its parts, times and growth: import of the runtime, open, first
+    run.
 
     There are few samples by nature: the smallest and the largest say how far they can be trusted.
     """
     totals = [opening.total_ns for opening in openings]
-    parts = ("import_ns", "open_ns", "first_run_ns")
+    raw = [opening.to_json() for opening in openings]
     return {
         "median_ns": float(np.median(totals)),
         "min_ns": min(totals),
         "max_ns": max(totals),
-        **{part: float(np.median([getattr(o, part) for o in openings])) for part in parts},
+        **{part: _median_of([opening[part] for opening in raw]) for part in raw[0]},
         "samples": len(openings),
     }
+
+
+def _median_of(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if known else None
 
 
 def compare_rows(row: Row, baseline: Row, scope: Scope) -> Ratio | None:
@@ -152,7 +158,10 @@ def row_figures(result: Result, row: Row, percentiles: Sequence[float] = PERCENT
         "scopes": scopes,
         "served": served,
         "ratio": first and first["ratio"],
-        "memory": {"peak_rss_bytes": row.peak_rss_bytes},
+        "memory": {
+            "peak_rss_bytes": row.peak_rss_bytes,
+            "artifact_bytes": row.artifact_bytes,
+        },
         "provenance": row.provenance and row.provenance.to_json(),
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,6 +15,17 @@ from toolkit.core.specs import Feeds
 
 Clock = Callable[[], int]
 """Nanoseconds from any origin, never falling."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed:
+    """Consecutive runs, int64 nanoseconds each, and the resident size of their process after them.
+
+    The size is None where the system does not tell it.
+    """
+
+    samples: np.ndarray
+    rss_bytes: int | None
 
 
 def time_block(

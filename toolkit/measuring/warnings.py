@@ -12,6 +12,7 @@ from toolkit.core.measurement import Row
 from toolkit.measuring.engine import Procedure
 from toolkit.measuring.environment import available_cores
 from toolkit.measuring.load import OtherLoad
+from toolkit.measuring.memory import steady_growth
 from toolkit.measuring.statistics import fewest_samples, median_interval, reach
 
 OTHERS_SHARE = 0.05  # of the processor
@@ -89,6 +90,14 @@ def row_warnings(rows: Sequence[Row], procedure: Procedure) -> list[str]:
                         f"{where}: the times drifted between the first third of the blocks and the "
                         "last: {rows}. The clock or the load changed; measure longer, or again."
                     ].append(f"{row.runtime} ({last / first - 1:+.0%})")
+            if growth := steady_growth(measurement.blocks):
+                found[
+                    f"{where}: the resident size grew steadily: {{rows}}. Something is kept of "
+                    "every run: look for a leak, or a cache without a bound, before it serves."
+                ].append(
+                    f"{row.runtime} (+{growth.size_bytes / 2**20:.0f} MiB, "
+                    f"{growth.bytes_per_run * 1000 / 2**10:,.0f} KiB per 1,000 runs)"
+                )
             if 0 < samples < fewest_samples(50):
                 found[
                     f"{where}: too few samples for a median: {{rows}}. "

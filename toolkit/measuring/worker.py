@@ -7,13 +7,11 @@ each reply has `ok`, or describes the error. What libraries print goes to standa
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import sys
 import threading
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, BinaryIO, final
 
 import numpy as np
@@ -32,6 +30,7 @@ from toolkit.core.errors import (
 from toolkit.core.measurement import Scope
 from toolkit.core.session import Runtime, Session, SessionOptions
 from toolkit.measuring import wire
+from toolkit.measuring.memory import peak_rss_bytes, rss_bytes, watched
 from toolkit.measuring.serving import Schedule, answer, together
 from toolkit.measuring.timing import time_block
 
@@ -60,7 +59,8 @@ class Worker:
             outputs = together(self._sessions, lambda session: session.run(arrays))
             return {}, outputs[message["session"]]
         if command == "block":
-            return {}, {"samples": self._block(first, message)}
+            samples = self._block(first, message)
+            return {"rss_bytes": rss_bytes()}, {"samples": samples}
         if command == "window":
             return {}, self._window(message, arrays)
         if command == "provenance":
@@ -79,35 +79,32 @@ class Worker:
         }
 
     def _open(self, message: Json, arrays: Mapping[str, np.ndarray]) -> Json:
-        """Imports the runtime, opens a session and runs it once, each timed; then the others."""
+        """Imports the runtime, opens a session and runs it once, each timed and weighed; then the
+        others."""
         self._feeds = _unpack_sets(arrays)
-        began = time.perf_counter_ns()
-        runtime = RUNTIMES.create(message["runtime"])
-        availability = runtime.probe()
+        opening: dict[str, int | None] = {}
+        with watched("import", opening, time.perf_counter_ns):
+            runtime = RUNTIMES.create(message["runtime"])
+            availability = runtime.probe()
         if not availability.ok:
             raise UnavailableError(
                 f"{runtime.name} cannot be used here: {availability.reason}.",
                 hint=availability.hint or "See `toolkit doctor`.",
             )
-        imported = time.perf_counter_ns()
-        artifact = _choose(runtime, message["artifacts"])
         options = SessionOptions(**message["options"])
-        session = runtime.open(artifact, options)
-        opened = time.perf_counter_ns()
-        if self._feeds:
-            session.run(self._feeds[0])
-        ran = time.perf_counter_ns()
+        with watched("open", opening, time.perf_counter_ns):
+            artifact = _choose(runtime, message["artifacts"])
+            session = runtime.open(artifact, options)
+        with watched("first_run", opening, time.perf_counter_ns):
+            if self._feeds:
+                session.run(self._feeds[0])
         self._sessions = [session]
         for _ in range(1, message["sessions"]):
             self._sessions.append(runtime.open(artifact, options))
         return {
             "computes": runtime.computes,
             "artifact": artifact.digest,
-            "opening": {
-                "import_ns": imported - began,
-                "open_ns": opened - imported,
-                "first_run_ns": ran - opened,
-            },
+            "opening": opening,
         }
 
     def _block(self, session: Session, message: Json) -> np.ndarray:
@@ -155,20 +152,6 @@ def _unpack_sets(arrays: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]
         index, _, name = key.partition("/")
         sets.setdefault(int(index), {})[name] = array
     return [sets[index] for index in sorted(sets)]
-
-
-def peak_rss_bytes() -> int:
-    """The largest resident size of this process so far.
-
-    On Linux from /proc, since ru_maxrss starts at the size of the process that forked this one.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def serve(source: BinaryIO, sink: BinaryIO) -> None:

@@ -50,6 +50,12 @@ TOLERANCES = {
         agreement=0.98,
         why="Seven bits of fraction: a rounding of 4e-3 a layer, of which some ten come together.",
     ),
+    "int8": Tolerance(
+        absolute=1e-2,
+        relative=5e-2,
+        agreement=0.98,
+        why="A step is 1/255 of a tensor's range: 4e-3 a layer, of which some ten come together.",
+    ),
     "mixed": Tolerance(
         absolute=1e-3,
         relative=1e-2,

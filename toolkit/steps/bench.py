@@ -29,6 +29,7 @@ def bench(
     traffic: Traffic | None = None,
     inputs: InputRequest | None = None,
     timeout_s: float = 300.0,
+    allow_fallback: bool = False,
     out: str | os.PathLike[str] = "results",
     progress: Progress | None = None,
 ) -> Result:
@@ -37,10 +38,11 @@ def bench(
     Without `runtimes`, all but null are measured; without `batches`, the one that the model or
     `inputs` fix, else 1. `cpus` pins every worker to these cores; `tuning` gives options of a
     runtime's own by its name. The rows of a batch are measured in turn, a block each, in a process
-    each; with `traffic`, in place of `scopes`, they answer queries, a window each. A row that fails
-    keeps its reason and what was measured; the others go on. Ctrl-C stores what there is, then
-    raises KeyboardInterrupt. Raises SourceError, IntegrityError, UnknownNameError, UsageError
-    before anything is started.
+    each; with `traffic`, in place of `scopes`, they answer queries, a window each. `allow_fallback`
+    takes a row that ran in another precision or on another device than it was asked for, with a
+    warning. A row that fails keeps its reason and what was measured; the others go on. Ctrl-C
+    stores what there is, then raises KeyboardInterrupt. Raises SourceError, IntegrityError,
+    UnknownNameError, UsageError before anything is started.
     """
     names = known_runtimes(runtimes)
     settings = Settings.parse(
@@ -51,6 +53,7 @@ def bench(
         tuning=tuning,
         procedure=procedure,
         timeout_s=timeout_s,
+        allow_fallback=allow_fallback,
         traffic=traffic,
     )
     source = open_artifact(artifact)

@@ -27,7 +27,7 @@ from toolkit.measuring.traffic import Traffic, TrafficLane, serve
 from toolkit.measuring.traffic_warnings import traffic_warnings
 from toolkit.measuring.warnings import load_warnings, machine_warnings, row_warnings
 from toolkit.results import store
-from toolkit.steps.checks import checked, parity_of
+from toolkit.steps.checks import agreement, bounds_for, fallback_of, judged
 from toolkit.steps.inputs import InputSource
 from toolkit.steps.reference import reference_runtime, reference_worker
 from toolkit.steps.settings import Settings
@@ -112,12 +112,19 @@ def measure_groups(
 @final
 @dataclass(kw_only=True)
 class _Contender:
-    """A row while it is measured; `worker` and `lane` are None where it could not be opened."""
+    """A row while it is measured; `worker` and `lane` are None where it could not be opened.
+
+    `expected` are the reference's outputs for each of `feeds`, None where it could not run.
+    """
 
     entry: Entry
     row: Row
+    feeds: Sequence[Feeds]
+    expected: list[Outputs] | None
+    clients: int
     worker: WorkerProcess | None = None
     lane: Lane | None = None
+    warnings: list[str] = field(default_factory=list)
 
     def fail(self, error: ToolkitError) -> None:
         missing = isinstance(error, UnavailableError)
@@ -127,18 +134,51 @@ class _Contender:
             reason=f"{error.problem} {error.hint}",
         )
 
-    def finish(self) -> Row:
-        """The row with all that was measured; ends the worker."""
+    def check_outputs(self, worker: WorkerProcess, precision: str) -> None:
+        """Fails the row whose outputs are not the reference's."""
+        if self.expected is not None and self.row.computes:
+            parity = agreement(worker.run, self.feeds, self.expected, precision, self.clients)
+            self.row = self._judged(replace(self.row, parity=parity))
+
+    def finish(self, *, allow_fallback: bool) -> None:
+        """Completes the row with what was measured, then with what really ran; ends the worker."""
         if self.worker is None:
-            return self.row
-        with self.worker:
+            return
+        with self.worker as worker:
             if self.lane is not None:
                 self.row = replace(self.row, measurements=self.lane.measurements())
                 if self.lane.failure is not None:
                     self.fail(self.lane.failure)
-            with contextlib.suppress(ToolkitError):  # a worker that died has no memory to tell
-                self.row = replace(self.row, peak_rss_bytes=self.worker.peak_rss_bytes())
-        return self.row
+                if worker.answers:
+                    self._ask(worker, allow_fallback)
+
+    def _ask(self, worker: WorkerProcess, allow_fallback: bool) -> None:
+        """Memory, then provenance, since to tell it takes memory and time of its own."""
+        try:
+            self.row = replace(self.row, peak_rss_bytes=worker.peak_rss_bytes())
+            self.row = replace(self.row, provenance=worker.provenance())
+            if self.lane is not None and self.lane.failure is None:
+                self._hold_to_request(worker, allow_fallback)
+        except ToolkitError as error:
+            if self.row.status is Status.OK:
+                self.fail(error)
+
+    def _hold_to_request(self, worker: WorkerProcess, allow_fallback: bool) -> None:
+        fallback = fallback_of(self.row)
+        if fallback is None:
+            return
+        if allow_fallback:
+            bounds = bounds_for(self.row)
+            self.warnings.append(
+                f"batch {self.row.batch}, {self.row.runtime}: {fallback} That was allowed; "
+                f"the outputs are held to the bounds of {bounds}."
+            )
+            self.check_outputs(worker, bounds)
+        else:
+            self.row = self._judged(self.row, fallback)
+
+    def _judged(self, row: Row, fallback: str | None = None) -> Row:
+        return judged(row, reference=reference_runtime(self.entry.artifacts), fallback=fallback)
 
 
 @final
@@ -165,8 +205,15 @@ class _Run:
                 source = entry.artifacts[0]
                 if source.digest not in references:
                     references[source.digest] = self._reference(entry.artifacts, feeds)
-                contenders.append(_Contender(entry=entry, row=self._new_row(entry, number, batch)))
-                self._open(contenders[-1], feeds, references[source.digest])
+                contender = _Contender(
+                    entry=entry,
+                    row=self._new_row(entry, number, batch),
+                    feeds=feeds,
+                    expected=references[source.digest],
+                    clients=self.settings.clients,
+                )
+                contenders.append(contender)
+                self._open(contender)
                 total = len(group.entries)
                 self.progress.update(f"open, batch {batch}", done + 1, total, entry.runtime)
             lanes = [contender.lane for contender in contenders if contender.lane]
@@ -185,7 +232,16 @@ class _Run:
             self.interrupts.hold()  # a second Ctrl-C would lose what the first one keeps
             raise
         finally:
-            rows.extend(contender.finish() for contender in contenders)
+            with contextlib.ExitStack() as all_of_them:  # whatever becomes of one
+                for contender in reversed(contenders):
+                    all_of_them.callback(self._finish, contender, rows)
+
+    def _finish(self, contender: _Contender, rows: list[Row]) -> None:
+        try:
+            contender.finish(allow_fallback=self.settings.allow_fallback)
+        finally:
+            rows.append(contender.row)
+            self.warnings += contender.warnings
 
     def _new_row(self, entry: Entry, group: int, batch: int) -> Row:
         source = entry.artifacts[0]
@@ -216,12 +272,10 @@ class _Run:
                 self.warnings.append(warning)
             return None
 
-    def _open(
-        self, contender: _Contender, feeds: Sequence[Feeds], expected: list[Outputs] | None
-    ) -> None:
-        """Starts the worker; parity and provenance come before any timing.
+    def _open(self, contender: _Contender) -> None:
+        """Starts the worker; parity comes before any timing.
 
-        A row that fails either is still timed, so that one sees what the wrong answer costs; its
+        A row that fails it is still timed, so that one sees what the wrong answer costs; its
         status keeps it from being compared.
         """
         entry = contender.entry
@@ -229,20 +283,18 @@ class _Run:
             worker = contender.worker = self._start_worker()
             options = self.settings.of(entry.runtime)
             clients = self.settings.clients
-            opened = worker.open(entry.runtime, entry.artifacts, options, feeds, clients)
-            provenance = worker.provenance()
+            opened = worker.open(entry.runtime, entry.artifacts, options, contender.feeds, clients)
+            sizes = {artifact.digest: artifact.size_bytes for artifact in entry.artifacts}
             contender.row = replace(
                 contender.row,
                 artifact_digest=opened.artifact_digest,
+                artifact_bytes=sizes[opened.artifact_digest],
                 computes=opened.computes,
                 openings=(opened.opening,),
-                provenance=provenance,
             )
-            if opened.computes:
-                found = parity_of(contender.row, worker, feeds, expected, clients)
-                contender.row = checked(contender.row, found, reference_runtime(entry.artifacts))
-            comparable = contender.row.computes and contender.row.status is Status.OK
-            contender.lane = Lane(probe=worker, compared=comparable)
+            contender.check_outputs(worker, contender.row.precision_requested)
+            right = contender.row.status is Status.OK or self.settings.allow_fallback
+            contender.lane = Lane(probe=worker, compared=opened.computes and right)
         except ToolkitError as error:
             contender.fail(error)
 

@@ -20,7 +20,10 @@ SCOPES = (Scope.FORWARD, Scope.END_TO_END)
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What all rows of a run share: the scopes that they are measured in, or the traffic."""
+    """What all rows of a run share: the scopes that they are measured in, or the traffic.
+
+    `allow_fallback` accepts a row that ran in another precision or on another device.
+    """
 
     scopes: Sequence[Scope]
     traffic: Traffic | None
@@ -29,6 +32,7 @@ class Settings:
     tuning: Mapping[str, Mapping[str, str]]
     procedure: Procedure
     timeout_s: float
+    allow_fallback: bool = False
 
     @classmethod
     def parse(
@@ -41,6 +45,7 @@ class Settings:
         tuning: Mapping[str, Mapping[str, str]] | None,
         procedure: Procedure | None,
         timeout_s: float,
+        allow_fallback: bool = False,
         traffic: Traffic | None = None,
     ) -> Self:
         """Without `scopes` and `traffic`, SCOPES are measured.
@@ -63,6 +68,7 @@ class Settings:
             tuning=tuning or {},
             procedure=chosen,
             timeout_s=timeout_s,
+            allow_fallback=allow_fallback,
         )
 
     def of(self, runtime: str) -> SessionOptions:
@@ -82,6 +88,7 @@ class Settings:
             "tuning": {name: dict(values) for name, values in self.tuning.items()},
             "procedure": self.procedure.to_json(),
             "timeout_s": self.timeout_s,
+            "allow_fallback": self.allow_fallback,
         }
 
 

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from exporters.onnx_file import load_model, read_signature, stored_tensors
+from exporters.onnx_file import load_model, read_precision, read_signature, stored_tensors
 from exporters.weight_parity import compare
 from toolkit.core.errors import SourceError
 from toolkit.core.specs import TensorSpec
@@ -68,6 +68,25 @@ def test_input_that_is_no_tensor_is_refused_by_name(path: Path):
     onnx.save(model(inputs=[X, xs]), path)
     with pytest.raises(SourceError, match="'xs' of unknown type or rank"):
         read_signature(path)
+
+
+QUANTIZE = helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"])
+
+
+@pytest.mark.parametrize(
+    ("made", "precision"),
+    [
+        (model(), "float32"),
+        (model(weights={"a": A.astype(np.float16)}), "mixed"),
+        (model([ADD_A, QUANTIZE]), "int8"),
+        (model(weights={"a": A, "unused": A.astype(np.int8)}), "float32"),
+    ],
+)
+def test_precision_is_that_of_the_floats_or_eight_bits(
+    path: Path, made: onnx.ModelProto, precision: str
+) -> None:
+    onnx.save(made, path)
+    assert read_precision(path) == precision
 
 
 def test_initializers_and_constants_are_found_with_their_readers(path: Path):

@@ -75,7 +75,9 @@ def is_gone(pid: int) -> bool:
 def test_open_tells_what_was_opened_and_how_long_it_took(fresh: WorkerProcess) -> None:
     opened = fresh.open("null", [ARTIFACT], OPTIONS, [FEEDS])
     assert (opened.computes, opened.artifact_digest) == (False, "sha256:abc")
-    assert min(vars(opened.opening).values()) > 0
+    found = opened.opening
+    assert min(found.import_ns, found.open_ns, found.first_run_ns) > 0
+    assert None not in (found.import_bytes, found.open_bytes, found.first_run_bytes)
 
 
 def test_run_gives_the_outputs(opened: WorkerProcess) -> None:
@@ -87,9 +89,12 @@ def test_run_gives_the_outputs(opened: WorkerProcess) -> None:
 
 @pytest.mark.parametrize("scope", [Scope.FORWARD, Scope.END_TO_END])
 def test_block_gives_a_sample_for_each_run(opened: WorkerProcess, scope: Scope) -> None:
-    samples = opened.block(scope, 17)
+    timed = opened.block(scope, 17)
+    samples = timed.samples
     assert (samples.shape, samples.dtype) == ((17,), np.int64)
     assert (samples >= 0).all()
+    assert timed.rss_bytes is not None
+    assert 2**20 < timed.rss_bytes <= opened.peak_rss_bytes()
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from toolkit.core.errors import UsageError, WorkerError
 from toolkit.core.measurement import Measurement, Scope
 from toolkit.measuring.engine import WARMUP_LIMIT_NS, Lane, Procedure, measure
 from toolkit.measuring.statistics import relative_reach
+from toolkit.measuring.timing import Timed
 
 FORWARD = Scope.FORWARD
 MS = 1_000_000
@@ -42,7 +43,7 @@ class FakeProbe:
     log: list[str] = field(default_factory=list)
     calls: list[tuple[Scope, int]] = field(default_factory=list)
 
-    def block(self, scope: Scope, count: int) -> np.ndarray:
+    def block(self, scope: Scope, count: int) -> Timed:
         number = len(self.calls)
         self.calls.append((scope, count))
         self.log.append(self.name)
@@ -51,7 +52,7 @@ class FakeProbe:
         samples = np.full(count, round(self.run_ns(number)), np.int64)
         samples[0] += self.first_run_ns
         self.clock.now_ns += int(samples.sum())
-        return samples
+        return Timed(samples=samples, rss_bytes=1000 + number)
 
 
 def steady(ns: float) -> Callable[[int], float]:
@@ -117,6 +118,11 @@ def test_every_round_has_a_block_of_each_lane_in_random_order() -> None:
     assert len(set(turns[1:])) > 2
     for lane in lanes:
         assert [block.round for block in only(lane).blocks] == list(range(rounds))
+
+
+def test_each_block_keeps_the_resident_size_after_it() -> None:
+    (lane,), _ = run(Procedure(warmup=4, runs=100), steady(MS))
+    assert [block.rss_bytes for block in only(lane).blocks] == [1001 + i for i in range(10)]
 
 
 def test_a_lane_that_fails_keeps_its_blocks_and_the_others_go_on() -> None:

@@ -49,13 +49,23 @@ def row(runtime: str, *measurements: Measurement, batch: int = 1, **changes: obj
         batch=batch,
         status=Status.OK,
         precision_requested="float32",
-        openings=(Opening(import_ns=1, open_ns=20, first_run_ns=300),),
+        openings=(
+            Opening(
+                import_ns=1,
+                open_ns=20,
+                first_run_ns=300,
+                import_bytes=5000,
+                open_bytes=-60,
+                first_run_bytes=7,
+            ),
+        ),
         parity=Agreement(passed=True, max_abs=1e-7, max_rel=2e-7),
         provenance=Provenance(
             runtime=runtime, version="1", device="cpu", precision="float32", threads=2
         ),
         measurements=measurements,
         peak_rss_bytes=123_456,
+        artifact_bytes=789,
     )
     return replace(made, **changes)
 
@@ -99,7 +109,7 @@ def test_the_names_are_those_that_checks_read() -> None:
     }
     assert figures["precision"] == {"requested": "float32", "ran": "float32"}
     assert figures["parity"] == {"passed": True, "max_abs": 1e-7, "max_rel": 2e-7, "reason": None}
-    assert figures["memory"] == {"peak_rss_bytes": 123_456}
+    assert figures["memory"] == {"peak_rss_bytes": 123_456, "artifact_bytes": 789}
     assert figures["provenance"]["version"] == "1"
     assert figures["scopes"].keys() == {"forward", "open"}
     assert figures["scopes"]["open"]["median_ns"] == 321

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -100,6 +101,23 @@ def row(*levels: float, settled: bool = True, runs: int = 20) -> Row:
         runtime="rt", artifact="a", artifact_digest="d", batch=1, status=Status.OK,
         precision_requested="float32", measurements=(measurement,),
     )  # fmt: skip
+
+
+def growing(*sizes_mib: float) -> Row:
+    """A row whose process has these resident sizes after its blocks of 20 runs and a lead of 1."""
+    found = row(*[100.0] * len(sizes_mib))
+    (measurement,) = found.measurements
+    blocks = tuple(
+        replace(block, rss_bytes=round(size * 2**20))
+        for block, size in zip(measurement.blocks, sizes_mib, strict=True)
+    )
+    return replace(found, measurements=(replace(measurement, blocks=blocks),))
+
+
+def test_a_leak_is_said_with_its_size_for_a_thousand_runs() -> None:
+    (warning,) = row_warnings([growing(*(100 + 3 * i for i in range(9)))], Procedure())
+    assert "batch 1, forward: the resident size grew steadily" in warning
+    assert f"rt (+18 MiB, {3 * 1024 * 1000 / 21:,.0f} KiB per 1,000 runs)" in warning
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,98 @@
+"""Runtimes of a third party, installed for real: a distribution that brings entry points."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+SOURCE = '''
+"""ONNX Runtime, but for one thing each."""
+
+from dataclasses import replace
+from typing import ClassVar
+
+from runtimes.onnxruntime import OnnxRuntime
+from toolkit.core.session import Runtime, Session
+
+
+class Wrapped(Session):
+    def __init__(self, inner):
+        super().__init__(inner.signature)
+        self._inner = inner
+
+    def _prepare(self, dims):
+        pass
+
+    def _upload(self, feeds):
+        self._inner.upload(feeds)
+
+    def forward(self):
+        self._inner.forward()
+
+    def synchronize(self):
+        self._inner.synchronize()
+
+    def _download(self):
+        return self._inner.download()
+
+    def _provenance(self):
+        return self._inner.provenance()
+
+    def _close(self):
+        self._inner.close()
+
+
+class FarSession(Wrapped):
+    def _provenance(self):
+        return replace(self._inner.provenance(), device="gpu")
+
+
+class Far(Runtime):
+    """Says that it ran on a GPU."""
+
+    name: ClassVar = "far"
+    accepts: ClassVar = OnnxRuntime.accepts
+
+    def probe(self):
+        return OnnxRuntime().probe()
+
+    def open(self, artifact, options):
+        return FarSession(OnnxRuntime().open(artifact, options))
+
+
+class LeakingSession(Wrapped):
+    LEAK = 1000  # bytes a pass
+
+    def __init__(self, inner):
+        super().__init__(inner)
+        self._kept = []
+
+    def forward(self):
+        self._kept.append(bytes(self.LEAK))
+        self._inner.forward()
+
+
+class Leaking(Runtime):
+    """Keeps a thousand bytes of every pass."""
+
+    name: ClassVar = "leaking"
+    accepts: ClassVar = OnnxRuntime.accepts
+
+    def probe(self):
+        return OnnxRuntime().probe()
+
+    def open(self, artifact, options):
+        return LeakingSession(OnnxRuntime().open(artifact, options))
+'''
+ENTRY_POINTS = "[toolkit.runtimes]\nfar = third_party:Far\nleaking = third_party:Leaking\n"
+
+
+def install(site: Path) -> dict[str, str]:
+    """Installs the runtimes `far` and `leaking` in `site`; the environment that finds them."""
+    info = site / "third_party-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: third-party\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(ENTRY_POINTS)
+    (site / "third_party.py").write_text(SOURCE)
+    places = [str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"PYTHONPATH": os.pathsep.join(places)}

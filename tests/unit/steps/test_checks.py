@@ -1,0 +1,81 @@
+"""When a row did what it was asked to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from toolkit.core.measurement import Agreement, Row, Status
+from toolkit.core.session import Provenance
+from toolkit.steps.checks import agreement, bounds_for, fallback_of, judged
+
+FEEDS = [{"x": np.zeros(1, np.float32)}]
+REFERENCE = [{"y": np.ones(1, np.float32)}]
+
+
+def row(asked: str, ran: str, device: str = "cpu") -> Row:
+    return Row(
+        runtime="rt", artifact="a", artifact_digest="d", batch=1, status=Status.OK,
+        precision_requested=asked,
+        provenance=Provenance(runtime="rt", version="1", device=device, precision=ran, threads=1),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("asked", "ran", "device", "says"),
+    [
+        ("float32", "float32", "cpu", None),
+        ("float32", "none", "none", None),
+        ("int8", "mixed", "cpu", None),
+        ("int8", "float32", "cpu", "Asked for int8, ran in float32."),
+        ("float32", "mixed", "cpu", "Asked for float32, ran in mixed."),
+        ("float32", "bfloat16", "cpu", "Asked for float32, ran in bfloat16."),
+        ("float32", "float32", "mixed", "Asked for the cpu, ran on mixed."),
+        ("float16", "float32", "gpu", "Asked for float16, ran in float32. Asked for the cpu, "),
+    ],
+)
+def test_a_fallback_is_named(asked: str, ran: str, device: str, says: str | None) -> None:
+    found = fallback_of(row(asked, ran, device))
+    assert (found is None) is (says is None)
+    assert (found or "").startswith(says or "")
+
+
+def test_a_row_that_computes_nothing_or_never_ran_falls_back_to_nothing() -> None:
+    assert fallback_of(replace(row("float32", "int8"), computes=False)) is None
+    assert fallback_of(replace(row("float32", "int8"), provenance=None)) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "ran", "bounds"),
+    [
+        ("float32", "bfloat16", "bfloat16"),
+        ("float16", "float32", "float16"),
+        ("int8", "float32", "int8"),
+        ("float32", "none", "float32"),
+        ("float32", "unknown", "float32"),
+    ],
+)
+def test_bounds_are_those_of_the_coarser(asked: str, ran: str, bounds: str) -> None:
+    assert bounds_for(row(asked, ran)) == bounds
+
+
+def test_agreement_is_by_the_bounds_of_the_precision() -> None:
+    def run(_: object) -> dict[str, np.ndarray]:
+        return {"y": np.full(1, 1.001, np.float32)}
+
+    assert not agreement(run, FEEDS, REFERENCE, "float32").passed
+    assert agreement(run, FEEDS, REFERENCE, "float16").passed
+
+
+def test_a_row_is_judged_by_all_that_is_wrong() -> None:
+    wrong = Agreement(passed=False, max_abs=1.0, max_rel=1.0, reason="y differs by 1")
+    right = replace(row("float32", "int8"), parity=replace(wrong, passed=True, reason=None))
+    assert judged(right, reference="torch") == right
+    failed = judged(replace(right, parity=wrong), reference="torch", fallback="Ran elsewhere.")
+    assert failed.status is Status.FAILED
+    assert failed.reason is not None
+    assert "Parity with torch: y differs by 1." in failed.reason
+    assert "Ran elsewhere." in failed.reason
+    assert judged(replace(failed, parity=right.parity), reference="torch").status is Status.OK

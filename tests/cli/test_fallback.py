@@ -90,6 +90,18 @@ def test_another_device_fails_its_row_or_warns(
     assert any("ran on gpu" in text for text in json.loads(allowed.stdout)["warnings"])
 
 
+def test_artifacts_that_fall_back_are_compared_where_that_is_allowed(
+    toolkit_cli: Run, artifact_dir: Path, tmp_path: Path
+) -> None:
+    """Without it there is nothing to compare, since both rows failed."""
+    env = plugins.install(tmp_path / "site")
+    compare = ("compare", artifact_dir, artifact_dir, "--runtime", "far", *QUICK)
+    for options in ((), ("--allow-fallback",)):
+        done = toolkit_cli(*compare, *options, env=env)
+        (pair,) = json.loads(done.stdout)["pairs"]
+        assert (pair["ratio"] is not None) is bool(options), done.stdout
+
+
 def test_a_wrong_answer_is_not_allowed(toolkit_cli: Run, half: Path, tmp_path: Path) -> None:
     """--allow-fallback takes another precision, not other outputs."""
     model = onnx.load(half)

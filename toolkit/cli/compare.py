@@ -41,6 +41,7 @@ def compare(
     inputs: options.Inputs = None,
     dim: options.Dims = None,
     input_: options.RandomInputs = None,
+    allow_fallback: options.AllowFallback = False,
     timeout: options.Timeout = 300.0,
     out: Annotated[
         Path, typer.Option(help="Where results are stored, and ids are looked up.")
@@ -77,6 +78,7 @@ def compare(
                 ),
                 inputs=options.input_request(data=data, inputs=inputs, dim=dim, input_=input_),
                 timeout_s=timeout,
+                allow_fallback=allow_fallback,
                 out=out,
                 progress=progress,
             )

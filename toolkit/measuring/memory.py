@@ -16,7 +16,7 @@ from toolkit.measuring.timing import Clock
 
 # Between one third of the blocks and the next. The kernel counts pages for each core and adds them
 # up in batches, and allocators give memory back late: below it a difference means nothing.
-GROWTH_BYTES = 2 * 2**20
+GROWTH_BYTES = 2**20
 FEWEST_BLOCKS = 6  # two a third
 
 

@@ -52,6 +52,7 @@ def compare(
     procedure: Procedure | None = None,
     inputs: InputRequest | None = None,
     timeout_s: float = 300.0,
+    allow_fallback: bool = False,
     out: Named = "results",
     progress: Progress | None = None,
 ) -> Comparison:
@@ -78,6 +79,7 @@ def compare(
         tuning=tuning,
         procedure=procedure,
         timeout_s=timeout_s,
+        allow_fallback=allow_fallback,
     )
     request = inputs or InputRequest()
     feeding = input_source(sources[0], request)

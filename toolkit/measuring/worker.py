@@ -32,6 +32,7 @@ from toolkit.core.errors import (
 from toolkit.core.measurement import Scope
 from toolkit.core.session import Runtime, Session, SessionOptions
 from toolkit.measuring import wire
+from toolkit.measuring.peak import peak_rate
 from toolkit.measuring.timing import time_block
 
 Reply = tuple[Json, Mapping[str, np.ndarray]]
@@ -52,6 +53,8 @@ class Worker:
             return self._probe(message["runtime"]), {}
         if command == "open":
             return self._open(message, arrays), {}
+        if command == "peak":
+            return _peak(message), {}
         if self._session is None:
             raise SessionError(f"{command!r} came before a session was opened.", hint="Open one.")
         if command == "run":
@@ -116,6 +119,11 @@ class Worker:
         )
         self._count += count
         return samples
+
+
+def _peak(message: Json) -> Json:
+    what, threads, seconds = message["what"], message["threads"], message["seconds"]
+    return {"rate": peak_rate(what, threads, seconds, time.perf_counter_ns)}
 
 
 def _choose(runtime: Runtime, candidates: list[Json]) -> Artifact:

@@ -85,7 +85,7 @@ def count_operations(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> Opera
         if node.op_type in MOVES:
             return Operations()
         return Operations(other=STEPS[node.op_type] * call.largest())
-    except LookupError:
+    except (LookupError, ValueError):  # the latter for a node that is not valid
         return None
 
 

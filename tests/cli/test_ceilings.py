@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import helper
 
 import toolkit
 from tests.conftest import Run, run_toolkit
@@ -54,6 +56,70 @@ def test_a_precision_that_the_processor_lacks_says_why(
     assert "none_such" in found.absent["bfloat16"]
     assert "bfloat16" not in found.rates
     assert toolkit.doctor().ceilings == (found,)
+
+
+BENCH = ("--threads", 1, "--batch", 4, "--warmup", 1, "--runs", 12)
+
+
+def test_rows_say_how_far_from_the_limit_they_are(
+    toolkit_cli: Run, cache: Path, artifact_dir: Path
+) -> None:
+    """The torch row runs the checkpoint, and does the work of the same graph."""
+    report = json.loads((cache / "report.json").read_text())
+    peak = report["ceilings"][0]["operations_per_second"]["float32"]
+    env = {"XDG_CACHE_HOME": str(cache)}
+    runtimes = ("--runtime", "torch,onnxruntime,null")
+    done = toolkit_cli("bench", artifact_dir, *runtimes, *BENCH, "--json", env=env)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["environment"]["ceilings"] == report["ceilings"][0]
+    for row in result["rows"]:
+        assert row["work"]["matrix_operations"] == 4 * 1_303_440
+        forward = row["scopes"]["forward"]
+        if row["runtime"] == "null":
+            assert forward["operations_per_second"] is None
+        else:
+            rate = 4 * 1_303_440 * 1e9 / forward["median_ns"]
+            assert forward["operations_per_second"] == pytest.approx(rate)
+            assert forward["share_of_peak"] == pytest.approx(rate / peak)
+    shown = toolkit_cli("results", "show", result["id"]).stdout
+    assert "GFLOP/s" in shown
+    assert "of peak" in shown
+    assert "no ceilings" not in shown
+
+
+def test_without_ceilings_a_line_says_how_to_get_them(
+    toolkit_cli: Run, cache: Path, artifact_dir: Path
+) -> None:
+    args = ("bench", artifact_dir, "--runtime", "onnxruntime", "--scope", "forward", *BENCH)
+    shown = toolkit_cli(*args, "--threads", 2, env={"XDG_CACHE_HOME": str(cache)}).stdout
+    assert "GFLOP/s" in shown
+    assert "of peak" not in shown
+    assert "toolkit doctor --ceilings --threads 2" in shown
+
+
+def test_a_checkpoint_has_no_graph_to_count(toolkit_cli: Run, checkpoint_dir: Path) -> None:
+    args = ("bench", checkpoint_dir, "--runtime", "torch", "--scope", "forward", *BENCH)
+    assert json.loads(toolkit_cli(*args, "--json").stdout)["rows"][0]["work"] is None
+    shown = toolkit_cli(*args).stdout
+    assert "GFLOP/s" not in shown
+    assert "ceilings" not in shown
+
+
+def test_what_is_not_counted_is_named(toolkit_cli: Run, tmp_path: Path) -> None:
+    """Inverse is ONNX Runtime's own, and no formula of it is known here."""
+    shape = [4, 4]
+    nodes = [
+        helper.make_node("MatMul", ["x", "x"], ["t"]),
+        helper.make_node("Inverse", ["t"], ["y"], domain="com.microsoft"),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(nodes, "g", [value("x", 1, shape)], [value("y", 1, shape)])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    onnx.save(helper.make_model(graph, ir_version=9, opset_imports=opsets), tmp_path / "own.onnx")
+    shown = toolkit_cli("bench", "own.onnx", "--runtime", "onnxruntime", *BENCH[:2], *BENCH[4:])
+    assert "not counted: com.microsoft.Inverse (1)" in shown.stdout, shown.stderr
+    assert "≥ 0." in shown.stdout
 
 
 def test_nothing_is_written_unless_asked_for(toolkit_cli: Run, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from toolkit.core.documents import Json
 from toolkit.core.session import Provenance
+from toolkit.core.work import Work
 
 
 class Scope(StrEnum):
@@ -160,6 +161,7 @@ class Row:
     provenance: Provenance | None = None
     measurements: tuple[Measurement, ...] = ()
     peak_rss_bytes: int | None = None
+    work: Work | None = None
 
     def measurement(self, scope: Scope) -> Measurement | None:
         return next((m for m in self.measurements if m.scope == scope and m.blocks), None)
@@ -181,6 +183,7 @@ class Row:
             "provenance": self.provenance and self.provenance.to_json(),
             "measurements": [m.to_json() for m in self.measurements],
             "peak_rss_bytes": self.peak_rss_bytes,
+            "work": self.work and self.work.to_json(),
         }
 
     @classmethod
@@ -201,6 +204,7 @@ class Row:
             provenance=data["provenance"] and Provenance(**data["provenance"]),
             measurements=tuple(Measurement.from_json(m) for m in data["measurements"]),
             peak_rss_bytes=data["peak_rss_bytes"],
+            work=data["work"] and Work.from_json(data["work"]),
         )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from toolkit.core.documents import Json
 from toolkit.core.measurement import Measurement, Opening, Result, Row, Scope, Status
+from toolkit.measuring.rates import rate_figures, work_figures
 from toolkit.measuring.statistics import (
     Ratio,
     median_interval,
@@ -109,6 +110,8 @@ def row_figures(result: Result, row: Row, percentiles: Sequence[float] = PERCENT
         if measurement.blocks:
             figures = scope_figures(measurement, row.batch, percentiles)
             figures["ratio"] = _ratio_figures(row, baseline, measurement.scope)
+            if measurement.scope is Scope.FORWARD:
+                figures |= rate_figures(row, figures["median_ns"], result.environment)
             scopes[measurement.scope] = figures
     first = next(iter(scopes.values()), None)
     if row.openings:
@@ -127,6 +130,7 @@ def row_figures(result: Result, row: Row, percentiles: Sequence[float] = PERCENT
         "scopes": scopes,
         "ratio": first and first["ratio"],
         "memory": {"peak_rss_bytes": row.peak_rss_bytes},
+        "work": row.work and work_figures(row.work),
         "provenance": row.provenance and row.provenance.to_json(),
     }
 

@@ -29,6 +29,7 @@ from toolkit.results import store
 from toolkit.steps.inputs import InputSource
 from toolkit.steps.reference import reference_runtime, reference_worker
 from toolkit.steps.settings import Settings
+from toolkit.steps.work import work_of
 
 OPENINGS = 5
 
@@ -157,7 +158,8 @@ class _Run:
                 source = entry.artifacts[0]
                 if source.digest not in references:
                     references[source.digest] = self._reference(entry.artifacts, feeds)
-                contenders.append(_Contender(entry=entry, row=self._new_row(entry, number, batch)))
+                row = self._new_row(entry, number, batch, feeds[0])
+                contenders.append(_Contender(entry=entry, row=row))
                 self._open(contenders[-1], feeds, references[source.digest])
                 total = len(group.entries)
                 self.progress.update(f"open, batch {batch}", done + 1, total, entry.runtime)
@@ -177,7 +179,7 @@ class _Run:
         finally:
             rows.extend(contender.finish() for contender in contenders)
 
-    def _new_row(self, entry: Entry, group: int, batch: int) -> Row:
+    def _new_row(self, entry: Entry, group: int, batch: int, feeds: Feeds) -> Row:
         source = entry.artifacts[0]
         return Row(
             group=group,
@@ -188,6 +190,7 @@ class _Run:
             status=Status.OK,
             precision_requested=source.precision,
             tuning=dict(self.settings.tuning.get(entry.runtime, {})),
+            work=work_of(entry.artifacts, feeds, self.warnings),
         )
 
     def _reference(

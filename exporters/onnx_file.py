@@ -34,11 +34,11 @@ VALUE_KEEPING = frozenset(
 )  # fmt: skip
 
 
-def load_model(path: Path) -> onnx.ModelProto:
+def load_model(path: Path, *, external_data: bool = True) -> onnx.ModelProto:
     """Reads a model with its external data. Raises SourceError for what is no ONNX model."""
     hint = "Give the path of an ONNX model, or of a directory that `toolkit export` wrote."
     try:
-        model = onnx.load(path)
+        model = onnx.load(path, load_external_data=external_data)
     except DecodeError as error:
         raise SourceError(f"{path} is not an ONNX model: {error}.", hint=hint) from error
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
@@ -149,11 +149,11 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """The graph, and those in the attributes of its nodes, at any depth."""
     yield graph
     for node in graph.node:
-        for inner in _bodies(node):
+        for inner in bodies(node):
             yield from _graphs(inner)
 
 
-def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     """The branches of an If, the body of a Loop or Scan."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
@@ -184,26 +184,32 @@ def _attribute_array(attribute: onnx.AttributeProto) -> np.ndarray:
 
 
 def _live_readers(graph: onnx.GraphProto) -> dict[str, tuple[str, ...]]:
-    """For each value, the nodes that read it and that some graph output depends on."""
-    maker = {output: node for node in graph.node for output in node.output if output}
+    """For each value, the live nodes that read it."""
     readers: dict[str, list[str]] = defaultdict(list)
-    todo = [value.name for value in graph.output]
-    seen: set[int] = set()
-    while todo:
-        node = maker.get(todo.pop())
-        if node is None or id(node) in seen:
-            continue
-        seen.add(id(node))
-        for name in _reads(node):
+    for node in live_nodes(graph):
+        for name in reads(node):
             readers[name].append(f"{node.name or node.output[0]} ({node.op_type})")
-            todo.append(name)
     return {name: tuple(nodes) for name, nodes in readers.items()}
 
 
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
+def live_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """The nodes that some graph output depends on, in the order of the graph."""
+    nodes = list(graph.node)
+    maker = {output: place for place, node in enumerate(nodes) for output in node.output if output}
+    todo = [value.name for value in graph.output]
+    live: set[int] = set()
+    while todo:
+        place = maker.get(todo.pop())
+        if place is not None and place not in live:
+            live.add(place)
+            todo += reads(nodes[place])
+    return [nodes[place] for place in sorted(live)]
+
+
+def reads(node: onnx.NodeProto) -> Iterator[str]:
     """The values that a node takes: its inputs, and what its subgraphs read."""
     yield from filter(None, node.input)
-    for body in _bodies(node):
+    for body in bodies(node):
         for inner in body.node:
-            yield from _reads(inner)
+            yield from reads(inner)
         yield from (value.name for value in body.output)

@@ -17,8 +17,10 @@ from tests.conftest import TOOLKIT
 
 HEAVY = ("numpy", "onnx", "onnxruntime", "onnxscript", "openvino", "scipy", "sklearn", "torch")
 LEAVES = (
+    "exporters.graph_work",
     "exporters.onnx_file",
     "exporters.onnx_from_torch",
+    "exporters.operator_work",
     "models.torch",
     "runtimes.onnxruntime",
     "runtimes.openvino",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -109,6 +110,7 @@ def bench(
 # percentiles stand between.
 FIRST = ("runtime", "median", "status", "± 95 %", "ratio", "verdict")
 LAST = ("parity", "samples/s", "peak RSS", "artifact")
+RATES = ("GFLOP/s", "of peak")
 PERCENTILE = re.compile(r"p\d+([._]\d+)?(_ns)?")
 TEXT = ("runtime", "verdict", "status")
 
@@ -129,13 +131,16 @@ def print_figures(figures: Json) -> None:
         percentiles = tuple(
             dict.fromkeys(key for row in cells for key in row if PERCENTILE.fullmatch(key))
         )
-        columns = (*FIRST, *percentiles, *LAST)
+        rates = tuple(column for column in RATES if any(column in row for row in cells))
+        columns = (*FIRST, *percentiles, *LAST, *rates)
         console.print(output.fitting_table(console, title, columns, cells, text=TEXT))
     for table in served.tables(console, rows):
         console.print(table)
     if "open" in figures["plan"]["scopes"]:
         console.print(_openings(console, rows))
     console.out(f"inputs: {figures['plan']['inputs']}")
+    for line in _remarks_on_work(figures):
+        console.out(line)
     for row in rows:
         if row["reason"]:
             console.out(f"{row['runtime']}, batch {row['batch']}: {row['reason']}")
@@ -200,7 +205,7 @@ def _cells(row: Json, scope: str, name: str) -> dict[str, str]:
     found = row["scopes"].get(scope)
     if found is None:
         return around
-    times = _times(found)
+    times = {**_times(found), **_rates(row, found)}
     return {**around, **(struck_out(times) if row["status"] == "failed" else times)}
 
 
@@ -236,3 +241,27 @@ def ratio_cells(ratio: Json | None) -> dict[str, str]:
         return {"ratio": "1", "verdict": "baseline"}
     shown = f"{ratio['value']:.3f} ({low:.3f}..{high:.3f})"
     return {"ratio": shown, "verdict": ratio["verdict"]}
+
+
+def _rates(row: Json, found: Json) -> dict[str, str]:
+    """Empty where no operations were counted, and elsewhere than in the scope that has rates."""
+    rate, share = found.get("operations_per_second"), found.get("share_of_peak")
+    if rate is None:
+        return {}
+    least = "≥ " if row["work"]["lower_bound"] else ""
+    shown = {"GFLOP/s": f"{least}{rate / 1e9:,.1f}"}
+    return shown if share is None else {**shown, "of peak": f"{least}{share:.1%}"}
+
+
+def _remarks_on_work(figures: Json) -> Iterator[str]:
+    """What no operations were counted of, and how to get the ceilings."""
+    counted = [row["work"] for row in figures["rows"] if row["work"]]
+    for uncounted in dict.fromkeys(tuple(work["uncounted"].items()) for work in counted):
+        if uncounted:
+            yield f"not counted: {', '.join(f'{name} ({count})' for name, count in uncounted)}"
+    if counted and not figures["environment"].get("ceilings"):
+        threads = figures["environment"]["threads"]
+        yield (
+            f"no ceilings are stored of this machine with {threads} threads: "
+            f"toolkit doctor --ceilings --threads {threads}"
+        )

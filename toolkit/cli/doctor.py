@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from toolkit.cli import options
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from toolkit.measuring.ceilings import Ceilings
     from toolkit.steps.doctor import Diagnosis
 
 
-def doctor(json: options.Json = False) -> None:
+def doctor(
+    ceilings: Annotated[
+        bool,
+        typer.Option(
+            "--ceilings",
+            help="Measure how fast this machine multiplies matrices and copies, and keep it for "
+            "bench to compare with.",
+        ),
+    ] = False,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads for --ceilings.  [default: the cores available]")
+    ] = None,
+    json: options.Json = False,
+) -> None:
     """Say which runtimes can run here, what to install for the others, and what machine it is."""
     import toolkit
     from toolkit.cli import output
 
     with output.progress() as progress:
-        found = toolkit.doctor(progress=progress)
+        found = toolkit.doctor(ceilings=ceilings, threads=threads, progress=progress)
     if json:
         output.print_json(found.to_json())
     else:
@@ -54,3 +73,27 @@ def _print(found: Diagnosis) -> None:
     for what, value in facts.items():
         table.add_row(what, output.escape(str(value)))
     console.print(table)
+    if found.ceilings:
+        console.print(_ceilings(found.ceilings))
+    else:
+        console.out("No ceilings are stored for this machine: toolkit doctor --ceilings")
+
+
+def _ceilings(found: Sequence[Ceilings]) -> Table:
+    """The best that was seen, by the number of threads."""
+    from toolkit.cli import output
+
+    table = output.table("Ceilings", "threads", "what", "best", "measured", numeric=("threads",))
+    for ceilings in found:
+        units = {"int8": "GOP/s"}
+        bests = {
+            **{
+                f"{name} product": f"{rate / 1e9:,.0f} {units.get(name, 'GFLOP/s')}"
+                for name, rate in ceilings.rates.items()
+            },
+            **{f"{name} product": f"none: {reason}" for name, reason in ceilings.absent.items()},
+            "copy": f"{ceilings.copy_bytes_per_second / 1e9:,.0f} GB/s",
+        }
+        for what, best in bests.items():
+            table.add_row(str(ceilings.threads), what, output.escape(best), ceilings.measured)
+    return table

@@ -12,6 +12,7 @@ import numpy as np
 from toolkit.core.documents import Json
 from toolkit.core.queries import Served
 from toolkit.core.session import Provenance
+from toolkit.core.work import Work
 
 
 class Scope(StrEnum):
@@ -171,6 +172,7 @@ class Row:
     measurements: tuple[Measurement, ...] = ()
     served: Served | None = None
     peak_rss_bytes: int | None = None
+    work: Work | None = None
 
     def measurement(self, scope: Scope) -> Measurement | None:
         return next((m for m in self.measurements if m.scope == scope and m.blocks), None)
@@ -194,6 +196,7 @@ class Row:
             "measurements": [m.to_json() for m in self.measurements],
             "served": self.served and self.served.to_json(),
             "peak_rss_bytes": self.peak_rss_bytes,
+            "work": self.work and self.work.to_json(),
         }
 
     @classmethod
@@ -216,6 +219,7 @@ class Row:
             measurements=tuple(Measurement.from_json(m) for m in data["measurements"]),
             served=data["served"] and Served.from_json(data["served"]),
             peak_rss_bytes=data["peak_rss_bytes"],
+            work=data["work"] and Work.from_json(data["work"]),
         )
 
 

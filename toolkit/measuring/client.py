@@ -91,6 +91,7 @@ class WorkerProcess:
     def __init__(
         self, *, threads: int, timeout_s: float, cpus: frozenset[int] | None = None
     ) -> None:
+        self._threads = threads
         self._timeout_s = timeout_s
         self._broken = self._closed = False
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # closed in close()
@@ -148,6 +149,11 @@ class WorkerProcess:
             reason=reply["reason"],
             hint=reply["hint"],
         )
+
+    def peak(self, what: str, seconds: float) -> float:
+        """Operations, or bytes for a copy, a second: see toolkit.measuring.peak."""
+        message = {"command": "peak", "what": what, "threads": self._threads, "seconds": seconds}
+        return float(self._call(message)[0]["rate"])
 
     def open(
         self,

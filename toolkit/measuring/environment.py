@@ -15,8 +15,9 @@ import numpy as np
 import psutil
 
 from toolkit.core.documents import Json
-from toolkit.core.errors import UsageError
+from toolkit.core.errors import ToolkitError, UsageError
 from toolkit.core.session import SessionOptions
+from toolkit.measuring.ceilings import stored
 
 PACKAGES = (
     "inference-toolkit",
@@ -41,16 +42,18 @@ SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL")
 
 
 def describe_environment(threads: int | None = None) -> Json:
-    """Processor, memory, load, limits, versions, commit, and the variables that steer threads.
+    """Processor, memory, load, ceilings, versions, commit, the variables that steer threads.
 
     `threads` is what every worker is given, None when none is started. Unknown is None.
     """
+    cpu = _cpu()
     return {
-        "cpu": _cpu(),
+        "cpu": cpu,
         "memory_bytes": psutil.virtual_memory().total,
         "memory_available_bytes": psutil.virtual_memory().available,
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
         "threads": threads,
+        "ceilings": None if threads is None else _ceilings(cpu, threads),
         "platform": platform.platform(),
         "python": sys.version.split()[0],
         "versions": _versions(),
@@ -71,6 +74,15 @@ def _cpu() -> Json:
         "container_cores": _cgroup_cores(),
         "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
     }
+
+
+def _ceilings(cpu: Json, threads: int) -> Json | None:
+    """What `toolkit doctor --ceilings` stored; None where that is nothing, or unreadable."""
+    try:
+        found = stored(cpu, threads)
+    except ToolkitError:
+        return None
+    return None if found is None else found.to_json()
 
 
 def _cpuinfo() -> dict[str, str]:

@@ -9,6 +9,7 @@ import numpy as np
 from toolkit.core.documents import Json
 from toolkit.core.measurement import Measurement, Opening, Result, Row, Scope, Status
 from toolkit.core.queries import Scenario
+from toolkit.measuring.rates import rate_figures, work_figures
 from toolkit.measuring.statistics import (
     Ratio,
     median_interval,
@@ -135,6 +136,8 @@ def row_figures(result: Result, row: Row, percentiles: Sequence[float] = PERCENT
             figures = scope_figures(measurement, row.batch, percentiles)
             compared = compare_rows(row, baseline, measurement.scope)
             figures["ratio"] = _ratio_figures(compared, baseline, measurement.scope)
+            if measurement.scope is Scope.FORWARD:
+                figures |= rate_figures(row, figures["median_ns"], result.environment)
             scopes[measurement.scope] = figures
     served = None
     if row.served is not None:
@@ -162,6 +165,7 @@ def row_figures(result: Result, row: Row, percentiles: Sequence[float] = PERCENT
             "peak_rss_bytes": row.peak_rss_bytes,
             "artifact_bytes": row.artifact_bytes,
         },
+        "work": row.work and work_figures(row.work),
         "provenance": row.provenance and row.provenance.to_json(),
     }
 

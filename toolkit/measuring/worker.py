@@ -31,6 +31,7 @@ from toolkit.core.measurement import Scope
 from toolkit.core.session import Runtime, Session, SessionOptions
 from toolkit.measuring import wire
 from toolkit.measuring.memory import peak_rss_bytes, rss_bytes, watched
+from toolkit.measuring.peak import peak_rate
 from toolkit.measuring.serving import Schedule, answer, together
 from toolkit.measuring.timing import time_block
 
@@ -52,6 +53,8 @@ class Worker:
             return self._probe(message["runtime"]), {}
         if command == "open":
             return self._open(message, arrays), {}
+        if command == "peak":
+            return _peak(message), {}
         if not self._sessions:
             raise SessionError(f"{command!r} came before a session was opened.", hint="Open one.")
         first = self._sessions[0]
@@ -130,6 +133,11 @@ class Worker:
             arrivals=arrays.get("arrivals"),
         )
         return vars(answer(self._sessions, self._feeds, schedule))
+
+
+def _peak(message: Json) -> Json:
+    what, threads, seconds = message["what"], message["threads"], message["seconds"]
+    return {"rate": peak_rate(what, threads, seconds, time.perf_counter_ns)}
 
 
 def _choose(runtime: Runtime, candidates: list[Json]) -> Artifact:

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from runtimes import RUNTIMES
 from toolkit.core.documents import Json
-from toolkit.core.errors import ToolkitError
+from toolkit.core.errors import (
+    ToolkitError,
+    UsageError,
+    WorkerDiedError,
+    WorkerError,
+    WorkerTimeoutError,
+)
 from toolkit.core.measurement import Status
 from toolkit.core.progress import Progress, Silent
+from toolkit.measuring.ceilings import (
+    Ceilings,
+    absent_instructions,
+    prepare,
+    store,
+    stored,
+    stored_threads,
+)
 from toolkit.measuring.client import WorkerProcess
-from toolkit.measuring.environment import describe_environment
+from toolkit.measuring.environment import describe_environment, session_options
+from toolkit.measuring.load import LoadMeter
+from toolkit.measuring.peak import COPY, PRECISIONS
+from toolkit.measuring.warnings import load_warnings
 
 PROBE_TIMEOUT_S = 120
+PEAK_SECONDS = 2.0  # for each ceiling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,26 +55,94 @@ class RuntimeInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
+    """`ceilings` are those stored for this machine, by the number of threads."""
+
     runtimes: tuple[RuntimeInfo, ...]
     environment: Json
+    ceilings: tuple[Ceilings, ...]
 
     def to_json(self) -> Json:
         return {
             "schema": "toolkit.doctor/1",
             "runtimes": [runtime.to_json() for runtime in self.runtimes],
             "environment": self.environment,
+            "ceilings": [ceilings.to_json() for ceilings in self.ceilings],
         }
 
 
-def doctor(*, progress: Progress | None = None) -> Diagnosis:
-    """Probes every runtime in a process of its own, so that one that crashes costs one line."""
+def doctor(
+    *, ceilings: bool = False, threads: int | None = None, progress: Progress | None = None
+) -> Diagnosis:
+    """Probes every runtime in a process of its own, so that one that crashes costs one line.
+
+    With `ceilings` the limits of this machine are measured, by so many threads (all cores unless
+    told), and stored in the user's cache directory, where `bench` finds them; without, nothing is
+    written. Raises UsageError, and ToolkitError where nothing can be stored.
+    """
+    if threads is not None and not ceilings:
+        raise UsageError(
+            f"Got {threads} threads, and no ceilings to measure with them.",
+            hint="Give --ceilings as well, or leave --threads out.",
+        )
     listener = progress or Silent()
+    count = session_options(threads).threads
+    environment = describe_environment()
+    cpu = environment["cpu"]
+    if ceilings:
+        prepare(cpu)
     names = RUNTIMES.names()
     infos = []
     for done, name in enumerate(names):
         infos.append(_probe(name))
         listener.update("probe runtimes", done + 1, len(names), name)
-    return Diagnosis(runtimes=tuple(infos), environment=describe_environment())
+    if ceilings:
+        store(_measure_ceilings(count, cpu, listener), cpu)
+    return Diagnosis(
+        runtimes=tuple(infos),
+        environment=environment,
+        ceilings=tuple(_known_ceilings(cpu, listener)),
+    )
+
+
+def _measure_ceilings(threads: int, cpu: Json, progress: Progress) -> Ceilings:
+    """Those of the precisions that the processor has instructions for, and torch a product."""
+    absent = {name: why for name in PRECISIONS if (why := absent_instructions(name, cpu))}
+    wanted = [name for name in PRECISIONS if name not in absent]
+    rates = {}
+    task = f"measure ceilings, {threads} threads"
+    with WorkerProcess(threads=threads, timeout_s=PROBE_TIMEOUT_S) as worker:
+        meter = LoadMeter([worker.pid])
+        copy = worker.peak(COPY, PEAK_SECONDS)
+        progress.update(task, 1, 1 + len(wanted), COPY)
+        for done, precision in enumerate(wanted, 2):
+            try:
+                rates[precision] = worker.peak(precision, PEAK_SECONDS)
+            except (WorkerDiedError, WorkerTimeoutError):
+                raise
+            except WorkerError as error:
+                absent[precision] = error.problem
+            progress.update(task, done, 1 + len(wanted), precision)
+        for warning in load_warnings("ceilings", meter.read()):
+            progress.note(f"warning: {warning}")
+    return Ceilings(
+        threads=threads,
+        measured=datetime.now(UTC).isoformat(timespec="seconds"),
+        rates=rates,
+        absent=absent,
+        copy_bytes_per_second=copy,
+    )
+
+
+def _known_ceilings(cpu: Json, progress: Progress) -> Iterator[Ceilings]:
+    for threads in stored_threads(cpu):
+        try:
+            found = stored(cpu, threads)
+        except ToolkitError as error:
+            again = f"toolkit doctor --ceilings --threads {threads}"
+            progress.note(f"warning: {error.problem} Measure them again: {again}")
+        else:
+            if found is not None:
+                yield found
 
 
 def _probe(name: str) -> RuntimeInfo:

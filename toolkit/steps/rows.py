@@ -31,6 +31,7 @@ from toolkit.steps.checks import agreement, bounds_for, fallback_of, judged
 from toolkit.steps.inputs import InputSource
 from toolkit.steps.reference import reference_runtime, reference_worker
 from toolkit.steps.settings import Settings
+from toolkit.steps.work import work_of
 
 OPENINGS = 5
 
@@ -207,7 +208,7 @@ class _Run:
                     references[source.digest] = self._reference(entry.artifacts, feeds)
                 contender = _Contender(
                     entry=entry,
-                    row=self._new_row(entry, number, batch),
+                    row=self._new_row(entry, number, batch, feeds[0]),
                     feeds=feeds,
                     expected=references[source.digest],
                     clients=self.settings.clients,
@@ -243,7 +244,7 @@ class _Run:
             rows.append(contender.row)
             self.warnings += contender.warnings
 
-    def _new_row(self, entry: Entry, group: int, batch: int) -> Row:
+    def _new_row(self, entry: Entry, group: int, batch: int, feeds: Feeds) -> Row:
         source = entry.artifacts[0]
         return Row(
             group=group,
@@ -254,6 +255,7 @@ class _Run:
             status=Status.OK,
             precision_requested=source.precision,
             tuning=dict(self.settings.tuning.get(entry.runtime, {})),
+            work=work_of(entry.artifacts, feeds, self.warnings),
         )
 
     def _reference(

@@ -20,6 +20,7 @@ def test_the_description_has_every_key_and_is_strict_json() -> None:
         "memory_available_bytes",
         "load_average",
         "threads",
+        "ceilings",
         "platform",
         "python",
         "versions",

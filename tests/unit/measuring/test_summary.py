@@ -20,6 +20,7 @@ from toolkit.core.measurement import (
     Status,
 )
 from toolkit.core.session import Provenance
+from toolkit.core.work import Work
 from toolkit.measuring.summary import result_figures, row_figures
 
 
@@ -79,6 +80,15 @@ def result(*rows: Row) -> Result:
         environment={"cpu": {"model": "x"}},
         warnings=("busy",),
     )
+
+
+WORK = Work(
+    matrix_operations=10**6,
+    other_operations=10,
+    least_bytes=200,
+    unfused_bytes=300,
+    uncounted={"If": 1},
+)
 
 
 def figures_of(only: Row) -> Json:
@@ -219,8 +229,18 @@ def test_a_row_that_never_opened_has_no_figures() -> None:
     assert (figures["ratio"], figures["parity"], figures["provenance"]) == (None, None, None)
 
 
+def test_only_forward_passes_have_rates() -> None:
+    only = row("torch", measured(), measured(Scope.END_TO_END), work=WORK)
+    figures = figures_of(only)
+    forward, end_to_end = (figures["scopes"][scope] for scope in (Scope.FORWARD, Scope.END_TO_END))
+    median = forward["median_ns"]
+    assert forward["operations_per_second"] == pytest.approx(WORK.matrix_operations * 1e9 / median)
+    assert "operations_per_second" not in end_to_end
+    assert figures["work"]["unfused_bytes"] == WORK.unfused_bytes
+
+
 MIXED = (
-    row("torch", measured(), measured(Scope.END_TO_END)),
+    row("torch", measured(), measured(Scope.END_TO_END), work=WORK),
     row("onnxruntime", measured(runs=1)),
     row("torch-compile", replace(measured(), blocks=())),
     row("null", measured(level=100), computes=False, parity=None),
@@ -247,3 +267,4 @@ def test_a_result_survives_json() -> None:
     assert block.samples.dtype == np.int64
     np.testing.assert_array_equal(block.samples, MIXED[0].measurements[0].blocks[3].samples)
     assert again.rows[-1].status is Status.UNAVAILABLE
+    assert (again.rows[0].work, again.rows[1].work) == (WORK, None)

@@ -1,0 +1,128 @@
+"""The limits of this machine, measured once and kept in the user's cache directory.
+
+A file for each number of threads, in a directory that is named after the machine, so that what was
+taken on another is never found.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import platformdirs
+
+from toolkit.core.documents import Json, canonical, read_document, seal, write_document
+from toolkit.core.errors import SourceError
+from toolkit.core.files import digest_bytes, wrapping_os_errors
+
+SCHEMA = "toolkit.ceilings/1"
+SUFFIX = "-threads.json"
+HOW = "Measure them with `toolkit doctor --ceilings`."
+
+# What the kernel calls the instructions that make a precision faster than float32; x86, then Arm.
+INSTRUCTIONS = {
+    "bfloat16": ("amx_bf16", "avx512_bf16", "bf16", "svebf16"),
+    "int8": ("amx_int8", "avx512_vnni", "avx_vnni", "avx_vnni_int8", "asimddp", "i8mm", "svei8mm"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ceilings:
+    """The best that so many threads were seen to do.
+
+    `rates` are operations a second of matrix products by precision, a multiplication and an
+    addition being two; `absent` says of the other precisions why there is no rate.
+    `copy_bytes_per_second` counts bytes read and bytes written. `measured` is a time in ISO 8601.
+    """
+
+    threads: int
+    measured: str
+    rates: Mapping[str, float]
+    absent: Mapping[str, str]
+    copy_bytes_per_second: float
+
+    def to_json(self) -> Json:
+        return {
+            "threads": self.threads,
+            "measured": self.measured,
+            "operations_per_second": dict(self.rates),
+            "absent": dict(self.absent),
+            "copy_bytes_per_second": self.copy_bytes_per_second,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(
+            threads=data["threads"],
+            measured=data["measured"],
+            rates=data["operations_per_second"],
+            absent=data["absent"],
+            copy_bytes_per_second=data["copy_bytes_per_second"],
+        )
+
+
+def absent_instructions(precision: str, cpu: Json) -> str | None:
+    """Why a processor has no ceiling of its own for this precision; None where it has one."""
+    wanted = INSTRUCTIONS.get(precision, ())
+    if not wanted or set(wanted) & {flag.lower() for flag in cpu["flags"]}:
+        return None
+    return f"the processor has none of the instructions {', '.join(wanted)}"
+
+
+def prepare(cpu: Json) -> None:
+    """Makes the place of this machine. Raises ToolkitError where none can be written."""
+    place = _place(cpu)
+    with wrapping_os_errors(f"store ceilings in {place}"):
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place):
+            pass
+
+
+def store(ceilings: Ceilings, cpu: Json) -> Path:
+    """Writes the ceilings in place of older ones, and gives the path of their file."""
+    path = _path(cpu, ceilings.threads)
+    write_document(path, seal(SCHEMA, {"machine": _machine(cpu), **ceilings.to_json()}))
+    return path
+
+
+def stored(cpu: Json, threads: int) -> Ceilings | None:
+    """What was measured on this machine with so many threads; None where nothing was.
+
+    Raises ToolkitError for a file that cannot be read, or was taken on another machine.
+    """
+    path = _path(cpu, threads)
+    with wrapping_os_errors(f"look for {path}"):
+        return _read(path, cpu) if path.exists() else None
+
+
+def stored_threads(cpu: Json) -> list[int]:
+    """The numbers of threads for which something is stored of this machine."""
+    names = (path.name.removesuffix(SUFFIX) for path in _place(cpu).glob(f"*{SUFFIX}"))
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def _read(path: Path, cpu: Json) -> Ceilings:
+    document = read_document(path, SCHEMA)
+    if document.get("machine") != _machine(cpu):
+        raise SourceError(f"{path} was taken on another machine.", hint=HOW)
+    try:
+        return Ceilings.from_json(document)
+    except KeyError as error:
+        raise SourceError(f"{path} has no {error}.", hint=HOW) from error
+
+
+def _machine(cpu: Json) -> Json:
+    """What the limits of a processor depend on, as `describe_environment` has it."""
+    return {key: cpu[key] for key in ("model", "flags", "available_cores", "container_cores")}
+
+
+def _path(cpu: Json, threads: int) -> Path:
+    return _place(cpu) / f"{threads}{SUFFIX}"
+
+
+def _place(cpu: Json) -> Path:
+    machine = digest_bytes(canonical(_machine(cpu))).removeprefix("sha256:")[:16]
+    return platformdirs.user_cache_path("inference-toolkit") / "ceilings" / machine

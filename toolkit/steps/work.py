@@ -1,0 +1,39 @@
+"""What a pass over an artifact has to do."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+from toolkit.core.artifact import Artifact, Format
+from toolkit.core.errors import ToolkitError
+from toolkit.core.siblings import ours
+from toolkit.core.specs import Feeds
+from toolkit.core.work import Work
+
+
+def work_of(artifacts: Sequence[Artifact], feeds: Feeds, warnings: list[str]) -> Work | None:
+    """The work of the ONNX graph among `artifacts`, which are forms of one model.
+
+    None where there is no graph, or one that cannot be followed, of which `warnings` then has one.
+    """
+    graph = next((artifact for artifact in artifacts if artifact.format is Format.ONNX), None)
+    if graph is None:
+        return None
+    shapes = tuple((name, array.shape) for name, array in feeds.items())
+    try:
+        return _count(graph.path, graph.digest, shapes)
+    except ToolkitError as error:
+        warning = f"No operations were counted. {error.problem} {error.hint}"
+        if warning not in warnings:
+            warnings.append(warning)
+        return None
+
+
+@functools.lru_cache(maxsize=16)  # the rows of a group share it, and a model may have gigabytes
+def _count(path: Path, digest: str, shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> Work:
+    with ours():
+        from exporters.graph_work import count_work
+
+        return count_work(path, dict(shapes))

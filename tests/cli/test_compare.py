@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import Run
 
-QUICK = ("--max-seconds", 1, "--scope", "forward", "--threads", 1)
+QUICK = ("--max-seconds", 2, "--scope", "forward", "--threads", 1)
 
 
 def chain(path: Path, length: int, name: str = "x") -> Path:
@@ -40,7 +40,7 @@ def chain(path: Path, length: int, name: str = "x") -> Path:
 def test_twice_the_work_fails_the_gate_and_half_of_it_passes(
     toolkit_cli: Run, tmp_path: Path
 ) -> None:
-    short, long = chain(tmp_path / "short.onnx", 4), chain(tmp_path / "long.onnx", 12)
+    short, long = chain(tmp_path / "short.onnx", 2), chain(tmp_path / "long.onnx", 24)
     done = toolkit_cli("compare", short, long, "--batch", 64, *QUICK, "--json")
     assert done.returncode == 1, done.stderr
     found = json.loads(done.stdout)
@@ -56,7 +56,7 @@ def test_twice_the_work_fails_the_gate_and_half_of_it_passes(
 
 def test_stored_results_are_compared_without_measuring(toolkit_cli: Run, tmp_path: Path) -> None:
     ids = []
-    for length in (4, 12):
+    for length in (2, 24):
         model = chain(tmp_path / f"{length}.onnx", length)
         done = toolkit_cli("bench", model, "--runtime", "onnxruntime", *QUICK, "--json")
         ids.append(json.loads(done.stdout)["id"])

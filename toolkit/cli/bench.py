@@ -109,8 +109,8 @@ def bench(
 # In the order in which they are left out, last first, where the terminal is too narrow; the
 # percentiles stand between.
 FIRST = ("runtime", "median", "status", "± 95 %", "ratio", "verdict")
-LAST = ("parity", "samples/s", "peak RSS", "artifact")
 RATES = ("GFLOP/s", "of peak")
+LAST = ("samples/s", "peak RSS", "artifact")
 PERCENTILE = re.compile(r"p\d+([._]\d+)?(_ns)?")
 TEXT = ("runtime", "verdict", "status")
 
@@ -132,7 +132,7 @@ def print_figures(figures: Json) -> None:
             dict.fromkeys(key for row in cells for key in row if PERCENTILE.fullmatch(key))
         )
         rates = tuple(column for column in RATES if any(column in row for row in cells))
-        columns = (*FIRST, *percentiles, *LAST, *rates)
+        columns = (*FIRST, *percentiles, "parity", *rates, *LAST)
         console.print(output.fitting_table(console, title, columns, cells, text=TEXT))
     for table in served.tables(console, rows):
         console.print(table)

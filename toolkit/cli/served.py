@@ -28,7 +28,9 @@ def tables(console: Console, rows: list[Json]) -> Iterator[Table]:
         members = [row for row in rows if row["group"] == group]
         names = names_of(members)
         cells = [_cells(row, name) for row, name in zip(members, names, strict=True)]
-        percentiles = dict.fromkeys(key for row in cells for key in row if PERCENTILE.match(key))
+        percentiles = dict.fromkeys(
+            key for row in cells for key in row if PERCENTILE.fullmatch(key)
+        )
         columns = dict.fromkeys((*COLUMNS, *percentiles))
         shown = tuple(column for column in columns if any(column in row for row in cells))
         title = _title(next(row for row in members if row["served"]), names[0])

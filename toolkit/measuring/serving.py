@@ -121,6 +121,7 @@ class _Window:
     ) -> None:
         self._feeds = feeds
         self._schedule = schedule
+        self._arrivals = None if schedule.arrivals is None else schedule.arrivals.tolist()
         self._clock, self._sleep = clock, sleep
         # next() gives each number to one client: it is one step under the interpreter's lock.
         self._numbers = itertools.count()
@@ -144,16 +145,14 @@ class _Window:
         lead = self._lead(session)
         self._start.wait()
         run, feeds, clock = session.run, self._feeds, self._clock
-        arrivals = self._schedule.arrivals
-        due = None if arrivals is None else (arrivals + self._origin).tolist()
-        most_ns = self._schedule.most_ns
-        closes = math.inf if most_ns is None else self._origin + most_ns
+        arrivals, origin, most_ns = self._arrivals, self._origin, self._schedule.most_ns
+        closes = math.inf if most_ns is None else origin + most_ns
         now = clock()
         while now < closes and not self._broken_off:
             number = next(self._numbers)
             if number >= self._schedule.most_queries:
                 break
-            if due is not None and (early := due[number] - now) > 0:
+            if arrivals is not None and (early := origin + arrivals[number] - now) > 0:
                 self._sleep(early / 1e9)
             inputs = feeds[number % len(feeds)]
             began = clock()

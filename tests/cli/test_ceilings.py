@@ -91,11 +91,13 @@ def test_rows_say_how_far_from_the_limit_they_are(
 def test_without_ceilings_a_line_says_how_to_get_them(
     toolkit_cli: Run, cache: Path, artifact_dir: Path
 ) -> None:
-    args = ("bench", artifact_dir, "--runtime", "onnxruntime", "--scope", "forward", *BENCH)
-    shown = toolkit_cli(*args, "--threads", 2, env={"XDG_CACHE_HOME": str(cache)}).stdout
+    args = ("bench", artifact_dir, "--runtime", "onnxruntime", *BENCH, "--threads", 2)
+    env = {"XDG_CACHE_HOME": str(cache)}
+    shown = toolkit_cli(*args, "--scope", "forward", env=env).stdout
     assert "GFLOP/s" in shown
     assert "of peak" not in shown
     assert "toolkit doctor --ceilings --threads 2" in shown
+    assert "ceilings" not in toolkit_cli(*args, "--scope", "end_to_end", env=env).stdout
 
 
 def test_a_checkpoint_has_no_graph_to_count(toolkit_cli: Run, checkpoint_dir: Path) -> None:

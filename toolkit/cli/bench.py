@@ -109,8 +109,8 @@ def bench(
 # In the order in which they are left out, last first, where the terminal is too narrow; the
 # percentiles stand between.
 FIRST = ("runtime", "median", "status", "± 95 %", "ratio", "verdict")
-RATES = ("GFLOP/s", "of peak")
-LAST = ("samples/s", "peak RSS", "artifact")
+LAST = ("parity", "samples/s", "of peak", "GFLOP/s", "peak RSS", "artifact")
+RATES = ("of peak", "GFLOP/s")  # only where a row has them
 PERCENTILE = re.compile(r"p\d+([._]\d+)?(_ns)?")
 TEXT = ("runtime", "verdict", "status")
 
@@ -131,8 +131,8 @@ def print_figures(figures: Json) -> None:
         percentiles = tuple(
             dict.fromkeys(key for row in cells for key in row if PERCENTILE.fullmatch(key))
         )
-        rates = tuple(column for column in RATES if any(column in row for row in cells))
-        columns = (*FIRST, *percentiles, "parity", *rates, *LAST)
+        last = [c for c in LAST if c not in RATES or any(c in row for row in cells)]
+        columns = (*FIRST, *percentiles, *last)
         console.print(output.fitting_table(console, title, columns, cells, text=TEXT))
     for table in served.tables(console, rows):
         console.print(table)
@@ -259,7 +259,9 @@ def _remarks_on_work(figures: Json) -> Iterator[str]:
     for uncounted in dict.fromkeys(tuple(work["uncounted"].items()) for work in counted):
         if uncounted:
             yield f"not counted: {', '.join(f'{name} ({count})' for name, count in uncounted)}"
-    if counted and not figures["environment"].get("ceilings"):
+    forward = [row["scopes"].get("forward", {}) for row in figures["rows"]]
+    rated = any(found.get("operations_per_second") is not None for found in forward)
+    if rated and not figures["environment"].get("ceilings"):
         threads = figures["environment"]["threads"]
         yield (
             f"no ceilings are stored of this machine with {threads} threads: "

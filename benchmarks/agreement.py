@@ -18,7 +18,7 @@ from toolkit.measuring.environment import available_cores
 from toolkit.measuring.summary import median_of
 
 BENCHMARK_APP = Path(sys.executable).with_name("benchmark_app")
-TURNS = 9
+TURNS = 7
 SECONDS = 3
 NANOSECONDS = {"us": 1e3, "ms": 1e6, "s": 1e9}
 

@@ -29,6 +29,7 @@ from toolkit.core.measurement import Opening, Scope
 from toolkit.core.session import Availability, Provenance, SessionOptions
 from toolkit.core.specs import Feeds, Outputs
 from toolkit.measuring import wire
+from toolkit.measuring.prctl import LINUX
 from toolkit.measuring.serving import Answers, Schedule
 from toolkit.measuring.timing import Timed
 
@@ -47,6 +48,7 @@ def worker_environment(threads: int) -> dict[str, str]:
 
 
 MOST_SECONDS = 1e6
+PIPE_BYTES = 4096  # fit into the pipe of a worker that has answered everything
 
 
 def check_timeout(seconds: float) -> None:
@@ -83,6 +85,10 @@ class Opened:
 @final
 class WorkerProcess:
     """A worker and the pipe to it. A context manager: leaving it ends the process.
+
+    On Linux it is stopped (SIGSTOP) whenever nothing is asked of it: threads of a pool may spin for
+    long after the last pass, ONNX Runtime's for more than 30 ms, and would take a core from
+    whoever is measured next.
 
     Every call raises WorkerDiedError when the process is gone, WorkerTimeoutError (and kills it)
     when it does not answer in `timeout_s` seconds, and whatever ToolkitError it sends back.
@@ -226,10 +232,14 @@ class WorkerProcess:
                 "off.",
                 hint="Start another worker.",
             )
-        # From a thread, since a worker that hangs does not empty its pipe.
         frame = wire.encode(message, arrays)
         self._broken = True  # until the reply is here: Ctrl-C can end the wait at any point
-        threading.Thread(target=self._send, args=(frame,), daemon=True).start()
+        if len(frame) <= PIPE_BYTES:
+            self._send(frame)
+            self._signal(signal.SIGCONT)
+        else:  # from a thread, since a worker that hangs does not empty its pipe
+            self._signal(signal.SIGCONT)
+            threading.Thread(target=self._send, args=(frame,), daemon=True).start()
         try:
             reply = self._replies.get(timeout=limit_s)
         except queue.Empty:
@@ -241,6 +251,7 @@ class WorkerProcess:
         if reply is None:
             raise self._died(attempt)
         self._broken = False
+        self._signal(signal.SIGSTOP)
         if not reply[0]["ok"]:
             raise from_wire(reply[0])
         return reply
@@ -266,6 +277,12 @@ class WorkerProcess:
         lines = self._stderr.read().decode(errors="replace").strip().splitlines()
         return lines[-1].strip() if lines else ""
 
+    def _signal(self, number: signal.Signals) -> None:
+        """Stops the worker and what it started, or lets them go on."""
+        if LINUX and self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, number)
+
     def _kill(self) -> None:
         """Ends the worker and whatever it started. Waits first for one that is ending by itself."""
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -279,6 +296,7 @@ class WorkerProcess:
         if self._closed:
             return
         self._closed = self._broken = True
+        self._signal(signal.SIGCONT)
         with contextlib.suppress(OSError):
             self._stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):

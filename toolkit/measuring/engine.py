@@ -16,7 +16,7 @@ from toolkit.core.measurement import Block, Measurement, Scope
 from toolkit.measuring.statistics import median_interval, reach, relative_reach
 from toolkit.measuring.timing import Clock, Timed
 
-BLOCK_NS = 50_000_000
+BLOCK_NS = 10_000_000
 WARMUP_CHUNK_NS = 20_000_000
 WARMUP_LIMIT_NS = 3_000_000_000
 SETTLED_CHUNKS = 3

@@ -6,10 +6,8 @@ many servers as there are clients.
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import math
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,14 +21,13 @@ import numpy as np
 from toolkit.core.session import Session
 from toolkit.core.specs import Feeds
 from toolkit.measuring.engine import LEAD_NS
+from toolkit.measuring.prctl import sharpen_sleep
 from toolkit.measuring.timing import Clock, collector_at_rest
 
 Sleep = Callable[[float], None]
 """Waits for so many seconds."""
 
 T = TypeVar("T")
-
-PR_SET_TIMERSLACK = 29  # linux/prctl.h
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,13 +177,3 @@ class _Window:
             started=np.array(self._started[:taken], np.int64) - self._origin,
             finished=np.array(self._finished[:taken], np.int64) - self._origin,
         )
-
-
-def sharpen_sleep() -> None:
-    """Lets sleeps of this thread end without the 50 µs by which Linux rounds them up.
-
-    So that no client needs to spin, which would keep the interpreter's lock from the others.
-    See PR_SET_TIMERSLACK in prctl(2).
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)

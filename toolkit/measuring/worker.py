@@ -6,6 +6,7 @@ each reply has `ok`, or describes the error. What libraries print goes to standa
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -32,6 +33,7 @@ from toolkit.core.session import Runtime, Session, SessionOptions
 from toolkit.measuring import wire
 from toolkit.measuring.memory import peak_rss_bytes, rss_bytes, watched
 from toolkit.measuring.peak import peak_rate
+from toolkit.measuring.prctl import go_on_without_parent
 from toolkit.measuring.serving import Schedule, answer, together
 from toolkit.measuring.timing import time_block
 
@@ -104,6 +106,7 @@ class Worker:
         self._sessions = [session]
         for _ in range(1, message["sessions"]):
             self._sessions.append(runtime.open(artifact, options))
+        gc.freeze()  # or the collection before each block would go through all that was imported
         return {
             "computes": runtime.computes,
             "artifact": artifact.digest,
@@ -188,8 +191,10 @@ def _foreign(error: Exception, message: Mapping[str, Any]) -> WorkerError:
 def end_with_parent(lifeline: int) -> None:
     """Ends this process and what it started when the parent is gone, whatever runs meanwhile.
 
-    Blocks on a pipe that the parent holds open, so it takes no processor time.
+    Blocks on a pipe that the parent holds open, so it takes no processor time. A worker at rest is
+    stopped (see WorkerProcess), and goes on to end itself.
     """
+    go_on_without_parent()
 
     def wait() -> None:
         os.read(lifeline, 1)

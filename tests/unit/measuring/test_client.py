@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +62,12 @@ def fresh() -> Iterator[WorkerProcess]:
     """A worker with nothing open yet, for a test to break."""
     with WorkerProcess(threads=1, timeout_s=PATIENT_S) as worker:
         yield worker
+
+
+@pytest.fixture
+def never_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are not stopped and told to go on, so that a test can stop one for good."""
+    monkeypatch.setattr("toolkit.measuring.client.LINUX", False)
 
 
 def is_gone(pid: int) -> bool:
@@ -134,12 +140,26 @@ def test_every_session_gives_outputs(three_sessions: WorkerProcess, session: int
     assert three_sessions.run(FEEDS, session)["y"].shape == (2, 3)
 
 
-def test_a_window_that_hangs_is_ended_at_the_time_limit_after_its_own() -> None:
+def test_a_window_that_hangs_is_ended_at_the_time_limit_after_its_own(never_stopped: None) -> None:
     with WorkerProcess(threads=1, timeout_s=0.2) as worker:
         os.kill(worker.pid, signal.SIGSTOP)
         with pytest.raises(WorkerTimeoutError, match=r"'window' in 0\.3 s"):
             worker.window(Schedule(clients=1, most_queries=1, most_ns=100_000_000))
         assert is_gone(worker.pid)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are stopped on Linux only")
+def test_a_worker_that_is_asked_nothing_is_stopped(opened: WorkerProcess) -> None:
+    for _ in range(3):
+        opened.block(Scope.FORWARD, 10)
+        wait_until(lambda: psutil.Process(opened.pid).status() == psutil.STATUS_STOPPED)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def test_provenance_and_memory(opened: WorkerProcess) -> None:
@@ -214,7 +234,7 @@ def test_another_signal_is_named_too(fresh: WorkerProcess) -> None:
         fresh.probe("null")
 
 
-def test_a_worker_that_hangs_is_ended_at_the_time_limit() -> None:
+def test_a_worker_that_hangs_is_ended_at_the_time_limit(never_stopped: None) -> None:
     with WorkerProcess(threads=1, timeout_s=0.2) as worker:
         os.kill(worker.pid, signal.SIGSTOP)
         with pytest.raises(WorkerTimeoutError, match=r"'probe' in 0\.2 s") as caught:
@@ -225,7 +245,7 @@ def test_a_worker_that_hangs_is_ended_at_the_time_limit() -> None:
             worker.probe("null")
 
 
-def test_a_hanging_worker_does_not_hang_a_large_send() -> None:
+def test_a_hanging_worker_does_not_hang_a_large_send(never_stopped: None) -> None:
     with WorkerProcess(threads=1, timeout_s=0.2) as worker:
         os.kill(worker.pid, signal.SIGSTOP)
         with pytest.raises(WorkerTimeoutError):

@@ -62,7 +62,7 @@ def test_bounds_are_those_of_the_coarser(asked: str, ran: str, bounds: str) -> N
 
 
 def test_agreement_is_by_the_bounds_of_the_precision() -> None:
-    def run(_: object) -> dict[str, np.ndarray]:
+    def run(_: object, __: int) -> dict[str, np.ndarray]:
         return {"y": np.full(1, 1.001, np.float32)}
 
     assert not agreement(run, FEEDS, REFERENCE, "float32").passed
@@ -79,3 +79,15 @@ def test_a_row_is_judged_by_all_that_is_wrong() -> None:
     assert "Parity with torch: y differs by 1." in failed.reason
     assert "Ran elsewhere." in failed.reason
     assert judged(replace(failed, parity=right.parity), reference="torch").status is Status.OK
+
+
+@pytest.mark.parametrize(("sessions", "asked"), [(1, [0, 0]), (3, [0, 0, 1, 2])])
+def test_every_session_is_asked(sessions: int, asked: list[int]) -> None:
+    seen: list[int] = []
+
+    def run(_: object, session: int) -> dict[str, np.ndarray]:
+        seen.append(session)
+        return {"y": np.ones(1, np.float32) + (session == 2)}
+
+    passed = agreement(run, FEEDS * 2, REFERENCE * 2, "float32", sessions).passed
+    assert (seen, passed) == (asked, sessions < 3)

@@ -126,8 +126,11 @@ class _Contender:
     worker: WorkerProcess | None = None
     lane: Lane | None = None
     warnings: list[str] = field(default_factory=list)
+    broken: bool = False
 
     def fail(self, error: ToolkitError) -> None:
+        """Ends the row with the reason, which nothing that is found out later changes."""
+        self.broken = True
         missing = isinstance(error, UnavailableError)
         self.row = replace(
             self.row,
@@ -158,7 +161,7 @@ class _Contender:
         try:
             self.row = replace(self.row, peak_rss_bytes=worker.peak_rss_bytes())
             self.row = replace(self.row, provenance=worker.provenance())
-            if self.lane is not None and self.lane.failure is None:
+            if self.lane is not None and not self.broken:
                 self._hold_to_request(worker, allow_fallback)
         except ToolkitError as error:
             if self.row.status is Status.OK:

@@ -29,7 +29,7 @@ CONFIDENCE = 0.95
 WIN_CONFIDENCE = 0.995  # for FASTER and SLOWER: see Ratio
 SAME_BAND = 0.01
 SKETCH = 200  # samples of a block that enter the bootstrap
-MATRIX_ELEMENTS = 4_000_000  # of a bootstrap, held at once
+MATRIX_ELEMENTS = 500_000  # of a bootstrap, held at once
 
 EARLY_STOPPING = 0.99
 MOST_PAIRED = 400  # values of which all pairs are formed

@@ -22,6 +22,7 @@ WARMUP_LIMIT_NS = 3_000_000_000
 SETTLED_CHUNKS = 3
 SETTLED_WITHIN = 1.05
 FEWEST_ROUNDS = 10
+LEAST_NS = 500_000_000  # of samples of a row, so that there is something to take percentiles of
 MOST_RUNS = 10_000
 MOST_SECONDS = 1e6
 LEAD_NS = 2_500_000  # the start of a block that is its lead
@@ -224,6 +225,8 @@ def _closed(lanes: Sequence[Lane], scope: Scope, target: float) -> bool:
     blocks = [lane.blocks(scope) for lane in lanes]
     if not blocks or min(map(len, blocks)) < FEWEST_ROUNDS:
         return not blocks
+    if min(sum(int(block.sum()) for block in lane) for lane in blocks) < LEAST_NS:
+        return False
     medians = [np.array([np.median(block) for block in lane]) for lane in blocks]
     if (medians[0] <= 0).any():
         return False

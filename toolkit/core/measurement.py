@@ -57,12 +57,16 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """All runs of one row in one scope. `settled` is whether the warm-up came to rest."""
+    """All runs of one row in one scope. `settled` is whether the warm-up came to rest.
+
+    `disturbance` is the share of the processor, 0 to 1, that others took meanwhile.
+    """
 
     scope: Scope
     warmup: np.ndarray
     settled: bool
     blocks: tuple[Block, ...]
+    disturbance: float = 0.0
 
     @property
     def samples(self) -> np.ndarray:
@@ -75,6 +79,7 @@ class Measurement:
             "scope": self.scope,
             "warmup": self.warmup.tolist(),
             "settled": self.settled,
+            "disturbance": self.disturbance,
             "blocks": [block.to_json() for block in self.blocks],
         }
 
@@ -84,6 +89,7 @@ class Measurement:
             scope=Scope(data["scope"]),
             warmup=np.array(data["warmup"], np.int64),
             settled=data["settled"],
+            disturbance=data["disturbance"],
             blocks=tuple(Block.from_json(block) for block in data["blocks"]),
         )
 

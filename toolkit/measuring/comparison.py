@@ -9,8 +9,8 @@ from enum import StrEnum
 from toolkit.core.documents import Json
 from toolkit.core.errors import UsageError
 from toolkit.core.measurement import Result, Row, Scope
-from toolkit.measuring.statistics import Ratio, unpaired_ratio
-from toolkit.measuring.summary import blocks_of, compare_rows, doubt_of
+from toolkit.measuring.statistics import Ratio
+from toolkit.measuring.summary import compare_apart, compare_rows, doubt_of
 
 SCHEMA = "toolkit.compare/1"
 TOLERANCE = 0.01  # the band of SAME
@@ -51,7 +51,7 @@ class Pair:
     def gate(self) -> Gate:
         if self.ratio is None:
             return Gate.UNKNOWN
-        if self.ratio.wide[0] > 1 + self.tolerance:
+        if self.ratio.is_above(1 + self.tolerance):
             return Gate.FAILED
         return Gate.PASSED if self.ratio.interval[1] <= 1 + self.tolerance else Gate.UNKNOWN
 
@@ -153,11 +153,7 @@ def _pairs(a: Row | None, b: Row | None, tolerance: float, *, in_turn: bool) -> 
                        if (why := doubt_of(row, scope))), None)  # fmt: skip
         ratio = None
         if a is not None and b is not None and reason is None:
-            ratio = (
-                compare_rows(b, a, scope)
-                if in_turn
-                else unpaired_ratio(blocks_of(b, scope), blocks_of(a, scope))
-            )
+            ratio = compare_rows(b, a, scope) if in_turn else compare_apart(b, a, scope)
             reason = None if ratio else "Too few samples or rounds: give more --max-seconds."
         yield Pair(a=a, b=b, scope=scope, ratio=ratio, reason=reason, tolerance=tolerance)
 

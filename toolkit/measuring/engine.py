@@ -113,11 +113,13 @@ class Lane:
     """One row while it is measured, and what it has come to so far.
 
     `compared` is False for a row that no other is compared with: nobody waits for its intervals.
+    `disturbances` are the shares of the processor that others took while a scope was measured.
     """
 
     probe: Probe
     compared: bool = True
     failure: ToolkitError | None = None
+    disturbances: dict[Scope, float] = field(default_factory=dict)
     _runs: dict[Scope, _Runs] = field(default_factory=dict)
 
     def measurements(self) -> tuple[Measurement, ...]:
@@ -126,6 +128,7 @@ class Lane:
                 scope=scope,
                 warmup=runs.warmup.samples,
                 settled=runs.warmup.settled,
+                disturbance=self.disturbances.get(scope, 0.0),
                 blocks=tuple(runs.blocks),
             )
             for scope, runs in self._runs.items()

@@ -44,6 +44,11 @@ class OtherLoad:
     others: float
     stolen: float
 
+    @property
+    def disturbance(self) -> float:
+        """What was not there for us."""
+        return self.others + self.stolen
+
     @classmethod
     def between(cls, first: Usage, last: Usage, cores: int) -> Self:
         capacity = max((last.wall_s - first.wall_s) * cores, 1e-9)

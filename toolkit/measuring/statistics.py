@@ -28,6 +28,7 @@ MINIMUM_BLOCKS = 5
 CONFIDENCE = 0.95
 WIN_CONFIDENCE = 0.995  # for FASTER and SLOWER: see Ratio
 SAME_BAND = 0.01
+DISTURBED = 0.05  # the share of the processor from which other work counts
 SKETCH = 200  # samples of a block that enter the bootstrap
 MATRIX_ELEMENTS = 500_000  # of a bootstrap, held at once
 
@@ -53,17 +54,32 @@ class Ratio:
 
     `interval` is that of CONFIDENCE; `wide`, of WIN_CONFIDENCE, is what calls a row faster or
     slower, since among a hundred comparisons five would be outside the former by chance.
+
+    `disturbance` is the share of the processor that other work took meanwhile. It may have met one
+    of the two rows alone, again and again, if that was the one whose threads lay on the same core:
+    then it had twice that share in its turns, and `slack` is how much longer that made it take.
     """
 
     value: float
     interval: Interval
     wide: Interval
+    disturbance: float = 0.0
+
+    @property
+    def slack(self) -> float:
+        """1 for none."""
+        share = 2 * self.disturbance if self.disturbance > DISTURBED else 0.0
+        return 1 / (1 - share) if share < 1 else math.inf
+
+    def is_above(self, bound: float) -> bool:
+        """Whether the row takes longer than `bound` times the baseline, beyond chance and slack."""
+        return self.wide[0] > bound * self.slack
 
     @property
     def verdict(self) -> Verdict:
-        if self.wide[1] < 1 - SAME_BAND:
+        if self.wide[1] < (1 - SAME_BAND) / self.slack:
             return Verdict.FASTER
-        if self.wide[0] > 1 + SAME_BAND:
+        if self.is_above(1 + SAME_BAND):
             return Verdict.SLOWER
         low, high = self.interval
         if low >= 1 - SAME_BAND and high <= 1 + SAME_BAND:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from toolkit.measuring.statistics import (
     median_interval,
     percentile,
     ratio,
+    unpaired_ratio,
 )
 from toolkit.measuring.traffic_summary import ratio_of_served, served_figures
 
@@ -40,6 +42,7 @@ def scope_figures(
         "warmup": len(measurement.warmup),
         "blocks": len(measurement.blocks),
         "settled": measurement.settled,
+        "disturbance": measurement.disturbance,
         "median_ns_per_sample": median / batch if median else None,
         "samples_per_second": batch * 1e9 / median if median else None,
     }
@@ -76,7 +79,21 @@ def compare_rows(row: Row, baseline: Row, scope: Scope) -> Ratio | None:
         return None
     if row is baseline:
         return SAME_ROW
-    return ratio(blocks_of(row, scope), blocks_of(baseline, scope))
+    found = ratio(blocks_of(row, scope), blocks_of(baseline, scope))
+    return _disturbed(found, row, baseline, scope)
+
+
+def compare_apart(row: Row, baseline: Row, scope: Scope) -> Ratio | None:
+    """The same for two rows that were not measured in turn."""
+    found = unpaired_ratio(blocks_of(row, scope), blocks_of(baseline, scope))
+    return _disturbed(found, row, baseline, scope)
+
+
+def _disturbed(found: Ratio | None, row: Row, baseline: Row, scope: Scope) -> Ratio | None:
+    """The ratio with the larger of what disturbed the two."""
+    measured = [one.measurement(scope) for one in (row, baseline)]
+    disturbance = max((one.disturbance for one in measured if one), default=0.0)
+    return found and replace(found, disturbance=disturbance)
 
 
 def doubt_of(row: Row | None, scope: Scope) -> str | None:

@@ -13,9 +13,8 @@ from toolkit.measuring.engine import Procedure
 from toolkit.measuring.environment import available_cores
 from toolkit.measuring.load import OtherLoad
 from toolkit.measuring.memory import steady_growth
-from toolkit.measuring.statistics import fewest_samples, median_interval, reach
+from toolkit.measuring.statistics import DISTURBED, fewest_samples, median_interval, reach
 
-OTHERS_SHARE = 0.05  # of the processor
 STOLEN_SHARE = 0.02
 DRIFT = 1.05  # of the medians of the first and the last third of the blocks
 
@@ -55,7 +54,7 @@ def machine_warnings(threads: int, environment: Json, clients: int = 1) -> list[
 def load_warnings(where: str, load: OtherLoad) -> list[str]:
     """What others took of the processor while `where` was measured."""
     warnings = []
-    if load.others > OTHERS_SHARE:
+    if load.others > DISTURBED:
         warnings.append(
             f"{where}: other work took {load.others:.0%} of the processor meanwhile. Stop it and "
             "measure again; until then trust ratios more than times."

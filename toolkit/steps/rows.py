@@ -227,7 +227,10 @@ class _Run:
                 else:
                     meter = LoadMeter([c.worker.pid for c in contenders if c.worker])
                     measure(lanes, scope, self.settings.procedure, time.monotonic_ns)
-                    self.warnings += load_warnings(f"batch {batch}, {scope}", meter.read())
+                    load = meter.read()
+                    self.warnings += load_warnings(f"batch {batch}, {scope}", load)
+                    for lane in lanes:
+                        lane.disturbances[scope] = load.disturbance
                 total = len(self.settings.scopes)
                 self.progress.update(f"measure, batch {batch}", done + 1, total, scope)
             if self.settings.traffic is not None:

@@ -101,6 +101,18 @@ def test_the_gate(b: Row, tolerance: float, gate: Gate, in_turn: bool) -> None:
     assert [pair.gate for pair in pairs] == [gate]
 
 
+@pytest.mark.parametrize("in_turn", [True, False])
+@pytest.mark.parametrize("disturbed", ["a", "b"])
+def test_other_work_leaves_a_difference_unknown(disturbed: str, in_turn: bool) -> None:
+    rows = {"a": row(1_000_000), "b": row(1_300_000, seed=1)}
+    (measured,) = rows[disturbed].measurements
+    busy = (replace(measured, disturbance=0.2),)
+    rows[disturbed] = replace(rows[disturbed], measurements=busy)
+    a, b = rows.values()
+    pairs = paired(result(a, b), 0.01) if in_turn else apart(result(a), result(b), 0.01)
+    assert [pair.gate for pair in pairs] == [Gate.UNKNOWN]
+
+
 def test_a_drift_that_meets_both_cancels_only_where_they_were_measured_in_turn() -> None:
     drift = np.linspace(1, 2, 20)
 

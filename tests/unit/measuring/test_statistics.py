@@ -218,6 +218,28 @@ def test_a_win_takes_the_wide_interval(wide: tuple[float, float], verdict: str) 
     assert Ratio(value=0.9, interval=(0.89, 0.91), wide=wide).verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("wide", "disturbance", "verdict"),
+    [
+        ((1.1, 1.3), 0.0, "SLOWER"),
+        ((1.1, 1.3), 0.05, "SLOWER"),  # what is not warned of counts for nothing
+        ((1.1, 1.3), 0.06, "UNCLEAR"),
+        ((1.9, 2.1), 0.25, "UNCLEAR"),  # one core of two, half of the time
+        ((2.1, 2.2), 0.25, "SLOWER"),
+        ((0.48, 0.49), 0.25, "FASTER"),
+        ((0.5, 0.6), 0.25, "UNCLEAR"),
+        ((100, 200), 0.5, "UNCLEAR"),
+        ((0.01, 0.02), 0.9, "UNCLEAR"),
+    ],
+)
+def test_a_disturbed_win_must_be_larger(
+    wide: tuple[float, float], disturbance: float, verdict: str
+) -> None:
+    value = float(np.mean(wide))
+    found = Ratio(value=value, interval=wide, wide=wide, disturbance=disturbance)
+    assert found.verdict == verdict
+
+
 @pytest.mark.parametrize("confidence", [0.95, 0.995])
 @pytest.mark.parametrize("count", [6, 8, 9, 20, 37, 60, 61, 200])
 def test_exact_interval_holds_what_the_signed_rank_test_does_not_reject(

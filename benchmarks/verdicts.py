@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ PROCEDURE = Procedure(max_seconds=2, target_ci=1e-6)  # all of the two seconds
 BATCH = 200
 SHARE = 0.05
 PLUGINS = Path(__file__).with_name("plugins")
+sys.path.append(str(PLUGINS))  # before this process looks for plugins
 
 
 def figures(place: Place) -> Iterator[Figure]:

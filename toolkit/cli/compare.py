@@ -21,7 +21,7 @@ def compare(
     b: Name,
     tolerance: Annotated[
         float, typer.Option(help="The share by which B may be slower: 0.05 is 5 %.")
-    ] = 0.01,
+    ] = 0.02,
     runtime: Annotated[
         str | None,
         typer.Option(

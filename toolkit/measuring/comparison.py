@@ -9,11 +9,11 @@ from enum import StrEnum
 from toolkit.core.documents import Json
 from toolkit.core.errors import UsageError
 from toolkit.core.measurement import Result, Row, Scope
-from toolkit.measuring.statistics import Ratio
+from toolkit.measuring.statistics import WIN_BAND, Ratio
 from toolkit.measuring.summary import compare_apart, compare_rows, doubt_of
 
 SCHEMA = "toolkit.compare/1"
-TOLERANCE = 0.01  # the band of SAME
+TOLERANCE = WIN_BAND
 
 # Of the environment and the plan. Where these differ, times say nothing about each other ...
 MACHINE = ("cpu.model", "cpu.flags", "cpu.available_cores", "cpu.container_cores", "threads")

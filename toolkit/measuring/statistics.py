@@ -28,6 +28,9 @@ MINIMUM_BLOCKS = 5
 CONFIDENCE = 0.95
 WIN_CONFIDENCE = 0.995  # for FASTER and SLOWER: see Ratio
 SAME_BAND = 0.01
+# Two processes of the same thing differ by a per cent or two (the layout of their memory, the
+# placement of their threads), which no number of rounds averages out.
+WIN_BAND = 0.02
 DISTURBED = 0.05  # the share of the processor from which other work counts
 SKETCH = 200  # samples of a block that enter the bootstrap
 MATRIX_ELEMENTS = 500_000  # of a bootstrap, held at once
@@ -42,9 +45,9 @@ Interval = tuple[float, float]
 class Verdict(StrEnum):
     """How a row compares with the baseline."""
 
-    FASTER = "FASTER"  # the whole interval is below the band of sameness
-    SLOWER = "SLOWER"  # the whole interval is above it
-    SAME = "SAME"  # the whole interval is inside it
+    FASTER = "FASTER"  # the whole wide interval is below 1 - WIN_BAND
+    SLOWER = "SLOWER"  # the whole wide interval is above 1 + WIN_BAND
+    SAME = "SAME"  # the whole interval is within SAME_BAND of 1
     UNCLEAR = "UNCLEAR"  # anything else
 
 
@@ -77,9 +80,9 @@ class Ratio:
 
     @property
     def verdict(self) -> Verdict:
-        if self.wide[1] < (1 - SAME_BAND) / self.slack:
+        if self.wide[1] < (1 - WIN_BAND) / self.slack:
             return Verdict.FASTER
-        if self.is_above(1 + SAME_BAND):
+        if self.is_above(1 + WIN_BAND):
             return Verdict.SLOWER
         low, high = self.interval
         if low >= 1 - SAME_BAND and high <= 1 + SAME_BAND:

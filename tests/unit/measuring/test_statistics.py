@@ -167,7 +167,9 @@ def verdicts(rounds: int, between: float, true: float) -> Counter[Verdict]:
     return found
 
 
-# Rounds, and the deviation of a block of its own. The engine stops at 10 rounds or more.
+# Rounds, and the deviation of a block of its own. The engine stops at 10 rounds or more; two rows
+# of short passes have about 50 in two seconds.
+TWO_SECONDS = [(20, 0.01), (50, 0.01), (50, 0.02)]
 REALISTIC = [(10, 0.01), (20, 0.01), (20, 0.02), (40, 0.02)]
 
 
@@ -185,7 +187,7 @@ def test_few_rounds_say_nothing_of_the_next(rounds: int) -> None:
     assert median_interval(a) is None
 
 
-@pytest.mark.parametrize(("rounds", "between"), REALISTIC)
+@pytest.mark.parametrize(("rounds", "between"), TWO_SECONDS)
 @pytest.mark.parametrize(("true", "expected"), [(1.05, Verdict.SLOWER), (0.95, Verdict.FASTER)])
 def test_a_true_difference_of_five_percent_is_found(
     rounds: int, between: float, true: float, expected: Verdict
@@ -196,10 +198,10 @@ def test_a_true_difference_of_five_percent_is_found(
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
     [
-        (0.90, 0.98, "FASTER"),
-        (0.90, 0.99, "UNCLEAR"),  # the bound of the band belongs to the band
-        (1.02, 1.10, "SLOWER"),
-        (1.01, 1.10, "UNCLEAR"),
+        (0.90, 0.97, "FASTER"),
+        (0.90, 0.98, "UNCLEAR"),  # the bound of the band belongs to the band
+        (1.03, 1.10, "SLOWER"),
+        (1.02, 1.10, "UNCLEAR"),
         (0.99, 1.01, "SAME"),
         (1.0, 1.0, "SAME"),
         (0.98, 1.005, "UNCLEAR"),
@@ -213,7 +215,7 @@ def test_verdict_is_where_the_whole_interval_lies(low: float, high: float, verdi
     assert Ratio(value=1.0, interval=(low, high), wide=(low, high)).verdict == verdict
 
 
-@pytest.mark.parametrize(("wide", "verdict"), [((0.8, 0.98), "FASTER"), ((0.8, 1.2), "UNCLEAR")])
+@pytest.mark.parametrize(("wide", "verdict"), [((0.8, 0.97), "FASTER"), ((0.8, 1.2), "UNCLEAR")])
 def test_a_win_takes_the_wide_interval(wide: tuple[float, float], verdict: str) -> None:
     assert Ratio(value=0.9, interval=(0.89, 0.91), wide=wide).verdict == verdict
 
@@ -226,7 +228,7 @@ def test_a_win_takes_the_wide_interval(wide: tuple[float, float], verdict: str) 
         ((1.1, 1.3), 0.06, "UNCLEAR"),
         ((1.9, 2.1), 0.25, "UNCLEAR"),  # one core of two, half of the time
         ((2.1, 2.2), 0.25, "SLOWER"),
-        ((0.48, 0.49), 0.25, "FASTER"),
+        ((0.47, 0.48), 0.25, "FASTER"),
         ((0.5, 0.6), 0.25, "UNCLEAR"),
         ((100, 200), 0.5, "UNCLEAR"),
         ((0.01, 0.02), 0.9, "UNCLEAR"),

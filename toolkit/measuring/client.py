@@ -251,7 +251,7 @@ class WorkerProcess:
         if reply is None:
             raise self._died(attempt)
         self._broken = False
-        self._signal(signal.SIGSTOP)
+        self._rest()
         if not reply[0]["ok"]:
             raise from_wire(reply[0])
         return reply
@@ -276,6 +276,18 @@ class WorkerProcess:
         self._stderr.seek(0)
         lines = self._stderr.read().decode(errors="replace").strip().splitlines()
         return lines[-1].strip() if lines else ""
+
+    def _rest(self) -> None:
+        """Stops the worker, and waits until it stands still.
+
+        The signal alone is taken by one of its threads, when that is next given a core: until
+        then the others go on spinning, beside whoever is measured next, for some milliseconds.
+        """
+        self._signal(signal.SIGSTOP)
+        if LINUX and self._process.returncode is None:
+            with contextlib.suppress(ChildProcessError):
+                # Leaves the status of one that ended to Popen.
+                os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def _signal(self, number: signal.Signals) -> None:
         """Stops the worker and what it started, or lets them go on."""

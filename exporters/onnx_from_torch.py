@@ -15,7 +15,7 @@ import torch
 
 from exporters.base import Exported, Exporter, StoredTensor
 from exporters.onnx_file import read_precision, stored_tensors
-from models.torch.base import restore
+from models.torch.base import restored
 from toolkit.core.artifact import Checkpoint, Format
 from toolkit.core.specs import Signature, TensorSpec
 
@@ -35,7 +35,7 @@ class OnnxFromTorch(Exporter):
 
     def export(self, checkpoint: Checkpoint, directory: Path) -> Exported:
         signature = checkpoint.spec.signature
-        module = restore(checkpoint.spec, checkpoint.weights())
+        module = restored(checkpoint.spec, checkpoint.weights())
         with _quiet():
             program = torch.onnx.export(
                 module,

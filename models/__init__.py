@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.base import Family
+from models.base import Builder, Family
 from toolkit.core.registry import Entry, Registry
 from toolkit.core.specs import ModelSpec
 
@@ -13,9 +13,14 @@ FAMILIES: Registry[Family] = Registry(
 )
 
 
-def build(spec: ModelSpec) -> Any:
-    """The untrained module of `spec`, in its framework.
+def builder(spec: ModelSpec, framework: str) -> Builder:
+    """Who builds `spec` in a framework, whichever trained it.
 
     Raises UnknownNameError for a family, or a framework of it, that is not there.
     """
-    return FAMILIES.create(spec.family).builders.create(spec.framework).build(spec)
+    return FAMILIES.create(spec.family).builders.create(framework)
+
+
+def build(spec: ModelSpec, framework: str) -> Any:
+    """The module of `spec` in a framework, with any weights. Raises as `builder`."""
+    return builder(spec, framework).build(spec)

@@ -5,10 +5,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, final
 
+import numpy as np
+
+from toolkit.core.errors import UsageError
+from toolkit.core.options import Option, Value, settle
 from toolkit.core.registry import Registry
-from toolkit.core.specs import ModelSpec
+from toolkit.core.specs import ModelSpec, Signature, Task, TaskKind, TensorSpec
+
+Weights = Mapping[str, np.ndarray]
+"""Parameters and buffers under the names and in the layouts of torch's state_dict."""
+
+INPUT = "input"
+OUTPUTS = {TaskKind.CLASSIFICATION: "logits", TaskKind.REGRESSION: "values"}
+LAYOUTS = {1: "NC", 3: "NCHW"}  # by the number of axes of one row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,24 +31,97 @@ class Size:
 
 
 class Builder(ABC):
-    """Makes a family's module in one framework."""
+    """Makes a family's module in one framework, and moves weights in and out of it."""
 
     @abstractmethod
     def build(self, spec: ModelSpec) -> Any:
-        """The module with fresh weights."""
+        """The module with any weights."""
+
+    @abstractmethod
+    def weights(self, module: Any) -> dict[str, np.ndarray]:
+        """Copies of all parameters and buffers, as `Weights` has them."""
+
+    @abstractmethod
+    def restore(self, module: Any, weights: Weights) -> None:
+        """Puts the weights into the module, every bit.
+
+        Raises IntegrityError when names, shapes or dtypes are not the module's.
+        """
 
     @abstractmethod
     def size(self, spec: ModelSpec) -> Size:
-        """How large the module is, counted on it."""
+        """How large the module is, counted on it as `Weights`."""
 
 
 class Family(ABC):
-    """A model architecture: what it takes and gives, and who builds it."""
+    """A model architecture: what it takes and gives, and who builds it.
+
+    `home` is the task of the study that it comes from, `options` what `--set` takes, `recipe` how
+    it is trained unless told otherwise (fields of toolkit.training.base.Recipe).
+    `initialisation` names a scheme of models/initial.py.
+    """
 
     name: ClassVar[str]
     builders: ClassVar[Registry[Builder]]
-    recipe: ClassVar[Mapping[str, float]]
+    home: ClassVar[Task]
+    options: ClassVar[Mapping[str, Option]] = {}
+    recipe: ClassVar[Mapping[str, Any]] = {}
+    initialisation: ClassVar[str] = "default"
 
-    @abstractmethod
-    def spec(self, framework: str, *, data: str | None = None, classes: int = 10) -> ModelSpec:
-        """The family's model for so many classes."""
+    def input_shape(self, settings: Mapping[str, Value]) -> tuple[int, ...] | None:
+        """The shape of a row that the model takes with these options; None for any.
+
+        A data set that can give its rows in several shapes is asked for this one.
+        """
+        return self.home.input_shape
+
+    def refuse(self, task: Task, settings: Mapping[str, Value]) -> None:
+        """Raises UsageError for a task that the family has no answer to."""
+        shape = self.input_shape(settings)
+        if task.kind is not self.home.kind or shape not in (None, task.input_shape):
+            wanted = Task(
+                kind=self.home.kind, input_shape=shape or task.input_shape, outputs=task.outputs
+            )
+            raise UsageError(
+                f"Model {self.name!r} got a task of {task} ({task.kind}), expected one of {wanted} "
+                f"({wanted.kind}).",
+                hint="Choose another data set, another model, or other options: toolkit models.",
+            )
+
+    @final
+    def spec(
+        self,
+        framework: str,
+        *,
+        task: Task | None = None,
+        data: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> ModelSpec:
+        """The family's model for a task: `home` unless told.
+
+        Raises UnknownNameError for an option that the family has not, UsageError for a value that
+        cannot be meant or a task that does not fit.
+        """
+        settled = settle(f"model {self.name!r}", self.options, settings)
+        if task is None:
+            shape = self.input_shape(settled) or self.home.input_shape
+            task = Task(kind=self.home.kind, input_shape=shape, outputs=self.home.outputs)
+        self.refuse(task, settled)
+        inputs = TensorSpec(
+            name=INPUT,
+            dtype="float32",
+            shape=("batch", *task.input_shape),
+            layout=LAYOUTS.get(len(task.input_shape)),
+        )
+        outputs = TensorSpec(
+            name=OUTPUTS[task.kind], dtype="float32", shape=("batch", task.outputs), layout="NC"
+        )
+        return ModelSpec(
+            name=self.name,
+            family=self.name,
+            framework=framework,
+            signature=Signature(inputs=(inputs,), outputs=(outputs,)),
+            task=task,
+            data=data,
+            hyperparameters=settled,
+        )

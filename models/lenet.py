@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 from models.base import Builder, Family
 from toolkit.core.registry import Entry, Registry
-from toolkit.core.specs import ModelSpec, Signature, TensorSpec
+from toolkit.core.specs import Task, TaskKind
 
 
 @final
@@ -22,21 +22,12 @@ class LeNet(Family):
     builders: ClassVar[Registry[Builder]] = Registry(
         "framework", {"torch": Entry("models.torch.lenet:LeNetBuilder")}
     )
-    recipe: ClassVar[Mapping[str, float]] = {
+    home: ClassVar[Task] = Task(kind=TaskKind.CLASSIFICATION, input_shape=(3, 32, 32), outputs=10)
+    recipe: ClassVar[Mapping[str, Any]] = {
         "batch": 16,
+        "optimizer": "sgd",
         "learning_rate": 0.01,
         "momentum": 0.9,
         "weight_decay": 5e-4,
+        "schedule": "cosine",
     }
-
-    def spec(self, framework: str, *, data: str | None = None, classes: int = 10) -> ModelSpec:
-        image = TensorSpec(name="input", dtype="float32", shape=("batch", 3, 32, 32), layout="NCHW")
-        logits = TensorSpec(name="logits", dtype="float32", shape=("batch", classes), layout="NC")
-        return ModelSpec(
-            name="lenet",
-            family="lenet",
-            framework=framework,
-            signature=Signature(inputs=(image,), outputs=(logits,)),
-            data=data,
-            hyperparameters={"classes": classes},
-        )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from typing import final
 
 import numpy as np
 import torch
 
-from models import build
-from models.base import Builder, Size
+from models import builder
+from models.base import Builder, Size, Weights
 from toolkit.core.errors import IntegrityError
 from toolkit.core.specs import ModelSpec
 
@@ -20,6 +19,26 @@ class TorchBuilder(Builder):
 
     @abstractmethod
     def build(self, spec: ModelSpec) -> torch.nn.Module: ...
+
+    @final
+    def weights(self, module: torch.nn.Module) -> dict[str, np.ndarray]:
+        state = module.state_dict()
+        return {name: tensor.detach().cpu().numpy().copy() for name, tensor in state.items()}
+
+    @final
+    def restore(self, module: torch.nn.Module, weights: Weights) -> None:
+        state = {name: torch.from_numpy(array.copy()) for name, array in weights.items()}
+        own = module.state_dict()
+        try:
+            for name in own.keys() & state.keys():
+                if own[name].dtype != state[name].dtype:
+                    raise RuntimeError(f"{name} is {state[name].dtype}, expected {own[name].dtype}")
+            module.load_state_dict(state)
+        except RuntimeError as error:
+            raise IntegrityError(
+                f"The weights do not fit the model: {error}",
+                hint="The checkpoint was made by another version of the model: train it again.",
+            ) from error
 
     @final
     def size(self, spec: ModelSpec) -> Size:
@@ -32,22 +51,9 @@ class TorchBuilder(Builder):
         )
 
 
-def restore(spec: ModelSpec, weights: Mapping[str, np.ndarray]) -> torch.nn.Module:
-    """The module of `spec` with these weights, in evaluation mode.
-
-    Raises IntegrityError when names, shapes or dtypes are not the module's.
-    """
-    module: torch.nn.Module = build(spec)
-    state = {name: torch.from_numpy(array.copy()) for name, array in weights.items()}
-    own = module.state_dict()
-    try:
-        for name in own.keys() & state.keys():
-            if own[name].dtype != state[name].dtype:
-                raise RuntimeError(f"{name} is {state[name].dtype}, expected {own[name].dtype}")
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        raise IntegrityError(
-            f"The weights do not fit model {spec.name!r}: {error}",
-            hint="The checkpoint was made by another version of the model: train it again.",
-        ) from error
+def restored(spec: ModelSpec, weights: Weights) -> torch.nn.Module:
+    """The module of `spec` with these weights, in evaluation mode. Raises as `restore`."""
+    maker = builder(spec, "torch")
+    module: torch.nn.Module = maker.build(spec)
+    maker.restore(module, weights)
     return module.eval()

@@ -36,4 +36,5 @@ class LeNetModule(nn.Module):
 @final
 class LeNetBuilder(TorchBuilder):
     def build(self, spec: ModelSpec) -> nn.Module:
-        return LeNetModule(spec.hyperparameters["classes"])
+        assert spec.task is not None
+        return LeNetModule(spec.task.outputs)

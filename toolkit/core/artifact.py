@@ -18,8 +18,8 @@ from toolkit.core.files import FileRecord, record_files, verify_files, write_ato
 from toolkit.core.specs import ModelSpec, Signature
 
 MANIFEST = "manifest.json"
-ARTIFACT_SCHEMA = "toolkit.artifact/1"
-CHECKPOINT_SCHEMA = "toolkit.checkpoint/1"
+ARTIFACT_SCHEMA = "toolkit.artifact/2"
+CHECKPOINT_SCHEMA = "toolkit.checkpoint/2"
 WEIGHTS = "weights.safetensors"
 
 

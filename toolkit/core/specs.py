@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Self
 
 import numpy as np
@@ -108,6 +109,15 @@ class Signature:
         )
 
 
+def row_shape(signature: Signature) -> tuple[int, ...] | None:
+    """The shape of one row of the only input; None when there are several, or it is not fixed."""
+    if len(signature.inputs) != 1:
+        return None
+    row = signature.inputs[0].shape[1:]
+    fixed = tuple(extent for extent in row if isinstance(extent, int))
+    return fixed if len(fixed) == len(row) else None
+
+
 def _check_tensor(spec: TensorSpec, array: object, dims: dict[str, int]) -> None:
     """Checks one array against its spec, and notes the extents of its named axes in `dims`."""
     if not isinstance(array, np.ndarray):
@@ -134,14 +144,60 @@ def _check_tensor(spec: TensorSpec, array: object, dims: dict[str, int]) -> None
         )
 
 
+class TaskKind(StrEnum):
+    """What is learned of a row: one of so many classes, or so many numbers."""
+
+    CLASSIFICATION = "classification"
+    REGRESSION = "regression"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a data set asks and a model answers.
+
+    `input_shape` is that of one row, without the batch and channels first: (3, 32, 32), or (8,).
+    `outputs` is the number of classes, or of values, a row.
+    """
+
+    kind: TaskKind
+    input_shape: tuple[int, ...]
+    outputs: int
+
+    def __str__(self) -> str:
+        shape = "x".join(map(str, self.input_shape))
+        what = "classes" if self.kind is TaskKind.CLASSIFICATION else "values"
+        return f"{shape} float32 in, {self.outputs} {what} out"
+
+    def to_json(self) -> Json:
+        return {
+            "kind": self.kind,
+            "input_shape": list(self.input_shape),
+            "outputs": self.outputs,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(
+            kind=TaskKind(data["kind"]),
+            input_shape=tuple(data["input_shape"]),
+            outputs=data["outputs"],
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """Which model this is: enough, with the weights, to build it again in its framework."""
+    """Which model this is: enough, with the weights, to build it again in any of its frameworks.
+
+    `framework` is the one that trained it. Names, layouts and signature are the same whichever
+    that was (channels first, and the names of torch's state_dict: see models/weights.py). `task`
+    is None for a model that is not of a family here.
+    """
 
     name: str
     family: str
     framework: str
     signature: Signature
+    task: Task | None = None
     data: str | None = None
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
 
@@ -151,6 +207,7 @@ class ModelSpec:
             "family": self.family,
             "framework": self.framework,
             "signature": self.signature.to_json(),
+            "task": self.task and self.task.to_json(),
             "data": self.data,
             "hyperparameters": dict(self.hyperparameters),
         }
@@ -162,6 +219,7 @@ class ModelSpec:
             family=data["family"],
             framework=data["framework"],
             signature=Signature.from_json(data["signature"]),
+            task=Task.from_json(data["task"]) if data["task"] else None,
             data=data["data"],
             hyperparameters=data["hyperparameters"],
         )

@@ -9,16 +9,21 @@ from scipy.ndimage import zoom
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from toolkit.data.base import DataSet, Split, Splits
+from toolkit.core.specs import Task, TaskKind
+from toolkit.data.base import DataSet, Request, Split, Splits, refuse_shape
 
 SPLIT_SEED = 0
 TEST_FRACTION = 0.2
 RAW_MAXIMUM = 16.0
+RAW_SIDE = 8
+SIDES = (32, 48, 64)
 
 
 @final
 class Digits(DataSet):
-    """1,797 digits of 8x8 grey values 0..16, as [N, 3, 32, 32] float32 in ten classes.
+    """1,797 digits of 8x8 grey values 0..16, as [N, 3, side, side] float32 in ten classes.
+
+    The side is 32, 48 or 64: 32 unless the model takes another.
 
     Source: UCI, Optical Recognition of Handwritten Digits, as `sklearn.datasets.load_digits`.
     The images are resized by bilinear interpolation with pixel centres at half integers, repeated
@@ -26,14 +31,17 @@ class Digits(DataSet):
     """
 
     name: ClassVar[str] = "digits"
-    classes: ClassVar[int] = 10
-    shape: ClassVar[tuple[int, ...]] = (3, 32, 32)
 
-    def load(self) -> Splits:
+    def load(self, request: Request) -> Splits:
+        shapes = [(3, side, side) for side in SIDES]
+        shape = request.shape or shapes[0]
+        if shape not in shapes:
+            raise refuse_shape(self.name, shape, *shapes)
         raw = load_digits()
+        factor = shape[-1] // RAW_SIDE
         images = zoom(
             (raw.images / RAW_MAXIMUM).astype(np.float32),
-            (1, 4, 4),
+            (1, factor, factor),
             order=1,
             mode="nearest",
             grid_mode=True,
@@ -52,11 +60,12 @@ class Digits(DataSet):
             return Split(inputs=inputs, targets=raw.target[rows].astype(np.int64))
 
         return Splits(
+            task=Task(kind=TaskKind.CLASSIFICATION, input_shape=shape, outputs=10),
             train=split(train),
             test=split(test),
             preprocessing={
                 "raw_maximum": RAW_MAXIMUM,
-                "resize": [32, 32],
+                "resize": list(shape[1:]),
                 "interpolation": "bilinear",
                 "mean": [mean] * 3,
                 "std": [std] * 3,

@@ -13,8 +13,8 @@ import numpy as np
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.errors import SourceError, ToolkitError, UsageError, unknown_name
 from toolkit.core.siblings import ours
-from toolkit.core.specs import Feeds, Signature, TensorSpec
-from toolkit.data import DATA_SETS
+from toolkit.core.specs import Feeds, Signature, TensorSpec, row_shape
+from toolkit.data import load_splits
 
 SETS = 4  # rotated, so that a cache of results cannot pass for speed
 SEED = 0
@@ -91,7 +91,7 @@ def input_source(artifact: Artifact, request: InputRequest) -> InputSource:
         return Rows(signature, _read_npz(request.file), f"rows of {request.file}")
     one = signature.inputs[0] if len(signature.inputs) == 1 else None
     if request.data is not None:
-        rows = DATA_SETS.create(request.data).load().test.inputs
+        rows = load_splits(request.data, shape=row_shape(signature)).test.inputs
         if one is None:
             raise UsageError(
                 f"{request.data} gives one input, the model takes {signature.describe_inputs()}.",
@@ -102,7 +102,7 @@ def input_source(artifact: Artifact, request: InputRequest) -> InputSource:
     data = artifact.model.data
     if data is not None and one is not None and not request.random and not request.dims:
         try:
-            rows = DATA_SETS.create(data).load().test.inputs
+            rows = load_splits(data, shape=row_shape(signature)).test.inputs
         except ToolkitError as error:
             noise += f" ({error.problem})"
         else:

@@ -14,8 +14,8 @@ from toolkit.core.errors import ToolkitError, UnavailableError, UsageError
 from toolkit.core.measurement import Agreement, Status
 from toolkit.core.progress import Progress, Silent
 from toolkit.core.session import Provenance, SessionOptions
-from toolkit.core.specs import Outputs
-from toolkit.data import DATA_SETS
+from toolkit.core.specs import Outputs, row_shape
+from toolkit.data import DATA_SETS, load_splits
 from toolkit.data.base import Split
 from toolkit.measuring.client import WorkerProcess, check_timeout
 from toolkit.measuring.environment import session_options
@@ -122,7 +122,7 @@ def verify(
     source = open_artifact(artifact)
     tolerance = tolerance_for(source.precision)
     listener = progress or Silent()
-    split = DATA_SETS.create(data).load().test
+    split = load_splits(data, shape=row_shape(source.signature)).test
     _check_fit(source, data, split)
     choices = candidates(source)
     reference = reference_runtime(choices)

@@ -7,6 +7,6 @@ from toolkit.training.base import Trainer
 
 TRAINERS: Registry[Trainer] = Registry(
     "trainer",
-    {"torch": Entry("toolkit.training.torch_loop:TorchTrainer")},
+    {"torch": Entry("toolkit.training.torch_loops:TorchTrainer")},
     group="toolkit.trainers",
 )

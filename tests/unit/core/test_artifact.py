@@ -121,9 +121,9 @@ def test_altered_manifest_is_found_on_loading(tmp_path: Path):
 def test_a_checkpoint_is_no_artifact_and_the_reverse(tmp_path: Path):
     save(tmp_path / "c")
     save_artifact(tmp_path / "a")
-    with pytest.raises(SourceError, match=r"toolkit\.checkpoint/1"):
+    with pytest.raises(SourceError, match=r"toolkit\.checkpoint/2"):
         Artifact.load(tmp_path / "c")
-    with pytest.raises(SourceError, match=r"toolkit\.artifact/1"):
+    with pytest.raises(SourceError, match=r"toolkit\.artifact/2"):
         Checkpoint.load(tmp_path / "a")
 
 
@@ -181,9 +181,9 @@ def test_diverged_training_run_is_saved_or_refused(tmp_path: Path):
 
 def test_format_of_a_later_version_is_a_toolkit_error(tmp_path: Path):
     manifest = save_artifact(tmp_path / "a").directory / "manifest.json"
-    document = read_document(manifest, "toolkit.artifact/1")
+    document = read_document(manifest, "toolkit.artifact/2")
     body = {k: v for k, v in document.items() if k not in ("schema", "producer", "digest")}
-    write_document(manifest, seal("toolkit.artifact/1", {**body, "format": "of-tomorrow"}))
+    write_document(manifest, seal("toolkit.artifact/2", {**body, "format": "of-tomorrow"}))
     with pytest.raises(SourceError, match="of-tomorrow"):
         Artifact.load(manifest.parent)
 

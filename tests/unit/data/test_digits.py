@@ -7,27 +7,26 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from toolkit.data import DATA_SETS
+from toolkit.data import load_splits
 from toolkit.data.base import Splits
-from toolkit.data.digits import Digits
 
 
 @pytest.fixture(scope="session")
 def splits() -> Splits:
-    return DATA_SETS.create("digits").load()
+    return load_splits("digits")
 
 
 def test_shapes_dtypes_and_numbers(splits: Splits):
     assert (len(splits.train), len(splits.test)) == (1437, 360)
     for split in (splits.train, splits.test):
-        assert split.inputs.shape == (len(split), *Digits.shape)
+        assert split.inputs.shape == (len(split), *splits.task.input_shape)
         assert (split.inputs.dtype, split.targets.dtype) == (np.float32, np.int64)
         assert split.inputs.flags.c_contiguous
-        assert set(split.targets.tolist()) == set(range(Digits.classes))
+        assert set(split.targets.tolist()) == set(range(splits.task.outputs))
 
 
 def test_every_call_gives_the_same_rows_in_the_same_order(splits: Splits):
-    again = Digits().load()
+    again = load_splits("digits")
     for name in ("train", "test"):
         first, second = getattr(splits, name), getattr(again, name)
         assert first.inputs.tobytes() == second.inputs.tobytes()

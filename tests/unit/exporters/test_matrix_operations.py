@@ -120,7 +120,7 @@ def test_matrix_operations_are_those_that_torch_counts(path: Path, name: str) ->
 
 @pytest.mark.parametrize("batch", [1, 7, 200])
 def test_lenet_at_several_batches(artifact_dir: Path, batch: int) -> None:
-    lenet = build(FAMILIES.create("lenet").spec("torch"))
+    lenet = build(FAMILIES.create("lenet").spec("torch"), "torch")
     shape = (batch, 3, 32, 32)
     work = count_work(artifact_dir / "model.onnx", {"input": shape})
     by_hand = 28 * 28 * 6 * 75 + 10 * 10 * 16 * 150 + 400 * 120 + 120 * 84 + 84 * 10

@@ -19,7 +19,7 @@ from exporters.onnx_file import read_signature
 from exporters.onnx_from_torch import OnnxFromTorch
 from exporters.weight_parity import Match, WeightParity, compare
 from models import FAMILIES, build
-from models.torch.base import restore
+from models.torch.base import restored
 from toolkit.core.artifact import Checkpoint, Format
 
 WEIGHT, BIAS = "conv1.weight", "fc1.bias"
@@ -30,7 +30,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     spec = FAMILIES.create("lenet").spec("torch")
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        state = build(spec).state_dict()
+        state = build(spec, "torch").state_dict()
     return Checkpoint.save(
         tmp_path_factory.mktemp("lenet"),
         spec=spec,
@@ -127,7 +127,7 @@ def test_file_computes_what_the_model_computes(exports, checkpoint, weights, bat
     images = np.random.default_rng(batch).standard_normal((batch, 3, 32, 32), np.float32)
     (got,) = ReferenceEvaluator(str(exports[0])).run(None, {"input": images})
     with torch.inference_mode():
-        expected = restore(checkpoint.spec, weights)(torch.from_numpy(images)).numpy()
+        expected = restored(checkpoint.spec, weights)(torch.from_numpy(images)).numpy()
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 

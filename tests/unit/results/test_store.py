@@ -122,7 +122,7 @@ def test_altered_sample_is_found(tmp_path: Path):
         load(path)
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"schema": "toolkit.artifact/1"}'])
+@pytest.mark.parametrize("text", ["", "{}", '{"schema": "toolkit.artifact/2"}'])
 def test_what_is_no_result_is_a_source_error(tmp_path: Path, text: str):
     (tmp_path / "r.json").write_text(text)
     with pytest.raises(SourceError):

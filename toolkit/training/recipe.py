@@ -1,0 +1,92 @@
+"""How a model is trained, the same in every framework."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from toolkit.core.documents import Json
+from toolkit.core.errors import UsageError
+from toolkit.core.specs import TaskKind
+from toolkit.data.augment import STEPS
+from toolkit.training.schedule import parse_schedule
+
+OPTIMIZERS = ("sgd", "adam", "rmsprop")
+LOSSES = {TaskKind.CLASSIFICATION: "cross-entropy", TaskKind.REGRESSION: "mse"}
+METRICS = {TaskKind.CLASSIFICATION: "accuracy", TaskKind.REGRESSION: "mae"}
+
+
+def metric_of(kind: TaskKind, outputs: np.ndarray, targets: np.ndarray) -> float:
+    """The share of rows whose largest output is their class, or the mean absolute error."""
+    if kind is TaskKind.CLASSIFICATION:
+        return float((outputs.argmax(axis=1) == targets).mean())
+    return float(np.abs(outputs.astype(np.float64) - targets).mean())
+
+
+def loss_of(kind: TaskKind, outputs: np.ndarray, targets: np.ndarray) -> float:
+    """Mean cross-entropy of logits, or the mean squared error over rows and values."""
+    exact = outputs.astype(np.float64)
+    if kind is TaskKind.REGRESSION:
+        return float(np.square(exact - targets).mean())
+    shifted = exact - exact.max(axis=1, keepdims=True)
+    logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return float(-logs[np.arange(len(targets)), targets].mean())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One formula for each optimizer, that of torch.optim, in every framework.
+
+    sgd: g += weight_decay p; v = momentum v + g; p -= lr v. adam: betas 0.9 and 0.999, eps 1e-8
+    outside the root of the corrected second moment. rmsprop: alpha 0.99, eps 1e-8 outside the
+    root, momentum as torch has it. Weight decay is added to the gradient in all (L2).
+    `augmentation` names steps of toolkit/data/augment.py; None means those of the data set.
+    """
+
+    epochs: int
+    seed: int
+    batch: int
+    learning_rate: float
+    optimizer: str = "sgd"
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    augmentation: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch"):
+            self._hold(name, lambda n: n >= 1, "at least 1")
+        self._hold("seed", lambda n: 0 <= n < 2**63, "0 or more, and below 2**63")
+        self._hold("learning_rate", lambda n: 0 < n < float("inf"), "above 0")
+        self._hold("momentum", lambda n: 0 <= n < 1, "0 or more, and below 1")
+        self._hold("weight_decay", lambda n: 0 <= n < float("inf"), "0 or more")
+        self._hold("optimizer", lambda name: name in OPTIMIZERS, " or ".join(OPTIMIZERS))
+        if unknown := [name for name in self.augmentation if name not in STEPS]:
+            raise UsageError(
+                f"Got augmentation {unknown[0]!r}, expected {' or '.join(STEPS)}.",
+                hint="Give --augment none to train on the rows as they are.",
+            )
+        parse_schedule(self.schedule)
+
+    def _hold(self, name: str, fits: Callable[[Any], bool], expected: str) -> None:
+        value = getattr(self, name)
+        if not fits(value):
+            raise UsageError(
+                f"Got {name} {value}, expected {expected}.",
+                hint=f"Give --{name.replace('_', '-')} {expected}.",
+            )
+
+    def rates(self, epoch: int, steps: int) -> np.ndarray:
+        """The learning rate of each step of an epoch, float64 [steps]."""
+        shape = parse_schedule(self.schedule)
+        return self.learning_rate * shape(epoch, steps, self.epochs)
+
+    def to_json(self) -> Json:
+        return {**asdict(self), "augmentation": list(self.augmentation)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(**{**data, "augmentation": tuple(data["augmentation"])})

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from typing import final
 
@@ -44,7 +42,7 @@ def _compare(place: Place) -> Comparison:
             model,
             model,
             scopes=["forward"],
-            procedure=Procedure(max_seconds=SECONDS, target_ci=1e-6),
+            procedure=Procedure(max_seconds=SECONDS, target_ci=1e-6, processes=2),
             out=place.results,
             progress=busy,
         )
@@ -52,18 +50,14 @@ def _compare(place: Place) -> Comparison:
 
 @final
 class BusyHalf(Progress):
-    """From the middle of the measuring on, a process that does nothing but run."""
+    """While the second of the two processes of each row is measured, one that only runs."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
-        self._timer = threading.Timer(SECONDS / 2, self._start)
-
-    def _start(self) -> None:
-        self._process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
 
     def update(self, task: str, done: int, total: int, detail: str = "") -> None:
-        if task.startswith("open") and done == total:
-            self._timer.start()
+        if task.startswith("open 2 of 2") and done == total:
+            self._process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
 
     def note(self, text: str) -> None:
         pass
@@ -72,9 +66,6 @@ class BusyHalf(Progress):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-        with contextlib.suppress(RuntimeError):  # it was never started
-            self._timer.join()
         if self._process is not None:
             self._process.kill()
             self._process.wait()

@@ -9,9 +9,11 @@ SOURCE = '''
 """ONNX Runtime, but for one thing each."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 
 from runtimes.onnxruntime import OnnxRuntime
+from toolkit.core.errors import SessionError
 from toolkit.core.session import Runtime, Session
 
 
@@ -83,16 +85,45 @@ class Leaking(Runtime):
 
     def open(self, artifact, options):
         return LeakingSession(OnnxRuntime().open(artifact, options))
+
+
+class WrongSession(Wrapped):
+    def _download(self):
+        return {name: array + 1 for name, array in self._inner.download().items()}
+
+
+class Moody(Runtime):
+    """Works in its first process; in the second it is `wrong`, or it `refuses`.
+
+    Options: `log`, a file that gets a byte for each process; `mood`, one of the two.
+    """
+
+    name: ClassVar = "moody"
+    accepts: ClassVar = OnnxRuntime.accepts
+
+    def probe(self):
+        return OnnxRuntime().probe()
+
+    def open(self, artifact, options):
+        log = Path(options.tuning["log"])
+        second = log.exists() and log.stat().st_size == 1
+        with log.open("ab") as stream:
+            stream.write(b".")
+        if second and options.tuning["mood"] == "refuses":
+            raise SessionError("Not again.", hint="Ask another day.")
+        session = OnnxRuntime().open(artifact, replace(options, tuning={}))
+        return WrongSession(session) if second else Wrapped(session)
 '''
-ENTRY_POINTS = "[toolkit.runtimes]\nfar = third_party:Far\nleaking = third_party:Leaking\n"
+RUNTIMES = {"far": "Far", "leaking": "Leaking", "moody": "Moody"}
 
 
 def install(site: Path) -> dict[str, str]:
-    """Installs the runtimes `far` and `leaking` in `site`; the environment that finds them."""
+    """Installs RUNTIMES in `site`; the environment that finds them."""
     info = site / "third_party-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: third-party\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(ENTRY_POINTS)
+    points = [f"{name} = third_party:{attribute}" for name, attribute in RUNTIMES.items()]
+    (info / "entry_points.txt").write_text("\n".join(["[toolkit.runtimes]", *points, ""]))
     (site / "third_party.py").write_text(SOURCE)
     places = [str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {"PYTHONPATH": os.pathsep.join(places)}

@@ -56,6 +56,11 @@ TRAIN = ("train", "lenet", "--data", "digits")
         (("bench", "lenet-onnx", "--threads", "0"), "Got 0 threads"),
         (("bench", "lenet-onnx", "--runs", "0"), "Got --runs 0"),
         (("bench", "lenet-onnx", "--warmup", "-1"), "Got --warmup -1"),
+        (("bench", "lenet-onnx", "--processes", "0"), "Got --processes 0, expected 1 to 100"),
+        (
+            ("bench", "lenet-onnx", "--scenario", "single", "--processes", "2"),
+            "Got --processes 2 with a scenario",
+        ),
         (("bench", "lenet-onnx", "--target-ci", "0"), "Got --target-ci 0"),
         (("bench", "lenet-onnx", "--max-seconds", "nan"), "Got --max-seconds nan"),
         (("bench", "lenet-onnx", "--timeout", "0"), "timeout of 0"),

@@ -28,6 +28,7 @@ def bench(
     option: options.Tuning = None,
     warmup: options.Warmup = None,
     runs: options.Runs = None,
+    processes: options.Processes = None,
     target_ci: options.TargetCi = 0.01,
     max_seconds: options.MaxSeconds = 10.0,
     scenario: Annotated[
@@ -80,7 +81,11 @@ def bench(
             cpus=None if cpus is None else options.integers(cpus, "--cpus"),
             tuning=options.tuning(option or []),
             procedure=Procedure(
-                warmup=warmup, runs=runs, target_ci=target_ci, max_seconds=max_seconds
+                warmup=warmup,
+                runs=runs,
+                target_ci=target_ci,
+                max_seconds=max_seconds,
+                processes=processes,
             ),
             traffic=options.traffic(
                 scenario=scenario,

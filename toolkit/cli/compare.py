@@ -35,6 +35,7 @@ def compare(
     option: options.Tuning = None,
     warmup: options.Warmup = None,
     runs: options.Runs = None,
+    processes: options.Processes = None,
     target_ci: options.TargetCi = 0.01,
     max_seconds: options.MaxSeconds = 10.0,
     data: options.Data = None,
@@ -74,7 +75,11 @@ def compare(
                 cpus=None if cpus is None else options.integers(cpus, "--cpus"),
                 tuning=options.tuning(option or []),
                 procedure=Procedure(
-                    warmup=warmup, runs=runs, target_ci=target_ci, max_seconds=max_seconds
+                    warmup=warmup,
+                    runs=runs,
+                    target_ci=target_ci,
+                    max_seconds=max_seconds,
+                    processes=processes,
                 ),
                 inputs=options.input_request(data=data, inputs=inputs, dim=dim, input_=input_),
                 timeout_s=timeout,

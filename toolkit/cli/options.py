@@ -58,6 +58,13 @@ Runs = Annotated[
     int | None,
     typer.Option(help="Exactly so many runs.  [default: until the intervals are narrow]"),
 ]
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        help="Share the measuring among so many processes of each row, one after the other.  "
+        "[default: 3; 1 with --runs]"
+    ),
+]
 TargetCi = Annotated[
     float, typer.Option(help="Stop when each median's 95 % interval is within this, ±.")
 ]

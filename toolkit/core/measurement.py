@@ -27,6 +27,8 @@ class Scope(StrEnum):
 class Block:
     """Consecutive runs of one row, between runs of other rows; int64 nanoseconds each.
 
+    `round` and `process` count from 0 over all of a row's blocks: how many turns went before, and
+    which of the row's processes ran it.
     `lead` holds the first runs after the switch, which meet cold caches and sleeping threads:
     kept, and not part of any statistic. `rss_bytes` is the resident size of the row's process
     after it.
@@ -35,11 +37,13 @@ class Block:
     round: int
     lead: np.ndarray
     samples: np.ndarray
+    process: int = 0
     rss_bytes: int | None = None
 
     def to_json(self) -> Json:
         return {
             "round": self.round,
+            "process": self.process,
             "lead": self.lead.tolist(),
             "samples": self.samples.tolist(),
             "rss_bytes": self.rss_bytes,
@@ -49,6 +53,7 @@ class Block:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         return cls(
             round=data["round"],
+            process=data["process"],
             lead=np.array(data["lead"], np.int64),
             samples=np.array(data["samples"], np.int64),
             rss_bytes=data["rss_bytes"],
@@ -57,8 +62,10 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """All runs of one row in one scope. `settled` is whether the warm-up came to rest.
+    """All runs of one row in one scope.
 
+    `warmup` are those of each of its processes, one after the other; `settled` is whether all came
+    to rest.
     `disturbance` is the share of the processor, 0 to 1, that others took meanwhile.
     """
 

@@ -9,11 +9,11 @@ from enum import StrEnum
 from toolkit.core.documents import Json
 from toolkit.core.errors import UsageError
 from toolkit.core.measurement import Result, Row, Scope
-from toolkit.measuring.statistics import WIN_BAND, Ratio
+from toolkit.measuring.statistics import Ratio
 from toolkit.measuring.summary import compare_apart, compare_rows, doubt_of
 
 SCHEMA = "toolkit.compare/1"
-TOLERANCE = WIN_BAND
+TOLERANCE = 0.02
 
 # Of the environment and the plan. Where these differ, times say nothing about each other ...
 MACHINE = ("cpu.model", "cpu.flags", "cpu.available_cores", "cpu.container_cores", "threads")
@@ -63,7 +63,7 @@ class Pair:
             "scope": self.scope,
             "ratio": self.ratio and self.ratio.value,
             "ci95": self.ratio and list(self.ratio.interval),
-            "ci99_5": self.ratio and list(self.ratio.wide),
+            "ci99": self.ratio and list(self.ratio.wide),
             "verdict": self.ratio and self.ratio.verdict,
             "gate": self.gate,
             "reason": self.reason,

@@ -24,6 +24,8 @@ SETTLED_WITHIN = 1.05
 FEWEST_ROUNDS = 10
 LEAST_NS = 500_000_000  # of samples of a row, so that there is something to take percentiles of
 MOST_RUNS = 10_000
+PROCESSES = 3  # of a row: what luck one has with its memory, the others need not share
+MOST_PROCESSES = 100
 MOST_SECONDS = 1e6
 LEAD_NS = 2_500_000  # the start of a block that is its lead
 
@@ -35,19 +37,27 @@ class Procedure:
     `warmup` and `runs` fix the number of runs (leads of blocks come on top); None lets warm-up go
     on until it settles, and blocks until every 95 % interval is within `target_ci` of its median
     on either side, or `max_seconds` are spent on a scope of a batch, all its rows together.
+    `processes` of each row share them, one after the other, each with a warm-up of its own; None
+    is PROCESSES, or one for a fixed number of runs.
     """
 
     warmup: int | None = None
     runs: int | None = None
     target_ci: float = 0.01
     max_seconds: float = 10.0
+    processes: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value, least in (("warmup", self.warmup, 0), ("runs", self.runs, 1)):
-            if value is not None and not (isinstance(value, int) and value >= least):
+        for name, value, least, most in (
+            ("warmup", self.warmup, 0, math.inf),
+            ("runs", self.runs, 1, math.inf),
+            ("processes", self.processes, 1, MOST_PROCESSES),
+        ):
+            if value is not None and not (isinstance(value, int) and least <= value <= most):
+                bounds = f"{least} or more" if most == math.inf else f"{least} to {most}"
                 raise UsageError(
-                    f"Got --{name} {value}, expected {least} or more.",
-                    hint=f"Give --{name} {least} or more, or leave it out.",
+                    f"Got --{name} {value}, expected {bounds}.",
+                    hint=f"Give --{name} {bounds}, or leave it out.",
                 )
         for option, number in (("target-ci", self.target_ci), ("max-seconds", self.max_seconds)):
             if not 0 < number <= MOST_SECONDS:
@@ -56,8 +66,46 @@ class Procedure:
                     hint=f"Give --{option} a positive number.",
                 )
 
+    @property
+    def parts(self) -> int:
+        """In how many processes of a row it is measured."""
+        return self.processes or (PROCESSES if self.runs is None else 1)
+
     def to_json(self) -> Json:
         return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What one of a row's processes has to do of a procedure: the whole, divided evenly.
+
+    Its bounds are what all processes together must have come to after it.
+    """
+
+    procedure: Procedure
+    number: int = 0
+
+    @property
+    def share(self) -> float:
+        return (self.number + 1) / self.procedure.parts
+
+    @property
+    def runs(self) -> int | None:
+        fixed = self.procedure.runs
+        return None if fixed is None else math.ceil(fixed * self.share)
+
+    @property
+    def fewest_rounds(self) -> int:
+        return math.ceil(FEWEST_ROUNDS * self.share)
+
+    @property
+    def least_ns(self) -> float:
+        return LEAST_NS * self.share
+
+    @property
+    def seconds(self) -> float:
+        """For itself alone."""
+        return self.procedure.max_seconds / self.procedure.parts
 
 
 class Probe(Protocol):
@@ -110,13 +158,15 @@ class WarmUp:
 @final
 @dataclass(kw_only=True)
 class Lane:
-    """One row while it is measured, and what it has come to so far.
+    """One row while it is measured, and what it has come to so far, in all its processes.
 
+    `probe` is the process of the moment, `process` its number.
     `compared` is False for a row that no other is compared with: nobody waits for its intervals.
     `disturbances` are the shares of the processor that others took while a scope was measured.
     """
 
     probe: Probe
+    process: int = 0
     compared: bool = True
     failure: ToolkitError | None = None
     disturbances: dict[Scope, float] = field(default_factory=dict)
@@ -126,35 +176,48 @@ class Lane:
         return tuple(
             Measurement(
                 scope=scope,
-                warmup=runs.warmup.samples,
-                settled=runs.warmup.settled,
+                warmup=_join([warmup.samples for warmup in runs.warmups]),
+                settled=all(warmup.settled for warmup in runs.warmups),
                 disturbance=self.disturbances.get(scope, 0.0),
                 blocks=tuple(runs.blocks),
             )
             for scope, runs in self._runs.items()
         )
 
-    def warm_up(self, scope: Scope, procedure: Procedure) -> None:
-        runs = self._runs[scope] = _Runs()
-        runs.warmup.run(lambda count: self.probe.block(scope, count).samples, procedure.warmup)
+    def move_to(self, probe: Probe) -> None:
+        """Goes on in the next process of the row."""
+        self.probe = probe
+        self.process += 1
 
-    def run_block(self, scope: Scope, procedure: Procedure, round_number: int) -> None:
+    def warm_up(self, scope: Scope, procedure: Procedure) -> None:
+        runs = self._runs.setdefault(scope, _Runs())
+        warmup = WarmUp()
+        runs.warmups.append(warmup)
+        warmup.run(lambda count: self.probe.block(scope, count).samples, procedure.warmup)
+
+    def run_block(self, scope: Scope, part: Part, round_number: int) -> None:
         """One block: its lead, then its runs."""
         runs = self._runs[scope]
-        lead, count = runs.block_size(procedure)
+        lead, count = runs.block_size(part)
         timed = self.probe.block(scope, lead + count)
         runs.blocks.append(
             Block(
                 round=round_number,
+                process=self.process,
                 lead=timed.samples[:lead],
                 samples=timed.samples[lead:],
                 rss_bytes=timed.rss_bytes,
             )
         )
 
-    def owed_nothing(self, scope: Scope, procedure: Procedure) -> bool:
+    def owed_nothing(self, scope: Scope, part: Part) -> bool:
         """Whether a fixed number of runs is done."""
-        return procedure.runs is not None and self._runs[scope].measured >= procedure.runs
+        return part.runs is not None and self._runs[scope].measured >= part.runs
+
+    def rounds(self, scope: Scope) -> int:
+        """How many it has been measured in."""
+        blocks = self._runs[scope].blocks
+        return blocks[-1].round + 1 if blocks else 0
 
     def blocks(self, scope: Scope) -> list[np.ndarray]:
         return [block.samples for block in self._runs[scope].blocks]
@@ -172,30 +235,30 @@ class Lane:
 class _Runs:
     """What one lane has come to in one scope."""
 
-    warmup: WarmUp = field(default_factory=WarmUp)
+    warmups: list[WarmUp] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
 
     @property
     def measured(self) -> int:
         return sum(len(block.samples) for block in self.blocks)
 
-    def block_size(self, procedure: Procedure) -> tuple[int, int]:
+    def block_size(self, part: Part) -> tuple[int, int]:
         """How many runs of lead, and how many that count, judged by the last runs.
 
         A fixed number of runs is spread over FEWEST_ROUNDS blocks, the same for every lane, since
         one block says nothing about the next.
         """
-        recent = self.blocks[-1].samples if self.blocks else _join(self.warmup.chunks[-1:])
+        recent = self.blocks[-1].samples if self.blocks else _join(self.warmups[-1].chunks[-1:])
         expected = max(1.0, float(np.median(recent))) if len(recent) else float(BLOCK_NS)
         lead = min(MOST_RUNS, math.ceil(LEAD_NS / expected))
-        if procedure.runs is not None:
-            share = -(-procedure.runs // FEWEST_ROUNDS)
-            return lead, min(share, procedure.runs - self.measured)
+        if part.procedure.runs is not None and part.runs is not None:
+            share = -(-part.procedure.runs // FEWEST_ROUNDS)
+            return lead, min(share, part.runs - self.measured)
         return lead, min(MOST_RUNS, math.ceil(BLOCK_NS / expected))
 
 
-def measure(lanes: Sequence[Lane], scope: Scope, procedure: Procedure, clock: Clock) -> None:
-    """Warms every lane up, then runs a block of each in turn until all are finished.
+def measure(lanes: Sequence[Lane], scope: Scope, part: Part, clock: Clock) -> None:
+    """Warms every lane up, then runs a block of each in turn until all have done their part.
 
     The order is drawn anew in each round: what else happens at regular intervals, such as a
     container's quota that is spent and refilled, meets all lanes alike. A lane that fails keeps
@@ -204,31 +267,30 @@ def measure(lanes: Sequence[Lane], scope: Scope, procedure: Procedure, clock: Cl
     """
     for lane in _alive(lanes):
         with lane.keeping_failure():
-            lane.warm_up(scope, procedure)
-    deadline = clock() + round(procedure.max_seconds * 1e9)
-    round_number = 0
-    rng = np.random.default_rng(0)
-    while going := [lane for lane in _alive(lanes) if not lane.owed_nothing(scope, procedure)]:
+            lane.warm_up(scope, part.procedure)
+    deadline = clock() + round(part.seconds * 1e9)
+    round_number = max((lane.rounds(scope) for lane in _alive(lanes)), default=0)
+    rng = np.random.default_rng(part.number)
+    while going := [lane for lane in _alive(lanes) if not lane.owed_nothing(scope, part)]:
         for index in rng.permutation(len(going)):
             lane = going[index]
             with lane.keeping_failure():
-                lane.run_block(scope, procedure, round_number)
+                lane.run_block(scope, part, round_number)
         round_number += 1
-        if procedure.runs is None and (
-            clock() >= deadline or _closed(_waited_for(lanes), scope, procedure.target_ci)
-        ):
+        if part.runs is None and (clock() >= deadline or _closed(_waited_for(lanes), scope, part)):
             return
 
 
-def _closed(lanes: Sequence[Lane], scope: Scope, target: float) -> bool:
+def _closed(lanes: Sequence[Lane], scope: Scope, part: Part) -> bool:
     """Whether the interval of every median, and of every ratio to the first lane, is narrow.
 
     Medians of blocks say it cheaply; when they all do, the intervals that are reported are asked.
     """
+    target = part.procedure.target_ci
     blocks = [lane.blocks(scope) for lane in lanes]
-    if not blocks or min(map(len, blocks)) < FEWEST_ROUNDS:
+    if not blocks or min(map(len, blocks)) < part.fewest_rounds:
         return not blocks
-    if min(sum(int(block.sum()) for block in lane) for lane in blocks) < LEAST_NS:
+    if min(sum(int(block.sum()) for block in lane) for lane in blocks) < part.least_ns:
         return False
     medians = [np.array([np.median(block) for block in lane]) for lane in blocks]
     if (medians[0] <= 0).any():

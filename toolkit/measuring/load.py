@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Self
 
 import psutil
@@ -57,6 +58,13 @@ class OtherLoad:
             others=max(0.0, others / capacity),
             stolen=max(0.0, (last.stolen_s - first.stolen_s) / capacity),
         )
+
+
+def average(loads: Sequence[OtherLoad]) -> OtherLoad:
+    """Of stretches of the same length, one or more."""
+    return OtherLoad(
+        others=fmean(load.others for load in loads), stolen=fmean(load.stolen for load in loads)
+    )
 
 
 class LoadMeter:

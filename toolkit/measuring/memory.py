@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, groupby
 from pathlib import Path
 from statistics import fmean, median_low
 
@@ -68,6 +68,16 @@ class Growth:
 
 
 def steady_growth(blocks: Sequence[Block]) -> Growth | None:
+    """The largest growth of a process, if all of the row's processes grew and none came to rest."""
+    processes = [list(part) for _, part in groupby(blocks, key=lambda block: block.process)]
+    found = [_growth(part) for part in processes]
+    grown = [one for one in found if one is not None]
+    if not grown or len(grown) < len(found):
+        return None
+    return max(grown, key=lambda growth: growth.size_bytes)
+
+
+def _growth(blocks: Sequence[Block]) -> Growth | None:
     """The growth from the first third of the blocks to the last, if it never came to rest.
 
     It did not where the medians of the thirds rise by more than GROWTH_BYTES each time. One late

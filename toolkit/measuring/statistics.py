@@ -26,11 +26,11 @@ import numpy as np
 RESAMPLES = 1000
 MINIMUM_BLOCKS = 5
 CONFIDENCE = 0.95
-WIN_CONFIDENCE = 0.995  # for FASTER and SLOWER: see Ratio
-SAME_BAND = 0.01
-# Two processes of the same thing differ by a per cent or two (the layout of their memory, the
-# placement of their threads), which no number of rounds averages out.
-WIN_BAND = 0.02
+WIN_CONFIDENCE = 0.99  # for FASTER and SLOWER: see Ratio
+# What is not worth a word. Two processes of the same thing differ by as much, for as long as they
+# live (the layout of their memory, the placement of their threads): no number of rounds averages
+# that out, only more processes do.
+BAND = 0.01
 DISTURBED = 0.05  # the share of the processor from which other work counts
 SKETCH = 200  # samples of a block that enter the bootstrap
 MATRIX_ELEMENTS = 500_000  # of a bootstrap, held at once
@@ -45,9 +45,9 @@ Interval = tuple[float, float]
 class Verdict(StrEnum):
     """How a row compares with the baseline."""
 
-    FASTER = "FASTER"  # the whole wide interval is below 1 - WIN_BAND
-    SLOWER = "SLOWER"  # the whole wide interval is above 1 + WIN_BAND
-    SAME = "SAME"  # the whole interval is within SAME_BAND of 1
+    FASTER = "FASTER"  # the whole wide interval is below 1 - BAND
+    SLOWER = "SLOWER"  # the whole wide interval is above 1 + BAND
+    SAME = "SAME"  # the whole interval is within BAND of 1
     UNCLEAR = "UNCLEAR"  # anything else
 
 
@@ -56,7 +56,7 @@ class Ratio:
     """Time of a row over time of the baseline: below 1 is faster.
 
     `interval` is that of CONFIDENCE; `wide`, of WIN_CONFIDENCE, is what calls a row faster or
-    slower, since among a hundred comparisons five would be outside the former by chance.
+    slower, since among a hundred comparisons of equal rows five would be outside the former.
 
     `disturbance` is the share of the processor that other work took meanwhile. It may have met one
     of the two rows alone, again and again, if that was the one whose threads lay on the same core:
@@ -80,12 +80,12 @@ class Ratio:
 
     @property
     def verdict(self) -> Verdict:
-        if self.wide[1] < (1 - WIN_BAND) / self.slack:
+        if self.wide[1] < (1 - BAND) / self.slack:
             return Verdict.FASTER
-        if self.is_above(1 + WIN_BAND):
+        if self.is_above(1 + BAND):
             return Verdict.SLOWER
         low, high = self.interval
-        if low >= 1 - SAME_BAND and high <= 1 + SAME_BAND:
+        if low >= 1 - BAND and high <= 1 + BAND:
             return Verdict.SAME
         return Verdict.UNCLEAR
 

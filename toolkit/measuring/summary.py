@@ -195,7 +195,7 @@ def _ratio_figures(compared: Ratio | None, baseline: Row, scope: Scope | Scenari
         "scope": scope,
         "value": compared.value,
         "ci95": list(compared.interval),
-        "ci99_5": list(compared.wide),
+        "ci99": list(compared.wide),
         "verdict": compared.verdict,
     }
 

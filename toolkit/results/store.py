@@ -10,7 +10,7 @@ from toolkit.core.errors import UsageError
 from toolkit.core.files import refuse_existing
 from toolkit.core.measurement import Result
 
-SCHEMA = "toolkit.result/2"
+SCHEMA = "toolkit.result/3"
 
 
 def prepare(directory: Path) -> None:

@@ -10,8 +10,9 @@ from toolkit.core.measurement import Result
 from toolkit.core.progress import Progress, Silent
 from toolkit.measuring.engine import Procedure
 from toolkit.measuring.traffic import Traffic
+from toolkit.steps.contender import Entry
 from toolkit.steps.inputs import InputRequest, input_source, resolve_batches
-from toolkit.steps.rows import Entry, Group, measure_groups
+from toolkit.steps.rows import Group, measure_groups
 from toolkit.steps.settings import Settings
 from toolkit.steps.sources import absent_parent, candidates, known_runtimes, open_artifact
 

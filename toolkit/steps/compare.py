@@ -21,9 +21,10 @@ from toolkit.measuring.comparison import (
 )
 from toolkit.measuring.engine import Procedure
 from toolkit.results import store
+from toolkit.steps.contender import Entry
 from toolkit.steps.inputs import InputRequest, InputSource, input_source, resolve_batches
 from toolkit.steps.results import find_result
-from toolkit.steps.rows import Entry, Group, measure_groups
+from toolkit.steps.rows import Group, measure_groups
 from toolkit.steps.settings import Settings
 from toolkit.steps.sources import absent_parent, candidates, known_runtimes, open_artifact
 

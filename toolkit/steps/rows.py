@@ -13,35 +13,24 @@ from typing import final
 
 from toolkit.core.artifact import Artifact
 from toolkit.core.documents import Json
-from toolkit.core.errors import ToolkitError, UnavailableError
+from toolkit.core.errors import ToolkitError
 from toolkit.core.interrupts import Interrupts
 from toolkit.core.measurement import Result, Row, Scope, Status
 from toolkit.core.progress import Progress
 from toolkit.core.specs import Feeds, Outputs
 from toolkit.measuring.capacity import find_rates
-from toolkit.measuring.client import WorkerProcess
-from toolkit.measuring.engine import Lane, measure
+from toolkit.measuring.engine import Part, measure
 from toolkit.measuring.environment import describe_environment
-from toolkit.measuring.load import LoadMeter
+from toolkit.measuring.load import LoadMeter, OtherLoad, average
 from toolkit.measuring.traffic import Traffic, TrafficLane, serve
 from toolkit.measuring.traffic_warnings import traffic_warnings
 from toolkit.measuring.warnings import load_warnings, machine_warnings, row_warnings
 from toolkit.results import store
-from toolkit.steps.checks import agreement, bounds_for, fallback_of, judged
+from toolkit.steps.contender import Contender, Entry
 from toolkit.steps.inputs import InputSource
-from toolkit.steps.reference import reference_runtime, reference_worker
+from toolkit.steps.reference import reference_worker
 from toolkit.steps.settings import Settings
 from toolkit.steps.work import work_of
-
-OPENINGS = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A row to measure: the runtime opens the first of `artifacts` whose format it takes."""
-
-    artifacts: Sequence[Artifact]
-    runtime: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,81 +101,6 @@ def measure_groups(
 
 @final
 @dataclass(kw_only=True)
-class _Contender:
-    """A row while it is measured; `worker` and `lane` are None where it could not be opened.
-
-    `expected` are the reference's outputs for each of `feeds`, None where it could not run.
-    """
-
-    entry: Entry
-    row: Row
-    feeds: Sequence[Feeds]
-    expected: list[Outputs] | None
-    clients: int
-    worker: WorkerProcess | None = None
-    lane: Lane | None = None
-    warnings: list[str] = field(default_factory=list)
-    broken: bool = False
-
-    def fail(self, error: ToolkitError) -> None:
-        """Ends the row with the reason, which nothing that is found out later changes."""
-        self.broken = True
-        missing = isinstance(error, UnavailableError)
-        self.row = replace(
-            self.row,
-            status=Status.UNAVAILABLE if missing else Status.FAILED,
-            reason=f"{error.problem} {error.hint}",
-        )
-
-    def check_outputs(self, worker: WorkerProcess, precision: str) -> None:
-        """Fails the row whose outputs are not the reference's."""
-        if self.expected is not None and self.row.computes:
-            parity = agreement(worker.run, self.feeds, self.expected, precision, self.clients)
-            self.row = self._judged(replace(self.row, parity=parity))
-
-    def finish(self, *, allow_fallback: bool) -> None:
-        """Completes the row with what was measured, then with what really ran; ends the worker."""
-        if self.worker is None:
-            return
-        with self.worker as worker:
-            if self.lane is not None:
-                self.row = replace(self.row, measurements=self.lane.measurements())
-                if self.lane.failure is not None:
-                    self.fail(self.lane.failure)
-                if worker.answers:
-                    self._ask(worker, allow_fallback)
-
-    def _ask(self, worker: WorkerProcess, allow_fallback: bool) -> None:
-        """Memory, then provenance, since to tell it takes memory and time of its own."""
-        try:
-            self.row = replace(self.row, peak_rss_bytes=worker.peak_rss_bytes())
-            self.row = replace(self.row, provenance=worker.provenance())
-            if self.lane is not None and not self.broken:
-                self._hold_to_request(worker, allow_fallback)
-        except ToolkitError as error:
-            if self.row.status is Status.OK:
-                self.fail(error)
-
-    def _hold_to_request(self, worker: WorkerProcess, allow_fallback: bool) -> None:
-        fallback = fallback_of(self.row)
-        if fallback is None:
-            return
-        if allow_fallback:
-            bounds = bounds_for(self.row)
-            self.warnings.append(
-                f"batch {self.row.batch}, {self.row.runtime}: {fallback} That was allowed; "
-                f"the outputs are held to the bounds of {bounds}."
-            )
-            self.check_outputs(worker, bounds)
-        else:
-            self.row = self._judged(self.row, fallback)
-
-    def _judged(self, row: Row, fallback: str | None = None) -> Row:
-        return judged(row, reference=reference_runtime(self.entry.artifacts), fallback=fallback)
-
-
-@final
-@dataclass(kw_only=True)
 class _Run:
     """One call: everything that its groups share."""
 
@@ -196,45 +110,26 @@ class _Run:
     interrupts: Interrupts = field(default_factory=Interrupts)
 
     def measure_group(self, number: int, group: Group, rows: list[Row]) -> None:
-        """Opens every row, then measures all in turn; adds them to `rows`.
+        """Opens every row, then measures all in turn, in one process of each after the other.
 
-        They are added, with what they came to, however the group is left.
+        They are added to `rows`, with what they came to, however the group is left.
         """
-        contenders: list[_Contender] = []
-        batch = group.batch
+        contenders: list[Contender] = []
         try:
-            feeds = group.inputs.sets(batch)
-            references: dict[str, list[Outputs] | None] = {}
-            for done, entry in enumerate(group.entries):
-                source = entry.artifacts[0]
-                if source.digest not in references:
-                    references[source.digest] = self._reference(entry.artifacts, feeds)
-                contender = _Contender(
-                    entry=entry,
-                    row=self._new_row(entry, number, batch, feeds[0]),
-                    feeds=feeds,
-                    expected=references[source.digest],
-                    clients=self.settings.clients,
-                )
-                contenders.append(contender)
-                self._open(contender)
-                total = len(group.entries)
-                self.progress.update(f"open, batch {batch}", done + 1, total, entry.runtime)
-            lanes = [contender.lane for contender in contenders if contender.lane]
-            for done, scope in enumerate(self.settings.scopes):
-                if scope is Scope.OPEN:
-                    self._repeat_openings(contenders, feeds)
-                else:
-                    meter = LoadMeter([c.worker.pid for c in contenders if c.worker])
-                    measure(lanes, scope, self.settings.procedure, time.monotonic_ns)
-                    load = meter.read()
-                    self.warnings += load_warnings(f"batch {batch}, {scope}", load)
-                    for lane in lanes:
-                        lane.disturbances[scope] = load.disturbance
-                total = len(self.settings.scopes)
-                self.progress.update(f"measure, batch {batch}", done + 1, total, scope)
+            self._enter(number, group, contenders)
+            loads: dict[Scope, list[OtherLoad]] = {}
+            processes = self.settings.processes
+            for process in range(processes):
+                self._open(contenders, group.batch, process)
+                if process < self.settings.procedure.parts:
+                    self._measure(contenders, group.batch, process, loads)
+                if process < processes - 1:
+                    for contender in contenders:
+                        contender.close()
+            for scope, parts in loads.items():
+                self.warnings += load_warnings(f"batch {group.batch}, {scope}", average(parts))
             if self.settings.traffic is not None:
-                self._serve(contenders, self.settings.traffic, batch)
+                self._serve(contenders, self.settings.traffic, group.batch)
         except KeyboardInterrupt:
             self.interrupts.hold()  # a second Ctrl-C would lose what the first one keeps
             raise
@@ -243,9 +138,56 @@ class _Run:
                 for contender in reversed(contenders):
                     all_of_them.callback(self._finish, contender, rows)
 
-    def _finish(self, contender: _Contender, rows: list[Row]) -> None:
+    def _enter(self, number: int, group: Group, contenders: list[Contender]) -> None:
+        """Adds a contender for each row, with what the reference says to its inputs."""
+        feeds = group.inputs.sets(group.batch)
+        references: dict[str, list[Outputs] | None] = {}
+        for entry in group.entries:
+            source = entry.artifacts[0]
+            if source.digest not in references:
+                references[source.digest] = self._reference(entry.artifacts, feeds)
+            contenders.append(
+                Contender(
+                    entry=entry,
+                    row=self._new_row(entry, number, group.batch, feeds[0]),
+                    settings=self.settings,
+                    feeds=feeds,
+                    expected=references[source.digest],
+                )
+            )
+
+    def _open(self, contenders: Sequence[Contender], batch: int, process: int) -> None:
+        """The next process of each row."""
+        of = f" {process + 1} of {self.settings.processes}" if self.settings.processes > 1 else ""
+        for done, contender in enumerate(contenders):
+            if contender.alive:
+                contender.open()
+            what = f"open{of}, batch {batch}"
+            self.progress.update(what, done + 1, len(contenders), contender.entry.runtime)
+
+    def _measure(
+        self,
+        contenders: Sequence[Contender],
+        batch: int,
+        process: int,
+        loads: dict[Scope, list[OtherLoad]],
+    ) -> None:
+        """What the processes of the moment have to do in each scope; adds to `loads`."""
+        part = Part(procedure=self.settings.procedure, number=process)
+        of = f" {process + 1} of {part.procedure.parts}" if part.procedure.parts > 1 else ""
+        lanes = [c.lane for c in contenders if c.lane and c.alive]
+        scopes = [scope for scope in self.settings.scopes if scope is not Scope.OPEN]
+        for done, scope in enumerate(scopes):
+            meter = LoadMeter([c.worker.pid for c in contenders if c.worker])
+            measure(lanes, scope, part, time.monotonic_ns)
+            loads.setdefault(scope, []).append(meter.read())
+            for lane in lanes:
+                lane.disturbances[scope] = average(loads[scope]).disturbance
+            self.progress.update(f"measure{of}, batch {batch}", done + 1, len(scopes), scope)
+
+    def _finish(self, contender: Contender, rows: list[Row]) -> None:
         try:
-            contender.finish(allow_fallback=self.settings.allow_fallback)
+            contender.finish()
         finally:
             rows.append(contender.row)
             self.warnings += contender.warnings
@@ -280,45 +222,7 @@ class _Run:
                 self.warnings.append(warning)
             return None
 
-    def _open(self, contender: _Contender) -> None:
-        """Starts the worker; parity comes before any timing.
-
-        A row that fails it is still timed, so that one sees what the wrong answer costs; its
-        status keeps it from being compared.
-        """
-        entry = contender.entry
-        try:
-            worker = contender.worker = self._start_worker()
-            options = self.settings.of(entry.runtime)
-            clients = self.settings.clients
-            opened = worker.open(entry.runtime, entry.artifacts, options, contender.feeds, clients)
-            sizes = {artifact.digest: artifact.size_bytes for artifact in entry.artifacts}
-            contender.row = replace(
-                contender.row,
-                artifact_digest=opened.artifact_digest,
-                artifact_bytes=sizes[opened.artifact_digest],
-                computes=opened.computes,
-                openings=(opened.opening,),
-            )
-            contender.check_outputs(worker, contender.row.precision_requested)
-            right = contender.row.status is Status.OK or self.settings.allow_fallback
-            contender.lane = Lane(probe=worker, compared=opened.computes and right)
-        except ToolkitError as error:
-            contender.fail(error)
-
-    def _repeat_openings(self, contenders: Sequence[_Contender], feeds: Sequence[Feeds]) -> None:
-        """OPENINGS openings of each row, each in a new process, the rows in turn."""
-        for _ in range(OPENINGS - 1):
-            for contender in contenders:
-                if contender.lane is None or contender.lane.failure is not None:
-                    continue
-                entry, row = contender.entry, contender.row
-                with contender.lane.keeping_failure(), self._start_worker() as worker:
-                    options = self.settings.of(entry.runtime)
-                    opened = worker.open(entry.runtime, entry.artifacts, options, feeds[:1])
-                    contender.row = replace(row, openings=(*row.openings, opened.opening))
-
-    def _serve(self, contenders: Sequence[_Contender], traffic: Traffic, batch: int) -> None:
+    def _serve(self, contenders: Sequence[Contender], traffic: Traffic, batch: int) -> None:
         """Lets all rows answer queries; they keep what they came to, however this ends."""
         lanes = {
             index: TrafficLane(server=contender.worker)
@@ -342,9 +246,3 @@ class _Run:
                 contender.row = replace(contender.row, served=lane.served(traffic))
                 if lane.failure is not None:
                     contender.fail(lane.failure)
-
-    def _start_worker(self) -> WorkerProcess:
-        settings = self.settings
-        return WorkerProcess(
-            threads=settings.options.threads, timeout_s=settings.timeout_s, cpus=settings.cpus
-        )

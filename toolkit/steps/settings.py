@@ -16,6 +16,7 @@ from toolkit.measuring.environment import session_options
 from toolkit.measuring.traffic import Traffic
 
 SCOPES = (Scope.FORWARD, Scope.END_TO_END)
+OPENINGS = 5  # of a row, at least, where scope open is asked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,11 @@ class Settings:
         chosen = procedure or Procedure()
         if traffic is not None:
             traffic.check(chosen)
+            if chosen.processes not in (None, 1):
+                raise UsageError(
+                    f"Got --processes {chosen.processes} with a scenario, which has one.",
+                    hint="Leave out --processes.",
+                )
         return cls(
             scopes=_parse_scopes(scopes, traffic),
             traffic=traffic,
@@ -73,6 +79,13 @@ class Settings:
 
     def of(self, runtime: str) -> SessionOptions:
         return replace(self.options, tuning=self.tuning.get(runtime, {}))
+
+    @property
+    def processes(self) -> int:
+        """How many processes a row has, one after the other."""
+        if self.traffic is not None:
+            return 1
+        return max(self.procedure.parts, OPENINGS if Scope.OPEN in self.scopes else 1)
 
     @property
     def clients(self) -> int:

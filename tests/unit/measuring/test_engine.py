@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import final
 
 import numpy as np
@@ -11,7 +11,7 @@ import pytest
 
 from toolkit.core.errors import UsageError, WorkerError
 from toolkit.core.measurement import Measurement, Scope
-from toolkit.measuring.engine import WARMUP_LIMIT_NS, Lane, Procedure, measure
+from toolkit.measuring.engine import WARMUP_LIMIT_NS, Lane, Part, Procedure, measure
 from toolkit.measuring.statistics import relative_reach
 from toolkit.measuring.timing import Timed
 
@@ -78,8 +78,13 @@ def run(procedure: Procedure, *levels: Callable[[int], float]) -> tuple[list[Lan
     """A lane for each of `levels`, measured; the clock shows how long it took."""
     clock = FakeClock()
     lanes = [Lane(probe=FakeProbe(clock=clock, run_ns=level)) for level in levels]
-    measure(lanes, FORWARD, procedure, clock)
+    measure(lanes, FORWARD, whole(procedure), clock)
     return lanes, clock
+
+
+def whole(procedure: Procedure) -> Part:
+    """All of a procedure in one process."""
+    return Part(procedure=replace(procedure, processes=1))
 
 
 @pytest.mark.parametrize("run_ns", [0, 1, 200, MS, 60 * MS, 2_000 * MS])
@@ -110,7 +115,7 @@ def test_every_round_has_a_block_of_each_lane_in_random_order() -> None:
         Lane(probe=FakeProbe(clock=clock, run_ns=steady(ns), name=name, log=log))
         for name, ns in (("a", 3 * MS), ("b", 5 * MS), ("c", 60 * MS))
     ]
-    measure(lanes, FORWARD, Procedure(warmup=4), clock)
+    measure(lanes, FORWARD, whole(Procedure(warmup=4)), clock)
     rounds = len(only(lanes[0]).blocks)
     turns = ["".join(log[start : start + 3]) for start in range(0, len(log), 3)]
     assert turns[0] == "abc"  # the warm-up
@@ -130,14 +135,14 @@ def test_a_lane_that_fails_keeps_its_blocks_and_the_others_go_on() -> None:
     broken = Lane(probe=FakeProbe(clock=clock, run_ns=steady(10 * MS), fails_at_call=4))
     sound = Lane(probe=FakeProbe(clock=clock, run_ns=steady(10 * MS)))
     procedure = Procedure(warmup=1, runs=100)
-    measure([broken, sound], FORWARD, procedure, clock)
+    measure([broken, sound], FORWARD, whole(procedure), clock)
     assert isinstance(broken.failure, WorkerError)
     assert len(only(broken).blocks) == 3
     assert sound.failure is None
     assert len(only(sound).samples) == 100
 
     asked = len(broken.probe.calls)
-    measure([broken, sound], Scope.END_TO_END, procedure, clock)
+    measure([broken, sound], Scope.END_TO_END, whole(procedure), clock)
     assert len(broken.probe.calls) == asked
     assert [m.scope for m in broken.measurements()] == [FORWARD]
     assert [m.scope for m in sound.measurements()] == [FORWARD, Scope.END_TO_END]
@@ -149,14 +154,14 @@ def test_it_ends_when_all_lanes_fail(procedure: Procedure, call: int) -> None:
     clock = FakeClock()
     probes = [FakeProbe(clock=clock, run_ns=steady(10 * MS), fails_at_call=call) for _ in "ab"]
     lanes = [Lane(probe=probe) for probe in probes]
-    measure(lanes, FORWARD, procedure, clock)
+    measure(lanes, FORWARD, whole(procedure), clock)
     assert all(isinstance(lane.failure, WorkerError) for lane in lanes)
     assert [len(probe.calls) for probe in probes] == [call + 1] * 2
 
 
 def test_no_lanes_need_no_time() -> None:
     clock = FakeClock()
-    measure([], FORWARD, Procedure(), clock)
+    measure([], FORWARD, whole(Procedure()), clock)
     assert clock.now_ns == 0
 
 
@@ -245,7 +250,7 @@ def test_warm_up_of_a_steady_probe_is_bounded(run_ns: int) -> None:
 def test_a_warm_up_that_never_settles_is_said_and_bounded(drift: Callable[[int], float]) -> None:
     clock = FakeClock()
     lane = Lane(probe=FakeProbe(clock=clock, run_ns=drift))
-    measure([lane], FORWARD, Procedure(max_seconds=0.1), clock)
+    measure([lane], FORWARD, whole(Procedure(max_seconds=0.1)), clock)
     measurement = only(lane)
     assert not measurement.settled
     assert WARMUP_LIMIT_NS <= measurement.warmup.sum() < 1.1 * WARMUP_LIMIT_NS
@@ -256,7 +261,7 @@ def test_lead_runs_are_kept_apart() -> None:
     """The first run of every block is slow: it is in the lead, and in no sample."""
     clock = FakeClock()
     lane = Lane(probe=FakeProbe(clock=clock, run_ns=steady(MS), first_run_ns=9 * MS))
-    measure([lane], FORWARD, Procedure(warmup=3, runs=120), clock)
+    measure([lane], FORWARD, whole(Procedure(warmup=3, runs=120)), clock)
     measurement = only(lane)
     assert set(measurement.samples.tolist()) == {MS}
     assert all(block.lead[0] == 10 * MS for block in measurement.blocks)
@@ -276,12 +281,90 @@ def test_fixed_runs_are_spread_over_ten_blocks_for_every_lane() -> None:
         assert [len(block.samples) for block in only(lane).blocks] == [10] * 10
 
 
+def in_processes(procedure: Procedure, *levels: Callable[[int], float]) -> list[Lane]:
+    """A lane for each of `levels`, measured in all of the processes that the procedure asks for."""
+    clock = FakeClock()
+    lanes = [Lane(probe=FakeProbe(clock=clock, run_ns=level)) for level in levels]
+    for number in range(procedure.parts):
+        for lane, level in zip(lanes, levels, strict=True):
+            if number:
+                lane.move_to(FakeProbe(clock=clock, run_ns=level))
+        measure(lanes, FORWARD, Part(procedure=procedure, number=number), clock)
+    return lanes
+
+
+def test_three_processes_of_a_row_unless_told() -> None:
+    assert Procedure().parts == 3
+    assert Procedure(runs=100).parts == 1
+    assert Procedure(runs=100, processes=4).parts == 4
+    assert Procedure(processes=1).parts == 1
+
+
+@pytest.mark.parametrize("processes", [2, 3, 7])
+def test_processes_share_fixed_runs_and_warm_up_each(processes: int) -> None:
+    procedure = Procedure(warmup=5, runs=100, processes=processes)
+    for lane in in_processes(procedure, steady(MS), steady(7 * MS)):
+        measurement = only(lane)
+        assert len(measurement.warmup) == 5 * processes
+        assert len(measurement.samples) == 100
+        runs = [
+            sum(len(block.samples) for block in measurement.blocks if block.process == number)
+            for number in range(processes)
+        ]
+        assert max(runs) - min(runs) <= 1
+        assert [block.round for block in measurement.blocks] == list(range(len(measurement.blocks)))
+
+
+def test_processes_share_the_time_of_rows_that_do_not_come_to_rest() -> None:
+    procedure = Procedure(warmup=0, max_seconds=3, processes=3)
+    (lane,) = in_processes(procedure, noisy(MS, 0.5))
+    spent = [
+        sum(int(b.lead.sum() + b.samples.sum()) for b in only(lane).blocks if b.process == number)
+        for number in range(3)
+    ]
+    assert spent == pytest.approx([1e9] * 3, rel=0.1)
+
+
+def test_steady_rows_are_measured_as_long_in_three_processes_as_in_one() -> None:
+    one, three = (
+        only(in_processes(Procedure(warmup=0, processes=n), steady(MS))[0]) for n in (1, 3)
+    )
+    assert three.samples.sum() == pytest.approx(one.samples.sum(), rel=0.1)
+    assert {block.process for block in three.blocks} == {0, 1, 2}
+
+
+def test_a_warm_up_that_does_not_settle_in_one_process_is_said() -> None:
+    levels = iter([steady(MS), noisy(MS, 0.5), steady(MS)])
+    clock = FakeClock()
+    lane = Lane(probe=FakeProbe(clock=clock, run_ns=next(levels)))
+    procedure = Procedure(max_seconds=0.1)
+    measure([lane], FORWARD, Part(procedure=procedure, number=0), clock)
+    assert only(lane).settled
+    for number in (1, 2):
+        lane.move_to(FakeProbe(clock=clock, run_ns=next(levels)))
+        measure([lane], FORWARD, Part(procedure=procedure, number=number), clock)
+        assert not only(lane).settled
+
+
+def test_a_lane_that_failed_stays_out_of_later_processes() -> None:
+    clock = FakeClock()
+    lane = Lane(probe=FakeProbe(clock=clock, run_ns=steady(MS), fails_at_call=3))
+    procedure = Procedure(warmup=1, runs=30, processes=2)
+    measure([lane], FORWARD, Part(procedure=procedure, number=0), clock)
+    done = len(only(lane).samples)
+    lane.move_to(FakeProbe(clock=clock, run_ns=steady(MS)))
+    measure([lane], FORWARD, Part(procedure=procedure, number=1), clock)
+    assert len(only(lane).samples) == done
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [
         ("warmup", -1),
         ("runs", 0),
         ("runs", -5),
+        ("processes", 0),
+        ("processes", 101),
         *(("target_ci", bad) for bad in (0.0, -0.01, float("nan"), float("inf"))),
         *(("max_seconds", bad) for bad in (0.0, -1.0, float("nan"), float("inf"))),
     ],

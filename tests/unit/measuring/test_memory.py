@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from dataclasses import replace
 
 import numpy as np
 import psutil
@@ -83,3 +84,22 @@ def test_growth_that_comes_to_rest_is_no_leak() -> None:
 def test_unknown_sizes_and_few_blocks_say_nothing() -> None:
     assert steady_growth(blocks(*(BASE + i * MORE for i in range(5)))) is None
     assert steady_growth(blocks(None, *(BASE + i * MORE for i in range(11)))) is None
+
+
+def in_processes(*processes: list[int]) -> list[Block]:
+    return [
+        replace(block, process=number)
+        for number, sizes in enumerate(processes)
+        for block in blocks(*sizes)
+    ]
+
+
+def test_a_leak_shows_in_every_process() -> None:
+    leak, rest = [BASE + i * MORE for i in range(9)], [BASE] * 9
+    faster = [BASE + 2 * i * MORE for i in range(9)]
+    assert steady_growth(in_processes(leak, faster)) == Growth(size_bytes=12 * MORE, runs=66.0)
+    assert steady_growth(in_processes(leak, rest)) is None
+
+
+def test_a_larger_second_process_is_no_leak() -> None:
+    assert steady_growth(in_processes([BASE] * 9, [2 * BASE] * 9, [3 * BASE] * 9)) is None

@@ -113,7 +113,7 @@ def test_a_paired_ratio_is_the_centre_of_the_rounds() -> None:
     rounds = np.array([np.median(x) / np.median(y) for x, y in zip(a, b, strict=True)])
     assert got.value == pytest.approx(hodges_lehmann(rounds))
     assert got.interval == exact_interval(rounds, 0.95)
-    assert got.wide == exact_interval(rounds, 0.995)
+    assert got.wide == exact_interval(rounds, 0.99)
     assert got.wide[0] < got.interval[0] < got.value < got.interval[1] < got.wide[1]
 
 
@@ -198,10 +198,10 @@ def test_a_true_difference_of_five_percent_is_found(
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
     [
-        (0.90, 0.97, "FASTER"),
-        (0.90, 0.98, "UNCLEAR"),  # the bound of the band belongs to the band
-        (1.03, 1.10, "SLOWER"),
-        (1.02, 1.10, "UNCLEAR"),
+        (0.90, 0.98, "FASTER"),
+        (0.90, 0.99, "UNCLEAR"),  # the bound of the band belongs to the band
+        (1.02, 1.10, "SLOWER"),
+        (1.01, 1.10, "UNCLEAR"),
         (0.99, 1.01, "SAME"),
         (1.0, 1.0, "SAME"),
         (0.98, 1.005, "UNCLEAR"),
@@ -242,7 +242,7 @@ def test_a_disturbed_win_must_be_larger(
     assert found.verdict == verdict
 
 
-@pytest.mark.parametrize("confidence", [0.95, 0.995])
+@pytest.mark.parametrize("confidence", [0.95, 0.99])
 @pytest.mark.parametrize("count", [6, 8, 9, 20, 37, 60, 61, 200])
 def test_exact_interval_holds_what_the_signed_rank_test_does_not_reject(
     count: int, confidence: float
@@ -287,14 +287,14 @@ def test_many_rounds_give_a_narrow_interval_about_the_truth(count: int) -> None:
 @pytest.mark.parametrize("rounds", [6, 10, 20, 40])
 @pytest.mark.parametrize("between", [0.05, 0.5])
 def test_noise_of_any_size_is_no_win(rounds: int, between: float) -> None:
-    """Half a per cent of comparisons may be: of 400, at most 6 (probability 0.986)."""
+    """One per cent of comparisons may be: of 400, at most 9 (probability 0.992)."""
     wins = 0
     for seed in range(400):
         rng = np.random.default_rng(seed)
         values = np.exp(rng.normal(0, between, rounds))
-        wide = exact_interval(values, 0.995)
+        wide = exact_interval(values, 0.99)
         wins += wide[0] > 1.01 or wide[1] < 0.99
-    assert wins <= 6
+    assert wins <= 9
 
 
 samples = st.lists(st.integers(1, 10**12), min_size=1, max_size=12).map(np.array)

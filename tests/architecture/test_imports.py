@@ -15,7 +15,10 @@ import runtimes
 import toolkit
 from tests.conftest import TOOLKIT
 
-HEAVY = ("numpy", "onnx", "onnxruntime", "onnxscript", "openvino", "scipy", "sklearn", "torch")
+HEAVY = (
+    "cv2", "numpy", "onnx", "onnxruntime", "onnxscript", "openvino", "pooch", "requests", "scipy",
+    "sklearn", "torch",
+)  # fmt: skip
 LEAVES = (
     "exporters.graph_work",
     "exporters.onnx_file",
@@ -25,7 +28,12 @@ LEAVES = (
     "runtimes.onnxruntime",
     "runtimes.openvino",
     "runtimes.torch_",
+    "toolkit.data.california_housing",
+    "toolkit.data.cifar",
+    "toolkit.data.diabetes",
     "toolkit.data.digits",
+    "toolkit.data.downloads",
+    "toolkit.data.gtsrb",
     "toolkit.training.torch_loop",
 )
 

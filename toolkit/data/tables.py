@@ -12,6 +12,7 @@ from toolkit.data.base import Split, Splits
 
 SPLIT_SEED = 0
 TEST_FRACTION = 0.2
+LEAST_ROWS = 5  # of which one is a test row
 
 
 def split_rows(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -40,7 +41,7 @@ def standardised(
     deviation, both of the training rows; a column that has one value there is only centred."""
     train, test = split_rows(len(features))
     mean, std = features[train].mean(axis=0), features[train].std(axis=0)
-    std[std == 0] = 1.0
+    std[np.ptp(features[train], axis=0) == 0] = 1.0
 
     def split(rows: np.ndarray) -> Split:
         inputs = ((features[rows] - mean) / std).astype(np.float32)

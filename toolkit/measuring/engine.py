@@ -26,6 +26,7 @@ LEAST_NS = 500_000_000  # of samples of a row, so that there is something to tak
 MOST_RUNS = 10_000
 MOST_SECONDS = 1e6
 LEAD_NS = 2_500_000  # the start of a block that is its lead
+LONG_NS = 100 * LEAD_NS  # a run in which the start of a block is lost, so that none is a lead
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +188,7 @@ class _Runs:
         """
         recent = self.blocks[-1].samples if self.blocks else _join(self.warmup.chunks[-1:])
         expected = max(1.0, float(np.median(recent))) if len(recent) else float(BLOCK_NS)
-        lead = min(MOST_RUNS, math.ceil(LEAD_NS / expected))
+        lead = min(MOST_RUNS, math.ceil(LEAD_NS / expected)) if expected < LONG_NS else 0
         if procedure.runs is not None:
             share = -(-procedure.runs // FEWEST_ROUNDS)
             return lead, min(share, procedure.runs - self.measured)

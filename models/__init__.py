@@ -9,7 +9,12 @@ from toolkit.core.registry import Entry, Registry
 from toolkit.core.specs import ModelSpec
 
 FAMILIES: Registry[Family] = Registry(
-    "model", {"lenet": Entry("models.lenet:LeNet")}, group="toolkit.models"
+    "model",
+    {
+        "lenet": Entry("models.lenet:LeNet"),
+        "mlp": Entry("models.mlp:MLP"),
+    },
+    group="toolkit.models",
 )
 
 

@@ -19,6 +19,7 @@ HEAVY = (
     "flax",
     "jax",
     "keras",
+    "mxnet",
     "numpy",
     "onnx",
     "onnxruntime",
@@ -36,11 +37,13 @@ LEAVES = (
     "exporters.operator_work",
     "models.flax",
     "models.keras",
+    "models.mxnet",
     "models.torch",
     "runtimes.onnxruntime",
     "runtimes.openvino",
     "runtimes.torch_",
     "toolkit.data.digits",
+    "toolkit.training.mxnet_",
     "toolkit.training.torch_loop",
 )
 
@@ -66,7 +69,9 @@ def modules() -> list[str]:
     )
 
 
-@pytest.mark.parametrize("command", ["", "train", "export", "verify", "bench", "models", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["", "train", "export", "verify", "bench", "bench-training", "models", "doctor"]
+)
 def test_help_imports_nothing_heavy(command: str) -> None:
     code = (
         f"import sys; sys.argv = ['toolkit', *'{command}'.split(), '--help']\n"

@@ -16,6 +16,7 @@ import toolkit
 from tests.conftest import TOOLKIT
 
 HEAVY = (
+    "cv2",
     "flax",
     "jax",
     "keras",
@@ -25,6 +26,8 @@ HEAVY = (
     "onnxruntime",
     "onnxscript",
     "openvino",
+    "pooch",
+    "requests",
     "scipy",
     "sklearn",
     "tensorflow",
@@ -42,7 +45,12 @@ LEAVES = (
     "runtimes.onnxruntime",
     "runtimes.openvino",
     "runtimes.torch_",
+    "toolkit.data.california_housing",
+    "toolkit.data.cifar",
+    "toolkit.data.diabetes",
     "toolkit.data.digits",
+    "toolkit.data.downloads",
+    "toolkit.data.gtsrb",
     "toolkit.training.mxnet_",
     "toolkit.training.torch_loop",
 )

@@ -12,7 +12,18 @@ from toolkit.core.registry import Entry, Registry
 from toolkit.data.base import DataSet, Request, Splits
 
 DATA_SETS: Registry[DataSet] = Registry(
-    "data set", {"digits": Entry("toolkit.data.digits:Digits")}, group="toolkit.data"
+    "data set",
+    {
+        "digits": Entry("toolkit.data.digits:Digits"),
+        "diabetes": Entry("toolkit.data.diabetes:Diabetes"),
+        "california-housing": Entry(
+            "toolkit.data.california_housing:CaliforniaHousing", extra="data"
+        ),
+        "cifar10": Entry("toolkit.data.cifar:Cifar10", extra="data"),
+        "cifar100": Entry("toolkit.data.cifar:Cifar100", extra="data"),
+        "gtsrb": Entry("toolkit.data.gtsrb:TrafficSigns", extra="data"),
+    },
+    group="toolkit.data",
 )
 
 

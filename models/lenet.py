@@ -25,6 +25,7 @@ class LeNet(Family):
             "torch": Entry("models.torch.lenet:LeNetBuilder"),
             "tensorflow": Entry("models.keras.lenet:LeNetBuilder", "tensorflow"),
             "jax": Entry("models.flax.lenet:LeNetBuilder", "jax"),
+            "mxnet": Entry("models.mxnet.lenet:LeNetBuilder", command="make mxnet-env"),
         },
     )
     home: ClassVar[Task] = Task(kind=TaskKind.CLASSIFICATION, input_shape=(3, 32, 32), outputs=10)

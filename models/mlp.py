@@ -27,6 +27,7 @@ class MLP(Family):
             "torch": Entry("models.torch.mlp:MLPBuilder"),
             "tensorflow": Entry("models.keras.mlp:MLPBuilder", "tensorflow"),
             "jax": Entry("models.flax.mlp:MLPBuilder", "jax"),
+            "mxnet": Entry("models.mxnet.mlp:MLPBuilder", command="make mxnet-env"),
         },
     )
     home: ClassVar[Task] = Task(kind=TaskKind.REGRESSION, input_shape=(8,), outputs=1)

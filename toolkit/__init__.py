@@ -1,8 +1,8 @@
 """Export a trained model, prove that the artifact is the model, and measure how fast it runs.
 
 The functions here are the steps of the command line: `train`, `export`, `verify`, `bench`,
-`compare`, `doctor`, `models`; `load` opens a session to run. Nothing heavy is imported before
-its use.
+`bench_training`, `compare`, `doctor`, `models`; `load` opens a session to run. Nothing heavy is
+imported before its use.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from toolkit.core.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from toolkit.steps.bench import bench
+    from toolkit.steps.bench_training import bench_training
     from toolkit.steps.compare import compare
     from toolkit.steps.doctor import doctor
     from toolkit.steps.export import export
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "__version__",
     "bench",
+    "bench_training",
     "compare",
     "doctor",
     "export",

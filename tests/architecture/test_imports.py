@@ -20,6 +20,7 @@ HEAVY = (
     "flax",
     "jax",
     "keras",
+    "mxnet",
     "numpy",
     "onnx",
     "onnxruntime",
@@ -39,6 +40,7 @@ LEAVES = (
     "exporters.operator_work",
     "models.flax",
     "models.keras",
+    "models.mxnet",
     "models.torch",
     "runtimes.onnxruntime",
     "runtimes.openvino",
@@ -49,6 +51,7 @@ LEAVES = (
     "toolkit.data.digits",
     "toolkit.data.downloads",
     "toolkit.data.gtsrb",
+    "toolkit.training.mxnet_",
     "toolkit.training.torch_loop",
 )
 
@@ -74,7 +77,9 @@ def modules() -> list[str]:
     )
 
 
-@pytest.mark.parametrize("command", ["", "train", "export", "verify", "bench", "models", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["", "train", "export", "verify", "bench", "bench-training", "models", "doctor"]
+)
 def test_help_imports_nothing_heavy(command: str) -> None:
     code = (
         f"import sys; sys.argv = ['toolkit', *'{command}'.split(), '--help']\n"

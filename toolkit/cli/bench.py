@@ -210,7 +210,7 @@ def _cells(row: Json, scope: str, name: str) -> dict[str, str]:
     found = row["scopes"].get(scope)
     if found is None:
         return around
-    times = {**_times(found), **_rates(row, found)}
+    times = {**time_cells(found), **_rates(row, found)}
     return {**around, **(struck_out(times) if row["status"] == "failed" else times)}
 
 
@@ -219,7 +219,8 @@ def struck_out(cells: dict[str, str]) -> dict[str, str]:
     return {column: f"[strike]{cell}[/strike]" for column, cell in cells.items()}
 
 
-def _times(found: Json) -> dict[str, str]:
+def time_cells(found: Json) -> dict[str, str]:
+    """Median with its reach, percentiles, rate, ratio and verdict of a scope."""
     from toolkit.cli.output import duration
     from toolkit.measuring.statistics import reach
 

@@ -10,7 +10,17 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from toolkit.cli import bench, compare, doctor, export, models, results, train, verify
+from toolkit.cli import (
+    bench,
+    bench_training,
+    compare,
+    doctor,
+    export,
+    models,
+    results,
+    train,
+    verify,
+)
 from toolkit.core.errors import ToolkitError
 from toolkit.core.version import VERSION
 
@@ -27,6 +37,7 @@ app.command()(train.train)
 app.command()(export.export)
 app.command()(verify.verify)
 app.command()(bench.bench)
+app.command()(bench_training.bench_training)
 app.command()(compare.compare)
 app.add_typer(results.app, name="results")
 app.command()(models.models)

@@ -54,7 +54,7 @@ def show(
     json: options.Json = False,
 ) -> None:
     """Print the figures of a stored result, from its raw samples."""
-    from toolkit.cli import bench, output
+    from toolkit.cli import bench, bench_training, output
     from toolkit.steps.results import show_result
 
     wanted = None if percentiles is None else options.numbers(percentiles, "--percentiles")
@@ -62,5 +62,7 @@ def show(
     figures = {**shown.figures, "result": str(shown.path)}
     if json:
         output.print_json(figures)
+    elif "training" in figures["plan"]:
+        bench_training.print_figures(figures)
     else:
         bench.print_figures(figures)

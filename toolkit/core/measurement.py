@@ -10,17 +10,19 @@ from typing import Any, Self
 import numpy as np
 
 from toolkit.core.documents import Json
+from toolkit.core.learning import Learning
 from toolkit.core.queries import Served
 from toolkit.core.session import Provenance
 from toolkit.core.work import Work
 
 
 class Scope(StrEnum):
-    """What is timed: see docs/measuring.md."""
+    """What is timed: see docs/measuring.md, and docs/bench-training.md for EPOCH."""
 
     FORWARD = "forward"
     END_TO_END = "end_to_end"
     OPEN = "open"
+    EPOCH = "epoch"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +167,8 @@ class Row:
     """One runtime on one artifact at one batch: what it was asked, did and took.
 
     Rows of one group were measured in turn, and are compared with the first of them.
-    `artifact_bytes` are those of all files of the artifact that was opened.
+    `artifact_bytes` are those of all files of the artifact that was opened. A row that trains has
+    its trainer as `runtime`, and `learning`.
     """
 
     group: int = 0
@@ -186,6 +189,11 @@ class Row:
     served: Served | None = None
     peak_rss_bytes: int | None = None
     work: Work | None = None
+    learning: Learning | None = None
+
+    def samples_a_run(self, scope: Scope) -> int:
+        """How many samples go through the model in one run."""
+        return self.learning.rows if scope is Scope.EPOCH and self.learning else self.batch
 
     def measurement(self, scope: Scope) -> Measurement | None:
         return next((m for m in self.measurements if m.scope == scope and m.blocks), None)
@@ -210,6 +218,7 @@ class Row:
             "served": self.served and self.served.to_json(),
             "peak_rss_bytes": self.peak_rss_bytes,
             "work": self.work and self.work.to_json(),
+            "learning": self.learning and self.learning.to_json(),
         }
 
     @classmethod
@@ -233,6 +242,7 @@ class Row:
             served=data["served"] and Served.from_json(data["served"]),
             peak_rss_bytes=data["peak_rss_bytes"],
             work=data["work"] and Work.from_json(data["work"]),
+            learning=Learning.from_json(data["learning"]) if data.get("learning") else None,
         )
 
 

@@ -23,15 +23,21 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a plugin lies, and the distribution and its extra that install what it needs."""
+    """Where a plugin lies, and the distribution and its extra that install what it needs.
+
+    `command` makes what pip cannot put beside the rest: an environment of its own.
+    """
 
     target: str
     extra: str | None = None
     distribution: str = DISTRIBUTION
+    command: str | None = None
 
     @property
     def install(self) -> str:
         """The exact command that installs what the plugin needs."""
+        if self.command is not None:
+            return self.command
         extra = f"[{self.extra}]" if self.extra else ""
         return f"pip install '{self.distribution}{extra}'"
 

@@ -90,12 +90,21 @@ class WorkerProcess:
     long after the last pass, ONNX Runtime's for more than 30 ms, and would take a core from
     whoever is measured next.
 
+    `python` runs `module`, whose commands `ask` gives; those of toolkit.measuring.worker have
+    methods of their own.
+
     Every call raises WorkerDiedError when the process is gone, WorkerTimeoutError (and kills it)
     when it does not answer in `timeout_s` seconds, and whatever ToolkitError it sends back.
     """
 
     def __init__(
-        self, *, threads: int, timeout_s: float, cpus: frozenset[int] | None = None
+        self,
+        *,
+        threads: int,
+        timeout_s: float,
+        cpus: frozenset[int] | None = None,
+        python: str = sys.executable,
+        module: str = "toolkit.measuring.worker",
     ) -> None:
         self._threads = threads
         self._timeout_s = timeout_s
@@ -105,7 +114,7 @@ class WorkerProcess:
         lifeline, self._lifeline = os.pipe()
         with _running_on(cpus):
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "toolkit.measuring.worker", str(lifeline)],
+                [python, "-P", "-m", module, str(lifeline)],
                 pass_fds=(lifeline,),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -148,7 +157,7 @@ class WorkerProcess:
         return not self._broken and self._process.poll() is None
 
     def probe(self, runtime: str) -> Availability:
-        reply, _ = self._call({"command": "probe", "runtime": runtime})
+        reply, _ = self.ask({"command": "probe", "runtime": runtime})
         return Availability(
             ok=reply["ok_here"],
             version=reply["version"],
@@ -159,7 +168,7 @@ class WorkerProcess:
     def peak(self, what: str, seconds: float) -> float:
         """Operations, or bytes for a copy, a second: see toolkit.measuring.peak."""
         message = {"command": "peak", "what": what, "threads": self._threads, "seconds": seconds}
-        return float(self._call(message)[0]["rate"])
+        return float(self.ask(message)[0]["rate"])
 
     def open(
         self,
@@ -183,7 +192,7 @@ class WorkerProcess:
         arrays = {
             f"{i}/{name}": array for i, one in enumerate(feeds) for name, array in one.items()
         }
-        reply, _ = self._call(message, arrays)
+        reply, _ = self.ask(message, arrays)
         return Opened(
             computes=reply["computes"],
             artifact_digest=reply["artifact"],
@@ -192,12 +201,12 @@ class WorkerProcess:
 
     def run(self, feeds: Feeds, session: int = 0) -> Outputs:
         """The outputs of one session, while all others run the same."""
-        return self._call({"command": "run", "session": session}, feeds)[1]
+        return self.ask({"command": "run", "session": session}, feeds)[1]
 
     def block(self, scope: Scope, count: int) -> Timed:
         """`count` timed runs."""
         message = {"command": "block", "scope": scope, "count": count}
-        reply, arrays = self._call(message)
+        reply, arrays = self.ask(message)
         return Timed(samples=arrays["samples"], rss_bytes=reply["rss_bytes"])
 
     def window(self, schedule: Schedule) -> Answers:
@@ -210,20 +219,21 @@ class WorkerProcess:
         }
         arrivals = {} if schedule.arrivals is None else {"arrivals": schedule.arrivals}
         planned_s = (schedule.most_ns or 0) / 1e9
-        return Answers(**self._call(message, arrivals, planned_s)[1])
+        return Answers(**self.ask(message, arrivals, planned_s)[1])
 
     def provenance(self) -> Provenance:
-        return Provenance(**self._call({"command": "provenance"})[0]["provenance"])
+        return Provenance(**self.ask({"command": "provenance"})[0]["provenance"])
 
     def peak_rss_bytes(self) -> int:
-        return int(self._call({"command": "memory"})[0]["peak_rss_bytes"])
+        return int(self.ask({"command": "memory"})[0]["peak_rss_bytes"])
 
-    def _call(
+    def ask(
         self,
         message: Json,
         arrays: Mapping[str, np.ndarray] | None = None,
         planned_s: float = 0.0,
     ) -> tuple[Json, dict[str, np.ndarray]]:
+        """The reply to a command. `planned_s` comes on top of the time that it may take."""
         attempt = message["command"]
         limit_s = planned_s + self._timeout_s
         if self._broken:

@@ -28,6 +28,7 @@ PROCESSES = 3  # of a row: what luck one has with its memory, the others need no
 MOST_PROCESSES = 100
 MOST_SECONDS = 1e6
 LEAD_NS = 2_500_000  # the start of a block that is its lead
+LONG_NS = 100 * LEAD_NS  # a run in which the start of a block is lost, so that none is a lead
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,7 +251,7 @@ class _Runs:
         """
         recent = self.blocks[-1].samples if self.blocks else _join(self.warmups[-1].chunks[-1:])
         expected = max(1.0, float(np.median(recent))) if len(recent) else float(BLOCK_NS)
-        lead = min(MOST_RUNS, math.ceil(LEAD_NS / expected))
+        lead = min(MOST_RUNS, math.ceil(LEAD_NS / expected)) if expected < LONG_NS else 0
         if part.procedure.runs is not None and part.runs is not None:
             share = -(-part.procedure.runs // FEWEST_ROUNDS)
             return lead, min(share, part.runs - self.measured)

@@ -20,13 +20,20 @@ from toolkit.core.session import SessionOptions
 from toolkit.measuring.ceilings import stored
 
 PACKAGES = (
+    "flax",
     "inference-toolkit",
+    "jax",
+    "jaxlib",
+    "keras",
     "numpy",
     "onnx",
     "onnxruntime",
     "onnxscript",
     "openvino",
+    "optax",
     "safetensors",
+    "tensorflow",
+    "tensorflow-cpu",
     "torch",
 )
 # Variables that steer threads, kernels or memory. By name or by a prefix that holds nothing else:

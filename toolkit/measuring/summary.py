@@ -150,7 +150,8 @@ def row_figures(result: Result, row: Row, percentiles: Sequence[float] = PERCENT
     scopes: Json = {}
     for measurement in row.measurements:
         if measurement.blocks:
-            figures = scope_figures(measurement, row.batch, percentiles)
+            samples = row.samples_a_run(measurement.scope)
+            figures = scope_figures(measurement, samples, percentiles)
             compared = compare_rows(row, baseline, measurement.scope)
             figures["ratio"] = _ratio_figures(compared, baseline, measurement.scope)
             if measurement.scope is Scope.FORWARD:
@@ -183,6 +184,7 @@ def row_figures(result: Result, row: Row, percentiles: Sequence[float] = PERCENT
             "artifact_bytes": row.artifact_bytes,
         },
         "work": row.work and work_figures(row.work),
+        "learning": row.learning and row.learning.to_json(),
         "provenance": row.provenance and row.provenance.to_json(),
     }
 

@@ -1,19 +1,14 @@
 """The worker process: one runtime, its sessions, commands over standard input and output.
 
-Started as `python -P -m toolkit.measuring.worker`. Each request is a message with a `command`;
-each reply has `ok`, or describes the error. What libraries print goes to standard error.
+Started as `python -P -m toolkit.measuring.worker`: see toolkit/measuring/process.py.
 """
 
 from __future__ import annotations
 
 import gc
-import os
-import signal
-import sys
-import threading
 import time
 from collections.abc import Mapping
-from typing import Any, BinaryIO, final
+from typing import final
 
 import numpy as np
 
@@ -22,22 +17,17 @@ from toolkit.core.artifact import Artifact
 from toolkit.core.documents import Json
 from toolkit.core.errors import (
     SessionError,
-    ToolkitError,
     UnavailableError,
     UsageError,
     WorkerError,
-    to_wire,
 )
 from toolkit.core.measurement import Scope
 from toolkit.core.session import Runtime, Session, SessionOptions
-from toolkit.measuring import wire
 from toolkit.measuring.memory import peak_rss_bytes, rss_bytes, watched
 from toolkit.measuring.peak import peak_rate
-from toolkit.measuring.prctl import go_on_without_parent
+from toolkit.measuring.process import Reply, run
 from toolkit.measuring.serving import Schedule, answer, together
 from toolkit.measuring.timing import time_block
-
-Reply = tuple[Json, Mapping[str, np.ndarray]]
 
 
 @final
@@ -165,53 +155,5 @@ def _unpack_sets(arrays: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]
     return [sets[index] for index in sorted(sets)]
 
 
-def serve(source: BinaryIO, sink: BinaryIO) -> None:
-    """Answers requests until the other side is gone."""
-    worker = Worker()
-    while (request := wire.receive(source)) is not None:
-        message, arrays = request
-        try:
-            reply, results = worker.handle(message, arrays)
-            frame = wire.encode({"ok": True, **reply}, results)
-        except ToolkitError as error:
-            frame = wire.encode({"ok": False, **to_wire(error)})
-        except Exception as error:  # whatever a vendor raises costs this row, not the process
-            frame = wire.encode({"ok": False, **to_wire(_foreign(error, message))})
-        wire.send(sink, frame)
-
-
-def _foreign(error: Exception, message: Mapping[str, Any]) -> WorkerError:
-    first = (str(error).strip() or "no message").splitlines()[0]
-    return WorkerError(
-        f"{type(error).__name__} during {message['command']!r}: {first}",
-        hint="The runtime itself raised this; look it up in the runtime's own documentation.",
-    )
-
-
-def end_with_parent(lifeline: int) -> None:
-    """Ends this process and what it started when the parent is gone, whatever runs meanwhile.
-
-    Blocks on a pipe that the parent holds open, so it takes no processor time. A worker at rest is
-    stopped (see WorkerProcess), and goes on to end itself.
-    """
-    go_on_without_parent()
-
-    def wait() -> None:
-        os.read(lifeline, 1)
-        os.killpg(0, signal.SIGKILL)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def main() -> None:
-    """Keeps the pipe to the parent for itself, and gives everybody else standard error."""
-    end_with_parent(int(sys.argv[1]))
-    sink = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    serve(sys.stdin.buffer, sink)
-    sys.stderr.flush()
-    os._exit(0)  # the frameworks' own exit handlers can hang or crash
-
-
 if __name__ == "__main__":
-    main()
+    run(Worker())

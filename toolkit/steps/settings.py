@@ -115,7 +115,7 @@ def _parse_scopes(scopes: Sequence[str] | None, traffic: Traffic | None) -> tupl
         )
     if not scopes:
         raise UsageError("Got no scopes.", hint="Give forward, end_to_end or open.")
-    known = [scope.value for scope in Scope]
+    known = [scope.value for scope in (*SCOPES, Scope.OPEN)]
     for scope in scopes:
         if scope not in known:
             raise unknown_name("scope", scope, known)

@@ -7,6 +7,9 @@ from toolkit.training.base import Trainer
 
 TRAINERS: Registry[Trainer] = Registry(
     "trainer",
-    {"torch": Entry("toolkit.training.torch_loops:TorchTrainer")},
+    {
+        "torch": Entry("toolkit.training.torch_loops:TorchTrainer"),
+        "mxnet": Entry("toolkit.training.mxnet_loops:MXNetTrainer", command="make mxnet-env"),
+    },
     group="toolkit.trainers",
 )

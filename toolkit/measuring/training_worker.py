@@ -1,0 +1,166 @@
+"""The worker process of a row that trains: one trainer, its session, epochs on demand.
+
+Started as `python -P -m toolkit.measuring.training_worker`, by the interpreter of the framework:
+beside the framework itself it needs numpy (1.23 or newer) and safetensors only.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, final
+
+import numpy as np
+
+from models import FAMILIES
+from models.initial import fresh_weights
+from toolkit.core.documents import Json, canonical
+from toolkit.core.errors import SessionError, UnavailableError, WorkerError
+from toolkit.core.files import digest_bytes
+from toolkit.core.measurement import Opening
+from toolkit.core.session import Provenance
+from toolkit.core.specs import ModelSpec
+from toolkit.data.base import Split
+from toolkit.measuring.memory import peak_rss_bytes, rss_bytes, watched
+from toolkit.measuring.process import Reply, run
+from toolkit.measuring.timing import collector_at_rest
+from toolkit.training import TRAINERS
+from toolkit.training.base import Epoch, Job, Settings, Trainer, TrainingSession
+from toolkit.training.recipe import Recipe
+from toolkit.training.run import epoch_of
+
+FIRST_STEPS = 20
+
+
+@final
+class TrainingWorker:
+    """What the process holds between commands."""
+
+    def __init__(self) -> None:
+        self._session: TrainingSession | None = None
+        self._job: Job | None = None
+        self._framework = ""
+        self._epochs = 0
+
+    def handle(self, message: Json, arrays: Mapping[str, np.ndarray]) -> Reply:
+        command = message["command"]
+        if command == "train":
+            return self._open(message), {}
+        if command == "memory":
+            return {"peak_rss_bytes": peak_rss_bytes()}, {}
+        if self._session is None or self._job is None:
+            raise SessionError(f"{command!r} came before a session was opened.", hint="Open one.")
+        if command == "epochs":
+            return self._run_epochs(self._session, self._job, message["count"])
+        if command == "provenance":
+            return {"provenance": self._provenance(self._session, self._job).to_json()}, {}
+        raise WorkerError(f"The worker knows no command {command!r}.", hint="This is a bug.")
+
+    def _open(self, message: Json) -> Json:
+        """Imports the framework, opens a session on fresh weights and prepares it, each timed and
+        weighed."""
+        self._framework = framework = message["framework"]
+        spec = ModelSpec.from_json(message["spec"])
+        recipe = Recipe.from_json(message["recipe"])
+        train = Split(
+            **{name: np.load(path, allow_pickle=False) for name, path in message["split"].items()}
+        )
+        opening: dict[str, int | None] = {}
+        with watched("import", opening, time.perf_counter_ns):
+            trainer = _trainer(framework)
+        with watched("open", opening, time.perf_counter_ns):
+            scheme = FAMILIES.create(spec.family).initialisation
+            job = Job(
+                spec=spec,
+                mode=message["mode"] or next(iter(trainer.modes)),
+                recipe=recipe,
+                train=train,
+                weights=fresh_weights(trainer.shapes(spec), recipe.seed, scheme),
+                settings=Settings(threads=message["threads"]),
+            )
+            session = trainer.open(job)
+        first = epoch_of(recipe, 0, len(train))
+        with watched("first_run", opening, time.perf_counter_ns):
+            session.prepare(first)
+        self._session, self._job = session, job
+        gc.freeze()  # or the collection before each block would go through all that was imported
+        return {
+            "mode": job.mode,
+            "start": start_of(job.weights, first),
+            "opening": Opening.from_json(opening).to_json(),
+        }
+
+    def _run_epochs(self, session: TrainingSession, job: Job, count: int) -> Reply:
+        """The next `count` epochs, each timed. Their numbers count on from call to call."""
+        samples: list[int] = []
+        losses: list[float] = []
+        first_steps = np.empty(0, np.float32)
+        rows = len(job.train)
+        with collector_at_rest():
+            for number in range(self._epochs, self._epochs + count):
+                epoch = epoch_of(job.recipe, number, rows)
+                began = time.perf_counter_ns()
+                ran = session.run_epoch(epoch)
+                samples.append(time.perf_counter_ns() - began)
+                refuse_lost(ran.losses, number)
+                sizes = np.diff([*range(0, rows, epoch.batch), rows])
+                losses.append(float(np.average(ran.losses, weights=sizes)))
+                if number == 0:
+                    first_steps = np.asarray(ran.losses[:FIRST_STEPS], np.float32)
+        self._epochs += count
+        return {"rss_bytes": rss_bytes()}, {
+            "samples": np.array(samples, np.int64),
+            "losses": np.array(losses, np.float64),
+            "first_steps": first_steps,
+        }
+
+    def _provenance(self, session: TrainingSession, job: Job) -> Provenance:
+        """What the session says; what it does not say is unknown."""
+        told: dict[str, Any] = session.provenance()
+        python = {"python": sys.version.split()[0], "numpy": np.__version__}
+        return Provenance(
+            runtime=f"{self._framework}:{job.mode}",
+            version=str(told.get("version", "unknown")),
+            device=str(told.get("device", job.settings.device)),
+            precision=str(told.get("dtype", "float32")),
+            threads=int(told.get("threads", job.settings.threads)),
+            details={**told, **python},
+        )
+
+
+def _trainer(framework: str) -> Trainer:
+    """Raises UnknownNameError, and UnavailableError where the framework cannot be used."""
+    trainer = TRAINERS.create(framework)
+    availability = trainer.probe()
+    if not availability.ok:
+        raise UnavailableError(
+            f"{framework} cannot be used here: {availability.reason}.",
+            hint=availability.hint or f"Install it: {TRAINERS.entry(framework).install}",
+        )
+    return trainer
+
+
+def start_of(weights: Mapping[str, np.ndarray], epoch: Epoch) -> str:
+    """A digest of weights and of an epoch's batches: equal only where every bit is."""
+    arrays = {**weights, "order of rows": epoch.order, "learning rates": epoch.rates}
+    parts = {
+        name: [array.dtype.str, list(array.shape), digest_bytes(array.tobytes())]
+        for name, array in arrays.items()
+    }
+    return digest_bytes(canonical({**parts, "draw": epoch.draw}))
+
+
+def refuse_lost(losses: np.ndarray, epoch: int) -> None:
+    """Raises SessionError for a training that left the finite numbers."""
+    if not np.isfinite(losses).all():
+        step = int(np.flatnonzero(~np.isfinite(losses))[0])
+        raise SessionError(
+            f"The loss is {losses[step]} at step {step + 1} of epoch {epoch + 1}.",
+            hint="Give a smaller --lr, or another --optimizer or --seed.",
+        )
+
+
+if __name__ == "__main__":
+    run(TrainingWorker())

@@ -1,0 +1,135 @@
+"""Measure how fast a model trains, framework beside framework."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import models
+from models.base import Family
+from toolkit.core.errors import UsageError, unknown_name
+from toolkit.core.measurement import Result
+from toolkit.core.options import settle
+from toolkit.core.progress import Progress, Silent
+from toolkit.data import load_splits
+from toolkit.data.base import Split
+from toolkit.measuring.client import check_timeout
+from toolkit.measuring.engine import Procedure
+from toolkit.measuring.environment import session_options
+from toolkit.steps.training_rows import Contest, measure_training
+from toolkit.training.recipe import Recipe
+
+PROCEDURE = Procedure(max_seconds=60.0)
+HELD = ("batch", "epochs", "schedule", "augmentation", "seed")  # not the caller's to override
+
+
+def bench_training(
+    model: str,
+    *,
+    data: str,
+    trainers: Sequence[str],
+    batches: Sequence[int] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    rows: int | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    cpus: Collection[int] | None = None,
+    procedure: Procedure = PROCEDURE,
+    pythons: Mapping[str, str | os.PathLike[str]] | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    data_settings: Mapping[str, Any] | None = None,
+    timeout_s: float = 600.0,
+    out: str | os.PathLike[str] = "results",
+    progress: Progress | None = None,
+    **recipe: Any,
+) -> Result:
+    """Trains `model` with every trainer at every batch, and stores the result as `out/<id>.json`.
+
+    A trainer is `framework:mode`, or a framework for its first mode. Each has a process of its own;
+    all start from the same weights, see the same batches, and run a block of epochs in turn. The
+    learning rate stays as it starts, and rows are not augmented. Without `batches`, the batch is
+    the family's. `rows` trains on the first so many. `pythons` names interpreters by framework.
+    `recipe` overrides single values of the family's, see toolkit.training.recipe.Recipe. A row that
+    fails keeps its reason; the others go on. Ctrl-C stores what there is, then raises
+    KeyboardInterrupt. Raises UnknownNameError, UsageError, and what the data set does, before
+    anything is started.
+    """
+    listener = progress or Silent()
+    family = models.FAMILIES.create(model)
+    settled = settle(f"model {model!r}", family.options, settings)
+    labels = _checked_trainers(trainers)
+    recipes = _recipes(family, batches, seed, recipe)
+    check_timeout(timeout_s)
+    pinned = None if cpus is None else frozenset(cpus)
+    options = session_options(threads, pinned)
+    splits = load_splits(
+        data,
+        shape=family.input_shape(settled),
+        directory=None if data_dir is None else Path(data_dir),
+        settings=data_settings,
+        progress=listener,
+    )
+    family.refuse(splits.task, settled)
+    contest = Contest(
+        family=family,
+        settings=settled,
+        task=splits.task,
+        data=data,
+        train=_first_rows(splits.train, rows, recipes),
+        trainers=labels,
+        recipes=recipes,
+        threads=options.threads,
+        cpus=pinned,
+        procedure=procedure,
+        pythons=pythons or {},
+        timeout_s=timeout_s,
+    )
+    return measure_training(contest, Path(out), listener)
+
+
+def _checked_trainers(trainers: Sequence[str]) -> list[str]:
+    """Raises UsageError for none, for one that is no `framework:mode`, and for one named twice."""
+    for label in trainers:
+        framework, colon, mode = label.partition(":")
+        if not framework or (colon and not mode):
+            raise UsageError(
+                f"Got trainer {label!r}, expected framework:mode.",
+                hint="Give, for example, --trainer torch:eager,torch:compile.",
+            )
+    if not trainers or len(set(trainers)) < len(trainers):
+        raise UsageError(
+            f"Got trainers {', '.join(trainers) or 'none'}; expected one or more, each once.",
+            hint="Give, for example, --trainer torch:eager,torch:compile.",
+        )
+    return list(trainers)
+
+
+def _recipes(
+    family: Family, batches: Sequence[int] | None, seed: int, given: Mapping[str, Any]
+) -> list[Recipe]:
+    """One for each batch. A measurement has no last epoch, so that the rate cannot lead to it."""
+    known = [field.name for field in fields(Recipe) if field.name not in HELD]
+    for name in given:
+        if name not in known:
+            raise unknown_name("value of a recipe", name, known)
+    held = {"epochs": 1, "schedule": "constant", "augmentation": (), "seed": seed}
+    values = {**family.recipe, **given, **held}
+    sizes = [values["batch"]] if batches is None else list(dict.fromkeys(batches))
+    if not sizes:
+        raise UsageError("Got no batches.", hint="Give, for example, --batch-size 64,200.")
+    return [Recipe(**{**values, "batch": size}) for size in sizes]
+
+
+def _first_rows(train: Split, rows: int | None, recipes: Sequence[Recipe]) -> Split:
+    """Raises UsageError for more rows than there are, or fewer than a batch has."""
+    count = len(train) if rows is None else rows
+    largest = max(recipe.batch for recipe in recipes)
+    if not largest <= count <= len(train):
+        raise UsageError(
+            f"Got batches of {largest} from {count:,} of {len(train):,} training rows.",
+            hint="Give --batch-size no more than --rows, and --rows no more than the data has.",
+        )
+    return Split(inputs=train.inputs[:count], targets=train.targets[:count])

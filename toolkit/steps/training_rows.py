@@ -1,0 +1,257 @@
+"""Rows that train in turn, and the result that they come to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, final
+
+from models.base import Family
+from toolkit.core.documents import Json
+from toolkit.core.errors import ToolkitError, UnavailableError
+from toolkit.core.interrupts import Interrupts
+from toolkit.core.measurement import Result, Row, Scope, Status
+from toolkit.core.progress import Progress
+from toolkit.core.specs import Task
+from toolkit.data.base import Split
+from toolkit.measuring.client import WorkerProcess
+from toolkit.measuring.engine import Lane, Procedure, measure
+from toolkit.measuring.environment import describe_environment
+from toolkit.measuring.load import LoadMeter
+from toolkit.measuring.training_client import MODULE, TrainingProbe, write_split
+from toolkit.measuring.warnings import load_warnings, machine_warnings, row_warnings
+from toolkit.parity.losses import compare_losses
+from toolkit.results import store
+from toolkit.steps.interpreters import interpreter
+from toolkit.training.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contest:
+    """What is measured: every trainer with every recipe (which differ in the batch), on `train`."""
+
+    family: Family
+    settings: Mapping[str, Any]
+    task: Task
+    data: str
+    train: Split
+    trainers: Sequence[str]
+    recipes: Sequence[Recipe]
+    threads: int
+    cpus: frozenset[int] | None
+    procedure: Procedure
+    pythons: Mapping[str, str | os.PathLike[str]]
+    timeout_s: float
+
+    def to_json(self) -> Json:
+        """The plan that the result keeps; the keys that one of `toolkit bench` has come first."""
+        return {
+            "artifact": self.family.name,
+            "runtimes": list(self.trainers),
+            "batches": [recipe.batch for recipe in self.recipes],
+            "inputs": f"{len(self.train):,} training rows of {self.data}",
+            "scopes": [Scope.EPOCH, Scope.OPEN],
+            "traffic": None,
+            "options": {"threads": self.threads},
+            "cpus": sorted(self.cpus) if self.cpus else None,
+            "tuning": {},
+            "procedure": self.procedure.to_json(),
+            "timeout_s": self.timeout_s,
+            "training": {
+                "data": self.data,
+                "rows": len(self.train),
+                "settings": dict(self.settings),
+                "recipes": [recipe.to_json() for recipe in self.recipes],
+                "pythons": {name: str(path) for name, path in self.pythons.items()},
+            },
+        }
+
+
+def measure_training(contest: Contest, out: Path, progress: Progress) -> Result:
+    """Measures every recipe, and stores the result as `out/<id>.json`.
+
+    A row that fails keeps its reason and what was measured; the others go on. Ctrl-C stores what
+    there is, then raises KeyboardInterrupt.
+    """
+    store.prepare(out)
+    created = datetime.now(UTC)
+    environment = describe_environment(contest.threads)
+    before = machine_warnings(contest.threads, environment)
+    rows: list[Row] = []
+    broken_off: BaseException | None = None
+    with tempfile.TemporaryDirectory(prefix="toolkit-") as directory:
+        split = write_split(contest.train, Path(directory))
+        run = _Run(contest=contest, split=split, progress=progress)
+        try:
+            for number, recipe in enumerate(contest.recipes):
+                run.measure_group(number, recipe, rows)
+        except (KeyboardInterrupt, Exception) as error:
+            broken_off = error
+            how = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else type(error).__name__
+            before.insert(0, f"Interrupted by {how}: the rows are what was measured until then.")
+    result = Result(
+        id=f"{created:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}",
+        created=created.isoformat(timespec="seconds"),
+        plan=contest.to_json(),
+        rows=tuple(rows),
+        environment=environment,
+        warnings=(*before, *run.warnings, *row_warnings(rows, contest.procedure)),
+    )
+    try:
+        if rows:
+            path = store.save(out, result)
+            if broken_off is not None:
+                progress.note(f"Interrupted; what was measured until then lies in {path}")
+    finally:
+        run.interrupts.release()
+    if broken_off is not None:
+        raise broken_off
+    return result
+
+
+@final
+@dataclass(kw_only=True)
+class _Contender:
+    """A row while it is measured; what could not be started is None."""
+
+    row: Row
+    worker: WorkerProcess | None = None
+    probe: TrainingProbe | None = None
+    lane: Lane | None = None
+
+    def fail(self, error: ToolkitError) -> None:
+        """Ends the row with its first failure."""
+        if self.row.status is Status.OK:
+            missing = isinstance(error, UnavailableError)
+            self.row = replace(
+                self.row,
+                status=Status.UNAVAILABLE if missing else Status.FAILED,
+                reason=f"{error.problem} {error.hint}",
+            )
+
+    def finish(self) -> None:
+        """Completes the row with what was measured and what really ran; ends the worker."""
+        if self.worker is None:
+            return
+        with self.worker as worker:
+            if self.lane is None or self.probe is None:
+                return
+            self.row = replace(
+                self.row,
+                measurements=self.lane.measurements(),
+                learning=self.probe.learning(),
+            )
+            if self.lane.failure is not None:
+                self.fail(self.lane.failure)
+            if worker.answers:
+                try:
+                    self.row = replace(self.row, peak_rss_bytes=worker.peak_rss_bytes())
+                    self.row = replace(self.row, provenance=worker.provenance())
+                except ToolkitError as error:
+                    self.fail(error)
+
+
+@final
+@dataclass(kw_only=True)
+class _Run:
+    """One call: everything that its groups share."""
+
+    contest: Contest
+    split: Mapping[str, str]
+    progress: Progress
+    warnings: list[str] = field(default_factory=list)
+    interrupts: Interrupts = field(default_factory=Interrupts)
+
+    def measure_group(self, number: int, recipe: Recipe, rows: list[Row]) -> None:
+        """Opens every row, then measures all in turn; adds them to `rows`, however it is left."""
+        contest = self.contest
+        contenders: list[_Contender] = []
+        what = f"batch {recipe.batch}"
+        try:
+            for done, label in enumerate(contest.trainers, 1):
+                contenders.append(contender := _Contender(row=self._new_row(label, number, recipe)))
+                self._open(contender, label, recipe)
+                self.progress.update(f"prepare, {what}", done, len(contest.trainers), label)
+            lanes = [contender.lane for contender in contenders if contender.lane]
+            meter = LoadMeter([c.worker.pid for c in contenders if c.worker])
+            measure(lanes, Scope.EPOCH, contest.procedure, time.monotonic_ns)
+            load = meter.read()
+            self.warnings += load_warnings(f"{what}, {Scope.EPOCH}", load)
+            for lane in lanes:
+                lane.disturbances[Scope.EPOCH] = load.disturbance
+            self.progress.update(f"measure, {what}", 1, 1, Scope.EPOCH)
+        except KeyboardInterrupt:
+            self.interrupts.hold()  # a second Ctrl-C would lose what the first one keeps
+            raise
+        finally:
+            with contextlib.ExitStack() as all_of_them:  # whatever becomes of one
+                for contender in contenders:
+                    all_of_them.callback(contender.finish)
+            rows += self._judged([contender.row for contender in contenders])
+
+    def _new_row(self, label: str, group: int, recipe: Recipe) -> Row:
+        return Row(
+            group=group,
+            runtime=label,
+            artifact=self.contest.family.name,
+            artifact_digest="",
+            batch=recipe.batch,
+            status=Status.OK,
+            precision_requested="float32",
+        )
+
+    def _open(self, contender: _Contender, label: str, recipe: Recipe) -> None:
+        """Starts the worker and lets it prepare: whatever fails is the row's reason."""
+        contest = self.contest
+        framework, _, mode = label.partition(":")
+        try:
+            contest.family.builders.entry(framework)
+            worker = contender.worker = WorkerProcess(
+                threads=contest.threads,
+                timeout_s=contest.timeout_s,
+                cpus=contest.cpus,
+                python=interpreter(framework, contest.pythons),
+                module=MODULE,
+            )
+            probe = TrainingProbe(worker)
+            spec = contest.family.spec(
+                framework, task=contest.task, data=contest.data, settings=contest.settings
+            )
+            opening = probe.open(
+                framework,
+                mode or None,
+                spec,
+                recipe,
+                rows=len(contest.train),
+                split=self.split,
+                threads=contest.threads,
+            )
+            contender.row = replace(contender.row, openings=(opening,))
+            contender.probe, contender.lane = probe, Lane(probe=probe)
+        except ToolkitError as error:
+            contender.fail(error)
+
+    def _judged(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows with how close their losses came to those of the first that has any.
+
+        The times of a row that differs stay: a model that draws at random in training differs by
+        nature. A warning names it.
+        """
+        learnt = [row.learning for row in rows if row.learning and row.learning.losses]
+        judged = []
+        for row in rows:
+            parity = compare_losses(row.learning, learnt[0]) if row.learning and learnt else None
+            judged.append(replace(row, parity=parity))
+            if parity is not None and not parity.passed:
+                self.warnings.append(
+                    f"batch {row.batch}, {row.runtime}: {parity.reason} Its time is "
+                    "that of another training, unless the model draws at random (dropout)."
+                )
+        return judged

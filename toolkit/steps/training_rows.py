@@ -22,7 +22,7 @@ from toolkit.core.progress import Progress
 from toolkit.core.specs import Task
 from toolkit.data.base import Split
 from toolkit.measuring.client import WorkerProcess
-from toolkit.measuring.engine import Lane, Procedure, measure
+from toolkit.measuring.engine import Lane, Part, Procedure, measure
 from toolkit.measuring.environment import describe_environment
 from toolkit.measuring.load import LoadMeter
 from toolkit.measuring.training_client import MODULE, TrainingProbe, write_split
@@ -181,7 +181,9 @@ class _Run:
                 self.progress.update(f"prepare, {what}", done, len(contest.trainers), label)
             lanes = [contender.lane for contender in contenders if contender.lane]
             meter = LoadMeter([c.worker.pid for c in contenders if c.worker])
-            measure(lanes, Scope.EPOCH, contest.procedure, time.monotonic_ns)
+            # In one process: a second would have to train on from where the first stopped.
+            whole = Part(procedure=replace(contest.procedure, processes=1))
+            measure(lanes, Scope.EPOCH, whole, time.monotonic_ns)
             load = meter.read()
             self.warnings += load_warnings(f"{what}, {Scope.EPOCH}", load)
             for lane in lanes:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import agreement
+import data
 import disturbance
 import harness
 import size
@@ -25,6 +26,7 @@ import toolkit
 
 GROUPS: dict[str, Callable[[Place], Iterator[Figure]]] = {
     "startup": startup.figures,
+    "data": data.figures,
     "harness": harness.figures,
     "size": size.figures,
     "agreement": agreement.figures,

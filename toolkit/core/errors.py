@@ -3,7 +3,7 @@
 ToolkitError                  exit code 3: it could not be done
 ├── UsageError                exit code 2: what was asked for cannot be meant
 │   ├── UnknownNameError      a name that no registry holds
-│   ├── SourceError           a path that is not a model, checkpoint or artifact
+│   ├── SourceError           a path that is no model, checkpoint, artifact or data
 │   ├── OutputExistsError     the place to write to is taken
 │   └── FeedError             an input with a wrong name, dtype or shape
 ├── CheckFailedError          exit code 1: the check that was asked for failed

@@ -30,20 +30,33 @@ def augmented(images: np.ndarray, steps: Sequence[str], rng: np.random.Generator
 
 
 def _crop(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A window of the same size, anywhere in the image padded by PADDING zeros on each side."""
-    count, _, height, width = images.shape
-    edge = ((0, 0), (0, 0), (PADDING, PADDING), (PADDING, PADDING))
-    windows = np.lib.stride_tricks.sliding_window_view(
-        np.pad(images, edge), (height, width), axis=(2, 3)
+    """A window of the same size, anywhere in the image padded by PADDING zeros on each side.
+
+    A line of a window is moved as one element: faster than a value, or an image, at a time.
+    """
+    count, channels, height, width = images.shape
+    top, left = rng.integers(0, 2 * PADDING + 1, (2, count))[:, :, None, None]
+    tall, wide = height + 2 * PADDING, width + 2 * PADDING
+    padded = np.zeros((count, channels, tall, wide), images.dtype)
+    padded[:, :, PADDING:-PADDING, PADDING:-PADDING] = images
+    lines = np.ndarray(
+        padded.size - width + 1,  # one begins at each value
+        dtype=(np.void, width * images.itemsize),
+        buffer=padded,
+        strides=(images.itemsize,),
     )
-    top, left = rng.integers(0, 2 * PADDING + 1, (2, count))
-    return np.ascontiguousarray(windows[np.arange(count), :, top, left])
+    planes = np.arange(count * channels).reshape(count, channels, 1)
+    starts = (planes * tall + np.arange(height) + top) * wide + left
+    moved: np.ndarray = lines[starts]
+    return moved.view(images.dtype).reshape(images.shape)
 
 
 def _flip(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Left and right exchanged, with probability one half for each image."""
     chosen = rng.random(len(images)) < 0.5
-    return np.where(chosen[:, None, None, None], images[..., ::-1], images)
+    flipped = images.copy()
+    flipped[chosen] = images[chosen][..., ::-1]
+    return flipped
 
 
 STEPS: Mapping[str, Step] = {"crop": _crop, "flip": _flip}

@@ -118,7 +118,7 @@ class TrafficSigns(DataSet):
 
     def load(self, request: Request) -> Splits:
         shapes = [(3, side, side) for side in SIDES]
-        shape = request.shape or shapes[0]
+        shape = shapes[0] if request.shape is None else request.shape
         if shape not in shapes:
             raise refuse_shape(self.name, shape, *shapes)
         paths = [fetch(file, request.directory, request.progress) for file in self._files]

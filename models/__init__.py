@@ -9,7 +9,17 @@ from toolkit.core.registry import Entry, Registry
 from toolkit.core.specs import ModelSpec
 
 FAMILIES: Registry[Family] = Registry(
-    "model", {"lenet": Entry("models.lenet:LeNet")}, group="toolkit.models"
+    "model",
+    {
+        "lenet": Entry("models.lenet:LeNet"),
+        "alexnet": Entry("models.alexnet:AlexNet"),
+        "vgg16": Entry("models.vgg16:VGG16"),
+        "idsia": Entry("models.idsia:IDSIA"),
+        "resnet20": Entry("models.he_resnet:ResNet20"),
+        "resnet32": Entry("models.he_resnet:ResNet32"),
+        "mlp": Entry("models.mlp:MLP"),
+    },
+    group="toolkit.models",
 )
 
 

@@ -20,7 +20,12 @@ class LeNet(Family):
 
     name: ClassVar[str] = "lenet"
     builders: ClassVar[Registry[Builder]] = Registry(
-        "framework", {"torch": Entry("models.torch.lenet:LeNetBuilder")}
+        "framework",
+        {
+            "torch": Entry("models.torch.lenet:LeNetBuilder"),
+            "tensorflow": Entry("models.keras.lenet:LeNetBuilder", "tensorflow"),
+            "jax": Entry("models.flax.lenet:LeNetBuilder", "jax"),
+        },
     )
     home: ClassVar[Task] = Task(kind=TaskKind.CLASSIFICATION, input_shape=(3, 32, 32), outputs=10)
     recipe: ClassVar[Mapping[str, Any]] = {

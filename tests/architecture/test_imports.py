@@ -15,12 +15,27 @@ import runtimes
 import toolkit
 from tests.conftest import TOOLKIT
 
-HEAVY = ("numpy", "onnx", "onnxruntime", "onnxscript", "openvino", "scipy", "sklearn", "torch")
+HEAVY = (
+    "flax",
+    "jax",
+    "keras",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "openvino",
+    "scipy",
+    "sklearn",
+    "tensorflow",
+    "torch",
+)
 LEAVES = (
     "exporters.graph_work",
     "exporters.onnx_file",
     "exporters.onnx_from_torch",
     "exporters.operator_work",
+    "models.flax",
+    "models.keras",
     "models.torch",
     "runtimes.onnxruntime",
     "runtimes.openvino",

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self, final
 import numpy as np
 
 from models.base import Weights
+from toolkit.core.errors import UsageError
 from toolkit.core.session import Availability
 from toolkit.core.specs import ModelSpec
 from toolkit.data.augment import augmented
@@ -172,13 +173,17 @@ class Trainer(ABC):
     def shapes(self, spec: ModelSpec) -> dict[str, tuple[int, ...]]:
         """The shape of every weight of a family's model, by its name in the checkpoint."""
 
-    @abstractmethod
     def own_weights(self, module: Callable[[], Any], seed: int) -> dict[str, np.ndarray]:
         """What a user's own module starts from, under its own names: its own initialisation, with
         the framework's generators seeded.
 
-        Raises UsageError when `module` makes no module of this framework.
+        Raises UsageError when `module` makes no module of this framework, or the trainer takes
+        none, as unless it says otherwise.
         """
+        raise UsageError(
+            f"{self.framework} trains no model of your own here.",
+            hint="Give --framework torch and a callable that makes a torch.nn.Module.",
+        )
 
     @abstractmethod
     def open(self, job: Job) -> TrainingSession:

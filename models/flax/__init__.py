@@ -1,0 +1,1 @@
+"""Families as Flax modules, a file each."""

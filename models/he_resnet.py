@@ -1,0 +1,72 @@
+"""ResNets with 6n+2 layers for small images (He et al., 2015, Deep Residual Learning, 4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, final
+
+from models.base import Builder, Family
+from toolkit.core.options import Option, Value
+from toolkit.core.registry import Entry, Registry
+from toolkit.core.specs import Task, TaskKind
+
+WIDTHS = (16, 32, 64)
+BLOCKS = {"resnet20": 3, "resnet32": 5}
+"""n, the blocks of each of the three stages, by family."""
+
+
+class HeResNet(Family):
+    """A 3x3 convolution, three stages of n blocks at widths 16, 32, 64, global mean, dense.
+
+    A block is two 3x3 convolutions without bias, a batch norm (eps 1e-5, momentum 0.1) behind each,
+    and a shortcut before the last ReLU. The first block of the second and third stage halves the
+    side; its shortcut takes every second row and column, with zeros for the new channels (option A,
+    the paper's for CIFAR-10). Takes `input` [batch, 3, side, side] float32 and gives `logits`
+    [batch, classes] float32.
+    """
+
+    home: ClassVar[Task] = Task(kind=TaskKind.CLASSIFICATION, input_shape=(3, 32, 32), outputs=43)
+    options: ClassVar[Mapping[str, Option]] = {
+        "side": Option(default=32, help="Height and width of the images.", choices=(32, 48, 64))
+    }
+    recipe: ClassVar[Mapping[str, Any]] = {
+        "batch": 64,
+        "optimizer": "sgd",
+        "learning_rate": 0.01,
+        "momentum": 0.9,
+    }
+    initialisation: ClassVar[str] = "he-normal"
+
+    def input_shape(self, settings: Mapping[str, Value]) -> tuple[int, ...]:
+        side = int(settings["side"])
+        return (3, side, side)
+
+
+@final
+class ResNet20(HeResNet):
+    """n = 3. 271,867 parameters for 43 classes, 269,722 for ten."""
+
+    name: ClassVar[str] = "resnet20"
+    builders: ClassVar[Registry[Builder]] = Registry(
+        "framework",
+        {
+            "torch": Entry("models.torch.he_resnet:HeResNetBuilder"),
+            "tensorflow": Entry("models.keras.he_resnet:HeResNetBuilder", "tensorflow"),
+            "jax": Entry("models.flax.he_resnet:HeResNetBuilder", "jax"),
+        },
+    )
+
+
+@final
+class ResNet32(HeResNet):
+    """n = 5. 466,299 parameters for 43 classes, 464,154 for ten."""
+
+    name: ClassVar[str] = "resnet32"
+    builders: ClassVar[Registry[Builder]] = Registry(
+        "framework",
+        {
+            "torch": Entry("models.torch.he_resnet:HeResNetBuilder"),
+            "tensorflow": Entry("models.keras.he_resnet:HeResNetBuilder", "tensorflow"),
+            "jax": Entry("models.flax.he_resnet:HeResNetBuilder", "jax"),
+        },
+    )

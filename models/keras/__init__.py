@@ -1,0 +1,1 @@
+"""The families as Keras models on TensorFlow, a file each."""

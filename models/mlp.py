@@ -1,0 +1,50 @@
+"""A perceptron with one hidden layer, for rows of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, final
+
+from models.base import Builder, Family
+from toolkit.core.errors import UsageError
+from toolkit.core.options import Option, Value
+from toolkit.core.registry import Entry, Registry
+from toolkit.core.specs import Task, TaskKind
+
+
+@final
+class MLP(Family):
+    """Dense features-`hidden`-outputs, ReLU between; for values or classes.
+
+    1,281 parameters for the eight features and one value of California Housing. Takes `input`
+    [batch, features] float32 and gives `values` or `logits` [batch, outputs] float32.
+    """
+
+    name: ClassVar[str] = "mlp"
+    builders: ClassVar[Registry[Builder]] = Registry(
+        "framework",
+        {
+            "torch": Entry("models.torch.mlp:MLPBuilder"),
+            "tensorflow": Entry("models.keras.mlp:MLPBuilder", "tensorflow"),
+            "jax": Entry("models.flax.mlp:MLPBuilder", "jax"),
+        },
+    )
+    home: ClassVar[Task] = Task(kind=TaskKind.REGRESSION, input_shape=(8,), outputs=1)
+    options: ClassVar[Mapping[str, Option]] = {
+        "hidden": Option(default=128, help="Units of the hidden layer.", least=1)
+    }
+    recipe: ClassVar[Mapping[str, Any]] = {
+        "batch": 64,
+        "optimizer": "adam",
+        "learning_rate": 0.001,
+    }
+
+    def input_shape(self, settings: Mapping[str, Value]) -> None:
+        return None
+
+    def refuse(self, task: Task, settings: Mapping[str, Value]) -> None:
+        if len(task.input_shape) != 1:
+            raise UsageError(
+                f"Model {self.name!r} got a task of {task}, expected rows of one axis: features.",
+                hint="Choose another data set, or a model for images: toolkit models.",
+            )

@@ -16,19 +16,9 @@ import toolkit
 from tests.conftest import TOOLKIT
 
 HEAVY = (
-    "flax",
-    "jax",
-    "keras",
-    "numpy",
-    "onnx",
-    "onnxruntime",
-    "onnxscript",
-    "openvino",
-    "scipy",
-    "sklearn",
-    "tensorflow",
-    "torch",
-)
+    "cv2", "flax", "jax", "keras", "numpy", "onnx", "onnxruntime", "onnxscript", "openvino", "pooch",
+    "requests", "scipy", "sklearn", "tensorflow", "torch",
+)  # fmt: skip
 LEAVES = (
     "exporters.graph_work",
     "exporters.onnx_file",
@@ -40,7 +30,12 @@ LEAVES = (
     "runtimes.onnxruntime",
     "runtimes.openvino",
     "runtimes.torch_",
+    "toolkit.data.california_housing",
+    "toolkit.data.cifar",
+    "toolkit.data.diabetes",
     "toolkit.data.digits",
+    "toolkit.data.downloads",
+    "toolkit.data.gtsrb",
     "toolkit.training.torch_",
 )
 

@@ -1,19 +1,60 @@
-"""Data sets by name."""
+"""Data sets by name, and the user's own files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from toolkit.core.errors import SourceError
 from toolkit.core.options import settle
 from toolkit.core.progress import Progress, Silent
 from toolkit.core.registry import Entry, Registry
 from toolkit.data.base import DataSet, Request, Splits
+from toolkit.data.csv_file import CsvFile
+from toolkit.data.npz_file import NpzFile
 
 DATA_SETS: Registry[DataSet] = Registry(
-    "data set", {"digits": Entry("toolkit.data.digits:Digits")}, group="toolkit.data"
+    "data set",
+    {
+        "digits": Entry("toolkit.data.digits:Digits"),
+        "diabetes": Entry("toolkit.data.diabetes:Diabetes"),
+        "california-housing": Entry(
+            "toolkit.data.california_housing:CaliforniaHousing", extra="data"
+        ),
+        "cifar10": Entry("toolkit.data.cifar:Cifar10", extra="data"),
+        "cifar100": Entry("toolkit.data.cifar:Cifar100", extra="data"),
+        "gtsrb": Entry("toolkit.data.gtsrb:TrafficSigns", extra="data"),
+    },
+    group="toolkit.data",
 )
+
+
+FILES: Mapping[str, Callable[[Path], DataSet]] = {".csv": CsvFile, ".npz": NpzFile}
+
+
+def data_set(name: str) -> DataSet:
+    """The data set of that name; or the rows of the user's own file, when it is a path.
+
+    A path is what has a separator, or ends in .csv or .npz. Raises UnknownNameError for a name that
+    is none, SourceError for a path that leads to no such file.
+    """
+    path = Path(name)
+    suffix = path.suffix.lower()
+    if path.name == name and suffix not in FILES:
+        return DATA_SETS.create(name)
+    if not path.is_file():
+        raise SourceError(
+            f"Took {name!r} for a file of rows: there is no such file.",
+            hint=f"Give a file that ends in {' or '.join(FILES)}, or a data set: "
+            f"{', '.join(DATA_SETS.names())}.",
+        )
+    if suffix not in FILES:
+        raise SourceError(
+            f"Cannot read rows from {name!r}: its name ends in {suffix or 'nothing'}.",
+            hint=f"Give a file that ends in {' or '.join(FILES)}.",
+        )
+    return FILES[suffix](path)
 
 
 def load_splits(
@@ -24,16 +65,17 @@ def load_splits(
     settings: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Splits:
-    """The rows of a data set, as toolkit.data.base.Request says.
+    """The rows of a data set, or of a file, as toolkit.data.base.Request says.
 
-    Raises UnknownNameError for a name or an option that is not there, and what `DataSet.load` does.
+    Raises what `data_set` and `DataSet.load` raise, and UnknownNameError or UsageError for an
+    option that is not there or a value that cannot be meant.
     """
-    data_set = DATA_SETS.create(name)
-    return data_set.load(
+    source = data_set(name)
+    return source.load(
         Request(
             shape=shape,
             directory=directory,
-            settings=settle(f"data set {name!r}", data_set.options, settings),
+            settings=settle(f"data set {name!r}", source.options, settings),
             progress=progress or Silent(),
         )
     )

@@ -15,7 +15,7 @@ from toolkit.core.measurement import Agreement, Status
 from toolkit.core.progress import Progress, Silent
 from toolkit.core.session import Provenance, SessionOptions
 from toolkit.core.specs import Outputs, row_shape
-from toolkit.data import DATA_SETS, load_splits
+from toolkit.data import data_set, load_splits
 from toolkit.data.base import Split
 from toolkit.measuring.client import WorkerProcess, check_timeout
 from toolkit.measuring.environment import session_options
@@ -118,7 +118,7 @@ def verify(
     names = known_runtimes(runtimes)
     options = session_options(threads)
     check_timeout(timeout_s)
-    DATA_SETS.entry(data)
+    data_set(data)
     source = open_artifact(artifact)
     tolerance = tolerance_for(source.precision)
     listener = progress or Silent()

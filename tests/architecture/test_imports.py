@@ -16,8 +16,8 @@ import toolkit
 from tests.conftest import TOOLKIT
 
 HEAVY = (
-    "cv2", "flax", "jax", "keras", "numpy", "onnx", "onnxruntime", "onnxscript", "openvino", "pooch",
-    "requests", "scipy", "sklearn", "tensorflow", "torch",
+    "cv2", "flax", "jax", "keras", "numpy", "onnx", "onnxruntime", "onnxscript", "openvino",
+    "pooch", "requests", "scipy", "sklearn", "tensorflow", "torch",
 )  # fmt: skip
 LEAVES = (
     "exporters.graph_work",

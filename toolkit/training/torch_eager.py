@@ -74,7 +74,7 @@ class EagerSession(TrainingSession):
         for index, slots in self._optimizer.state_dict()["state"].items():
             for name, value in slots.items():
                 if value is not None:
-                    found[f"optimizer/{index}/{name}"] = np.array(torch.as_tensor(value).cpu())
+                    found[f"optimizer/{index}/{name}"] = torch.as_tensor(value).cpu().numpy().copy()
         return found
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:

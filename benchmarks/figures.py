@@ -17,6 +17,7 @@ import disturbance
 import harness
 import size
 import startup
+import training
 import verdicts
 from figure import Figure, Place
 from rich.console import Console
@@ -32,6 +33,7 @@ GROUPS: dict[str, Callable[[Place], Iterator[Figure]]] = {
     "agreement": agreement.figures,
     "disturbance": disturbance.figures,
     "verdicts": verdicts.figures,
+    "training": training.figures,
 }
 
 

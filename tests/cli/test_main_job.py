@@ -19,6 +19,7 @@ def test_training_reaches_its_accuracy(checkpoint_dir: Path) -> None:
     assert len(manifest["training"]["history"]) == 10
     assert {path.name for path in checkpoint_dir.iterdir()} == {
         "manifest.json",
+        "resume.safetensors",
         "weights.safetensors",
     }
 

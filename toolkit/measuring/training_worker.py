@@ -20,10 +20,11 @@ from toolkit.core.documents import Json, canonical
 from toolkit.core.errors import SessionError, UnavailableError, WorkerError
 from toolkit.core.files import digest_bytes
 from toolkit.core.measurement import Opening
+from toolkit.core.memory import peak_rss_bytes, rss_bytes
 from toolkit.core.session import Provenance
 from toolkit.core.specs import ModelSpec
 from toolkit.data.base import Split
-from toolkit.measuring.memory import peak_rss_bytes, rss_bytes, watched
+from toolkit.measuring.memory import watched
 from toolkit.measuring.process import Reply, run
 from toolkit.measuring.timing import collector_at_rest
 from toolkit.training import TRAINERS

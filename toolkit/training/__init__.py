@@ -7,6 +7,10 @@ from toolkit.training.base import Trainer
 
 TRAINERS: Registry[Trainer] = Registry(
     "trainer",
-    {"torch": Entry("toolkit.training.torch_loops:TorchTrainer")},
+    {
+        "torch": Entry("toolkit.training.torch_loops:TorchTrainer"),
+        "tensorflow": Entry("toolkit.training.tensorflow_loops:TensorFlowTrainer", "tensorflow"),
+        "jax": Entry("toolkit.training.jax_loops:JaxTrainer", "jax"),
+    },
     group="toolkit.trainers",
 )

@@ -41,7 +41,7 @@ LEAVES = (
     "runtimes.openvino",
     "runtimes.torch_",
     "toolkit.data.digits",
-    "toolkit.training.torch_loop",
+    "toolkit.training.torch_",
 )
 
 

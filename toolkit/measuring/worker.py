@@ -29,9 +29,10 @@ from toolkit.core.errors import (
     to_wire,
 )
 from toolkit.core.measurement import Scope
+from toolkit.core.memory import peak_rss_bytes, rss_bytes
 from toolkit.core.session import Runtime, Session, SessionOptions
 from toolkit.measuring import wire
-from toolkit.measuring.memory import peak_rss_bytes, rss_bytes, watched
+from toolkit.measuring.memory import watched
 from toolkit.measuring.peak import peak_rate
 from toolkit.measuring.prctl import go_on_without_parent
 from toolkit.measuring.serving import Schedule, answer, together

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 from toolkit.core.registry import Entry, Registry
 from toolkit.training.base import Trainer
+
+# TensorFlow reads it on import: warnings of its own insides are not for users.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 TRAINERS: Registry[Trainer] = Registry(
     "trainer",

@@ -18,7 +18,7 @@ SAMPLES = 20_000
 MEASURED = """
 import sys
 from toolkit.cli.main import main
-from toolkit.measuring.memory import peak_rss_bytes
+from toolkit.core.memory import peak_rss_bytes
 sys.argv = sys.argv[1:]
 try:
     main()

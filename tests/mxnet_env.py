@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def mxnet_python() -> str:
-    """The interpreter; skips the test without one, but fails it in a CI, where a skip would hide."""
+    """The interpreter. Without one the test is skipped; in a CI, where that hides it, it fails."""
     python = ROOT / ".venv-mxnet/bin/python"
     if not python.exists():
         assert "CI" not in os.environ, "run make mxnet-env before the tests"

@@ -52,7 +52,7 @@ LEAVES = (
     "toolkit.data.downloads",
     "toolkit.data.gtsrb",
     "toolkit.training.mxnet_",
-    "toolkit.training.torch_loop",
+    "toolkit.training.torch_",
 )
 
 

@@ -157,6 +157,20 @@ def random_inputs(texts: list[str]) -> dict[str, RandomInput]:
     return found
 
 
+def settings(texts: list[str], option: str) -> dict[str, str]:
+    """`["blocks=3"]` as {"blocks": "3"}. Raises UsageError for anything else, or a name twice."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals) or name in found:
+            raise UsageError(
+                f"Got {option} {text}{' again' if name in found else ''}, expected name=value.",
+                hint=f"Give, for example, {option} blocks=3, each name once.",
+            )
+        found[name] = value
+    return found
+
+
 def tuning(texts: list[str]) -> dict[str, dict[str, str]]:
     """`["onnxruntime.key=value"]` as {"onnxruntime": {"key": "value"}}."""
     found: dict[str, dict[str, str]] = {}

@@ -81,8 +81,8 @@ def fitting_table(
 
 
 @contextmanager
-def progress() -> Iterator[Progress]:
-    """A bar on a terminal, plain lines elsewhere."""
+def progress(*, lines: bool = False) -> Iterator[Progress]:
+    """A bar on a terminal, plain lines elsewhere; with `lines`, a line for each part there too."""
     console = _console(stderr=True)
     if not console.is_terminal:
         yield PlainLines(console)
@@ -95,7 +95,7 @@ def progress() -> Iterator[Progress]:
         TextColumn("[dim]{task.fields[detail]}"),
     )
     with RichProgress(*columns, console=console) as bars:
-        yield Bars(bars)
+        yield Bars(bars, lines=lines)
 
 
 @final
@@ -114,13 +114,17 @@ class PlainLines(Progress):
 class Bars(Progress):
     """One bar for each task that is named."""
 
-    def __init__(self, bars: RichProgress) -> None:
+    def __init__(self, bars: RichProgress, *, lines: bool = False) -> None:
         self._bars = bars
+        self._lines = lines
         self._ids: dict[str, Any] = {}
 
     def update(self, task: str, done: int, total: int, detail: str = "") -> None:
         if task not in self._ids:
             self._ids[task] = self._bars.add_task(task, total=total, detail=detail)
+        if self._lines and detail:
+            self.note(f"{task} {done}/{total}: {detail}")
+            detail = ""
         self._bars.update(self._ids[task], completed=done, total=total, detail=detail)
 
     def note(self, text: str) -> None:

@@ -3,48 +3,171 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from toolkit.cli import options
+from toolkit.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from toolkit.core.artifact import Checkpoint
 
 
 def train(
-    model: Annotated[str, typer.Argument(help="A model of `toolkit models`.")],
-    data: Annotated[str, typer.Option(help="A data set; digits needs no network.")],
     out: Annotated[Path, typer.Option(help="The new directory of the checkpoint.")],
-    epochs: Annotated[int, typer.Option(help="Passes over the training rows.")] = 10,
-    seed: Annotated[int, typer.Option(help="Seed of weights and order of rows.")] = 0,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="A model of `toolkit models`, or your own: file.py:callable or "
+            "package.module:callable."
+        ),
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="A data set; digits needs no network.")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where the data lies or goes.  [default: a cache]")
+    ] = None,
+    data_option: Annotated[
+        list[str] | None,
+        typer.Option(help="An option of the data set: name=value. May be repeated."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="An option of the model: blocks=3. May be repeated."),
+    ] = None,
+    framework: Annotated[
+        str | None, typer.Option(help="torch, tensorflow, jax.  [default: torch]")
+    ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(help="A training loop of the framework.  [default: its plainest]"),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the training rows.  [default: 10]")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Rows a step.  [default: the model's]")
+    ] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help="sgd, adam or rmsprop.  [default: the model's]")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.  [default: the model's]")] = None,
+    momentum: Annotated[
+        float | None, typer.Option(help="Of sgd and rmsprop.  [default: the model's]")
+    ] = None,
+    weight_decay: Annotated[
+        float | None,
+        typer.Option(help="Times each weight, added to its gradient.  [default: the model's]"),
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(help="constant, cosine or step:30,45:0.1.  [default: the model's]"),
+    ] = None,
+    augment: Annotated[
+        str | None,
+        typer.Option(help="crop,flip, or none.  [default: the data set's]"),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of weights and order of rows.  [default: 0]")
+    ] = None,
+    threads: options.Threads = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1.  [default: cpu]")] = None,
+    loader_workers: Annotated[
+        int | None, typer.Option(help="Processes of torch's DataLoader.  [default: 0]")
+    ] = None,
+    deterministic: Annotated[
+        bool | None,
+        typer.Option("--deterministic", help="Kernels that repeat bit for bit, where they differ."),
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="A checkpoint to go on from; it stays as it is.")
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Train a model and write a checkpoint. Ctrl-C keeps the finished epochs."""
     import toolkit
     from toolkit.cli import output
 
-    with output.progress() as progress:
+    recipe = {
+        "epochs": epochs,
+        "batch": batch_size,
+        "optimizer": optimizer,
+        "learning_rate": lr,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "schedule": schedule,
+        "augmentation": _steps(augment),
+        "seed": seed,
+    }
+    with output.progress(lines=True) as progress:
         checkpoint = toolkit.train(
-            model, data=data, out=out, epochs=epochs, seed=seed, progress=progress
+            model,
+            out=out,
+            data=data,
+            data_dir=data_dir,
+            data_settings=options.settings(data_option or [], "--data-option"),
+            settings=options.settings(set_ or [], "--set"),
+            framework=framework,
+            mode=mode,
+            threads=threads,
+            device=device,
+            loader_workers=loader_workers,
+            deterministic=deterministic,
+            resume=resume,
+            progress=progress,
+            **recipe,
         )
-    interrupted = checkpoint.training["interrupted"]
     if json:
-        output.print_json(
-            {
-                "schema": "toolkit.train/1",
-                "checkpoint": str(checkpoint.directory),
-                "digest": checkpoint.digest,
-                "epoch": checkpoint.epoch,
-                "interrupted": interrupted,
-                "metrics": dict(checkpoint.metrics),
-            }
-        )
+        output.print_json(_document(checkpoint))
     else:
-        metrics = checkpoint.metrics
-        output.stdout().out(
-            f"{out}: {model} on {data}, {checkpoint.epoch} epochs"
-            f"{' (interrupted)' if interrupted else ''}, "
-            f"test accuracy {metrics['test_accuracy']:.2%}, test loss {metrics['test_loss']:.4f}\n"
-            f"digest {checkpoint.digest}"
-        )
-    if interrupted:
+        output.stdout().out(_told(out, checkpoint))
+    if checkpoint.training["interrupted"]:
         raise typer.Exit(130)
+
+
+def _steps(text: str | None) -> tuple[str, ...] | None:
+    if text == "none":
+        return ()
+    named = options.names(text)
+    if named is not None and "none" in named:
+        raise UsageError(f"Got --augment {text}.", hint="Give none alone, or steps: crop,flip.")
+    return None if named is None else tuple(named)
+
+
+def _document(checkpoint: Checkpoint) -> dict[str, Any]:
+    training = checkpoint.training
+    return {
+        "schema": "toolkit.train/1",
+        "checkpoint": str(checkpoint.directory),
+        "digest": checkpoint.digest,
+        "model": checkpoint.spec.to_json(),
+        "epoch": checkpoint.epoch,
+        "interrupted": training["interrupted"],
+        "metrics": dict(checkpoint.metrics),
+        "training": dict(training),
+    }
+
+
+def _told(out: Path, checkpoint: Checkpoint) -> str:
+    from toolkit.cli import output
+
+    spec, training = checkpoint.spec, checkpoint.training
+    metrics = ", ".join(
+        f"{name.replace('_', ' ')} {f'{value:.2%}' if 'accuracy' in name else f'{value:.4f}'}"
+        for name, value in checkpoint.metrics.items()
+    )
+    lines = [
+        f"{out}: {spec.name} on {spec.data}, {training['framework']} {training['mode']}, "
+        f"{checkpoint.epoch} epochs{' (interrupted)' if training['interrupted'] else ''}"
+        f"{', ' + metrics if metrics else ''}"
+    ]
+    if training["history"]:
+        epochs = sorted(record["train_ns"] for record in training["history"])
+        inference = training["inference"]
+        lines.append(
+            f"an epoch {output.duration(epochs[len(epochs) // 2])} (median), "
+            f"compiling and warming up {output.duration(training['prepare_ns'])}, "
+            f"{inference['rows']:,} test rows in {output.duration(inference['ns'])}, "
+            f"peak memory {output.size(max(r['peak_bytes'] for r in training['history']))}"
+        )
+    return "\n".join([*lines, f"digest {checkpoint.digest}"])

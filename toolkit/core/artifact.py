@@ -21,6 +21,7 @@ MANIFEST = "manifest.json"
 ARTIFACT_SCHEMA = "toolkit.artifact/2"
 CHECKPOINT_SCHEMA = "toolkit.checkpoint/2"
 WEIGHTS = "weights.safetensors"
+RESUME = "resume.safetensors"
 
 
 class Format(StrEnum):
@@ -183,6 +184,7 @@ class Checkpoint:
     """A trained model: its spec and, in safetensors, its weights under their own names.
 
     `training` is what the training run recorded: recipe, history, data and its preprocessing.
+    Beside the weights lies the state that the training can go on from.
     """
 
     spec: ModelSpec
@@ -204,6 +206,21 @@ class Checkpoint:
 
         self.verify()
         return dict(sorted(load((self.directory / WEIGHTS).read_bytes()).items()))
+
+    def resume_state(self) -> dict[str, np.ndarray]:
+        """What the trainer's session goes on from, under the trainer's own names.
+
+        Raises SourceError when the checkpoint has none, IntegrityError when it was altered.
+        """
+        from safetensors.numpy import load
+
+        self.verify()
+        if RESUME not in self.files:
+            raise SourceError(
+                f"{self.directory} has no {RESUME}: training cannot go on from it.",
+                hint="Train the model again.",
+            )
+        return dict(load((self.directory / RESUME).read_bytes()))
 
     def artifact(self) -> Artifact:
         """The checkpoint as what the runtimes of its own framework open."""
@@ -229,12 +246,12 @@ class Checkpoint:
         epoch: int,
         metrics: Mapping[str, float],
         training: Mapping[str, Any],
+        resume: Mapping[str, np.ndarray] | None = None,
     ) -> Self:
-        """Writes weights and manifest into `directory`, and loads the checkpoint."""
-        from safetensors.numpy import save
-
-        contiguous = {name: np.asarray(array, order="C") for name, array in weights.items()}
-        write_atomically(directory / WEIGHTS, save(contiguous))
+        """Writes weights, what to resume from and manifest into `directory`, and loads them."""
+        _write_tensors(directory / WEIGHTS, weights)
+        if resume is not None:
+            _write_tensors(directory / RESUME, resume)
         body = {
             "spec": spec.to_json(),
             "seed": seed,
@@ -280,6 +297,13 @@ def _explaining(path: Path) -> Iterator[None]:
             f"{type(error).__name__}: {error}.",
             hint="Use the version of the toolkit that wrote it, or make the directory again.",
         ) from error
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    from safetensors.numpy import save
+
+    contiguous = {name: np.asarray(array, order="C") for name, array in tensors.items()}
+    write_atomically(path, save(contiguous))
 
 
 def _write_manifest(directory: Path, schema: str, body: Mapping[str, Any]) -> None:

@@ -126,6 +126,38 @@ def new_directory(target: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def replaced_directory(target: Path) -> Iterator[Path]:
+    """A temporary directory beside `target` that takes its place when the block succeeds.
+
+    A reader finds the old directory or the new, whole. When the block raises, the old one stays
+    as it was, and nothing else is left. The writer must be the one who made `target`.
+    """
+    attempt = f"write {target}"
+    target = target.resolve()
+    with wrapping_os_errors(attempt):
+        partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.partial-"))
+        partial.chmod(0o755)
+    before = partial.with_name(f"{partial.name}-before")
+    try:
+        yield partial
+        with wrapping_os_errors(attempt):
+            for path in partial.rglob("*"):
+                if path.is_file():
+                    with path.open("rb") as stream:
+                        os.fsync(stream.fileno())
+            target.replace(before)
+            partial.replace(target)
+    except BaseException:
+        if before.exists() and not target.exists():
+            before.replace(target)
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if target.exists():
+            shutil.rmtree(before, ignore_errors=True)
+
+
+@contextlib.contextmanager
 def wrapping_os_errors(attempt: str) -> Iterator[None]:
     """Turns an OSError into a ToolkitError that says what was attempted."""
     try:

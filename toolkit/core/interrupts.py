@@ -1,10 +1,13 @@
-"""Ctrl-C, held back while what was done is brought to safety."""
+"""Ctrl-C, SIGTERM and SIGHUP, held back while what was done is brought to safety."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from typing import Any, final
+from types import FrameType
+from typing import Any, Self, final
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @final
@@ -22,3 +25,67 @@ class Interrupts:
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
             self._before = None
+
+
+@final
+class FirstOnly:
+    """Within the block, the first Ctrl-C, SIGTERM or SIGHUP interrupts, and no other after it.
+
+    What the signals did before decides how the first one interrupts; one that ended the process
+    without a word is left alone. One that comes in a `with calm` waits for its end. Outside the
+    main thread, where no handler can be set, nothing changes.
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[int, Any] = {}
+        self._calm = 0
+        self._waiting: int | None = None
+        self.received = False
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                before = signal.getsignal(number)
+                if callable(before):
+                    self._before[number] = before
+                    signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.received:
+            return
+        self.received = True
+        if self._calm:
+            self._waiting = number
+        else:
+            self._before[number](number, frame)
+
+    @property
+    def calm(self) -> Calm:
+        """A block that no signal interrupts: one that came in it interrupts at its end."""
+        return Calm(self)
+
+    def hold(self) -> None:
+        self._calm += 1
+
+    def release(self) -> None:
+        self._calm -= 1
+        number, self._waiting = self._waiting, None
+        if number is not None:
+            self._before[number](number, None)
+
+
+@final
+class Calm:
+    def __init__(self, owner: FirstOnly) -> None:
+        self._owner = owner
+
+    def __enter__(self) -> None:
+        self._owner.hold()
+
+    def __exit__(self, *_: object) -> None:
+        self._owner.release()

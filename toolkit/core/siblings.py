@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 _lock = threading.RLock()
 _set_aside: dict[str, ModuleType] = {}  # ours, while the user's stand in sys.modules
+_theirs: dict[Path, dict[str, ModuleType]] = {}  # the user's, by folder, while ours stand there
 _depth = 0
 
 
@@ -47,6 +48,33 @@ def ours() -> Iterator[None]:
             sys.path.remove(str(ROOT))
             _set_aside.update(_take(shadowed))
             sys.modules.update(theirs)
+
+
+@contextlib.contextmanager
+def theirs(folder: Path) -> Iterator[None]:
+    """Within the block, imports look in `folder` first, for modules named as our packages too."""
+    global _depth
+    with _lock:
+        names = [name for name in SIBLINGS if _is_hidden_by_ours(folder, name)]
+        set_aside = _take(names)
+        sys.modules.update(_theirs.get(folder, {}))
+        sys.path.insert(0, str(folder))
+        depth, _depth = _depth, 0
+        try:
+            yield
+        finally:
+            _depth = depth
+            sys.path.remove(str(folder))
+            _theirs[folder] = _take(names)
+            sys.modules.update(set_aside)
+
+
+def _is_hidden_by_ours(folder: Path, name: str) -> bool:
+    """Whether `folder` has a module of this name, and none but ours is loaded."""
+    loaded = sys.modules.get(name)
+    ours_or_none = loaded is None or _is_ours(name, getattr(loaded, "__file__", None))
+    spec = PathFinder.find_spec(name, [str(folder)])
+    return ours_or_none and spec is not None and not _is_ours(name, spec.origin)
 
 
 def _is_shadowed(name: str) -> bool:

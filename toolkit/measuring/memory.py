@@ -1,46 +1,21 @@
-"""The resident size of this process, and growth that does not end."""
+"""How the resident size of this process grows, and growth that does not end."""
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 from statistics import fmean, median_low
 
 from toolkit.core.measurement import Block
+from toolkit.core.memory import rss_bytes
 from toolkit.measuring.timing import Clock
 
 # Between one third of the blocks and the next. The kernel counts pages for each core and adds them
 # up in batches, and allocators give memory back late: below it a difference means nothing.
 GROWTH_BYTES = 2**20
 FEWEST_BLOCKS = 6  # two a third
-
-
-def rss_bytes() -> int | None:
-    """The resident size now; None where the system has no /proc to tell it."""
-    try:
-        pages = Path("/proc/self/statm").read_text().split()[1]
-    except OSError:
-        return None
-    return int(pages) * resource.getpagesize()
-
-
-def peak_rss_bytes() -> int:
-    """The largest resident size so far.
-
-    On Linux from /proc, since ru_maxrss starts at the size of the process that forked this one.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 @contextmanager

@@ -22,8 +22,9 @@ from toolkit.core.errors import (
     WorkerError,
 )
 from toolkit.core.measurement import Scope
+from toolkit.core.memory import peak_rss_bytes, rss_bytes
 from toolkit.core.session import Runtime, Session, SessionOptions
-from toolkit.measuring.memory import peak_rss_bytes, rss_bytes, watched
+from toolkit.measuring.memory import watched
 from toolkit.measuring.peak import peak_rate
 from toolkit.measuring.process import Reply, run
 from toolkit.measuring.serving import Schedule, answer, together

@@ -1,94 +1,296 @@
-"""Train a model: name and data -> checkpoint."""
+"""Train a model: name or user's code, and data -> checkpoint."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import models
 from models.initial import fresh_weights
 from toolkit.core.artifact import Checkpoint
-from toolkit.core.errors import unknown_name
-from toolkit.core.files import new_directory, refuse_existing
-from toolkit.core.options import settle
+from toolkit.core.documents import Json
+from toolkit.core.errors import (
+    CheckFailedError,
+    ToolkitError,
+    UnavailableError,
+    UsageError,
+    unknown_name,
+)
+from toolkit.core.files import new_directory, refuse_existing, replaced_directory
+from toolkit.core.options import Value, settle
 from toolkit.core.progress import Progress, Silent
-from toolkit.data import load_splits
+from toolkit.core.specs import ModelSpec
+from toolkit.core.usercode import UserCode, is_user_code, load_user_code
+from toolkit.data import DATA_SETS, load_splits
+from toolkit.data.base import Splits
 from toolkit.measuring.environment import session_options
+from toolkit.steps.own import OWN_RECIPE, own_spec
+from toolkit.steps.resume import Request, Resumed
 from toolkit.training import TRAINERS
-from toolkit.training.base import Job, Settings
-from toolkit.training.recipe import METRICS, Recipe
-from toolkit.training.run import run
+from toolkit.training.base import Job, Settings, Trainer, TrainingSession
+from toolkit.training.recipe import RATES, Recipe
+from toolkit.training.run import EVALUATION_BATCH, Trained, metrics_of, run
+
+EPOCHS = 10
 
 
 def train(
-    model: str,
+    model: str | None = None,
     *,
-    data: str,
     out: str | os.PathLike[str],
-    epochs: int = 10,
-    seed: int = 0,
-    framework: str = "torch",
+    data: str | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    data_settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    framework: str | None = None,
     mode: str | None = None,
     threads: int | None = None,
-    settings: Mapping[str, Any] | None = None,
+    device: str | None = None,
+    loader_workers: int | None = None,
+    deterministic: bool | None = None,
+    resume: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     **recipe: Any,
 ) -> Checkpoint:
     """Trains `model` on `data`, and writes a checkpoint to the new directory `out`.
 
-    `settings` are options of the model. `recipe` overrides single values of the family's own, see
-    toolkit.training.recipe.Recipe. Ctrl-C keeps the finished epochs. Raises UnknownNameError,
-    OutputExistsError, UsageError for what cannot be meant, UnavailableError for a missing
-    framework.
+    `model` names a family, or a user's callable as toolkit.core.usercode has it. `settings` are
+    options of the model, `data_settings` of the data set. `recipe` overrides single values of the
+    family's own, see toolkit.training.recipe.Recipe. `resume` is a checkpoint to go on from: what
+    is not given is as it was there, and what is given must be, but for a larger number of epochs
+    and how the machine is used.
+
+    From before the first epoch on, `out` holds the last finished epoch, and Ctrl-C or SIGTERM ends
+    the run there. Raises UnknownNameError, OutputExistsError, UsageError for what cannot be meant,
+    UnavailableError for a missing framework or device, CheckFailedError for a loss or weights that
+    are no finite numbers, ToolkitError when nothing more can be written; after the last two, `out`
+    holds the last good epoch.
     """
     target = Path(out)
     refuse_existing(target)
-    listener = progress or Silent()
-    family = models.FAMILIES.create(model)
-    family.builders.entry(framework)
-    for name in recipe:
-        if name not in (known := [field.name for field in fields(Recipe)]):
-            raise unknown_name("value of a recipe", name, known)
-    plan = Recipe(epochs=epochs, seed=seed, **{**family.recipe, **recipe})
-    settled = settle(f"model {model!r}", family.options, settings)
-    splits = load_splits(data, shape=family.input_shape(settled), progress=listener)
-    spec = family.spec(framework, task=splits.task, data=data, settings=settled)
-    trainer = TRAINERS.create(framework)
-    job = Job(
-        spec=spec,
-        mode=mode or next(iter(trainer.modes)),
-        recipe=plan,
-        train=splits.train,
-        weights=fresh_weights(trainer.shapes(spec), seed, family.initialisation),
-        settings=Settings(threads=session_options(threads).threads),
+    _require_known(recipe)
+    request = Request(
+        model=model,
+        data=data,
+        data_settings=data_settings or {},
+        settings=settings or {},
+        framework=framework,
+        mode=mode,
+        machine={
+            "threads": threads,
+            "device": device,
+            "loader_workers": loader_workers,
+            "deterministic": deterministic,
+        },
+        recipe=recipe,
     )
-    # Before the training, so that a place that cannot be written costs nothing.
-    with new_directory(target) as partial:
-        with trainer.open(job) as session:
-            trained = run(session, job, splits.test, listener)
-        last = trained.history[-1]
-        Checkpoint.save(
-            partial,
-            spec=spec,
-            weights=trained.weights,
-            seed=seed,
-            epoch=len(trained.history),
-            metrics={
-                "test_loss": last.test_loss,
-                f"test_{METRICS[splits.task.kind]}": last.test_metric,
-            },
-            training={
-                "framework": framework,
-                "mode": job.mode,
-                "recipe": plan.to_json(),
-                "history": [record.to_json() for record in trained.history],
-                "prepare_ns": trained.prepare_ns,
-                "interrupted": trained.interrupted,
-                "data": data,
-                "preprocessing": dict(splits.preprocessing),
-            },
+    before = None if resume is None else Resumed.open(resume, request)
+    if before is not None:
+        request = before.request
+    plan = _plan(request, None if data_dir is None else Path(data_dir), progress or Silent())
+    if before is not None:
+        before.check(plan.job.spec, plan.job.recipe, plan.training())
+    with plan.trainer.open(plan.job) as session:
+        return _run(session, plan, target, before)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that a run needs, settled."""
+
+    trainer: Trainer
+    job: Job
+    splits: Splits
+    data_settings: Mapping[str, Value]
+    own: UserCode | None
+    progress: Progress
+
+    def training(self) -> Json:
+        """What the checkpoint says of how it was trained, before it was."""
+        spec = self.job.spec
+        return {
+            "framework": spec.framework,
+            "mode": self.job.mode,
+            "recipe": self.job.recipe.to_json(),
+            "machine": asdict(self.job.settings),
+            "data": spec.data,
+            "data_settings": dict(self.data_settings),
+            "rows": {"train": len(self.splits.train), "test": len(self.splits.test)},
+            "preprocessing": dict(self.splits.preprocessing),
+            "source": self.own and {"code": self.own.source, "digest": self.own.digest},
+        }
+
+
+def _plan(request: Request, data_dir: Path | None, progress: Progress) -> Plan:
+    if request.model is None or request.data is None:
+        missing = "a model" if request.model is None else "data"
+        raise UsageError(
+            f"Missing {missing}: nothing says what to train, or on what.",
+            hint="Give MODEL and --data, such as: toolkit train lenet --data digits --out lenet.",
         )
+    framework = request.framework or "torch"
+    own = load_user_code(request.model) if is_user_code(request.model) else None
+    data_set = DATA_SETS.create(request.data)
+    data_settings = settle(f"data set {request.data!r}", data_set.options, request.data_settings)
+
+    def load(shape: tuple[int, ...] | None) -> Splits:
+        assert request.data is not None
+        return load_splits(
+            request.data,
+            shape=shape,
+            directory=data_dir,
+            settings=data_settings,
+            progress=progress,
+        )
+
+    if own is not None:
+        if request.settings:
+            raise UsageError(
+                f"Got --set {next(iter(request.settings))} for {own.source}, expected none.",
+                hint="Options are those of a built-in model: set it in your callable.",
+            )
+        trainer = _trainer(framework)
+        recipe = _recipe(OWN_RECIPE, data_set.augmentation, request.recipe)
+        splits = load(None)
+        spec = own_spec(own.name, framework, splits.task, request.data)
+        weights = trainer.own_weights(own.make, recipe.seed)
+    else:
+        family = models.FAMILIES.create(request.model)
+        family.builders.entry(framework)
+        trainer = _trainer(framework)
+        settled = settle(f"model {request.model!r}", family.options, request.settings)
+        recipe = _recipe(family.recipe, data_set.augmentation, request.recipe)
+        splits = load(family.input_shape(settled))
+        spec = family.spec(framework, task=splits.task, data=request.data, settings=settled)
+        weights = fresh_weights(trainer.shapes(spec), recipe.seed, family.initialisation)
+    mode = request.mode or next(iter(trainer.modes))
+    if mode not in trainer.modes:
+        raise unknown_name(f"training mode of {framework}", mode, trainer.modes)
+    return Plan(
+        trainer=trainer,
+        job=Job(
+            spec=spec,
+            mode=mode,
+            recipe=recipe,
+            train=splits.train,
+            weights=weights,
+            settings=_machine(request),
+            module=own.make if own else None,
+        ),
+        splits=splits,
+        data_settings=data_settings,
+        own=own,
+        progress=progress,
+    )
+
+
+def _trainer(framework: str) -> Trainer:
+    trainer = TRAINERS.create(framework)
+    found = trainer.probe()
+    if not found.ok:
+        raise UnavailableError(
+            f"{framework} cannot train here: {found.reason}.",
+            hint=found.hint or f"Install what it needs: {TRAINERS.entry(framework).install}",
+        )
+    return trainer
+
+
+def _machine(request: Request) -> Settings:
+    given = {name: value for name, value in request.machine.items() if value is not None}
+    workers = given.get("loader_workers", 0)
+    if workers < 0:
+        raise UsageError(
+            f"Got {workers} loader workers, expected 0 or more.", hint="Give --loader-workers 0."
+        )
+    return Settings(**{**given, "threads": session_options(given.get("threads")).threads})
+
+
+def _recipe(
+    own: Mapping[str, Any], augmentation: tuple[str, ...], given: Mapping[str, Any]
+) -> Recipe:
+    """The family's recipe but for what is given; with another optimizer, that one's usual rate."""
+    given = {name: value for name, value in given.items() if value is not None}
+    usual = dict(own)
+    optimizer = given.get("optimizer")
+    if optimizer in RATES and optimizer != usual.get("optimizer", "sgd"):
+        usual |= {"learning_rate": RATES[optimizer], "momentum": 0.0}
+    return Recipe(
+        **{"epochs": EPOCHS, "seed": 0, "augmentation": augmentation, **usual, **given},
+    )
+
+
+def _require_known(recipe: Mapping[str, Any]) -> None:
+    known = [field.name for field in fields(Recipe)]
+    for name in recipe:
+        if name not in known:
+            raise unknown_name("value of a recipe", name, known)
+
+
+def _run(session: TrainingSession, plan: Plan, target: Path, before: Resumed | None) -> Checkpoint:
+    """Runs, with `target` always the whole checkpoint of what was finished last."""
+    finished: list[int] = []
+    done = before.history if before else ()
+    if before is not None:
+        session.restore(before.state)
+
+    def keep(trained: Trained) -> None:
+        directory = replaced_directory(target) if finished else new_directory(target)
+        with directory as partial:
+            _save(partial, plan, trained, session, before)
+        finished.append(len(trained.history))
+
+    try:
+        run(session, plan.job, plan.splits.test, plan.progress, keep=keep, done=done)
+    except ToolkitError as error:
+        if not finished:
+            raise
+        raise _with_what_was_kept(error, target, finished[-1]) from error
     return Checkpoint.load(target)
+
+
+def _with_what_was_kept(error: ToolkitError, target: Path, epoch: int) -> ToolkitError:
+    kind: Callable[..., ToolkitError] = type(error)
+    if not isinstance(error, CheckFailedError):
+        kind = ToolkitError
+    return kind(
+        f"{error.problem}\nKept: {target} holds the model after epoch {epoch}; --resume goes on "
+        "from there.",
+        hint=error.hint,
+    )
+
+
+def _save(
+    directory: Path,
+    plan: Plan,
+    trained: Trained,
+    session: TrainingSession,
+    before: Resumed | None,
+) -> None:
+    spec: ModelSpec = plan.job.spec
+    assert spec.task is not None
+    history = trained.history
+    Checkpoint.save(
+        directory,
+        spec=spec,
+        weights=trained.weights,
+        seed=plan.job.recipe.seed,
+        epoch=len(history),
+        metrics=metrics_of(spec.task.kind, history[-1]) if history else {},
+        resume=trained.state,
+        training={
+            **plan.training(),
+            "provenance": session.provenance(),
+            "history": [record.to_json() for record in history],
+            "prepare_ns": trained.prepare_ns,
+            "inference": {
+                "rows": len(plan.splits.test),
+                "batch": EVALUATION_BATCH,
+                "ns": history[-1].test_ns if history else None,
+            },
+            "interrupted": trained.interrupted,
+            "resumed_from": before and before.checkpoint.digest,
+        },
+    )

@@ -76,9 +76,13 @@ class Epoch:
         """A seed below 2**31 for a framework's own generator, such as that of dropout."""
         return int(np.random.default_rng([self.seed, self.number, 1]).integers(2**31))
 
+    def augmentation_rng(self) -> np.random.Generator:
+        """What the augmentation of the epoch's batches draws from, in turn."""
+        return np.random.default_rng([self.seed, self.number, 2])
+
     def batches(self, split: Split) -> Iterator[Split]:
         """Each batch of the split, gathered and augmented, in arrays of its own."""
-        rng = np.random.default_rng([self.seed, self.number, 2])
+        rng = self.augmentation_rng()
         for start in range(0, len(self.order), self.batch):
             rows = self.order[start : start + self.batch]
             inputs = augmented(split.inputs[rows], self.augmentation, rng)
@@ -169,6 +173,15 @@ class Trainer(ABC):
         """The shape of every weight of a family's model, by its name in the checkpoint."""
 
     @abstractmethod
+    def own_weights(self, module: Callable[[], Any], seed: int) -> dict[str, np.ndarray]:
+        """What a user's own module starts from, under its own names: its own initialisation, with
+        the framework's generators seeded.
+
+        Raises UsageError when `module` makes no module of this framework.
+        """
+
+    @abstractmethod
     def open(self, job: Job) -> TrainingSession:
-        """Raises UsageError for a device or mode that is not there, IntegrityError for weights
-        that are not the model's."""
+        """Raises UsageError for a device or mode that is not there, or a user's module that does
+        not fit the task, UnavailableError for a device that this machine lacks, IntegrityError for
+        weights that are not the model's."""

@@ -15,6 +15,7 @@ from toolkit.data.augment import STEPS
 from toolkit.training.schedule import parse_schedule
 
 OPTIMIZERS = ("sgd", "adam", "rmsprop")
+RATES = {"sgd": 0.01, "adam": 0.001, "rmsprop": 0.001}  # of an optimizer that is not the family's
 LOSSES = {TaskKind.CLASSIFICATION: "cross-entropy", TaskKind.REGRESSION: "mse"}
 METRICS = {TaskKind.CLASSIFICATION: "accuracy", TaskKind.REGRESSION: "mae"}
 
@@ -64,6 +65,11 @@ class Recipe:
         self._hold("momentum", lambda n: 0 <= n < 1, "0 or more, and below 1")
         self._hold("weight_decay", lambda n: 0 <= n < float("inf"), "0 or more")
         self._hold("optimizer", lambda name: name in OPTIMIZERS, " or ".join(OPTIMIZERS))
+        if self.optimizer == "adam" and self.momentum:
+            raise UsageError(
+                f"Got momentum {self.momentum:g} with adam, expected none: its betas are fixed.",
+                hint="Leave --momentum out, or give --optimizer sgd or rmsprop.",
+            )
         if unknown := [name for name in self.augmentation if name not in STEPS]:
             raise UsageError(
                 f"Got augmentation {unknown[0]!r}, expected {' or '.join(STEPS)}.",

@@ -5,15 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 import numpy as np
 
 from toolkit.core.documents import Json
+from toolkit.core.errors import CheckFailedError
+from toolkit.core.interrupts import FirstOnly
+from toolkit.core.memory import peak_rss_bytes, reset_peak
 from toolkit.core.progress import Progress
 from toolkit.core.specs import TaskKind
 from toolkit.data.base import Split
-from toolkit.training.base import Epoch, Job, TrainingSession
-from toolkit.training.recipe import METRICS, Recipe, loss_of, metric_of
+from toolkit.training.base import Epoch, EpochRun, Job, TrainingSession
+from toolkit.training.recipe import LOSSES, METRICS, Recipe, loss_of, metric_of
 
 EVALUATION_BATCH = 256
 Clock = Callable[[], int]
@@ -23,13 +27,17 @@ Clock = Callable[[], int]
 class EpochRecord:
     """One epoch. `train_ns` is training alone, `test_ns` the outputs of the test rows alone.
 
-    The metric is accuracy for classes, the mean absolute error for values.
+    The metric is accuracy for classes, the mean absolute error for values. `learning_rate` is that
+    of the first step. `peak_bytes` is the largest resident size during training, since the process
+    began where the system cannot count anew.
     """
 
     train_ns: int
     train_loss: float
     train_metric: float
+    samples_per_s: float
     learning_rate: float
+    peak_bytes: int
     test_ns: int
     test_loss: float
     test_metric: float
@@ -37,20 +45,27 @@ class EpochRecord:
     def to_json(self) -> Json:
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(**data)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """The weights after the last finished epoch, and what each epoch came to.
+    """The weights and state after the last finished epoch, and what each epoch came to.
 
-    `prepare_ns` is compiling and warming up, before the first epoch. `interrupted` when Ctrl-C
-    ended the run before the recipe's last epoch.
+    `prepare_ns` is compiling and warming up, before the first epoch; None before it is done.
+    `interrupted` until the recipe's last epoch is done.
     """
 
     weights: Mapping[str, np.ndarray]
     state: Mapping[str, np.ndarray]
     history: tuple[EpochRecord, ...]
-    prepare_ns: int
+    prepare_ns: int | None
     interrupted: bool
+
+
+Keep = Callable[[Trained], None]
 
 
 def epoch_of(recipe: Recipe, number: int, rows: int) -> Epoch:
@@ -71,60 +86,69 @@ def run(
     job: Job,
     test: Split,
     progress: Progress,
+    *,
+    keep: Keep = lambda trained: None,
+    done: Sequence[EpochRecord] = (),
     clock: Clock = time.perf_counter_ns,
 ) -> Trained:
-    """Trains for the recipe's epochs.
+    """Trains for the recipe's epochs that are not in `done`, from the session's state.
 
-    On Ctrl-C after at least one epoch, gives what the finished epochs came to.
+    `keep` is given what there is before the first epoch and after each, and no signal interrupts
+    it. On the first Ctrl-C, SIGTERM or SIGHUP gives what was kept last; others after it change
+    nothing. Raises CheckFailedError for a loss or weights that are no finite numbers.
     """
     recipe = job.recipe
-    assert job.spec.task is not None
-    kind = job.spec.task.kind
-    history: list[EpochRecord] = []
-    began = clock()
-    session.prepare(epoch_of(recipe, 0, len(job.train)))
-    prepare_ns = clock() - began
-    weights = session.weights()
-    state = session.state()
-    try:
-        for number in range(recipe.epochs):
-            record = _run_epoch(
-                session, epoch_of(recipe, number, len(job.train)), kind, test, job, clock
-            )
-            # Weights first, since a history without weights would be a lie.
-            weights, state = session.weights(), session.state()
-            history.append(record)
-            rate = len(job.train) / (record.train_ns / 1e9)
-            progress.update(
-                f"train {job.spec.name}",
-                number + 1,
-                recipe.epochs,
-                f"loss {record.train_loss:.4f}, test loss {record.test_loss:.4f}, "
-                f"test {METRICS[kind]} {_shown(kind, record.test_metric)}, {rate:,.0f} samples/s",
-            )
-    except KeyboardInterrupt:
-        if not history:
-            raise
-    return Trained(
-        weights=weights,
-        state=state,
-        history=tuple(history),
-        prepare_ns=prepare_ns,
-        interrupted=len(history) < recipe.epochs,
+    kept = Trained(
+        weights=session.weights(),
+        state=session.state(),
+        history=tuple(done),
+        prepare_ns=None,
+        interrupted=len(done) < recipe.epochs,
     )
+    with FirstOnly() as signals:
+        try:
+            with signals.calm:
+                keep(kept)
+            prepare_ns = _prepare(session, epoch_of(recipe, len(done), len(job.train)), test, clock)
+            for number in range(len(done), recipe.epochs):
+                epoch = epoch_of(recipe, number, len(job.train))
+                record = _run_epoch(session, epoch, test, job, clock)
+                with signals.calm:
+                    kept = Trained(
+                        weights=session.weights(),
+                        state=session.state(),
+                        history=(*kept.history, record),
+                        prepare_ns=prepare_ns,
+                        interrupted=number + 1 < recipe.epochs,
+                    )
+                    _require_finite(kept.weights, number, epoch.steps)
+                    keep(kept)
+                progress.update(
+                    f"train {job.spec.name}", number + 1, recipe.epochs, _told(job, record)
+                )
+        except KeyboardInterrupt:
+            pass
+    return kept
+
+
+def _prepare(session: TrainingSession, epoch: Epoch, test: Split, clock: Clock) -> int:
+    began = clock()
+    session.prepare(epoch)
+    predict(session, test)
+    return clock() - began
 
 
 def _run_epoch(
-    session: TrainingSession,
-    epoch: Epoch,
-    kind: TaskKind,
-    test: Split,
-    job: Job,
-    clock: Clock,
+    session: TrainingSession, epoch: Epoch, test: Split, job: Job, clock: Clock
 ) -> EpochRecord:
+    kind = _kind(job)
+    reset_peak()
     began = clock()
     ran = session.run_epoch(epoch)
     trained = clock()
+    peak = peak_rss_bytes()
+    _require_finite_losses(ran, epoch)
+    tested_from = clock()
     outputs = predict(session, test)
     tested = clock()
     sizes = np.diff([*range(0, len(job.train), epoch.batch), len(job.train)])
@@ -132,10 +156,32 @@ def _run_epoch(
         train_ns=trained - began,
         train_loss=float(np.average(ran.losses, weights=sizes)),
         train_metric=ran.metric,
+        samples_per_s=len(job.train) / ((trained - began) / 1e9),
         learning_rate=float(epoch.rates[0]),
-        test_ns=tested - trained,
+        peak_bytes=peak,
+        test_ns=tested - tested_from,
         test_loss=loss_of(kind, outputs, test.targets),
         test_metric=metric_of(kind, outputs, test.targets),
+    )
+
+
+def _require_finite_losses(ran: EpochRun, epoch: Epoch) -> None:
+    (wrong,) = np.nonzero(~np.isfinite(ran.losses))
+    if len(wrong):
+        step = int(wrong[0])
+        raise _diverged(f"the loss became {ran.losses[step]}", epoch.number, step, epoch.steps)
+
+
+def _require_finite(weights: Mapping[str, np.ndarray], number: int, steps: int) -> None:
+    for name, array in weights.items():
+        if not np.isfinite(array).all():
+            raise _diverged(f"weight {name} is no finite number", number, steps - 1, steps)
+
+
+def _diverged(what: str, number: int, step: int, steps: int) -> CheckFailedError:
+    return CheckFailedError(
+        f"Training stopped in epoch {number + 1}, step {step + 1} of {steps}: {what}.",
+        hint="Give a smaller --lr, or look for values in the data that are out of all proportion.",
     )
 
 
@@ -145,5 +191,24 @@ def predict(session: TrainingSession, split: Split, batch: int = EVALUATION_BATC
     return np.concatenate([session.predict(split.inputs[at : at + batch]) for at in starts])
 
 
-def _shown(kind: TaskKind, metric: float) -> str:
-    return f"{metric:.2%}" if kind is TaskKind.CLASSIFICATION else f"{metric:.4f}"
+def metrics_of(kind: TaskKind, record: EpochRecord) -> dict[str, float]:
+    """What the test rows came to, by name: loss and accuracy, or MSE and MAE."""
+    loss = "loss" if kind is TaskKind.CLASSIFICATION else LOSSES[kind]
+    return {f"test_{loss}": record.test_loss, f"test_{METRICS[kind]}": record.test_metric}
+
+
+def _kind(job: Job) -> TaskKind:
+    assert job.spec.task is not None
+    return job.spec.task.kind
+
+
+def _told(job: Job, record: EpochRecord) -> str:
+    """One epoch in a line."""
+    kind = _kind(job)
+    metric = record.test_metric
+    shown = f"{metric:.2%}" if kind is TaskKind.CLASSIFICATION else f"{metric:.4f}"
+    return (
+        f"loss {record.train_loss:.4f}, test loss {record.test_loss:.4f}, "
+        f"test {METRICS[kind]} {shown}, {record.train_ns / 1e9:.3g} s, "
+        f"{record.samples_per_s:,.0f} samples/s"
+    )

@@ -1,19 +1,28 @@
-"""Training loops in torch."""
+"""Training loops in torch, by name."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 import models
-from toolkit.core.errors import UsageError
+from models.torch.base import TorchBuilder
+from toolkit.core.errors import UsageError, unknown_name
 from toolkit.core.session import Availability
-from toolkit.core.specs import ModelSpec, TaskKind
-from toolkit.training.base import Epoch, EpochRun, Job, Trainer, TrainingSession
+from toolkit.core.specs import ModelSpec
+from toolkit.training.base import Job, Trainer, TrainingSession
+from toolkit.training.torch_compiled import CompiledSession
+from toolkit.training.torch_eager import EagerSession
+from toolkit.training.torch_model import OwnBuilder
+
+COMPILED = {
+    "compile": None,
+    "compile:reduce-overhead": "reduce-overhead",
+    "compile:max-autotune": "max-autotune",
+}
 
 
 @final
@@ -21,7 +30,13 @@ class TorchTrainer(Trainer):
     """The modes are all of one mathematics; what differs is who drives the steps."""
 
     framework: ClassVar[str] = "torch"
-    modes: ClassVar[Mapping[str, str]] = {"eager": "a step at a time, each operator by itself"}
+    modes: ClassVar[Mapping[str, str]] = {
+        "eager": "a DataLoader, and each operator of a step by itself",
+        "compile": "a whole step in one compiled function, data in memory",
+        "compile:reduce-overhead": "the same with CUDA graphs, where there is CUDA",
+        "compile:max-autotune": "the same with kernels chosen by trying them",
+        "fused": "several steps in one compiled function, data in memory",
+    }
 
     def probe(self) -> Availability:
         return Availability(ok=True, version=torch.__version__)
@@ -31,91 +46,23 @@ class TorchTrainer(Trainer):
             module = models.build(spec, "torch")
         return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
+    def own_weights(self, module: Callable[[], Any], seed: int) -> dict[str, np.ndarray]:
+        torch.manual_seed(seed)
+        made = module()
+        if not isinstance(made, torch.nn.Module):
+            raise UsageError(
+                f"The callable gave a {type(made).__module__}.{type(made).__qualname__}, expected "
+                "a torch.nn.Module.",
+                hint="Return a module, or give the --framework of what it returns.",
+            )
+        return OwnBuilder(module).weights(made)
+
     def open(self, job: Job) -> TrainingSession:
         if job.mode not in self.modes:
-            raise UsageError(
-                f"torch has no training mode {job.mode!r}.",
-                hint=f"Choose {' or '.join(self.modes)}.",
-            )
-        return TorchSession(job)
-
-
-@final
-class TorchSession(TrainingSession):
-    def __init__(self, job: Job) -> None:
-        recipe = job.recipe
-        self._job = job
-        self._builder = models.builder(job.spec, "torch")
-        self._module: torch.nn.Module = self._builder.build(job.spec)
-        self._builder.restore(self._module, job.weights)
-        self._optimizer = torch.optim.SGD(
-            self._module.parameters(),
-            lr=recipe.learning_rate,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-        )
-
-    def run_epoch(self, epoch: Epoch) -> EpochRun:
-        torch.manual_seed(epoch.draw)
-        self._module.train()
-        losses, metric = [], torch.zeros((), dtype=torch.float64)
-        for batch, rate in zip(epoch.batches(self._job.train), epoch.rates, strict=True):
-            inputs, targets = torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)
-            for group in self._optimizer.param_groups:
-                group["lr"] = float(rate)
-            self._optimizer.zero_grad(set_to_none=True)
-            outputs = self._module(inputs)
-            loss = self._loss(outputs, targets)
-            loss.backward()
-            self._optimizer.step()
-            losses.append(loss.detach())
-            metric += self._metric_sum(outputs.detach(), targets)
-        return EpochRun(losses=torch.stack(losses).numpy(), metric=float(metric) / len(epoch.order))
-
-    def _loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        if self._is_classification:
-            return F.cross_entropy(outputs, targets)
-        return F.mse_loss(outputs, targets)
-
-    def _metric_sum(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        if self._is_classification:
-            return (outputs.argmax(1) == targets).sum()
-        return (outputs - targets).abs().mean(dim=1).sum()
-
-    @property
-    def _is_classification(self) -> bool:
-        task = self._job.spec.task
-        return task is not None and task.kind is TaskKind.CLASSIFICATION
-
-    @torch.inference_mode()
-    def predict(self, inputs: np.ndarray) -> np.ndarray:
-        self._module.eval()
-        return self._module(torch.from_numpy(inputs)).numpy()
-
-    def weights(self) -> dict[str, np.ndarray]:
-        return self._builder.weights(self._module)
-
-    def state(self) -> dict[str, np.ndarray]:
-        found = {f"model/{name}": array for name, array in self.weights().items()}
-        for index, slots in self._optimizer.state_dict()["state"].items():
-            for name, value in slots.items():
-                if value is not None:
-                    found[f"optimizer/{index}/{name}"] = np.array(torch.as_tensor(value))
-        return found
-
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        model: dict[str, np.ndarray] = {}
-        slots: dict[int, dict[str, torch.Tensor]] = {}
-        for name, array in state.items():
-            part, _, rest = name.partition("/")
-            if part == "model":
-                model[rest] = array
-            else:
-                index, _, slot = rest.partition("/")
-                slots.setdefault(int(index), {})[slot] = torch.from_numpy(array.copy())
-        self._builder.restore(self._module, model)
-        groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": slots, "param_groups": groups})
-
-    def provenance(self) -> dict[str, Any]:
-        return {"version": torch.__version__, "threads": torch.get_num_threads()}
+            raise unknown_name("training mode of torch", job.mode, self.modes)
+        builder = OwnBuilder(job.module) if job.module else models.builder(job.spec, "torch")
+        assert isinstance(builder, TorchBuilder)
+        if job.mode == "eager":
+            return EagerSession(job, builder)
+        most = 1 if job.mode in COMPILED else None
+        return CompiledSession(job, builder, most_steps=most, mode=COMPILED.get(job.mode))

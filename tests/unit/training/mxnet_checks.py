@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable
 
 import mxnet as mx
@@ -110,8 +111,10 @@ def goes_on_after_restore(optimizer: str, mode: str) -> bool:
         session.restore(state)
         again = session.run_epoch(epoch_of(recipe, 1, 20))
         same = all((after[name] == array).all() for name, array in session.weights().items())
-    return same and math.isclose(first.metric, again.metric) and (
-        first.losses.tobytes() == again.losses.tobytes()
+    return (
+        same
+        and math.isclose(first.metric, again.metric)
+        and (first.losses.tobytes() == again.losses.tobytes())
     )
 
 
@@ -129,4 +132,4 @@ if __name__ == "__main__":
             for optimizer, mode in (("sgd", "gluon"), ("adam", "hybrid"), ("rmsprop", "gluon"))
         },
     }
-    print(json.dumps(found))
+    sys.stdout.write(json.dumps(found))

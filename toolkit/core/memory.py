@@ -1,0 +1,42 @@
+"""The resident size of this process."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+
+def rss_bytes() -> int | None:
+    """The resident size now; None where the system has no /proc to tell it."""
+    try:
+        pages = Path("/proc/self/statm").read_text().split()[1]
+    except OSError:
+        return None
+    return int(pages) * resource.getpagesize()
+
+
+def peak_rss_bytes() -> int:
+    """The largest resident size so far.
+
+    On Linux from /proc, since ru_maxrss starts at the size of the process that forked this one.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def reset_peak() -> bool:
+    """Lets the peak begin anew at the size of now; False where the system does not allow it.
+
+    Linux: see /proc/pid/clear_refs in proc(5).
+    """
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True

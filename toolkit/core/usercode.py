@@ -1,0 +1,125 @@
+"""A user's own code, named as `file.py:callable` or `package.module:callable`."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from toolkit.core.errors import SourceError, UsageError, unknown_name
+from toolkit.core.files import digest_bytes, digest_file
+from toolkit.core.siblings import theirs
+
+EXPECTED = "Give file.py:callable or package.module:callable."
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserCode:
+    """A callable of the user's: where it came from, as he named it, and what it was.
+
+    `digest` is that of the file that defines it. `make` calls it without arguments, with the
+    user's folder first on the path, and raises UsageError for whatever goes wrong in it.
+    """
+
+    source: str
+    name: str
+    digest: str | None
+    make: Callable[[], Any]
+
+
+def is_user_code(text: str) -> bool:
+    """Whether a text names a user's callable, right or wrong, rather than something of ours."""
+    return ":" in text
+
+
+def load_user_code(source: str) -> UserCode:
+    """Imports what `source` names: a file by its path, under a name that no other module has.
+
+    A file sees the modules of its folder first, a package those of the current directory, also
+    where they are named as ours are. Raises SourceError for a file or module that is not there,
+    UnknownNameError for a callable that is not in it, UsageError for code that fails.
+    """
+    place, _, name = source.rpartition(":")
+    if not place or not name.isidentifier():
+        raise SourceError(f"Got {source!r}, expected a place and a callable.", hint=EXPECTED)
+    path = Path(place)
+    is_file = path.suffix == ".py" or path.is_file()
+    folder = (path.parent if is_file else Path()).resolve()
+    with theirs(folder):
+        module = _from_file(path) if is_file else _from_package(place)
+    made = getattr(module, name, None)
+    if not callable(made):
+        raise unknown_name(
+            f"callable in {place}",
+            name,
+            [key for key, value in vars(module).items() if callable(value) and key[0] != "_"],
+        )
+    file = getattr(module, "__file__", None)
+    return UserCode(
+        source=source,
+        name=name,
+        digest=digest_file(Path(file)) if file else None,
+        make=functools.partial(_call, source, folder, made),
+    )
+
+
+def _from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        siblings = [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, siblings, n=1)
+        guess = f"Did you mean {path.with_name(near[0])}? " if near else ""
+        raise SourceError(f"{path} does not exist.", hint=guess + EXPECTED)
+    whole = str(path.resolve())
+    unique = f"_user_{path.stem}_{digest_bytes(whole.encode())[-12:]}"
+    spec = importlib.util.spec_from_file_location(unique, whole)
+    if spec is None or spec.loader is None:
+        raise SourceError(f"{path} is no Python file.", hint=EXPECTED)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[unique] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[unique]
+        if isinstance(error, Exception):
+            raise _failed(f"import {path}", error) from error
+        raise
+    return module
+
+
+def _from_package(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise SourceError(
+                f"There is no module {name!r}, here or installed.", hint=EXPECTED
+            ) from None
+        raise _failed(f"import {name}", error) from error
+    except Exception as error:
+        raise _failed(f"import {name}", error) from error
+
+
+def _call(source: str, folder: Path, made: Callable[[], Any]) -> Any:
+    try:
+        with theirs(folder):
+            return made()
+    except Exception as error:
+        raise _failed(f"call {source}", error) from error
+
+
+def _failed(attempt: str, error: Exception) -> UsageError:
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    where = f" (line {at.tb_lineno} of {at.tb_frame.f_code.co_filename})" if at else ""
+    return UsageError(
+        f"Could not {attempt}: {type(error).__name__}: {error}{where}.",
+        hint="Mend that code; it is called without arguments.",
+    )

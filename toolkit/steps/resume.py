@@ -1,0 +1,137 @@
+"""Going on from a checkpoint, with nothing but what it was trained with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from toolkit.core.artifact import Checkpoint
+from toolkit.core.documents import plain
+from toolkit.core.errors import SourceError, UsageError
+from toolkit.core.specs import ModelSpec
+from toolkit.steps.sources import open_checkpoint
+from toolkit.training.recipe import Recipe
+from toolkit.training.run import EpochRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What was asked for; None where nothing was said.
+
+    `machine` are fields of toolkit.training.base.Settings, `recipe` of Recipe.
+    """
+
+    model: str | None
+    data: str | None
+    data_settings: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    framework: str | None
+    mode: str | None
+    machine: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resumed:
+    """A checkpoint to go on from: its state, its history, and the request that it comes to."""
+
+    checkpoint: Checkpoint
+    state: Mapping[str, np.ndarray]
+    history: tuple[EpochRecord, ...]
+    recipe: Recipe
+    request: Request
+
+    @classmethod
+    def open(cls, source: str | os.PathLike[str], asked: Request) -> Self:
+        """Fills what was not asked from the checkpoint.
+
+        Raises SourceError for one that cannot be gone on from, and UsageError for a user's model
+        that is not named: a file that is read must not decide which code runs.
+        """
+        checkpoint = open_checkpoint(source)
+        training = checkpoint.training
+        try:
+            recipe = Recipe.from_json(training["recipe"])
+            history = tuple(EpochRecord.from_json(record) for record in training["history"])
+            code = training["source"]
+            if code and asked.model is None:
+                raise UsageError(
+                    f"{source} is a model of your own, and resuming needs its code again.",
+                    hint=f"Name it as it was: toolkit train {code['code']} --resume {source}.",
+                )
+            request = Request(
+                model=asked.model or checkpoint.spec.name,
+                data=asked.data or training["data"],
+                data_settings={**training["data_settings"], **asked.data_settings},
+                settings={**checkpoint.spec.hyperparameters, **asked.settings},
+                framework=asked.framework or training["framework"],
+                mode=asked.mode or training["mode"],
+                machine={**training["machine"], **_given(asked.machine)},
+                recipe={
+                    **training["recipe"],
+                    "augmentation": recipe.augmentation,
+                    **_given(asked.recipe),
+                },
+            )
+        except (KeyError, TypeError) as error:
+            raise SourceError(
+                f"{source} does not say how it was trained: {type(error).__name__}: {error}.",
+                hint="Use the version of the toolkit that wrote it, or train the model again.",
+            ) from error
+        return cls(
+            checkpoint=checkpoint,
+            state=checkpoint.resume_state(),
+            history=history,
+            recipe=recipe,
+            request=request,
+        )
+
+    def check(self, spec: ModelSpec, recipe: Recipe, training: Mapping[str, Any]) -> None:
+        """Raises UsageError, naming the difference, unless the run is the one to go on with.
+
+        How the machine is used may differ: it changes no weights but by rounding.
+        """
+        was = self.checkpoint.training
+        now = plain(training)
+        self._compare("model", self.checkpoint.spec.name, spec.name)
+        self._compare_each("set", self.checkpoint.spec.hyperparameters, spec.hyperparameters)
+        for key in ("framework", "mode", "data", "source"):
+            self._compare(key, was[key], now[key])
+        self._compare_each("data-option", was["data_settings"], now["data_settings"])
+        for key in ("rows", "preprocessing"):
+            self._compare(f"data's {key}", was[key], now[key])
+        self._compare_each("", {**was["recipe"], "epochs": None}, {**now["recipe"], "epochs": None})
+        done = len(self.history)
+        if recipe.epochs <= done:
+            raise UsageError(
+                f"{self.checkpoint.directory} has {done} epochs, and {recipe.epochs} are asked "
+                "for: nothing is left to do.",
+                hint=f"Give --epochs, more than {done}.",
+            )
+        for number in range(done):
+            if not np.array_equal(self.recipe.rates(number, 8), recipe.rates(number, 8)):
+                raise UsageError(
+                    f"Got --epochs {recipe.epochs}, the checkpoint was for {self.recipe.epochs}: "
+                    f"with schedule {recipe.schedule} its epochs would have had other rates.",
+                    hint=f"Leave --epochs out, to go on to {self.recipe.epochs}.",
+                )
+
+    def _compare_each(self, kind: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        for name in {**was, **now}:
+            option = f"{kind} {name}".strip().replace("_", "-")
+            self._compare(option, was.get(name), now.get(name))
+
+    def _compare(self, option: str, was: Any, now: Any) -> None:
+        if plain(was) != plain(now):
+            raise UsageError(
+                f"Got {option} {now}, but {self.checkpoint.directory} was trained with {was}.",
+                hint="Leave out what the checkpoint says already, or train a new model.",
+            )
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

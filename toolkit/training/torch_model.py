@@ -1,0 +1,138 @@
+"""A model and its machine, as every training loop in torch has them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from models.torch.base import TorchBuilder
+from toolkit.core.errors import UnavailableError, UsageError
+from toolkit.core.specs import ModelSpec, TaskKind
+from toolkit.training.base import Job
+
+
+@final
+class OwnBuilder(TorchBuilder):
+    """Builds a user's own module, under its own names."""
+
+    def __init__(self, make: Callable[[], nn.Module]) -> None:
+        self._make = make
+
+    def build(self, spec: ModelSpec) -> nn.Module:
+        return self._make()
+
+
+@final
+class TorchModel:
+    """The module of a job on its device, its loss, and what it is measured by.
+
+    Sets torch's threads, precision and choice of kernels, which are one for the process, until
+    `close`.
+    """
+
+    def __init__(self, job: Job, builder: TorchBuilder) -> None:
+        settings = job.settings
+        self.device = _device(settings.device)
+        self._threads = torch.get_num_threads()
+        self._deterministic = torch.are_deterministic_algorithms_enabled()
+        torch.set_num_threads(settings.threads)
+        torch.set_float32_matmul_precision("highest")
+        if settings.deterministic:  # cuBLAS reads it when the first kernel runs
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(settings.deterministic)
+        self._builder = builder
+        self.module = builder.build(job.spec)
+        builder.restore(self.module, job.weights)
+        self.module.to(self.device)
+        task = job.spec.task
+        assert task is not None
+        self.is_classification = task.kind is TaskKind.CLASSIFICATION
+        self._check(job, task.outputs)
+
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Mean cross-entropy, or the mean squared error."""
+        if self.is_classification:
+            return F.cross_entropy(outputs, targets)
+        return F.mse_loss(outputs, targets)
+
+    def metric_sum(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Rows that are right, or absolute errors added up; a mean over rows is left to do."""
+        if self.is_classification:
+            return (outputs.argmax(1) == targets).sum()
+        return (outputs - targets).abs().mean(dim=1).sum()
+
+    @torch.no_grad()
+    def predict(self, inputs: np.ndarray) -> np.ndarray:
+        self.module.eval()
+        return self.module(self.on_device(inputs)).cpu().numpy()
+
+    def on_device(self, array: np.ndarray) -> torch.Tensor:
+        """The array itself on a CPU, where it must be writable; a copy elsewhere."""
+        return torch.from_numpy(np.require(array, requirements=["C", "W"])).to(self.device)
+
+    def weights(self) -> dict[str, np.ndarray]:
+        return self._builder.weights(self.module)
+
+    def restore(self, weights: dict[str, np.ndarray]) -> None:
+        self._builder.restore(self.module, weights)
+
+    def provenance(self) -> dict[str, Any]:
+        cuda = self.device.type == "cuda"
+        return {
+            "version": torch.__version__,
+            "device": torch.cuda.get_device_name(self.device) if cuda else "cpu",
+            "threads": torch.get_num_threads(),
+            "dtype": sorted(
+                {str(p.dtype).removeprefix("torch.") for p in self.module.parameters()}
+            ),
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+            "float32_matmul_precision": torch.get_float32_matmul_precision(),
+            "mkldnn": torch.backends.mkldnn.enabled,
+        }
+
+    def close(self) -> None:
+        torch.set_num_threads(self._threads)
+        torch.use_deterministic_algorithms(self._deterministic)
+
+    def _check(self, job: Job, outputs: int) -> None:
+        """Refuses a user's module that does not fit the data; a family's is known to."""
+        if job.module is None:
+            return
+        rows = job.train.inputs[:2]
+        try:
+            shape = self.predict(rows.copy()).shape
+        except Exception as error:  # whatever the user's code raises
+            self.close()
+            raise UsageError(
+                f"The model cannot take rows of shape {list(rows.shape[1:])}, which the data set "
+                f"gives: {type(error).__name__}: {error}.",
+                hint="Give another data set, or mend the model.",
+            ) from error
+        if shape != (len(rows), outputs):
+            self.close()
+            raise UsageError(
+                f"The model gives outputs of shape {list(shape)} for {len(rows)} rows, expected "
+                f"{[len(rows), outputs]}.",
+                hint="The data set asks for so many values a row: give another, or mend the model.",
+            )
+
+
+def _device(name: str) -> torch.device:
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()) or name.endswith(":"):
+        raise UsageError(
+            f"Got device {name!r}, expected cpu, cuda or cuda:N.", hint="Give --device cpu."
+        )
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise UnavailableError(
+            f"Asked to train on {name}; torch {torch.__version__} sees "
+            f"{torch.cuda.device_count()} such devices here.",
+            hint="Give --device cpu, or install a CUDA build of torch and its driver.",
+        )
+    return torch.device(name)

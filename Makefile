@@ -3,10 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup demo test check format bench clean
+MXNET_PYTHON ?= python3.11
+MXNET_BIN := .venv-mxnet/bin
+MXNET_READY := .venv-mxnet/.ready
+
+.PHONY: help setup mxnet-env demo test check format bench clean
 
 help:  ## Show the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -16,6 +20,17 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 setup: $(READY)  ## Make .venv and install into it
+
+$(MXNET_READY): pyproject.toml constraints-mxnet.txt
+	@$(MXNET_PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+		|| { echo "error: MXNet needs Python 3.11: make mxnet-env MXNET_PYTHON=python3.11"; exit 1; }
+	$(MXNET_PYTHON) -m venv .venv-mxnet
+	$(MXNET_BIN)/pip install --quiet --requirement constraints-mxnet.txt
+	$(MXNET_BIN)/pip install --quiet --no-deps --editable .
+	$(MXNET_BIN)/python -c 'import mxnet, toolkit'
+	touch $(MXNET_READY)
+
+mxnet-env: $(MXNET_READY)  ## Make .venv-mxnet, in which MXNet trains beside the others (Python 3.11)
 
 demo: $(READY)  ## The main job: train, export, prove, measure (result in demo/)
 	BIN=$(BIN) scripts/demo
@@ -37,4 +52,4 @@ bench: $(READY)  ## Print the figures that the toolkit promises (20 minutes; wan
 	$(BIN)/python benchmarks/figures.py $(ONLY)
 
 clean:  ## Remove what was made
-	rm -rf .venv demo results
+	rm -rf .venv .venv-mxnet demo results

@@ -53,6 +53,7 @@ class ResNet20(HeResNet):
             "torch": Entry("models.torch.he_resnet:HeResNetBuilder"),
             "tensorflow": Entry("models.keras.he_resnet:HeResNetBuilder", "tensorflow"),
             "jax": Entry("models.flax.he_resnet:HeResNetBuilder", "jax"),
+            "mxnet": Entry("models.mxnet.he_resnet:HeResNetBuilder", command="make mxnet-env"),
         },
     )
 
@@ -68,5 +69,6 @@ class ResNet32(HeResNet):
             "torch": Entry("models.torch.he_resnet:HeResNetBuilder"),
             "tensorflow": Entry("models.keras.he_resnet:HeResNetBuilder", "tensorflow"),
             "jax": Entry("models.flax.he_resnet:HeResNetBuilder", "jax"),
+            "mxnet": Entry("models.mxnet.he_resnet:HeResNetBuilder", command="make mxnet-env"),
         },
     )

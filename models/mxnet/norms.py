@@ -29,7 +29,8 @@ def variances(module: gluon.HybridBlock) -> list[Any]:
 
 
 def correct_variances(module: gluon.HybridBlock, before: list[Any], rows: int) -> None:
-    """After a pass over `rows` with the variances `before`: new += (new - kept old) / (n - 1)."""
+    """After a backward pass, which moves them, over `rows` with the variances `before`:
+    new += (new - kept old) / (n - 1)."""
     for norm, old in zip(_norms(module), before, strict=True):
         new = norm.running_var.data()
         new += (new - KEPT * old) / (rows * norm.positions - 1)

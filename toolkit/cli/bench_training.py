@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from toolkit.cli import options
-from toolkit.core.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -111,7 +110,7 @@ def bench_training(
             data=data,
             trainers=options.names(trainer) or [],
             batches=None if batch_size is None else options.integers(batch_size, "--batch-size"),
-            settings=_pairs(set_, "--set"),
+            settings=options.settings(set_ or [], "--set"),
             rows=rows,
             seed=seed,
             threads=threads,
@@ -119,9 +118,9 @@ def bench_training(
             procedure=Procedure(
                 warmup=warmup, runs=epochs, target_ci=target_ci, max_seconds=max_seconds
             ),
-            pythons=_pairs(python, "--python"),
+            pythons=options.settings(python or [], "--python"),
             data_dir=data_dir,
-            data_settings=_pairs(data_option, "--data-option"),
+            data_settings=options.settings(data_option or [], "--data-option"),
             timeout_s=timeout,
             out=out,
             progress=progress,
@@ -134,17 +133,6 @@ def bench_training(
         print_figures(figures)
     if not any(row.status is Status.OK for row in result.rows):
         raise typer.Exit(3)
-
-
-def _pairs(texts: list[str] | None, option: str) -> dict[str, str]:
-    """`["name=value"]` as {"name": "value"}. Raises UsageError for anything else."""
-    pairs = [text.partition("=") for text in texts or []]
-    if any(not (name and equals) for name, equals, _ in pairs):
-        raise UsageError(
-            f"Got {option} {f' {option} '.join(texts or [])}, expected name=value.",
-            hint=f"Give, for example, {option} name=value.",
-        )
-    return {name: value for name, _, value in pairs}
 
 
 FIRST = ("trainer", "median", "status", "± 95 %", "ratio", "verdict", "samples/s", "loss")

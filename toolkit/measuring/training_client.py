@@ -44,11 +44,13 @@ class TrainingProbe:
         rows: int,
         split: Mapping[str, str],
         threads: int,
+        own: str | None = None,
     ) -> Opening:
         """Starts from fresh weights on the rows of `split`, files of `write_split`.
 
-        `mode` None is the trainer's first. `first_run` of what is given is the first epoch, run
-        once and taken back: what is compiled is compiled there.
+        `mode` None is the trainer's first. `own` names a user's callable that makes the module.
+        `first_run` of what is given is the first epoch, run once and taken back: what is compiled
+        is compiled there.
         """
         message: Json = {
             "command": "train",
@@ -58,6 +60,7 @@ class TrainingProbe:
             "recipe": recipe.to_json(),
             "split": dict(split),
             "threads": threads,
+            "own": own,
         }
         reply, _ = self._worker.ask(message)
         self._rows, self._start = rows, reply["start"]

@@ -23,6 +23,7 @@ from toolkit.core.measurement import Opening
 from toolkit.core.memory import peak_rss_bytes, rss_bytes
 from toolkit.core.session import Provenance
 from toolkit.core.specs import ModelSpec
+from toolkit.core.usercode import UserCode, load_user_code
 from toolkit.data.base import Split
 from toolkit.measuring.memory import watched
 from toolkit.measuring.process import Reply, run
@@ -72,14 +73,15 @@ class TrainingWorker:
         with watched("import", opening, time.perf_counter_ns):
             trainer = _trainer(framework)
         with watched("open", opening, time.perf_counter_ns):
-            scheme = FAMILIES.create(spec.family).initialisation
+            own = None if message["own"] is None else load_user_code(message["own"])
             job = Job(
                 spec=spec,
                 mode=message["mode"] or next(iter(trainer.modes)),
                 recipe=recipe,
                 train=train,
-                weights=fresh_weights(trainer.shapes(spec), recipe.seed, scheme),
+                weights=_weights(trainer, spec, recipe.seed, own),
                 settings=Settings(threads=message["threads"]),
+                module=own.make if own else None,
             )
             session = trainer.open(job)
         first = epoch_of(recipe, 0, len(train))
@@ -141,6 +143,15 @@ def _trainer(framework: str) -> Trainer:
             hint=availability.hint or f"Install it: {TRAINERS.entry(framework).install}",
         )
     return trainer
+
+
+def _weights(
+    trainer: Trainer, spec: ModelSpec, seed: int, own: UserCode | None
+) -> dict[str, np.ndarray]:
+    """What training starts from: the same bits in all frameworks for a model of a family."""
+    if own is not None:
+        return trainer.own_weights(own.make, seed)
+    return fresh_weights(trainer.shapes(spec), seed, FAMILIES.create(spec.family).initialisation)
 
 
 def start_of(weights: Mapping[str, np.ndarray], epoch: Epoch) -> str:

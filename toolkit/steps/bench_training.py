@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import models
-from models.base import Family
 from toolkit.core.errors import UsageError, unknown_name
 from toolkit.core.measurement import Result
 from toolkit.core.options import settle
 from toolkit.core.progress import Progress, Silent
+from toolkit.core.usercode import is_user_code
 from toolkit.data import load_splits
 from toolkit.data.base import Split
 from toolkit.measuring.client import check_timeout
 from toolkit.measuring.engine import Procedure
 from toolkit.measuring.environment import session_options
+from toolkit.steps.own import OWN_RECIPE
 from toolkit.steps.training_rows import Contest, measure_training
-from toolkit.training.recipe import Recipe
+from toolkit.training.recipe import RATES, Recipe
 
 PROCEDURE = Procedure(max_seconds=60.0)
 HELD = ("batch", "epochs", "schedule", "augmentation", "seed")  # not the caller's to override
@@ -48,7 +49,8 @@ def bench_training(
 ) -> Result:
     """Trains `model` with every trainer at every batch, and stores the result as `out/<id>.json`.
 
-    A trainer is `framework:mode`, or a framework for its first mode. Each has a process of its own;
+    `model` names a family, or a user's callable as toolkit.core.usercode has it. A trainer is
+    `framework:mode`, or a framework for its first mode. Each has a process of its own;
     all start from the same weights, see the same batches, and run a block of epochs in turn. The
     learning rate stays as it starts, and rows are not augmented. Without `batches`, the batch is
     the family's. `rows` trains on the first so many. `pythons` names interpreters by framework.
@@ -58,22 +60,24 @@ def bench_training(
     anything is started.
     """
     listener = progress or Silent()
-    family = models.FAMILIES.create(model)
-    settled = settle(f"model {model!r}", family.options, settings)
+    family = None if is_user_code(model) else models.FAMILIES.create(model)
+    settled = settle(f"model {model!r}", family.options if family else {}, settings)
     labels = _checked_trainers(trainers)
-    recipes = _recipes(family, batches, seed, recipe)
+    recipes = _recipes(family.recipe if family else OWN_RECIPE, batches, seed, recipe)
     check_timeout(timeout_s)
     pinned = None if cpus is None else frozenset(cpus)
     options = session_options(threads, pinned)
     splits = load_splits(
         data,
-        shape=family.input_shape(settled),
+        shape=family.input_shape(settled) if family else None,
         directory=None if data_dir is None else Path(data_dir),
         settings=data_settings,
         progress=listener,
     )
-    family.refuse(splits.task, settled)
+    if family is not None:
+        family.refuse(splits.task, settled)
     contest = Contest(
+        model=model,
         family=family,
         settings=settled,
         task=splits.task,
@@ -108,7 +112,10 @@ def _checked_trainers(trainers: Sequence[str]) -> list[str]:
 
 
 def _recipes(
-    family: Family, batches: Sequence[int] | None, seed: int, given: Mapping[str, Any]
+    usual: Mapping[str, Any],
+    batches: Sequence[int] | None,
+    seed: int,
+    given: Mapping[str, Any],
 ) -> list[Recipe]:
     """One for each batch. A measurement has no last epoch, so that the rate cannot lead to it."""
     known = [field.name for field in fields(Recipe) if field.name not in HELD]
@@ -116,7 +123,10 @@ def _recipes(
         if name not in known:
             raise unknown_name("value of a recipe", name, known)
     held = {"epochs": 1, "schedule": "constant", "augmentation": (), "seed": seed}
-    values = {**family.recipe, **given, **held}
+    optimizer = given.get("optimizer")
+    if optimizer in RATES and optimizer != usual.get("optimizer", "sgd"):
+        usual = {**usual, "learning_rate": RATES[optimizer], "momentum": 0.0}
+    values = {**usual, **given, **held}
     sizes = [values["batch"]] if batches is None else list(dict.fromkeys(batches))
     if not sizes:
         raise UsageError("Got no batches.", hint="Give, for example, --batch-size 64,200.")

@@ -7,14 +7,13 @@ from typing import Any
 
 from models.base import INPUT, LAYOUTS, OUTPUTS
 from toolkit.core.specs import ModelSpec, Signature, Task, TensorSpec
-from toolkit.core.usercode import UserCode
 
 OWN = "own"
 OWN_RECIPE: Mapping[str, Any] = {"batch": 64, "optimizer": "adam", "learning_rate": 0.001}
 
 
-def own_spec(code: UserCode, framework: str, task: Task, data: str) -> ModelSpec:
-    """What a user's callable is asked to make: a model that answers the data set's task."""
+def own_spec(name: str, framework: str, task: Task, data: str) -> ModelSpec:
+    """What a user's callable of this name is asked to make: a model for the data set's task."""
     inputs = TensorSpec(
         name=INPUT,
         dtype="float32",
@@ -25,7 +24,7 @@ def own_spec(code: UserCode, framework: str, task: Task, data: str) -> ModelSpec
         name=OUTPUTS[task.kind], dtype="float32", shape=("batch", task.outputs), layout="NC"
     )
     return ModelSpec(
-        name=code.name,
+        name=name,
         family=OWN,
         framework=framework,
         signature=Signature(inputs=(inputs,), outputs=(outputs,)),

@@ -31,11 +31,10 @@ from toolkit.steps.own import OWN_RECIPE, own_spec
 from toolkit.steps.resume import Request, Resumed
 from toolkit.training import TRAINERS
 from toolkit.training.base import Job, Settings, Trainer, TrainingSession
-from toolkit.training.recipe import Recipe
+from toolkit.training.recipe import RATES, Recipe
 from toolkit.training.run import EVALUATION_BATCH, Trained, metrics_of, run
 
 EPOCHS = 10
-RATES = {"sgd": 0.01, "adam": 0.001, "rmsprop": 0.001}  # of an optimizer that is not the family's
 
 
 def train(
@@ -156,7 +155,7 @@ def _plan(request: Request, data_dir: Path | None, progress: Progress) -> Plan:
         trainer = _trainer(framework)
         recipe = _recipe(OWN_RECIPE, data_set.augmentation, request.recipe)
         splits = load(None)
-        spec = own_spec(own, framework, splits.task, request.data)
+        spec = own_spec(own.name, framework, splits.task, request.data)
         weights = trainer.own_weights(own.make, recipe.seed)
     else:
         family = models.FAMILIES.create(request.model)

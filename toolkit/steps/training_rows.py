@@ -19,7 +19,7 @@ from toolkit.core.errors import ToolkitError, UnavailableError
 from toolkit.core.interrupts import Interrupts
 from toolkit.core.measurement import Result, Row, Scope, Status
 from toolkit.core.progress import Progress
-from toolkit.core.specs import Task
+from toolkit.core.specs import ModelSpec, Task
 from toolkit.data.base import Split
 from toolkit.measuring.client import WorkerProcess
 from toolkit.measuring.engine import Lane, Part, Procedure, measure
@@ -30,14 +30,19 @@ from toolkit.measuring.warnings import load_warnings, machine_warnings, row_warn
 from toolkit.parity.losses import compare_losses
 from toolkit.results import store
 from toolkit.steps.interpreters import interpreter
+from toolkit.steps.own import own_spec
 from toolkit.training.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contest:
-    """What is measured: every trainer with every recipe (which differ in the batch), on `train`."""
+    """What is measured: every trainer with every recipe (which differ in the batch), on `train`.
 
-    family: Family
+    `family` is None for a user's callable, which `model` names then.
+    """
+
+    model: str
+    family: Family | None
     settings: Mapping[str, Any]
     task: Task
     data: str
@@ -50,10 +55,18 @@ class Contest:
     pythons: Mapping[str, str | os.PathLike[str]]
     timeout_s: float
 
+    def spec(self, framework: str) -> ModelSpec:
+        """Raises UnknownNameError for a framework in which the family is not built."""
+        if self.family is None:
+            name = self.model.rpartition(":")[2]
+            return own_spec(name, framework, self.task, self.data)
+        self.family.builders.entry(framework)
+        return self.family.spec(framework, task=self.task, data=self.data, settings=self.settings)
+
     def to_json(self) -> Json:
         """The plan that the result keeps; the keys that one of `toolkit bench` has come first."""
         return {
-            "artifact": self.family.name,
+            "artifact": self.model,
             "runtimes": list(self.trainers),
             "batches": [recipe.batch for recipe in self.recipes],
             "inputs": f"{len(self.train):,} training rows of {self.data}",
@@ -202,7 +215,7 @@ class _Run:
         return Row(
             group=group,
             runtime=label,
-            artifact=self.contest.family.name,
+            artifact=self.contest.model,
             artifact_digest="",
             batch=recipe.batch,
             status=Status.OK,
@@ -214,7 +227,7 @@ class _Run:
         contest = self.contest
         framework, _, mode = label.partition(":")
         try:
-            contest.family.builders.entry(framework)
+            spec = contest.spec(framework)
             worker = contender.worker = WorkerProcess(
                 threads=contest.threads,
                 timeout_s=contest.timeout_s,
@@ -223,9 +236,6 @@ class _Run:
                 module=MODULE,
             )
             probe = TrainingProbe(worker)
-            spec = contest.family.spec(
-                framework, task=contest.task, data=contest.data, settings=contest.settings
-            )
             opening = probe.open(
                 framework,
                 mode or None,
@@ -234,6 +244,7 @@ class _Run:
                 rows=len(contest.train),
                 split=self.split,
                 threads=contest.threads,
+                own=None if contest.family else contest.model,
             )
             contender.row = replace(contender.row, openings=(opening,))
             contender.probe, contender.lane = probe, Lane(probe=probe)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+
 from toolkit.core.registry import Entry, Registry
 from toolkit.training.base import Trainer
+
+# TensorFlow reads it on import: warnings of its own insides are not for users.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 TRAINERS: Registry[Trainer] = Registry(
     "trainer",
     {
         "torch": Entry("toolkit.training.torch_loops:TorchTrainer"),
+        "tensorflow": Entry("toolkit.training.tensorflow_loops:TensorFlowTrainer", "tensorflow"),
+        "jax": Entry("toolkit.training.jax_loops:JaxTrainer", "jax"),
         "mxnet": Entry("toolkit.training.mxnet_loops:MXNetTrainer", command="make mxnet-env"),
     },
     group="toolkit.trainers",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, final
 
 import mxnet as mx
@@ -33,6 +33,12 @@ class MXNetTrainer(Trainer):
     def shapes(self, spec: ModelSpec) -> dict[str, tuple[int, ...]]:
         builder = models.builder(spec, "mxnet")
         return {name: a.shape for name, a in builder.weights(builder.build(spec)).items()}
+
+    def own_weights(self, module: Callable[[], Any], seed: int) -> dict[str, np.ndarray]:
+        raise UsageError(
+            "mxnet trains models of `toolkit models`, and was given a callable.",
+            hint="Train your own model in torch or tensorflow.",
+        )
 
     def open(self, job: Job) -> TrainingSession:
         for what, got, known in (

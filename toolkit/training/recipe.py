@@ -15,6 +15,7 @@ from toolkit.data.augment import STEPS
 from toolkit.training.schedule import parse_schedule
 
 OPTIMIZERS = ("sgd", "adam", "rmsprop")
+RATES = {"sgd": 0.01, "adam": 0.001, "rmsprop": 0.001}  # of an optimizer that is not the family's
 LOSSES = {TaskKind.CLASSIFICATION: "cross-entropy", TaskKind.REGRESSION: "mse"}
 METRICS = {TaskKind.CLASSIFICATION: "accuracy", TaskKind.REGRESSION: "mae"}
 

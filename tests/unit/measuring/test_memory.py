@@ -12,11 +12,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from toolkit.core.measurement import Block
+from toolkit.core.memory import peak_rss_bytes, rss_bytes
 from toolkit.measuring.memory import (
     GROWTH_BYTES,
     Growth,
-    peak_rss_bytes,
-    rss_bytes,
     steady_growth,
     watched,
 )

@@ -44,6 +44,7 @@ def _builders() -> Registry[Builder]:
         "framework",
         {
             "torch": Entry("models.torch.odenet:TrunkBuilder"),
+            "tensorflow": Entry("models.keras.odenet:TrunkBuilder", "tensorflow"),
         },
     )
 

@@ -7,7 +7,7 @@ the state at the end. Solved by Euler's method in equal steps.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
 import torch
@@ -67,7 +67,7 @@ class OdeLayer(nn.Module):
         gradient = "direct" if torch.compiler.is_exporting() else self.gradient
         coefficients = self.dynamics.coefficients(state)
         state, sums = SOLVES[gradient](self.dynamics, self.grid, state, coefficients)
-        if self.training:
+        if self.dynamics.training:
             self.dynamics.observe(tuple(each / self.grid.steps for each in sums))
         return state
 
@@ -148,20 +148,31 @@ class _Adjoint(torch.autograd.Function):
         back = ctx.grid.reversed
         gradients: Tensors = ()
         for time in back.times:
-            with torch.enable_grad():
-                here = state.detach().requires_grad_()
-                known = tuple(
-                    each.detach().requires_grad_(asked)
-                    for each, asked in zip(coefficients, wanted, strict=True)
-                )
-                slope, _ = ctx.dynamics.derivative(time, here, known)
-            sought = (here, *(each for each in known if each.requires_grad))
-            by_state, *by_known = torch.autograd.grad(
-                slope, sought, adjoint, allow_unused=True, materialize_grads=True
-            )
-            state = torch.add(state, slope.detach(), alpha=back.step)
+            slope, pull = _pullback(ctx.dynamics, time, state, coefficients, wanted)
+            by_state, *by_known = pull(adjoint)
+            state = torch.add(state, slope, alpha=back.step)
             adjoint = torch.sub(adjoint, by_state, alpha=back.step)
             gradients = _added(gradients, tuple(by_known))
         found = iter(gradients)
         scaled = (next(found) * -back.step if asked else None for asked in wanted)
         return None, None, adjoint, *scaled
+
+
+def _pullback(
+    dynamics: Dynamics,
+    time: float,
+    state: torch.Tensor,
+    coefficients: Sequence[torch.Tensor],
+    wanted: Sequence[bool],
+) -> tuple[torch.Tensor, Callable[[torch.Tensor], Tensors]]:
+    """f(t, h), and what takes a to (a df/dh, a df/dc for each coefficient that is wanted)."""
+
+    def of_wanted(state: torch.Tensor, *chosen: torch.Tensor) -> torch.Tensor:
+        left = iter(chosen)
+        known = tuple(
+            next(left) if asked else each for each, asked in zip(coefficients, wanted, strict=True)
+        )
+        return dynamics.derivative(time, state, known)[0]
+
+    chosen = (each for each, asked in zip(coefficients, wanted, strict=True) if asked)
+    return torch.func.vjp(of_wanted, state, *chosen)  # type: ignore[return-value]

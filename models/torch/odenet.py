@@ -72,9 +72,7 @@ class ConvDynamics(Dynamics):
                 state = torch.add(state, ramp, alpha=time)
             # With a momentum of 1/k at the k-th, they become the means over the applications.
             share = 1 / (number + 1)
-            state = F.batch_norm(
-                state, mean, variance, scale, shift, True, share, self.bn.eps
-            )
+            state = F.batch_norm(state, mean, variance, scale, shift, True, share, self.bn.eps)
             state = F.relu(state)
         return state, (mean, variance)
 

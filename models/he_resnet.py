@@ -44,7 +44,7 @@ class HeResNet(Family):
 
 @final
 class ResNet20(HeResNet):
-    """n = 3. 271,867 parameters for 43 classes, 269,722 for ten."""
+    """Three blocks a stage. 271,867 parameters for 43 classes, 269,722 for ten."""
 
     name: ClassVar[str] = "resnet20"
     builders: ClassVar[Registry[Builder]] = Registry(
@@ -59,7 +59,7 @@ class ResNet20(HeResNet):
 
 @final
 class ResNet32(HeResNet):
-    """n = 5. 466,299 parameters for 43 classes, 464,154 for ten."""
+    """Five blocks a stage. 466,299 parameters for 43 classes, 464,154 for ten."""
 
     name: ClassVar[str] = "resnet32"
     builders: ClassVar[Registry[Builder]] = Registry(

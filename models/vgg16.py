@@ -21,10 +21,10 @@ class VGG16(Family):
 
     Max-pooling 2x2 ends each of the five stages, 32-16-8-4-2-1, so that 512 values come to the
     dense layers, which are as wide. A batch norm (eps 1e-5, momentum 0.1) stands behind each
-    convolution: so many layers do not learn from random weights without, and the paper starts them
-    from those of a shallower net. Dropout behind the two hidden dense layers. 15,299,748 parameters
-    for 100 classes. Takes `input` [batch, 3, 32, 32] float32 and gives `logits` [batch, classes]
-    float32.
+    convolution, with which all layers learn from random weights at the study's learning rate; the
+    paper, without, starts from the weights of a shallower net. Dropout behind the two hidden dense
+    layers. 15,299,748 parameters for 100 classes. Takes `input` [batch, 3, 32, 32] float32 and
+    gives `logits` [batch, classes] float32.
     """
 
     name: ClassVar[str] = "vgg16"

@@ -10,7 +10,7 @@ import torch
 
 from models import builder
 from models.base import Builder, Size, Weights
-from toolkit.core.errors import IntegrityError
+from models.weights import refuse_misfit
 from toolkit.core.specs import ModelSpec
 
 
@@ -27,18 +27,11 @@ class TorchBuilder(Builder):
 
     @final
     def restore(self, module: torch.nn.Module, weights: Weights) -> None:
-        state = {name: torch.from_numpy(array.copy()) for name, array in weights.items()}
         own = module.state_dict()
-        try:
-            for name in own.keys() & state.keys():
-                if own[name].dtype != state[name].dtype:
-                    raise RuntimeError(f"{name} is {state[name].dtype}, expected {own[name].dtype}")
-            module.load_state_dict(state)
-        except RuntimeError as error:
-            raise IntegrityError(
-                f"The weights do not fit the model: {error}",
-                hint="The checkpoint was made by another version of the model: train it again.",
-            ) from error
+        refuse_misfit({name: tensor.cpu().numpy() for name, tensor in own.items()}, weights)
+        module.load_state_dict(
+            {name: torch.from_numpy(array.copy()) for name, array in weights.items()}
+        )
 
     @final
     def size(self, spec: ModelSpec) -> Size:

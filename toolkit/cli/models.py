@@ -3,32 +3,44 @@
 from __future__ import annotations
 
 from toolkit.cli import options
+from toolkit.core.specs import Task, TaskKind
 
 
 def models(json: options.Json = False) -> None:
-    """List the built-in models, with the sizes counted on them."""
+    """List the built-in models: task, frameworks, options for --set, sizes counted on them."""
     import toolkit
     from toolkit.cli import output
 
     found = toolkit.models()
     if json:
-        document = {"schema": "toolkit.models/1", "models": [model.to_json() for model in found]}
+        document = {"schema": "toolkit.models/2", "models": [model.to_json() for model in found]}
         output.print_json(document)
         return
     sizes = ("parameters", "state dict bytes")
-    table = output.table(
-        "Models", "name", "family", "frameworks", *sizes, "inputs", "outputs", numeric=sizes
-    )
+    table = output.table("Models", "name", "task", *sizes, "frameworks", "options", numeric=sizes)
     for model in found:
         table.add_row(
             model.name,
-            model.family,
-            ", ".join(model.frameworks),
+            _task(model.task),
             f"{model.parameters:,}",
             f"{model.state_dict_bytes:,}",
-            *(
-                output.escape("; ".join(map(str, specs)))
-                for specs in (model.signature.inputs, model.signature.outputs)
-            ),
+            " ".join(model.frameworks),
+            output.escape(" ".join(f"{k}={o.default}" for k, o in model.options.items()) or "-"),
         )
-    output.stdout().print(table)
+    console = output.stdout()
+    console.print(table)
+    lines = [
+        f"  {name}={option.default}: {option.help} Expects {option.describe()}."
+        for model in found
+        for name, option in model.options.items()
+    ]
+    console.print("Options, each given as --set NAME=VALUE:", markup=False)
+    for line in dict.fromkeys(lines):  # families share options
+        console.print(line, markup=False)
+
+
+def _task(task: Task) -> str:
+    """The shape of a row, and what it is answered with."""
+    classes = task.kind is TaskKind.CLASSIFICATION
+    what = "classes" if classes else "value" if task.outputs == 1 else "values"
+    return f"{'x'.join(map(str, task.input_shape))} to {task.outputs} {what}"

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from models import FAMILIES
 from toolkit.core.documents import Json
-from toolkit.core.specs import Signature
+from toolkit.core.options import Option
+from toolkit.core.specs import Signature, Task
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """A built-in model, its size counted on the module itself."""
+    """A built-in model: its task at home, and its size there, counted on the module itself.
+
+    It is counted in the first framework, torch for those that come with the toolkit, and the same
+    in the others.
+    """
 
     name: str
     family: str
     frameworks: tuple[str, ...]
+    options: Mapping[str, Option]
     parameters: int
     state_dict_bytes: int
+    task: Task
     signature: Signature
 
     def to_json(self) -> Json:
@@ -25,14 +33,23 @@ class ModelInfo:
             "name": self.name,
             "family": self.family,
             "frameworks": list(self.frameworks),
+            "options": {
+                name: {
+                    "default": option.default,
+                    "expected": option.describe(),
+                    "help": option.help,
+                }
+                for name, option in self.options.items()
+            },
             "parameters": self.parameters,
             "state_dict_bytes": self.state_dict_bytes,
+            "task": self.task.to_json(),
             "signature": self.signature.to_json(),
         }
 
 
 def models() -> tuple[ModelInfo, ...]:
-    """Every built-in model. Raises UnavailableError when its framework is not installed."""
+    """Every built-in model. Raises UnavailableError when its first framework is not installed."""
     return tuple(_describe(name) for name in FAMILIES.names())
 
 
@@ -40,12 +57,15 @@ def _describe(name: str) -> ModelInfo:
     family = FAMILIES.create(name)
     frameworks = tuple(family.builders.names())
     spec = family.spec(frameworks[0])
+    assert spec.task is not None
     size = family.builders.create(frameworks[0]).size(spec)
     return ModelInfo(
         name=spec.name,
         family=spec.family,
         frameworks=frameworks,
+        options=family.options,
         parameters=size.parameters,
         state_dict_bytes=size.state_dict_bytes,
+        task=spec.task,
         signature=spec.signature,
     )

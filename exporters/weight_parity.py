@@ -13,6 +13,7 @@ from enum import StrEnum
 import numpy as np
 
 from exporters.base import StoredTensor
+from models.weights import COUNT
 from toolkit.core.documents import Json
 from toolkit.core.files import digest_bytes
 
@@ -89,8 +90,10 @@ def compare(weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor]) -
     Among stored tensors of equal value the one of the same name is taken first. Weights of equal
     value may share one stored tensor (exporters merge them) if it has a reader for each. A stored
     tensor of more than one element that no weight accounts for, and that is not int64 or bool as
-    shapes are, is extra, and fails the proof.
+    shapes are, is extra, and fails the proof. The counts of batches of batch norms are left out:
+    no output depends on them, and exporters drop them.
     """
+    weights = {name: array for name, array in weights.items() if name.split(".")[-1] != COUNT}
     by_digest: dict[str, list[StoredTensor]] = defaultdict(list)
     for tensor in stored:
         by_digest[tensor_digest(tensor.array)].append(tensor)

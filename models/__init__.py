@@ -18,6 +18,9 @@ FAMILIES: Registry[Family] = Registry(
         "resnet20": Entry("models.he_resnet:ResNet20"),
         "resnet32": Entry("models.he_resnet:ResNet32"),
         "mlp": Entry("models.mlp:MLP"),
+        "resnet": Entry("models.odenet:ResNet"),
+        "odenet": Entry("models.odenet:ODENet"),
+        "residual-odenet": Entry("models.odenet:ResidualODENet"),
     },
     group="toolkit.models",
 )

@@ -128,6 +128,7 @@ def test_what_a_signal_ends_can_be_gone_on_with(place: Path, number: signal.Sign
     running.send_signal(number)
     running.send_signal(number)
     running.stderr.read()
+    running.stderr.close()
     assert running.wait(timeout=60) == 128 + number
     cut = manifest(place / "cut")
     done_epochs = cut["epoch"]
@@ -154,6 +155,7 @@ def test_a_run_that_is_killed_leaves_its_last_epoch(place: Path) -> None:
     time.sleep(0.05)
     running.kill()
     running.stderr.read()
+    running.stderr.close()
     running.wait(timeout=60)
     done = manifest(place / "cut")["epoch"]
     assert done >= 2

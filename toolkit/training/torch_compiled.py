@@ -45,7 +45,6 @@ class CompiledSession(TrainingSession):
         self._model = TorchModel(job, builder)
         self._mode = mode
         self._most_steps = most_steps
-        self._batch = min(job.recipe.batch, len(job.train))
         module, zeros = self._model.module, torch.zeros_like
         self._parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
         self._slots = {

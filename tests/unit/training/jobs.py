@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,8 @@ from toolkit.training.recipe import Recipe
 from toolkit.training.run import epoch_of
 
 FEATURES = 5
-THREADS = 3  # not what frameworks choose by themselves, most likely
+# What TensorFlow takes by itself: it may have been started by another test.
+THREADS = os.cpu_count() or 1
 NONE = Signature(inputs=(), outputs=())  # which no training looks at
 
 

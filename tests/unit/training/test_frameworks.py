@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 import models
-from tests.unit.training.jobs import THREADS, job, losses, numbers, opened
+from tests.unit.training.jobs import job, losses, numbers, opened
 from toolkit.core.errors import IntegrityError, UnavailableError, UnknownNameError
 from toolkit.training import TRAINERS
 from toolkit.training.base import Job
@@ -122,12 +125,25 @@ def test_a_mode_or_a_device_that_is_none(framework: str):
 
 @pytest.mark.parametrize(("framework", "mode"), QUICK)
 def test_threads_are_those_asked_for_or_refused(framework: str, mode: str):
-    training = job(framework, mode, numbers(4))
-    with opened(training) as session:
-        assert session.provenance()["threads"] == THREADS
-    settings = dataclasses.replace(training.settings, threads=THREADS + 1)
-    with pytest.raises(UnavailableError, match="cannot be changed"):
-        opened(dataclasses.replace(training, settings=settings))
+    """In a process of its own, since they are given once."""
+    lines = [
+        "from tests.unit.training import jobs",
+        "from toolkit.core.errors import UnavailableError",
+        "jobs.THREADS += 1",
+        f"training = jobs.job({framework!r}, {mode!r}, jobs.numbers(4))",
+        "print(jobs.opened(training).provenance()['threads'] == jobs.THREADS)",
+        "jobs.THREADS += 1",
+        "try:",
+        f"    jobs.job({framework!r}, {mode!r}, jobs.numbers(4))",
+        "except UnavailableError as error:",
+        "    print('cannot be changed' in str(error))",
+    ]
+    root = Path(__file__).parents[3]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)],
+        cwd=root, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.split() == ["True", "True"], done.stderr
 
 
 @pytest.mark.parametrize(("framework", "mode"), QUICK)

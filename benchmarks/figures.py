@@ -18,6 +18,7 @@ import harness
 import size
 import startup
 import training
+import training_frameworks
 import verdicts
 from figure import Figure, Place
 from rich.console import Console
@@ -32,6 +33,7 @@ GROUPS: dict[str, Callable[[Place], Iterator[Figure]]] = {
     "size": size.figures,
     "agreement": agreement.figures,
     "disturbance": disturbance.figures,
+    "training-frameworks": training_frameworks.figures,
     "verdicts": verdicts.figures,
     "training": training.figures,
 }

@@ -139,7 +139,7 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
         (("mlp", "--trainer", "torch:eager", "--batch-size", "9999"), "batches of 9999"),
         (("mlp", "--trainer", "torch:eager", "--rows", "0"), "Got batches of 64"),
         (("mlp", "--trainer", "torch:eager", "--lr", "-1"), "expected above 0"),
-        (("lenet", "--trainer", "torch:eager"), "lenet"),
+        (("lenet", "--trainer", "torch:eager"), "takes rows of 3 x 32 x 32"),
     ],
 )
 def test_wrong_use(toolkit_cli: Run, args: tuple[str, ...], says: str) -> None:

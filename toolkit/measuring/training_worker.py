@@ -128,7 +128,7 @@ class TrainingWorker:
             version=str(told.get("version", "unknown")),
             device=str(told.get("device", job.settings.device)),
             precision=str(told.get("dtype", "float32")),
-            threads=int(told.get("threads", job.settings.threads)),
+            threads=int(told.get("threads") or job.settings.threads),
             details={**told, **python},
         )
 

@@ -16,6 +16,7 @@ import disturbance
 import harness
 import size
 import startup
+import training_frameworks
 import verdicts
 from figure import Figure, Place
 from rich.console import Console
@@ -29,6 +30,7 @@ GROUPS: dict[str, Callable[[Place], Iterator[Figure]]] = {
     "size": size.figures,
     "agreement": agreement.figures,
     "disturbance": disturbance.figures,
+    "training-frameworks": training_frameworks.figures,
     "verdicts": verdicts.figures,
 }
 

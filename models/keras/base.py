@@ -57,8 +57,11 @@ class KerasBuilder(Builder):
 
 
 def reseed(module: keras.Model, seed: int) -> None:
-    """Lets every dropout of the model draw anew from `seed` (0 or more) and its place in it."""
-    dropouts = [layer for layer in module.layers if isinstance(layer, keras.layers.Dropout)]
-    for number, layer in enumerate(dropouts):
+    """Lets whatever in the model draws at random do so anew from `seed` (0 or more) and its place.
+
+    Dropouts inside of layers and models inside of it too.
+    """
+    drawn = [v for v in module.variables if v.path.endswith("seed_generator_state")]
+    for number, state in enumerate(drawn):
         stream = int(np.random.default_rng([seed, number]).integers(2**31))
-        layer.seed_generator.state.assign([stream, 0])
+        state.assign([stream, 0])

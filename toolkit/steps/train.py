@@ -152,7 +152,7 @@ def _plan(request: Request, data_dir: Path | None, progress: Progress) -> Plan:
                 f"Got --set {next(iter(request.settings))} for {own.source}, expected none.",
                 hint="Options are those of a built-in model: set it in your callable.",
             )
-        trainer = _trainer(framework)
+        trainer = _trainer(framework, _machine(request))
         recipe = _recipe(OWN_RECIPE, data_set.augmentation, request.recipe)
         splits = load(None)
         spec = own_spec(own.name, framework, splits.task, request.data)
@@ -160,7 +160,7 @@ def _plan(request: Request, data_dir: Path | None, progress: Progress) -> Plan:
     else:
         family = models.FAMILIES.create(request.model)
         family.builders.entry(framework)
-        trainer = _trainer(framework)
+        trainer = _trainer(framework, _machine(request))
         settled = settle(f"model {request.model!r}", family.options, request.settings)
         recipe = _recipe(family.recipe, data_set.augmentation, request.recipe)
         splits = load(family.input_shape(settled))
@@ -187,7 +187,7 @@ def _plan(request: Request, data_dir: Path | None, progress: Progress) -> Plan:
     )
 
 
-def _trainer(framework: str) -> Trainer:
+def _trainer(framework: str, settings: Settings) -> Trainer:
     trainer = TRAINERS.create(framework)
     found = trainer.probe()
     if not found.ok:
@@ -195,6 +195,7 @@ def _trainer(framework: str) -> Trainer:
             f"{framework} cannot train here: {found.reason}.",
             hint=found.hint or f"Install what it needs: {TRAINERS.entry(framework).install}",
         )
+    trainer.start(settings)
     return trainer
 
 

@@ -168,6 +168,13 @@ class Trainer(ABC):
     def probe(self) -> Availability:
         """Whether it can be used here; imports the framework, never raises."""
 
+    def start(self, settings: Settings) -> None:
+        """Gives the process what its framework takes but once, before anything else is asked.
+
+        Raises UnavailableError when the process has other settings already, or not the device.
+        """
+        return None
+
     @abstractmethod
     def shapes(self, spec: ModelSpec) -> dict[str, tuple[int, ...]]:
         """The shape of every weight of a family's model, by its name in the checkpoint."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable, Mapping
@@ -41,6 +42,31 @@ class JaxTrainer(Trainer):
     def probe(self) -> Availability:
         return Availability(ok=True, version=jax.__version__)
 
+    def start(self, settings: Settings) -> None:
+        if settings.device not in DEVICES:
+            raise unknown_name("device of jax", settings.device, DEVICES)
+        given = os.environ.get("PJRT_NPROC")
+        os.environ["PJRT_NPROC"] = str(settings.threads)
+        try:
+            threads = _threads()
+        finally:
+            os.environ.pop("PJRT_NPROC")
+            if given is not None:
+                os.environ["PJRT_NPROC"] = given
+        if threads not in (None, settings.threads):
+            raise UnavailableError(
+                f"JAX runs with {threads} threads in this process, which cannot be changed to "
+                f"{settings.threads}.",
+                hint="Train in a process of its own, or with the same number of threads.",
+            )
+        try:
+            jax.devices(DEVICES[settings.device])
+        except RuntimeError as error:
+            raise UnavailableError(
+                f"JAX finds no {DEVICES[settings.device]} here: {error}.",
+                hint="Give --device cpu, or install a JAX and a driver for the GPU.",
+            ) from error
+
     def shapes(self, spec: ModelSpec) -> dict[str, tuple[int, ...]]:
         builder = models.builder(spec, "jax")
         weights = builder.weights(builder.build(spec))
@@ -55,7 +81,8 @@ class JaxTrainer(Trainer):
             raise unknown_name("training mode of jax", job.mode, self.modes)
         if job.module is not None:
             raise _not_own()
-        return JaxSession(job, _start(job.settings))
+        self.start(job.settings)
+        return JaxSession(job, jax.devices(DEVICES[job.settings.device])[0])
 
 
 def _not_own() -> UsageError:
@@ -63,36 +90,6 @@ def _not_own() -> UsageError:
         "JAX trains the models of this toolkit alone, not a module of your own.",
         hint="Give a torch or Keras factory, or one of: toolkit models.",
     )
-
-
-def _start(settings: Settings) -> jax.Device:
-    """The device. XLA takes its threads once a process, when it starts.
-
-    Raises UnavailableError when the process already has others, or there is no such device.
-    """
-    if settings.device not in DEVICES:
-        raise unknown_name("device of jax", settings.device, DEVICES)
-    given = os.environ.get("PJRT_NPROC")
-    os.environ["PJRT_NPROC"] = str(settings.threads)
-    try:
-        threads = _threads()
-    finally:
-        os.environ.pop("PJRT_NPROC")
-        if given is not None:
-            os.environ["PJRT_NPROC"] = given
-    if threads not in (None, settings.threads):
-        raise UnavailableError(
-            f"JAX runs with {threads} threads in this process, which cannot be changed to "
-            f"{settings.threads}.",
-            hint="Train in a process of its own, or with the same number of threads.",
-        )
-    try:
-        return jax.devices(DEVICES[settings.device])[0]
-    except RuntimeError as error:
-        raise UnavailableError(
-            f"JAX finds no {DEVICES[settings.device]} here: {error}.",
-            hint="Give --device cpu, or install a JAX and a driver for the GPU.",
-        ) from error
 
 
 @functools.cache
@@ -107,8 +104,11 @@ def _threads() -> int | None:
 
 
 def _pool() -> int:
-    names = (path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm"))
-    return sum(name == "tf_XLAEigen" for name in names)
+    found = 0
+    for path in Path("/proc/self/task").glob("*/comm"):
+        with contextlib.suppress(OSError):  # the thread ended meanwhile
+            found += path.read_text().strip() == "tf_XLAEigen"
+    return found
 
 
 @final

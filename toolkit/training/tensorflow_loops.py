@@ -40,6 +40,26 @@ class TensorFlowTrainer(Trainer):
     def probe(self) -> Availability:
         return Availability(ok=True, version=tf.__version__)
 
+    def start(self, settings: Settings) -> None:
+        if settings.device not in DEVICES:
+            raise unknown_name("device of tensorflow", settings.device, DEVICES)
+        if not tf.config.list_physical_devices(DEVICES[settings.device]):
+            raise UnavailableError(
+                f"TensorFlow finds no {DEVICES[settings.device]} here.",
+                hint="Give --device cpu, or install a TensorFlow and a driver for the GPU.",
+            )
+        if _threads() != settings.threads:
+            with contextlib.suppress(RuntimeError):  # it has started already
+                tf.config.threading.set_intra_op_parallelism_threads(settings.threads)
+        if _threads() != settings.threads:
+            raise UnavailableError(
+                f"TensorFlow runs with {_threads()} threads in this process, which cannot be "
+                f"changed to {settings.threads}.",
+                hint="Train in a process of its own, or with the same number of threads.",
+            )
+        if settings.deterministic:
+            tf.config.experimental.enable_op_determinism()
+
     def shapes(self, spec: ModelSpec) -> dict[str, tuple[int, ...]]:
         builder = models.builder(spec, "tensorflow")
         weights = builder.weights(builder.build(spec))
@@ -56,34 +76,9 @@ class TensorFlowTrainer(Trainer):
     def open(self, job: Job) -> TrainingSession:
         if job.mode not in self.modes:
             raise unknown_name("training mode of tensorflow", job.mode, self.modes)
-        _start(job.settings)
+        self.start(job.settings)
         with _device(job.settings.device):
             return SESSIONS[job.mode](job)
-
-
-def _start(settings: Settings) -> None:
-    """Sets up the process; TensorFlow takes its threads and determinism once.
-
-    Raises UnavailableError when the process already has others.
-    """
-    if settings.device not in DEVICES:
-        raise unknown_name("device of tensorflow", settings.device, DEVICES)
-    if not tf.config.list_physical_devices(DEVICES[settings.device]):
-        raise UnavailableError(
-            f"TensorFlow finds no {DEVICES[settings.device]} here.",
-            hint="Give --device cpu, or install a TensorFlow and a driver for the GPU.",
-        )
-    if _threads() != settings.threads:
-        with contextlib.suppress(RuntimeError):  # it has started already
-            tf.config.threading.set_intra_op_parallelism_threads(settings.threads)
-    if _threads() != settings.threads:
-        raise UnavailableError(
-            f"TensorFlow runs with {_threads()} threads in this process, which cannot be changed "
-            f"to {settings.threads}.",
-            hint="Train in a process of its own, or with the same number of threads.",
-        )
-    if settings.deterministic:
-        tf.config.experimental.enable_op_determinism()
 
 
 def _threads() -> int:

@@ -112,6 +112,9 @@ def _fit(model: keras.Model, task: Task) -> bool:
     layouts = (CHANNELS_LAST, CHANNELS_FIRST) if rows.ndim == 4 else (tuple(range(rows.ndim)),)
     problems = []
     for axes in layouts:
+        if not _takes(model, tuple(rows.shape[axis] for axis in axes[1:])):
+            problems.append(f"it takes rows of shape {list(model.inputs[0].shape[1:])}")
+            continue
         try:
             outputs = model(rows.transpose(axes), training=False)
         except (ValueError, tf.errors.InvalidArgumentError) as error:
@@ -124,3 +127,14 @@ def _fit(model: keras.Model, task: Task) -> bool:
         f"The Keras model does not fit a task of {task}: {'; '.join(problems)}.",
         hint="Let it take [N, ...] of that shape, and give [N, outputs]: logits, or values.",
     )
+
+
+def _takes(model: keras.Model, row: tuple[int, ...]) -> bool:
+    """Whether rows of this shape are what the model says it takes, if it says so.
+
+    Calling it does not tell: a model that only flattens takes any layout.
+    """
+    if not (inputs := getattr(model, "inputs", None)):
+        return True
+    said = tuple(inputs[0].shape[1:])
+    return len(said) == len(row) and all(s in (None, r) for s, r in zip(said, row, strict=True))

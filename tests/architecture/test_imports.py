@@ -51,7 +51,9 @@ LEAVES = (
     "toolkit.data.digits",
     "toolkit.data.downloads",
     "toolkit.data.gtsrb",
+    "toolkit.training.jax_",
     "toolkit.training.mxnet_",
+    "toolkit.training.tensorflow_",
     "toolkit.training.torch_",
 )
 

@@ -73,6 +73,8 @@ class TrainingWorker:
         with watched("import", opening, time.perf_counter_ns):
             trainer = _trainer(framework)
         with watched("open", opening, time.perf_counter_ns):
+            settings = Settings(threads=message["threads"])
+            trainer.start(settings)
             own = None if message["own"] is None else load_user_code(message["own"])
             job = Job(
                 spec=spec,
@@ -80,7 +82,7 @@ class TrainingWorker:
                 recipe=recipe,
                 train=train,
                 weights=_weights(trainer, spec, recipe.seed, own),
-                settings=Settings(threads=message["threads"]),
+                settings=settings,
                 module=own.make if own else None,
             )
             session = trainer.open(job)
@@ -128,7 +130,7 @@ class TrainingWorker:
             version=str(told.get("version", "unknown")),
             device=str(told.get("device", job.settings.device)),
             precision=str(told.get("dtype", "float32")),
-            threads=int(told.get("threads", job.settings.threads)),
+            threads=int(told.get("threads") or job.settings.threads),
             details={**told, **python},
         )
 

@@ -131,10 +131,18 @@ def test_own_names_are_kebab_case(registry: Registry):
 
 @registries
 def test_entries_without_an_extra_can_be_made_here(registry: Registry):
-    plain = [name for name in registry.names() if registry.entry(name).extra is None]
+    entries = registry.entries.items()
+    plain = [name for name, entry in entries if entry.extra is None and entry.command is None]
     assert plain
     for name in plain:
         assert registry.create(name) is not None
+
+
+def test_what_pip_cannot_install_names_its_command():
+    broken = Registry("thing", {"one": Entry("no_such_module:X", command="make one-env")})
+    with pytest.raises(UnavailableError, match="could not be imported") as caught:
+        broken.create("one")
+    assert caught.value.hint == "Install what it needs: make one-env"
 
 
 def test_closed_registry_asks_no_third_party(site: Path):

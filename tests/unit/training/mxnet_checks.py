@@ -95,9 +95,7 @@ def goes_on_after_restore(optimizer: str, mode: str) -> bool:
     train = Split(
         inputs=rng.normal(size=(20, 4)).astype(np.float32), targets=rng.integers(0, 3, 20)
     )
-    recipe = Recipe(
-        epochs=1, seed=0, batch=8, learning_rate=0.01, optimizer=optimizer, momentum=0.9
-    )
+    recipe = Recipe(epochs=1, seed=0, batch=8, learning_rate=0.01, optimizer=optimizer)
     trainer = MXNetTrainer()
     job = Job(
         spec=spec, mode=mode, recipe=recipe, train=train,
@@ -125,6 +123,7 @@ if __name__ == "__main__":
             for name in UPDATES
             for momentum in (0.0, 0.9)
             for decay in (0.0, 0.01)
+            if not (name == "adam" and momentum)  # which no recipe has
         },
         "variance": variance_error(),
         "restores": {

@@ -41,7 +41,7 @@ def checked() -> Any:
 
 
 def test_the_optimizers_are_those_of_the_recipe(checked: Any) -> None:
-    assert len(checked["optimizers"]) == 12
+    assert len(checked["optimizers"]) == 10
     assert {k: v for k, v in checked["optimizers"].items() if v > 5e-6} == {}
 
 

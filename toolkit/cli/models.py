@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from toolkit.cli import options
-from toolkit.core.specs import Task, TaskKind
+
+if TYPE_CHECKING:
+    from toolkit.core.specs import Task
 
 
 def models(json: options.Json = False) -> None:
@@ -41,6 +45,6 @@ def models(json: options.Json = False) -> None:
 
 def _task(task: Task) -> str:
     """The shape of a row, and what it is answered with."""
-    classes = task.kind is TaskKind.CLASSIFICATION
-    what = "classes" if classes else "value" if task.outputs == 1 else "values"
+    value = "value" if task.outputs == 1 else "values"
+    what = "classes" if task.kind == "classification" else value
     return f"{'x'.join(map(str, task.input_shape))} to {task.outputs} {what}"

@@ -14,6 +14,7 @@ from pathlib import Path
 import agreement
 import disturbance
 import harness
+import ode
 import size
 import startup
 import verdicts
@@ -30,6 +31,7 @@ GROUPS: dict[str, Callable[[Place], Iterator[Figure]]] = {
     "agreement": agreement.figures,
     "disturbance": disturbance.figures,
     "verdicts": verdicts.figures,
+    "ode": ode.figures,
 }
 
 

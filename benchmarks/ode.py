@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from figure import Figure, Place
 
 WORK = Path(__file__).with_name("ode_step.py")
 FEW, MANY = 2, 64
+# glibc gives every tensor back to the system when it is let go, so that the resident size is what
+# is alive and not what holes the heap has.
+NO_HOLES = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 
 
 def figures(_: Place) -> Iterator[Figure]:
@@ -27,7 +31,7 @@ def _memory(gradient: str) -> Figure:
     ratio = many / few
     stays = gradient == "adjoint"
     return Figure(
-        what=f"odenet, peak memory of training steps at batch 200 over that of the model, {gradient}",
+        what=f"odenet, growth to the peak of training steps at batch 200, {gradient}",
         found=f"{few:.0f} MB at {FEW} steps, {many:.0f} MB at {MANY}: {ratio:.2f} times",
         promised="at most 1.1 times" if stays else "grows: at least 2 times",
         kept=ratio <= 1.1 if stays else ratio >= 2,
@@ -51,7 +55,8 @@ def _speed() -> Iterator[Figure]:
 
 def _asked(*args: object) -> dict[str, list[int]] | int:
     command = [sys.executable, str(WORK), *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    env = {**os.environ, **(NO_HOLES if args[0] == "memory" else {})}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     if done.returncode:
         raise RuntimeError(done.stderr)
     return json.loads(done.stdout)

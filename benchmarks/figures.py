@@ -15,6 +15,7 @@ import agreement
 import data
 import disturbance
 import harness
+import ode
 import size
 import startup
 import training
@@ -36,6 +37,7 @@ GROUPS: dict[str, Callable[[Place], Iterator[Figure]]] = {
     "training-frameworks": training_frameworks.figures,
     "verdicts": verdicts.figures,
     "training": training.figures,
+    "ode": ode.figures,
 }
 
 

@@ -56,7 +56,8 @@ def _adjoint(
         end, *sums = _direct(derivative, grid, state, known)
 
         def back(adjoint: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
-            here, gradients, back = end, [], grid.reversed
+            here, back = end, grid.reversed
+            gradients: list[Tensor] = []
             for time in back.times:
                 with tf.GradientTape(watch_accessed_variables=False) as tape:
                     tape.watch([here, *known])

@@ -148,8 +148,9 @@ class _Adjoint(torch.autograd.Function):
         back = ctx.grid.reversed
         gradients: Tensors = ()
         for time in back.times:
-            slope, pull = _pullback(ctx.dynamics, time, state, coefficients, wanted)
-            by_state, *by_known = pull(adjoint)
+            slope, by_state, *by_known = _pulled_back(
+                ctx.dynamics, time, state, coefficients, wanted, adjoint
+            )
             state = torch.add(state, slope, alpha=back.step)
             adjoint = torch.sub(adjoint, by_state, alpha=back.step)
             gradients = _added(gradients, tuple(by_known))
@@ -158,14 +159,18 @@ class _Adjoint(torch.autograd.Function):
         return None, None, adjoint, *scaled
 
 
-def _pullback(
+def _pulled_back(
     dynamics: Dynamics,
     time: float,
     state: torch.Tensor,
     coefficients: Sequence[torch.Tensor],
     wanted: Sequence[bool],
-) -> tuple[torch.Tensor, Callable[[torch.Tensor], Tensors]]:
-    """f(t, h), and what takes a to (a df/dh, a df/dc for each coefficient that is wanted)."""
+    adjoint: torch.Tensor,
+) -> Tensors:
+    """f(t, h), then a df/dh, then a df/dc for each coefficient that is wanted.
+
+    A function of its own, so that what one step needs is let go before the next.
+    """
 
     def of_wanted(state: torch.Tensor, *chosen: torch.Tensor) -> torch.Tensor:
         left = iter(chosen)
@@ -175,4 +180,5 @@ def _pullback(
         return dynamics.derivative(time, state, known)[0]
 
     chosen = (each for each, asked in zip(coefficients, wanted, strict=True) if asked)
-    return torch.func.vjp(of_wanted, state, *chosen)  # type: ignore[return-value]
+    slope, pull = torch.func.vjp(of_wanted, state, *chosen)[:2]
+    return slope, *pull(adjoint)

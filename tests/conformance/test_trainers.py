@@ -7,6 +7,7 @@ mode serves all tests, since opening it may mean to compile.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -24,6 +25,7 @@ from toolkit.training.recipe import Recipe
 from toolkit.training.run import epoch_of, predict
 
 REQUIRED = {"torch"}
+THREADS = os.cpu_count() or 1  # what TensorFlow and JAX take for a whole process, once
 ROWS, BATCH = 44, 8  # five whole batches and a remainder of four
 TASK = Task(kind=TaskKind.REGRESSION, input_shape=(3,), outputs=1)
 RECIPE = Recipe(
@@ -76,7 +78,7 @@ def job_of(trainer: Trainer, mode: str, recipe: Recipe = RECIPE) -> Job:
         recipe=recipe,
         train=rows(),
         weights=fresh_weights(trainer.shapes(spec), recipe.seed),
-        settings=Settings(threads=1),
+        settings=Settings(threads=THREADS),
     )
 
 
@@ -207,7 +209,7 @@ def test_what_it_gives_is_the_caller_s(session: TrainingSession) -> None:
 def test_it_says_what_runs(session: TrainingSession) -> None:
     found = session.provenance()
     assert found["version"]
-    assert found["threads"] == 1
+    assert found["threads"] == THREADS
 
 
 def test_wrong_modes_and_devices_are_refused(

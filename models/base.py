@@ -53,6 +53,20 @@ class Builder(ABC):
         """How large the module is, counted on it as `Weights`."""
 
 
+def signature_of(task: Task) -> Signature:
+    """What every model for a task takes and gives: one input and one output, channels first."""
+    inputs = TensorSpec(
+        name=INPUT,
+        dtype="float32",
+        shape=("batch", *task.input_shape),
+        layout=LAYOUTS.get(len(task.input_shape)),
+    )
+    outputs = TensorSpec(
+        name=OUTPUTS[task.kind], dtype="float32", shape=("batch", task.outputs), layout="NC"
+    )
+    return Signature(inputs=(inputs,), outputs=(outputs,))
+
+
 class Family(ABC):
     """A model architecture: what it takes and gives, and who builds it.
 
@@ -107,20 +121,11 @@ class Family(ABC):
             shape = self.input_shape(settled) or self.home.input_shape
             task = Task(kind=self.home.kind, input_shape=shape, outputs=self.home.outputs)
         self.refuse(task, settled)
-        inputs = TensorSpec(
-            name=INPUT,
-            dtype="float32",
-            shape=("batch", *task.input_shape),
-            layout=LAYOUTS.get(len(task.input_shape)),
-        )
-        outputs = TensorSpec(
-            name=OUTPUTS[task.kind], dtype="float32", shape=("batch", task.outputs), layout="NC"
-        )
         return ModelSpec(
             name=self.name,
             family=self.name,
             framework=framework,
-            signature=Signature(inputs=(inputs,), outputs=(outputs,)),
+            signature=signature_of(task),
             task=task,
             data=data,
             hyperparameters=settled,

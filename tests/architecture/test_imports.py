@@ -131,7 +131,8 @@ def test_the_console_script_is_installed() -> None:
 def test_no_source_file_is_ignored() -> None:
     """What git ignores is in no clone and in no wheel."""
     root = Path(toolkit.__file__).parents[1]
-    files = [path for path in root.rglob("*.py") if ".venv" not in path.parts]
+    ours = (path for path in root.iterdir() if not path.name.startswith(".venv"))
+    files = [file for path in ours for file in path.rglob("*.py")]
     done = subprocess.run(
         ["git", "check-ignore", "--stdin"],
         input="\n".join(str(path.relative_to(root)) for path in files),

@@ -20,8 +20,11 @@ def models(json: options.Json = False) -> None:
         document = {"schema": "toolkit.models/2", "models": [model.to_json() for model in found]}
         output.print_json(document)
         return
-    sizes = ("parameters", "state dict bytes")
+    sizes = ("parameters", "bytes")
     table = output.table("Models", "name", "task", *sizes, "frameworks", "options", numeric=sizes)
+    for column in table.columns[:1] + table.columns[2:4]:
+        column.no_wrap = True  # what a terminal of 80 columns must not cut
+    table.columns[4].min_width = max(len(name) for model in found for name in model.frameworks)
     for model in found:
         table.add_row(
             model.name,
@@ -29,7 +32,7 @@ def models(json: options.Json = False) -> None:
             f"{model.parameters:,}",
             f"{model.state_dict_bytes:,}",
             " ".join(model.frameworks),
-            output.escape(" ".join(f"{k}={o.default}" for k, o in model.options.items()) or "-"),
+            " ".join(model.options) or "-",
         )
     console = output.stdout()
     console.print(table)

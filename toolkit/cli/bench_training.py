@@ -74,13 +74,8 @@ def bench_training(
             "repeated.  [default for mxnet: .venv-mxnet/bin/python]"
         ),
     ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where downloads lie or go.  [default: the user's cache]")
-    ] = None,
-    data_option: Annotated[
-        list[str] | None,
-        typer.Option(help="An option of the data set: name=value. May be repeated."),
-    ] = None,
+    data_dir: options.DataDir = None,
+    data_option: options.DataOptions = None,
     timeout: Annotated[
         float, typer.Option(help="Seconds after which a trainer that does not answer is stopped.")
     ] = 600.0,

@@ -72,6 +72,13 @@ MaxSeconds = Annotated[
     float, typer.Option(help="Stop a scope of a batch after so many seconds at the latest.")
 ]
 Data = Annotated[str | None, typer.Option(help="Take inputs from the test rows of this data set.")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Where the data lies or goes.  [default: a cache]")
+]
+DataOptions = Annotated[
+    list[str] | None,
+    typer.Option("--data-option", help="An option of the data set: name=value. May be repeated."),
+]
 Inputs = Annotated[
     Path | None, typer.Option(help="Take inputs from an .npz file, an array for each by name.")
 ]
@@ -226,6 +233,8 @@ def traffic(
 def input_request(
     *,
     data: str | None,
+    data_dir: Path | None,
+    data_option: list[str] | None,
     inputs: Path | None,
     dim: list[str] | None,
     input_: list[str] | None,
@@ -234,5 +243,10 @@ def input_request(
     from toolkit.steps.inputs import InputRequest
 
     return InputRequest(
-        data=data, file=inputs, dims=dims(dim or []), random=random_inputs(input_ or [])
+        data=data,
+        data_dir=data_dir,
+        data_settings=settings(data_option or [], "--data-option"),
+        file=inputs,
+        dims=dims(dim or []),
+        random=random_inputs(input_ or []),
     )

@@ -24,13 +24,8 @@ def train(
         ),
     ] = None,
     data: Annotated[str | None, typer.Option(help="A data set; digits needs no network.")] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where the data lies or goes.  [default: a cache]")
-    ] = None,
-    data_option: Annotated[
-        list[str] | None,
-        typer.Option(help="An option of the data set: name=value. May be repeated."),
-    ] = None,
+    data_dir: options.DataDir = None,
+    data_option: options.DataOptions = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="An option of the model: blocks=3. May be repeated."),

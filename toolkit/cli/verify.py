@@ -9,12 +9,16 @@ import typer
 from toolkit.cli import options
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from toolkit.steps.verify import Verification
 
 
 def verify(
     artifact: options.Artifact,
     data: Annotated[str, typer.Option(help="The data set whose test split is run.")],
+    data_dir: options.DataDir = None,
+    data_option: options.DataOptions = None,
     runtime: options.Runtimes = None,
     threads: options.Threads = None,
     timeout: options.Timeout = 300.0,
@@ -32,6 +36,8 @@ def verify(
             artifact,
             runtimes=options.names(runtime),
             data=data,
+            data_dir=data_dir,
+            data_settings=options.settings(data_option or [], "--data-option"),
             threads=threads,
             timeout_s=timeout,
             progress=progress,
@@ -48,7 +54,8 @@ def _print(done: Verification) -> None:
     from toolkit.cli import output
 
     console = output.stdout()
-    columns = ("loss", "accuracy", "top-1 agreement", "max abs", "max rel")
+    agreement = ("top-1 agreement",) if "accuracy" in done.scores else ()
+    columns = (*done.scores, *agreement, "max abs", "max rel")
     table = output.table(
         f"Verified on {done.samples} test rows of {done.data}",
         "runtime",
@@ -56,18 +63,15 @@ def _print(done: Verification) -> None:
         "",
         numeric=columns,
     )
-    table.add_row(
-        f"{done.reference} (reference)", f"{done.loss:.6f}", f"{done.accuracy:.4f}", "", "", "", ""
-    )
+    table.add_row(f"{done.reference} (reference)", *_scores(done.scores))
     for row in done.rows:
-        if row.parity is None:
-            table.add_row(row.runtime, "-", "-", "-", "-", "-", row.status)
+        if row.parity is None or row.scores is None:
+            table.add_row(row.runtime, *["-"] * len(columns), row.status)
             continue
         table.add_row(
             row.runtime,
-            f"{row.loss:.6f}",
-            f"{row.accuracy:.4f}",
-            f"{row.agreement:.2%}",
+            *_scores(row.scores),
+            *([] if row.agreement is None else [f"{row.agreement:.2%}"]),
             output.scientific(row.parity.max_abs),
             output.scientific(row.parity.max_rel),
             "passed" if row.passed else "FAILED",
@@ -75,9 +79,16 @@ def _print(done: Verification) -> None:
     console.print(table)
     console.out(
         f"Tolerance: |difference| <= {done.tolerance['absolute']:g} + "
-        f"{done.tolerance['relative']:g} x max |reference|; "
-        f"top-1 agreement >= {done.tolerance['agreement']:.1%}."
+        f"{done.tolerance['relative']:g} x max |reference|"
+        + (f"; top-1 agreement >= {done.tolerance['agreement']:.1%}." if agreement else ".")
     )
     for row in done.rows:
         if row.reason:
             console.out(f"{row.runtime}: {row.reason}")
+
+
+def _scores(scores: Mapping[str, float]) -> list[str]:
+    """In the order of the columns."""
+    return [
+        f"{value:.4f}" if name == "accuracy" else f"{value:.6f}" for name, value in scores.items()
+    ]

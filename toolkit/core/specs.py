@@ -190,7 +190,8 @@ class ModelSpec:
 
     `framework` is the one that trained it. Names, layouts and signature are the same whichever
     that was (channels first, and the names of torch's state_dict: see models/weights.py). `task`
-    is None for a model that is not of a family here.
+    is None for a model that is not of a family here. `data` is what it was trained on, with
+    `data_settings`.
     """
 
     name: str
@@ -199,6 +200,7 @@ class ModelSpec:
     signature: Signature
     task: Task | None = None
     data: str | None = None
+    data_settings: Mapping[str, Any] = field(default_factory=dict)
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> Json:
@@ -209,6 +211,7 @@ class ModelSpec:
             "signature": self.signature.to_json(),
             "task": self.task and self.task.to_json(),
             "data": self.data,
+            "data_settings": dict(self.data_settings),
             "hyperparameters": dict(self.hyperparameters),
         }
 
@@ -221,5 +224,6 @@ class ModelSpec:
             signature=Signature.from_json(data["signature"]),
             task=Task.from_json(data["task"]) if data["task"] else None,
             data=data["data"],
+            data_settings=data["data_settings"],
             hyperparameters=data["hyperparameters"],
         )

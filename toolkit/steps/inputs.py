@@ -6,15 +6,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.errors import SourceError, ToolkitError, UsageError, unknown_name
+from toolkit.core.progress import Progress
 from toolkit.core.siblings import ours
 from toolkit.core.specs import Feeds, Signature, TensorSpec, row_shape
 from toolkit.data import load_splits
+from toolkit.data.base import Split
 
 SETS = 4  # rotated, so that a cache of results cannot pass for speed
 SEED = 0
@@ -36,9 +38,14 @@ class RandomInput:
 @dataclass(frozen=True, kw_only=True)
 class InputRequest:
     """What the user asked for: at most one of a data set and a file, extents of named axes,
-    and for single inputs what to draw."""
+    and for single inputs what to draw.
+
+    `data_settings` and `data_dir` are as in `load_test_rows`.
+    """
 
     data: str | None = None
+    data_settings: Mapping[str, Any] = field(default_factory=dict)
+    data_dir: Path | None = None
     file: Path | None = None
     dims: Mapping[str, int] = field(default_factory=dict)
     random: Mapping[str, RandomInput] = field(default_factory=dict)
@@ -79,6 +86,29 @@ class InputSource(ABC):
         """The sets, whatever memory they take."""
 
 
+def load_test_rows(
+    artifact: Artifact,
+    data: str,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    directory: Path | None = None,
+    progress: Progress | None = None,
+) -> Split:
+    """The test rows of a data set or file, in the shape that the model takes.
+
+    Of the model's own data, options that are not in `settings` are those that it was trained with.
+    Raises what `load_splits` raises.
+    """
+    own = artifact.model.data_settings if data == artifact.model.data else {}
+    return load_splits(
+        data,
+        shape=row_shape(artifact.signature),
+        directory=directory,
+        settings={**own, **(settings or {})},
+        progress=progress,
+    ).test
+
+
 def input_source(artifact: Artifact, request: InputRequest) -> InputSource:
     """What was asked for; else test rows of the model's own data set; else random values.
 
@@ -91,7 +121,9 @@ def input_source(artifact: Artifact, request: InputRequest) -> InputSource:
         return Rows(signature, _read_npz(request.file), f"rows of {request.file}")
     one = signature.inputs[0] if len(signature.inputs) == 1 else None
     if request.data is not None:
-        rows = load_splits(request.data, shape=row_shape(signature)).test.inputs
+        rows = load_test_rows(
+            artifact, request.data, settings=request.data_settings, directory=request.data_dir
+        ).inputs
         if one is None:
             raise UsageError(
                 f"{request.data} gives one input, the model takes {signature.describe_inputs()}.",
@@ -102,7 +134,7 @@ def input_source(artifact: Artifact, request: InputRequest) -> InputSource:
     data = artifact.model.data
     if data is not None and one is not None and not request.random and not request.dims:
         try:
-            rows = load_splits(data, shape=row_shape(signature)).test.inputs
+            rows = load_test_rows(artifact, data, directory=request.data_dir).inputs
         except ToolkitError as error:
             noise += f" ({error.problem})"
         else:

@@ -65,8 +65,8 @@ class Resumed:
                 )
             request = Request(
                 model=asked.model or checkpoint.spec.name,
-                data=asked.data or training["data"],
-                data_settings={**training["data_settings"], **asked.data_settings},
+                data=asked.data or checkpoint.spec.data,
+                data_settings={**checkpoint.spec.data_settings, **asked.data_settings},
                 settings={**checkpoint.spec.hyperparameters, **asked.settings},
                 framework=asked.framework or training["framework"],
                 mode=asked.mode or training["mode"],
@@ -97,11 +97,13 @@ class Resumed:
         """
         was = self.checkpoint.training
         now = plain(training)
-        self._compare("model", self.checkpoint.spec.name, spec.name)
-        self._compare_each("set", self.checkpoint.spec.hyperparameters, spec.hyperparameters)
-        for key in ("framework", "mode", "data", "source"):
+        model = self.checkpoint.spec
+        self._compare("model", model.name, spec.name)
+        self._compare_each("set", model.hyperparameters, spec.hyperparameters)
+        self._compare("data", model.data, spec.data)
+        self._compare_each("data-option", model.data_settings, spec.data_settings)
+        for key in ("framework", "mode", "source"):
             self._compare(key, was[key], now[key])
-        self._compare_each("data-option", was["data_settings"], now["data_settings"])
         for key in ("rows", "preprocessing"):
             self._compare(f"data's {key}", was[key], now[key])
         self._compare_each("", {**was["recipe"], "epochs": None}, {**now["recipe"], "epochs": None})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,11 @@ from toolkit.core.errors import (
     unknown_name,
 )
 from toolkit.core.files import new_directory, refuse_existing, replaced_directory
-from toolkit.core.options import Value, settle
+from toolkit.core.options import settle
 from toolkit.core.progress import Progress, Silent
 from toolkit.core.specs import ModelSpec
 from toolkit.core.usercode import UserCode, is_user_code, load_user_code
-from toolkit.data import DATA_SETS, load_splits
+from toolkit.data import data_set, load_splits
 from toolkit.data.base import Splits
 from toolkit.measuring.environment import session_options
 from toolkit.steps.own import OWN_RECIPE, own_spec
@@ -104,7 +104,6 @@ class Plan:
     trainer: Trainer
     job: Job
     splits: Splits
-    data_settings: Mapping[str, Value]
     own: UserCode | None
     progress: Progress
 
@@ -116,8 +115,6 @@ class Plan:
             "mode": self.job.mode,
             "recipe": self.job.recipe.to_json(),
             "machine": asdict(self.job.settings),
-            "data": spec.data,
-            "data_settings": dict(self.data_settings),
             "rows": {"train": len(self.splits.train), "test": len(self.splits.test)},
             "preprocessing": dict(self.splits.preprocessing),
             "source": self.own and {"code": self.own.source, "digest": self.own.digest},
@@ -133,8 +130,8 @@ def _plan(request: Request, data_dir: Path | None, progress: Progress) -> Plan:
         )
     framework = request.framework or "torch"
     own = load_user_code(request.model) if is_user_code(request.model) else None
-    data_set = DATA_SETS.create(request.data)
-    data_settings = settle(f"data set {request.data!r}", data_set.options, request.data_settings)
+    source = data_set(request.data)
+    data_settings = settle(f"data set {request.data!r}", source.options, request.data_settings)
 
     def load(shape: tuple[int, ...] | None) -> Splits:
         assert request.data is not None
@@ -153,7 +150,7 @@ def _plan(request: Request, data_dir: Path | None, progress: Progress) -> Plan:
                 hint="Options are those of a built-in model: set it in your callable.",
             )
         trainer = _trainer(framework, _machine(request))
-        recipe = _recipe(OWN_RECIPE, data_set.augmentation, request.recipe)
+        recipe = _recipe(OWN_RECIPE, source.augmentation, request.recipe)
         splits = load(None)
         spec = own_spec(own.name, framework, splits.task, request.data)
         weights = trainer.own_weights(own.make, recipe.seed)
@@ -162,7 +159,7 @@ def _plan(request: Request, data_dir: Path | None, progress: Progress) -> Plan:
         family.builders.entry(framework)
         trainer = _trainer(framework, _machine(request))
         settled = settle(f"model {request.model!r}", family.options, request.settings)
-        recipe = _recipe(family.recipe, data_set.augmentation, request.recipe)
+        recipe = _recipe(family.recipe, source.augmentation, request.recipe)
         splits = load(family.input_shape(settled))
         spec = family.spec(framework, task=splits.task, data=request.data, settings=settled)
         weights = fresh_weights(trainer.shapes(spec), recipe.seed, family.initialisation)
@@ -172,7 +169,7 @@ def _plan(request: Request, data_dir: Path | None, progress: Progress) -> Plan:
     return Plan(
         trainer=trainer,
         job=Job(
-            spec=spec,
+            spec=replace(spec, data_settings=data_settings),
             mode=mode,
             recipe=recipe,
             train=splits.train,
@@ -181,7 +178,6 @@ def _plan(request: Request, data_dir: Path | None, progress: Progress) -> Plan:
             module=own.make if own else None,
         ),
         splits=splits,
-        data_settings=data_settings,
         own=own,
         progress=progress,
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,14 +16,14 @@ from toolkit.core.errors import ToolkitError, UnavailableError, UsageError
 from toolkit.core.measurement import Agreement, Status
 from toolkit.core.progress import Progress, Silent
 from toolkit.core.session import Provenance, SessionOptions
-from toolkit.core.specs import Outputs, row_shape
-from toolkit.data import data_set, load_splits
+from toolkit.core.specs import Outputs, TaskKind
 from toolkit.data.base import Split
+from toolkit.data.scores import LOSSES, METRICS, loss_of, metric_of, share_equal, top1
 from toolkit.measuring.client import WorkerProcess, check_timeout
 from toolkit.measuring.environment import session_options
-from toolkit.parity.accuracy import cross_entropy, share_equal, top1
 from toolkit.parity.outputs import compare_outputs
 from toolkit.parity.tolerances import tolerance_for
+from toolkit.steps.inputs import load_test_rows
 from toolkit.steps.reference import reference_runtime, reference_worker
 from toolkit.steps.sources import absent_parent, candidates, known_runtimes, open_artifact
 
@@ -30,13 +32,16 @@ BATCH = 64
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyRow:
-    """One runtime over the whole split; `agreement` is the share of rows of equal top-1 class."""
+    """One runtime over the whole split.
+
+    `scores` are loss and accuracy of a classifier, mse and mae of a model that gives values.
+    `agreement` is the share of rows of equal top-1 class, None for values.
+    """
 
     runtime: str
     status: Status
     reason: str | None = None
-    loss: float | None = None
-    accuracy: float | None = None
+    scores: Mapping[str, float] | None = None
     agreement: float | None = None
     parity: Agreement | None = None
     provenance: Provenance | None = None
@@ -51,8 +56,7 @@ class VerifyRow:
             "status": self.status,
             "reason": self.reason,
             "passed": self.passed,
-            "loss": self.loss,
-            "accuracy": self.accuracy,
+            "scores": self.scores and dict(self.scores),
             "agreement": self.agreement,
             "max_abs": self.parity and self.parity.max_abs,
             "max_rel": self.parity and self.parity.max_rel,
@@ -68,8 +72,7 @@ class Verification:
     data: str
     samples: int
     reference: str
-    loss: float
-    accuracy: float
+    scores: Mapping[str, float]
     tolerance: Json
     rows: tuple[VerifyRow, ...]
     warnings: tuple[str, ...] = ()
@@ -85,16 +88,12 @@ class Verification:
 
     def to_json(self) -> Json:
         return {
-            "schema": "toolkit.verify/1",
+            "schema": "toolkit.verify/2",
             "artifact": self.artifact,
             "data": self.data,
             "samples": self.samples,
             "passed": self.passed,
-            "reference": {
-                "runtime": self.reference,
-                "loss": self.loss,
-                "accuracy": self.accuracy,
-            },
+            "reference": {"runtime": self.reference, "scores": dict(self.scores)},
             "tolerance": self.tolerance,
             "rows": [row.to_json() for row in self.rows],
             "warnings": list(self.warnings),
@@ -105,6 +104,8 @@ def verify(
     artifact: str | os.PathLike[str],
     *,
     data: str,
+    data_settings: Mapping[str, Any] | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
     runtimes: Sequence[str] | None = None,
     threads: int | None = None,
     timeout_s: float = 300.0,
@@ -112,17 +113,23 @@ def verify(
 ) -> Verification:
     """Runs every runtime over the test split of `data`, each in a process of its own.
 
-    A runtime that cannot run, or breaks a tolerance, is a row with its reason. Raises what the
-    reference raises, since without it there is nothing to hold the others against.
+    `data_settings` and `data_dir` are as in toolkit.steps.inputs.load_test_rows. A runtime that
+    cannot run, or breaks a tolerance, is a row with its reason. Raises what the reference raises,
+    since without it there is nothing to hold the others against.
     """
     names = known_runtimes(runtimes)
     options = session_options(threads)
     check_timeout(timeout_s)
-    data_set(data)
     source = open_artifact(artifact)
     tolerance = tolerance_for(source.precision)
     listener = progress or Silent()
-    split = load_splits(data, shape=row_shape(source.signature)).test
+    split = load_test_rows(
+        source,
+        data,
+        settings=data_settings,
+        directory=None if data_dir is None else Path(data_dir),
+        progress=listener,
+    )
     _check_fit(source, data, split)
     choices = candidates(source)
     reference = reference_runtime(choices)
@@ -136,14 +143,12 @@ def verify(
     for done, runtime in enumerate(names):
         rows.append(_verify(runtime, choices, split, expected, options, timeout_s))
         listener.update("verify", done + 1, len(names), runtime)
-    logits = _first(source, expected)
     return Verification(
         artifact=str(source.directory),
         data=data,
         samples=len(split),
         reference=reference,
-        loss=cross_entropy(logits, split.targets),
-        accuracy=share_equal(top1(logits), split.targets),
+        scores=_scores(_first(source, expected), split),
         tolerance={
             "absolute": tolerance.absolute,
             "relative": tolerance.relative,
@@ -182,17 +187,16 @@ def _verify(
             reason=f"{error.problem} {error.hint}",
         )
     parity = compare_outputs(outputs, expected, tolerance)
-    logits = _first(source, outputs)
-    agreement = share_equal(top1(logits), top1(_first(source, expected)))
+    found, wanted = _first(source, outputs), _first(source, expected)
+    agreement = share_equal(top1(found), top1(wanted)) if _classes(split) else None
     reason = parity.reason
-    if reason is None and agreement < tolerance.agreement:
+    if reason is None and agreement is not None and agreement < tolerance.agreement:
         reason = f"top-1 agrees on {agreement:.2%} of rows, expected {tolerance.agreement:.2%}"
     return VerifyRow(
         runtime=runtime,
         status=Status.FAILED if reason else Status.OK,
         reason=reason,
-        loss=cross_entropy(logits, split.targets),
-        accuracy=share_equal(top1(logits), split.targets),
+        scores=_scores(found, split),
         agreement=agreement,
         parity=parity,
         provenance=provenance,
@@ -217,15 +221,30 @@ def _check_fit(source: Artifact, data: str, split: Split) -> None:
             hint="Choose the data set that the model was made for, and a model with a dynamic "
             "batch.",
         )
-    classes = int(split.targets.max()) + 1
-    logits = outputs[0]
-    wide = len(logits.shape) == 2 and logits.dtype.startswith("float")
-    if not wide or (isinstance(logits.shape[1], int) and logits.shape[1] < classes):
+    given = outputs[0]
+    least = int(split.targets.max()) + 1 if _classes(split) else split.targets.shape[1]
+    extent = given.shape[1] if len(given.shape) == 2 else 0
+    fits = not isinstance(extent, int) or (extent >= least if _classes(split) else extent == least)
+    if not fits or not given.dtype.startswith("float"):
+        wanted = f"logits [batch, {least} or more]" if _classes(split) else f"[batch, {least}]"
         raise UsageError(
-            f"{source.path} gives {logits}; expected logits [batch, {classes} or more] of a "
-            "floating-point dtype.",
-            hint="Verify a classifier whose only output is its logits.",
+            f"{source.path} gives {given}; expected {wanted} of a floating-point dtype.",
+            hint="Verify a model whose only output is its logits, or its values.",
         )
+
+
+def _classes(split: Split) -> bool:
+    return split.targets.ndim == 1
+
+
+def _scores(outputs: np.ndarray, split: Split) -> dict[str, float]:
+    """What they come to, by name."""
+    kind = TaskKind.CLASSIFICATION if _classes(split) else TaskKind.REGRESSION
+    loss = "loss" if _classes(split) else LOSSES[kind]
+    return {
+        loss: loss_of(kind, outputs, split.targets),
+        METRICS[kind]: metric_of(kind, outputs, split.targets),
+    }
 
 
 def _run_split(worker: WorkerProcess, source: Artifact, split: Split) -> Outputs:

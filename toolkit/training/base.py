@@ -95,7 +95,7 @@ class EpochRun:
     """What the steps of one epoch gave, complete when it is returned (synchronised).
 
     `losses` float32 [steps] is the mean loss of each batch before its update. `metric` is that of
-    toolkit.training.recipe.metric_of over all rows of the epoch, likewise before each update.
+    toolkit.data.scores.metric_of over all rows of the epoch, likewise before each update.
     """
 
     losses: np.ndarray

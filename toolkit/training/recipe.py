@@ -10,31 +10,11 @@ import numpy as np
 
 from toolkit.core.documents import Json
 from toolkit.core.errors import UsageError
-from toolkit.core.specs import TaskKind
 from toolkit.data.augment import STEPS
 from toolkit.training.schedule import parse_schedule
 
 OPTIMIZERS = ("sgd", "adam", "rmsprop")
 RATES = {"sgd": 0.01, "adam": 0.001, "rmsprop": 0.001}  # of an optimizer that is not the family's
-LOSSES = {TaskKind.CLASSIFICATION: "cross-entropy", TaskKind.REGRESSION: "mse"}
-METRICS = {TaskKind.CLASSIFICATION: "accuracy", TaskKind.REGRESSION: "mae"}
-
-
-def metric_of(kind: TaskKind, outputs: np.ndarray, targets: np.ndarray) -> float:
-    """The share of rows whose largest output is their class, or the mean absolute error."""
-    if kind is TaskKind.CLASSIFICATION:
-        return float((outputs.argmax(axis=1) == targets).mean())
-    return float(np.abs(outputs.astype(np.float64) - targets).mean())
-
-
-def loss_of(kind: TaskKind, outputs: np.ndarray, targets: np.ndarray) -> float:
-    """Mean cross-entropy of logits, or the mean squared error over rows and values."""
-    exact = outputs.astype(np.float64)
-    if kind is TaskKind.REGRESSION:
-        return float(np.square(exact - targets).mean())
-    shifted = exact - exact.max(axis=1, keepdims=True)
-    logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return float(-logs[np.arange(len(targets)), targets].mean())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,9 @@ from toolkit.core.memory import peak_rss_bytes, reset_peak
 from toolkit.core.progress import Progress
 from toolkit.core.specs import TaskKind
 from toolkit.data.base import Split
+from toolkit.data.scores import LOSSES, METRICS, loss_of, metric_of
 from toolkit.training.base import Epoch, EpochRun, Job, TrainingSession
-from toolkit.training.recipe import LOSSES, METRICS, Recipe, loss_of, metric_of
+from toolkit.training.recipe import Recipe
 
 EVALUATION_BATCH = 256
 Clock = Callable[[], int]

@@ -1,4 +1,4 @@
-"""Loss and accuracy, against torch's."""
+"""Losses and metrics, against torch's and scikit-learn's."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from sklearn.metrics import accuracy_score
+from sklearn.metrics import accuracy_score, mean_absolute_error, mean_squared_error
 
-from toolkit.parity.accuracy import cross_entropy, share_equal, top1
+from toolkit.core.specs import TaskKind
+from toolkit.data.scores import loss_of, metric_of, share_equal, top1
+
+
+def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> float:
+    return loss_of(TaskKind.CLASSIFICATION, logits, targets)
+
 
 logit_arrays = hnp.arrays(
     np.float32,
@@ -37,9 +43,19 @@ def test_cross_entropy_is_torchs_in_double(logits: np.ndarray, data: st.DataObje
 def test_accuracy_is_scikit_learns(logits: np.ndarray, data: st.DataObject):
     targets = targets_for(logits, data)
     assert np.array_equal(top1(logits), torch.from_numpy(logits).argmax(1).numpy())
-    assert share_equal(top1(logits), targets) == pytest.approx(
+    assert metric_of(TaskKind.CLASSIFICATION, logits, targets) == pytest.approx(
         accuracy_score(targets, top1(logits))
     )
+
+
+@given(logit_arrays, st.data())
+def test_errors_are_scikit_learns(values: np.ndarray, data: st.DataObject):
+    targets = data.draw(
+        hnp.arrays(np.float32, values.shape, elements=st.floats(-1e4, 1e4, width=32))
+    )
+    for ours, theirs in ((loss_of, mean_squared_error), (metric_of, mean_absolute_error)):
+        expected = theirs(targets.astype(np.float64), values.astype(np.float64))
+        assert ours(TaskKind.REGRESSION, values, targets) == pytest.approx(expected, rel=1e-9)
 
 
 def test_uniform_logits_cost_the_logarithm_of_the_classes():

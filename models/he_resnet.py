@@ -25,6 +25,15 @@ class HeResNet(Family):
     [batch, classes] float32.
     """
 
+    builders: ClassVar[Registry[Builder]] = Registry(
+        "framework",
+        {
+            "torch": Entry("models.torch.he_resnet:HeResNetBuilder"),
+            "tensorflow": Entry("models.keras.he_resnet:HeResNetBuilder", "tensorflow"),
+            "jax": Entry("models.flax.he_resnet:HeResNetBuilder", "jax"),
+            "mxnet": Entry("models.mxnet.he_resnet:HeResNetBuilder", command="make mxnet-env"),
+        },
+    )
     home: ClassVar[Task] = Task(kind=TaskKind.CLASSIFICATION, input_shape=(3, 32, 32), outputs=43)
     options: ClassVar[Mapping[str, Option]] = {
         "side": Option(default=32, help="Height and width of the images.", choices=(32, 48, 64))
@@ -47,15 +56,6 @@ class ResNet20(HeResNet):
     """Three blocks a stage. 271,867 parameters for 43 classes, 269,722 for ten."""
 
     name: ClassVar[str] = "resnet20"
-    builders: ClassVar[Registry[Builder]] = Registry(
-        "framework",
-        {
-            "torch": Entry("models.torch.he_resnet:HeResNetBuilder"),
-            "tensorflow": Entry("models.keras.he_resnet:HeResNetBuilder", "tensorflow"),
-            "jax": Entry("models.flax.he_resnet:HeResNetBuilder", "jax"),
-            "mxnet": Entry("models.mxnet.he_resnet:HeResNetBuilder", command="make mxnet-env"),
-        },
-    )
 
 
 @final
@@ -63,12 +63,3 @@ class ResNet32(HeResNet):
     """Five blocks a stage. 466,299 parameters for 43 classes, 464,154 for ten."""
 
     name: ClassVar[str] = "resnet32"
-    builders: ClassVar[Registry[Builder]] = Registry(
-        "framework",
-        {
-            "torch": Entry("models.torch.he_resnet:HeResNetBuilder"),
-            "tensorflow": Entry("models.keras.he_resnet:HeResNetBuilder", "tensorflow"),
-            "jax": Entry("models.flax.he_resnet:HeResNetBuilder", "jax"),
-            "mxnet": Entry("models.mxnet.he_resnet:HeResNetBuilder", command="make mxnet-env"),
-        },
-    )

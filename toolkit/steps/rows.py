@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import final
 
@@ -25,9 +23,9 @@ from toolkit.measuring.load import LoadMeter, OtherLoad, average
 from toolkit.measuring.traffic import Traffic, TrafficLane, serve
 from toolkit.measuring.traffic_warnings import traffic_warnings
 from toolkit.measuring.warnings import load_warnings, machine_warnings, row_warnings
-from toolkit.results import store
 from toolkit.steps.contender import Contender, Entry
 from toolkit.steps.inputs import InputSource
+from toolkit.steps.keeping import keep_rows
 from toolkit.steps.reference import reference_worker
 from toolkit.steps.settings import Settings
 from toolkit.steps.work import work_of
@@ -59,44 +57,29 @@ def measure_groups(
     """
     for group in groups:
         group.inputs.sets(group.batch)  # refused now rather than after others were measured
-    store.prepare(out)
     run = _Run(settings=settings, progress=progress)
-    created = datetime.now(UTC)
     environment = describe_environment(settings.options.threads)
     machine = machine_warnings(settings.options.threads, environment, settings.clients)
-    before = [*machine, *warnings]
-    rows: list[Row] = []
-    broken_off: BaseException | None = None
-    try:
+
+    def measure_all(rows: list[Row]) -> None:
         for number, group in enumerate(groups):
             run.measure_group(number, group, rows)
-    except (KeyboardInterrupt, Exception) as error:
-        broken_off = error
-        how = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else type(error).__name__
-        before.insert(0, f"Interrupted by {how}: the rows are what was measured until then.")
-    result = Result(
-        id=f"{created:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}",
-        created=created.isoformat(timespec="seconds"),
+
+    return keep_rows(
+        measure_all,
         plan={**plan, **settings.to_json()},
-        rows=tuple(rows),
         environment=environment,
-        warnings=(
-            *before,
+        warnings=lambda rows: [
+            *machine,
+            *warnings,
             *run.warnings,
             *row_warnings(rows, settings.procedure),
             *traffic_warnings(rows),
-        ),
+        ],
+        interrupts=run.interrupts,
+        out=out,
+        progress=progress,
     )
-    try:
-        if rows:
-            path = store.save(out, result)
-            if broken_off is not None:
-                progress.note(f"Interrupted; what was measured until then lies in {path}")
-    finally:
-        run.interrupts.release()
-    if broken_off is not None:
-        raise broken_off
-    return result
 
 
 @final

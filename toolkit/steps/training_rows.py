@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, final
 
@@ -28,8 +26,8 @@ from toolkit.measuring.load import LoadMeter
 from toolkit.measuring.training_client import MODULE, TrainingProbe, write_split
 from toolkit.measuring.warnings import load_warnings, machine_warnings, row_warnings
 from toolkit.parity.losses import compare_losses
-from toolkit.results import store
 from toolkit.steps.interpreters import interpreter
+from toolkit.steps.keeping import keep_rows
 from toolkit.steps.own import own_spec
 from toolkit.training.recipe import Recipe
 
@@ -93,40 +91,29 @@ def measure_training(contest: Contest, out: Path, progress: Progress) -> Result:
     A row that fails keeps its reason and what was measured; the others go on. Ctrl-C stores what
     there is, then raises KeyboardInterrupt.
     """
-    store.prepare(out)
-    created = datetime.now(UTC)
     environment = describe_environment(contest.threads)
-    before = machine_warnings(contest.threads, environment)
-    rows: list[Row] = []
-    broken_off: BaseException | None = None
+    machine = machine_warnings(contest.threads, environment)
     with tempfile.TemporaryDirectory(prefix="toolkit-") as directory:
         split = write_split(contest.train, Path(directory))
         run = _Run(contest=contest, split=split, progress=progress)
-        try:
+
+        def measure_all(rows: list[Row]) -> None:
             for number, recipe in enumerate(contest.recipes):
                 run.measure_group(number, recipe, rows)
-        except (KeyboardInterrupt, Exception) as error:
-            broken_off = error
-            how = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else type(error).__name__
-            before.insert(0, f"Interrupted by {how}: the rows are what was measured until then.")
-    result = Result(
-        id=f"{created:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}",
-        created=created.isoformat(timespec="seconds"),
-        plan=contest.to_json(),
-        rows=tuple(rows),
-        environment=environment,
-        warnings=(*before, *run.warnings, *row_warnings(rows, contest.procedure)),
-    )
-    try:
-        if rows:
-            path = store.save(out, result)
-            if broken_off is not None:
-                progress.note(f"Interrupted; what was measured until then lies in {path}")
-    finally:
-        run.interrupts.release()
-    if broken_off is not None:
-        raise broken_off
-    return result
+
+        return keep_rows(
+            measure_all,
+            plan=contest.to_json(),
+            environment=environment,
+            warnings=lambda rows: [
+                *machine,
+                *run.warnings,
+                *row_warnings(rows, contest.procedure),
+            ],
+            interrupts=run.interrupts,
+            out=out,
+            progress=progress,
+        )
 
 
 @final

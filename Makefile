@@ -35,8 +35,9 @@ mxnet-env: $(MXNET_READY)  ## Make .venv-mxnet, in which MXNet trains beside the
 demo: $(READY)  ## The main job: train, export, prove, measure (result in demo/)
 	BIN=$(BIN) scripts/demo
 
-test: $(READY)  ## Run the tests
-	$(BIN)/pytest
+test: $(READY)  ## Run the tests, a few at a time; those that tell fast from slow afterwards, alone
+	$(BIN)/pytest -m 'not alone' --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest -m alone
 
 check: $(READY)  ## Format, lint, types, import rules
 	$(BIN)/ruff format --check .

@@ -25,6 +25,7 @@ def shell_lines(text: str) -> list[str]:
     return [line for line in lines if line.startswith("toolkit ")]
 
 
+@pytest.mark.alone
 def test_the_readme_s_commands_run_in_order(tmp_path: Path) -> None:
     lines = shell_lines(README)
     assert len(lines) >= 6

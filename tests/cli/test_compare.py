@@ -37,6 +37,7 @@ def chain(path: Path, length: int, name: str = "x") -> Path:
     return path
 
 
+@pytest.mark.alone
 def test_twice_the_work_fails_the_gate_and_half_of_it_passes(
     toolkit_cli: Run, tmp_path: Path
 ) -> None:
@@ -54,6 +55,7 @@ def test_twice_the_work_fails_the_gate_and_half_of_it_passes(
     assert "FASTER" in done.stdout
 
 
+@pytest.mark.alone
 def test_stored_results_are_compared_without_measuring(toolkit_cli: Run, tmp_path: Path) -> None:
     ids = []
     for length in (2, 24):

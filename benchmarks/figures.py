@@ -19,7 +19,6 @@ import ode
 import size
 import startup
 import training
-import training_frameworks
 import verdicts
 from figure import Figure, Place
 from rich.console import Console
@@ -34,7 +33,6 @@ GROUPS: dict[str, Callable[[Place], Iterator[Figure]]] = {
     "size": size.figures,
     "agreement": agreement.figures,
     "disturbance": disturbance.figures,
-    "training-frameworks": training_frameworks.figures,
     "verdicts": verdicts.figures,
     "training": training.figures,
     "ode": ode.figures,

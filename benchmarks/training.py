@@ -1,55 +1,28 @@
-"""How long an epoch takes in each training loop, one process a loop, epochs in turn."""
+"""How long an epoch takes in each training loop, by `toolkit.bench_training` itself."""
 
 from __future__ import annotations
 
-import json
-import statistics
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
+import numpy as np
 from figure import Figure, Place
 
-EPOCHS = 7  # that count, of each loop
-# A loop in a process of its own: an epoch for every line that it is given.
-WORKER = """
-import json, sys, time
-import numpy as np
-from models import FAMILIES
-from models.initial import fresh_weights
-from toolkit.core.specs import Task
-from toolkit.data.base import Split
-from toolkit.training import TRAINERS
-from toolkit.training.base import Job, Settings
-from toolkit.training.recipe import Recipe
-from toolkit.training.run import epoch_of
+import toolkit
+from toolkit.core.measurement import Result, Row, Scope
+from toolkit.measuring.engine import Procedure
+from toolkit.measuring.summary import compare_rows, median_of
 
-asked = json.loads(sys.argv[1])
-framework, _, mode = asked["trainer"].partition(":")
-family = FAMILIES.create(asked["model"])
-rng = np.random.default_rng(0)
-rows, outputs = asked["rows"], asked["outputs"]
-inputs = rng.standard_normal((rows, *asked["shape"])).astype(np.float32)
-targets = rng.integers(0, outputs, rows) if asked["classes"] else (
-    rng.standard_normal((rows, outputs)).astype(np.float32))
-task = Task(kind=family.home.kind, input_shape=tuple(asked["shape"]), outputs=outputs)
-spec = family.spec(framework, task=task)
-recipe = Recipe(**{**family.recipe, "epochs": 1000, "seed": 0, "batch": asked["batch"]})
-trainer = TRAINERS.create(framework)
-job = Job(spec=spec, mode=mode, recipe=recipe, train=Split(inputs=inputs, targets=targets),
-          weights=fresh_weights(trainer.shapes(spec), 0), settings=Settings(threads=2))
-with trainer.open(job) as session:
-    began = time.perf_counter()
-    session.prepare(epoch_of(recipe, 0, rows))
-    print(time.perf_counter() - began, flush=True)
-    for number, _ in enumerate(sys.stdin):
-        epoch = epoch_of(recipe, number, rows)
-        began = time.perf_counter()
-        session.run_epoch(epoch)
-        print(time.perf_counter() - began, flush=True)
-"""
+SECONDS = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promise:
+    """That the best of `fast` is so many times faster than `slow`."""
+
+    fast: tuple[str, ...]
+    slow: str
+    times: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,114 +30,96 @@ class Work:
     """A model, and rows in the shape of a study's. `trainers` are framework:mode."""
 
     name: str
-    trainers: list[str]
     model: str
     rows: int
     batch: int
-    shape: list[int]
-    outputs: int
-    classes: bool
+    shape: tuple[int, ...]
+    classes: int | None
+    trainers: tuple[str, ...]
+    promises: tuple[Promise, ...]
 
 
 MLP = Work(
     name="MLP, 16,512 rows in batches of 64",
-    trainers=["torch:eager", "torch:compile", "torch:fused"],
     model="mlp",
     rows=16_512,
     batch=64,
-    shape=[8],
-    outputs=1,
-    classes=False,
-)
+    shape=(8,),
+    classes=None,
+    trainers=(
+        "torch:eager", "torch:compile", "torch:fused", "tensorflow:fit", "tensorflow:function",
+        "tensorflow:epoch", "jax:jit", "jax:scan",
+    ),
+    promises=(
+        Promise(fast=("torch:fused",), slow="torch:eager", times=8.0),
+        Promise(fast=("tensorflow:epoch",), slow="tensorflow:fit", times=20.0),
+    ),
+)  # fmt: skip
 LENET = Work(
     name="LeNet, 10,000 images in batches of 200",
-    trainers=["torch:eager", "torch:compile", "torch:fused"],
     model="lenet",
     rows=10_000,
     batch=200,
-    shape=[3, 32, 32],
-    outputs=10,
-    classes=True,
+    shape=(3, 32, 32),
+    classes=10,
+    trainers=("torch:eager", "torch:compile", "torch:fused"),
+    promises=(Promise(fast=("torch:compile", "torch:fused"), slow="torch:eager", times=1.5),),
 )
-# What is promised: (work, the slower loop, the faster ones, so many times).
-PROMISES = [
-    (MLP, "torch:eager", ["torch:fused"], 8.0),
-    (LENET, "torch:eager", ["torch:compile", "torch:fused"], 1.5),
-]
 
 
-@dataclass(kw_only=True)
-class Times:
-    prepare: dict[str, float] = field(default_factory=dict)
-    epochs: dict[str, list[float]] = field(default_factory=dict)
-
-    def median(self, trainer: str) -> float:
-        return statistics.median(self.epochs[trainer])
-
-
-def figures(_: Place) -> Iterator[Figure]:
+def figures(place: Place) -> Iterator[Figure]:
     for work in (MLP, LENET):
-        times = _measure(work)
-        for trainer in work.trainers:
-            yield Figure(
-                what=f"{work.name}: an epoch of {trainer}, median of {EPOCHS}",
-                found=f"{times.median(trainer):.4f} s "
-                f"(compiling and warming up {times.prepare[trainer]:.1f} s)",
-                promised="-",
-                kept=True,
-            )
-        for promised, slow, fast, least in PROMISES:
-            if promised is work:
-                yield _faster(work, times, slow, fast, least)
-
-
-def _faster(work: Work, times: Times, slow: str, fast: list[str], least: float) -> Figure:
-    ratios = {
-        name: statistics.median(
-            one / other for one, other in zip(times.epochs[slow], times.epochs[name], strict=True)
+        result = toolkit.bench_training(
+            work.model,
+            data=str(_rows(work, place)),
+            trainers=work.trainers,
+            batches=[work.batch],
+            procedure=Procedure(max_seconds=SECONDS),
+            out=place.results,
         )
-        for name in fast
-    }
-    best = max(ratios, key=lambda name: ratios[name])
+        yield from (_epoch(work, row) for row in result.rows)
+        yield from (_faster(work, promise, result) for promise in work.promises)
+
+
+def _rows(work: Work, place: Place) -> str:
+    rng = np.random.default_rng(0)
+    inputs = rng.standard_normal((work.rows, *work.shape), dtype=np.float32)
+    if work.classes is None:
+        targets = rng.standard_normal((work.rows, 1), dtype=np.float32)
+    else:
+        targets = rng.integers(0, work.classes, work.rows)
+    path = place.directory / f"{work.model}.npz"
+    np.savez(
+        path, inputs=inputs, targets=targets, test_inputs=inputs[:10], test_targets=targets[:10]
+    )
+    return str(path)
+
+
+def _epoch(work: Work, row: Row) -> Figure:
+    median = median_of(row, Scope.EPOCH)
+    first = row.openings[0].first_run_ns if row.openings else 0
     return Figure(
-        what=f"{work.name}: {best} against {slow}",
-        found=f"{ratios[best]:.1f} times faster",
-        promised=f"at least {least:g} times",
-        kept=ratios[best] >= least,
+        what=f"{work.name}: an epoch of {row.runtime}, median",
+        found=f"{median / 1e9:.4f} s (the first {first / 1e9:.1f} s)"
+        if median
+        else f"{row.reason}",
+        promised="-",
+        kept=median is not None,
     )
 
 
-def _measure(work: Work) -> Times:
-    times = Times()
-    running: dict[str, subprocess.Popen[str]] = {}
-    try:
-        for trainer in work.trainers:  # one after the other: compiling takes all cores
-            running[trainer] = _start(work, trainer)
-            times.prepare[trainer] = _answer(running[trainer])
-            times.epochs[trainer] = []
-        for turn in range(EPOCHS + 1):
-            for trainer, process in running.items():
-                assert process.stdin is not None
-                print(turn, file=process.stdin, flush=True)
-                seconds = _answer(process)
-                if turn:  # in the first the others' caches are still warm
-                    times.epochs[trainer].append(seconds)
-    finally:
-        for process in running.values():
-            process.kill()
-            process.wait()
-    return times
-
-
-def _start(work: Work, trainer: str) -> subprocess.Popen[str]:
-    asked: dict[str, Any] = {**vars(work), "trainer": trainer}
-    del asked["trainers"], asked["name"]
-    return subprocess.Popen(
-        [sys.executable, "-c", WORKER, json.dumps(asked)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def _answer(process: subprocess.Popen[str]) -> float:
-    assert process.stdout is not None
-    return float(process.stdout.readline())
+def _faster(work: Work, promise: Promise, result: Result) -> Figure:
+    rows = {row.runtime: row for row in result.rows}
+    ratios = {
+        name: ratio
+        for name in promise.fast
+        if (ratio := compare_rows(rows[name], rows[promise.slow], Scope.EPOCH))
+    }
+    best = min(ratios, key=lambda name: ratios[name].value, default=promise.fast[0])
+    times = 1 / ratios[best].value if ratios else 0.0
+    return Figure(
+        what=f"{work.name}: {best} against {promise.slow}",
+        found=f"{times:.1f} times faster",
+        promised=f"at least {promise.times:g} times",
+        kept=times >= promise.times,
+    )

@@ -12,6 +12,7 @@ from typing import Any, final
 import numpy as np
 import torch
 from torch._dynamo import config as dynamo
+from torch._inductor import list_mode_options
 from torch.func import functional_call
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -21,8 +22,12 @@ from toolkit.core.errors import UsageError
 from toolkit.data.base import Split
 from toolkit.training.base import Epoch, EpochRun, Job, TrainingSession
 from toolkit.training.torch_model import TorchModel
+from toolkit.training.torch_pooling import DECOMPOSITIONS
 from toolkit.training.torch_updates import slot_names, step_numbers, update_of
 
+# Kernels are called from C++, and share the cores only where each has 4,096 values: a perceptron's
+# steps are so short that the calls and the waiting for threads cost more than the arithmetic.
+CPU_OPTIONS = {"cpp_wrapper": True, "cpp.min_chunk_size": 4096}
 MOST_STEPS = 6
 # Compiling takes some 0.1 s for each operation of the function, and what a call of it costs by
 # itself, which is all that more steps save, weighs little beside so many.
@@ -133,9 +138,14 @@ class CompiledSession(TrainingSession):
                 _steps(graphs, list(zip([0, *ends], ends, strict=False))),
                 dynamic=False,
                 fullgraph=True,
-                mode=self._mode,
+                options=self._options(),
             )
         return self._functions[sizes]
+
+    def _options(self) -> dict[str, Any]:
+        """Inductor's, as the mode has them; on a CPU, CPU_OPTIONS too."""
+        mode = list_mode_options(self._mode) if self._mode else {}
+        return {**mode, **(CPU_OPTIONS if self._model.device.type == "cpu" else {})}
 
     def _graph(self, size: int) -> GraphModule:
         """One step on `size` rows as a graph of torch's operators, all of its inputs given."""
@@ -144,9 +154,9 @@ class CompiledSession(TrainingSession):
             numbers = torch.ones(2, device=self._model.device)
             try:
                 with torch.random.fork_rng(devices=[]):
-                    self._graphs[size] = make_fx(lambda *given: self._step(*given))(
-                        *self._values(), self._inputs[rows], self._targets[rows], numbers
-                    )
+                    self._graphs[size] = make_fx(
+                        lambda *given: self._step(*given), dict(DECOMPOSITIONS)
+                    )(*self._values(), self._inputs[rows], self._targets[rows], numbers)
             except RuntimeError as error:
                 raise UsageError(
                     f"Model {self._job.spec.name!r} cannot be compiled as a whole: {error}",
@@ -211,6 +221,7 @@ class CompiledSession(TrainingSession):
             **self._model.provenance(),
             "compiler": "inductor",
             "compile_mode": self._mode or "default",
+            "compile_options": self._options(),
             "steps_in_a_function": sorted({len(sizes) for sizes in self._functions}),
             "evaluation": "eager",
         }

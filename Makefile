@@ -7,7 +7,7 @@ MXNET_PYTHON ?= python3.11
 MXNET_BIN := .venv-mxnet/bin
 MXNET_READY := .venv-mxnet/.ready
 
-.PHONY: help setup mxnet-env demo test check format bench clean
+.PHONY: help setup mxnet-env demo test check format bench matrix clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -51,6 +51,9 @@ format: $(READY)  ## Format and mend what lint can mend
 
 bench: $(READY)  ## Print the figures that the toolkit promises (20 minutes; wants a quiet machine)
 	$(BIN)/python benchmarks/figures.py $(ONLY)
+
+matrix: $(READY)  ## Export every model to every target, and print what the proofs found
+	$(BIN)/python benchmarks/matrix.py
 
 clean:  ## Remove what was made
 	rm -rf .venv .venv-mxnet demo results

@@ -16,6 +16,7 @@ import data
 import disturbance
 import harness
 import ode
+import passes
 import size
 import startup
 import training
@@ -36,6 +37,7 @@ GROUPS: dict[str, Callable[[Place], Iterator[Figure]]] = {
     "verdicts": verdicts.figures,
     "training": training.figures,
     "ode": ode.figures,
+    "passes": passes.figures,
 }
 
 

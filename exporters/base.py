@@ -1,4 +1,4 @@
-"""What an exporter is."""
+"""What an exporter and a reader of tensors are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from toolkit.core.artifact import Checkpoint, Format
+from toolkit.core.artifact import Artifact, Format
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,24 +24,65 @@ class Exported:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Quantisation:
+    """How whole numbers stand for values: (number - zero_point) * scale.
+
+    `scale` and `zero_point` have one element, or one for each index of `axis`.
+    """
+
+    scale: np.ndarray
+    zero_point: np.ndarray
+    axis: int = 0
+
+    def restore(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The values in float64, and the step between two that are neighbours at each place."""
+        shape = [1] * numbers.ndim
+        if self.scale.size > 1:
+            shape[self.axis] = self.scale.size
+        step = self.scale.astype(np.float64).reshape(shape)
+        zero = self.zero_point.astype(np.float64)
+        zero = zero.reshape(shape) if zero.size > 1 else zero.reshape([1] * numbers.ndim)
+        return (numbers.astype(np.float64) - zero) * step, step
+
+
+@dataclass(frozen=True, kw_only=True)
 class StoredTensor:
-    """A constant found in an exported file; `readers` are the live operations that take it."""
+    """A constant found in a file; `readers` are the live operations that take it, or, in a format
+    that has no graph, what it belongs to."""
 
     name: str
     array: np.ndarray
     readers: tuple[str, ...]
+    quantisation: Quantisation | None = None
 
 
 class Exporter(ABC):
-    """Writes a checkpoint in another format, and reads back the tensors that it wrote."""
+    """Writes a model in another format.
+
+    `takes` is the format that it starts from, and `framework` the one that it builds a checkpoint's
+    model in, None for one that builds none. `checked_with` is the runtime whose outputs are held
+    against the model's.
+    """
 
     format: ClassVar[Format]
-    frameworks: ClassVar[frozenset[str]]
+    takes: ClassVar[Format] = Format.CHECKPOINT
+    framework: ClassVar[str | None] = None
+    checked_with: ClassVar[str]
 
     @abstractmethod
-    def export(self, checkpoint: Checkpoint, directory: Path) -> Exported:
-        """Writes the model into `directory`, with the names of the checkpoint's signature."""
+    def export(self, source: Artifact, directory: Path) -> Exported:
+        """Writes the model into `directory`, with the names of the source's signature.
+
+        `source` has format `takes`, and its files are as their digests say.
+        """
+
+
+class TensorReader(ABC):
+    """Reads back what lies in the files of a format, from the disk."""
 
     @abstractmethod
     def stored_tensors(self, path: Path) -> Sequence[StoredTensor]:
-        """Every constant of a file that `export` wrote, read from the disk."""
+        """Every constant of the file that a runtime opens.
+
+        Raises SourceError for what is no such file. Runs no code that the file brings.
+        """

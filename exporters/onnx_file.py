@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import final
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ import onnx.inliner
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
-from exporters.base import StoredTensor
+from exporters.base import StoredTensor, TensorReader
 from toolkit.core.errors import SourceError
 from toolkit.core.specs import Dim, Signature, TensorSpec
 
@@ -126,6 +127,12 @@ def index_bounds(path: Path) -> dict[str, int]:
                 rows = tables[node.input[0]][axis]
                 bounds[source] = min(rows, bounds.get(source, rows))
     return bounds
+
+
+@final
+class OnnxTensors(TensorReader):
+    def stored_tensors(self, path: Path) -> list[StoredTensor]:
+        return stored_tensors(path)
 
 
 def stored_tensors(path: Path) -> list[StoredTensor]:

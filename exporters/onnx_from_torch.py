@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import onnx_ir as ir
 import onnxscript.optimizer
 import torch
 
-from exporters.base import Exported, Exporter, StoredTensor
-from exporters.onnx_file import read_precision, stored_tensors
-from models.torch.base import restored
-from toolkit.core.artifact import Checkpoint, Format
-from toolkit.core.specs import Signature, TensorSpec
-
-EXAMPLE_BATCH = 2  # torch.export takes an extent of 1 for a constant
+from exporters.base import Exported, Exporter
+from exporters.onnx_file import read_precision
+from exporters.torch_example import dynamic_shapes, example
+from models.torch.program import module_of
+from toolkit.core.artifact import Artifact, Format
 
 
 @final
@@ -31,21 +29,22 @@ class OnnxFromTorch(Exporter):
     """
 
     format: ClassVar[Format] = Format.ONNX
-    frameworks: ClassVar[frozenset[str]] = frozenset({"torch"})
+    framework: ClassVar[str | None] = "torch"
+    checked_with: ClassVar[str] = "onnxruntime"
 
-    def export(self, checkpoint: Checkpoint, directory: Path) -> Exported:
-        signature = checkpoint.spec.signature
-        module = restored(checkpoint.spec, checkpoint.weights())
+    def export(self, source: Artifact, directory: Path) -> Exported:
+        signature = source.signature
+        module = module_of(source)
         with _quiet():
             program = torch.onnx.export(
                 module,
-                tuple(_example(spec) for spec in signature.inputs),
+                example(signature),
                 dynamo=True,
                 optimize=False,
                 verbose=False,
                 input_names=[spec.name for spec in signature.inputs],
                 output_names=[spec.name for spec in signature.outputs],
-                dynamic_shapes=_dynamic_shapes(signature),
+                dynamic_shapes=dynamic_shapes(signature),
             )
             assert program is not None  # None is what the old exporter gives
             onnxscript.optimizer.fold_constants(program.model)
@@ -57,24 +56,6 @@ class OnnxFromTorch(Exporter):
             precision=read_precision(directory / "model.onnx"),
             options={"exporter": "torch-dynamo", "opset": opset},
         )
-
-    def stored_tensors(self, path: Path) -> Sequence[StoredTensor]:
-        return stored_tensors(path)
-
-
-def _example(spec: TensorSpec) -> torch.Tensor:
-    shape = [dim if isinstance(dim, int) else EXAMPLE_BATCH for dim in spec.shape]
-    return torch.zeros(shape, dtype=getattr(torch, spec.dtype))
-
-
-def _dynamic_shapes(signature: Signature) -> tuple[dict[int, Any], ...]:
-    """For each input, its named axes; the same name is the same axis."""
-    names = {dim for spec in signature.inputs for dim in spec.shape if isinstance(dim, str)}
-    dims = {name: torch.export.Dim(name, min=1) for name in names}
-    return tuple(
-        {axis: dims[dim] for axis, dim in enumerate(spec.shape) if isinstance(dim, str)}
-        for spec in signature.inputs
-    )
 
 
 def _strip_metadata(model: ir.Model) -> None:

@@ -1,36 +1,40 @@
-"""Proof, weight by weight, that an exported file holds the model.
+"""Proof, weight by weight, that an artifact holds the model.
 
 Tensors are matched by value, not by name: exporters rename, and a name proves nothing.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 
 from exporters.base import StoredTensor
+from exporters.weight_folding import folded
+from exporters.weight_matching import (
+    Found,
+    Match,
+    Room,
+    cast,
+    identical,
+    names_layer,
+    quantised,
+    rearranged,
+    tensor_digest,
+)
 from models.weights import COUNT
 from toolkit.core.documents import Json
-from toolkit.core.files import digest_bytes
 
-
-class Match(StrEnum):
-    """What became of a tensor."""
-
-    IDENTICAL = "identical"  # found bit for bit, and read by the graph
-    ALTERED = "altered"  # a tensor of its name is there with other bits, wherever its own went
-    UNUSED = "unused"  # found bit for bit, but nothing that matters reads it
-    MISSING = "missing"  # found nowhere
-    EXTRA = "extra"  # stored and read, but no weight of the model
+__all__ = ["Match", "TensorParity", "WeightParity", "compare", "could_be_a_weight"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TensorParity:
-    """One tensor: its digest is over shape, dtype and little-endian bytes."""
+    """One tensor: its digest is over shape, dtype and little-endian bytes.
+
+    `how` says in words what was done to it, `error` how far its values are from the model's.
+    """
 
     name: str
     match: Match
@@ -39,6 +43,8 @@ class TensorParity:
     digest: str
     stored_as: str | None = None
     readers: tuple[str, ...] = ()
+    how: str = ""
+    error: float = 0.0
 
     def to_json(self) -> Json:
         return {
@@ -49,6 +55,8 @@ class TensorParity:
             "digest": self.digest,
             "stored_as": self.stored_as,
             "readers": list(self.readers),
+            "how": self.how,
+            "error": self.error,
         }
 
 
@@ -59,9 +67,9 @@ class WeightParity:
     tensors: tuple[TensorParity, ...]
 
     @property
-    def proved(self) -> int:
-        """How many tensors are found bit for bit."""
-        return sum(tensor.match is Match.IDENTICAL for tensor in self.tensors)
+    def explained(self) -> int:
+        """How many of the model's tensors the artifact has."""
+        return sum(tensor.match.explained for tensor in self.tensors)
 
     @property
     def total(self) -> int:
@@ -70,76 +78,112 @@ class WeightParity:
 
     @property
     def passed(self) -> bool:
-        return self.proved == len(self.tensors)
+        return self.explained == len(self.tensors)
+
+    def count(self, match: Match) -> int:
+        return sum(tensor.match is match for tensor in self.tensors)
 
     def failures(self) -> list[TensorParity]:
-        return [tensor for tensor in self.tensors if tensor.match is not Match.IDENTICAL]
+        return [tensor for tensor in self.tensors if not tensor.match.explained]
 
     def to_json(self) -> Json:
         return {
             "passed": self.passed,
-            "proved": self.proved,
+            "explained": self.explained,
             "total": self.total,
+            "counts": {match: count for match in Match if (count := self.count(match))},
             "tensors": [tensor.to_json() for tensor in self.tensors],
         }
 
 
 def compare(weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor]) -> WeightParity:
-    """Finds each weight among the stored tensors, bit for bit.
+    """Finds each weight among the stored tensors.
 
-    Among stored tensors of equal value the one of the same name is taken first. Weights of equal
-    value may share one stored tensor (exporters merge them) if it has a reader for each. A stored
-    tensor of more than one element that no weight accounts for, and that is not int64 or bool as
-    shapes are, is extra, and fails the proof. The counts of batches of batch norms are left out:
+    First bit for bit, then in another order of axes or shape, then rounded or quantised, then as a
+    part of a batch norm that was folded. Among stored tensors of equal value the one of the same
+    name is taken first. Weights of equal value may share one stored tensor (exporters merge them)
+    if it has a reader for each. A weight that is found where another's name stands is altered:
+    two of one shape that changed places are both found by value. A stored tensor of more than one
+    number that no weight accounts for, and that is not int64 or bool as shapes are, is extra, and
+    fails the proof; one that is a single number everywhere is a scalar, as the bias of zeros that
+    exporters give to a convolution without any. The counts of batches of batch norms are left out:
     no output depends on them, and exporters drop them.
     """
     weights = {name: array for name, array in weights.items() if name.split(".")[-1] != COUNT}
-    by_digest: dict[str, list[StoredTensor]] = defaultdict(list)
-    for tensor in stored:
-        by_digest[tensor_digest(tensor.array)].append(tensor)
-    matched = _assign({name: by_digest[tensor_digest(array)] for name, array in weights.items()})
+    live = [tensor for tensor in stored if tensor.readers]
+    room = Room.of(stored)
+    found = identical(weights, stored, room)
+    for way in (rearranged, cast, quantised):
+        found |= way(_without(weights, found), live, room)
+    found |= folded(weights, _without(weights, found), live, room)
     by_name = {tensor.name: tensor for tensor in stored}
-    found = [_weight(n, a, matched.get(n), by_name.get(n)) for n, a in weights.items()]
-    accounted = {tensor.stored_as for tensor in found}
+    tensors = [
+        _weight(name, array, found.get(name), by_name.get(name), weights)
+        for name, array in weights.items()
+    ]
+    accounted = {tensor.stored_as for tensor in tensors}
     extra = [
         _describe(tensor.name, tensor.array, Match.EXTRA, tensor)
-        for tensor in stored
-        if tensor.name not in accounted and tensor.readers and _could_be_a_weight(tensor.array)
+        for tensor in live
+        if tensor.name not in accounted
+        and could_be_a_weight(tensor.array)
+        and not (tensor.array == tensor.array.flat[0]).all()
     ]
-    return WeightParity(tensors=(*found, *extra))
+    return WeightParity(tensors=(*tensors, *extra))
 
 
-def _assign(candidates: Mapping[str, Sequence[StoredTensor]]) -> dict[str, StoredTensor]:
-    """For each name one of its candidates; a tensor may serve as many names as it has readers."""
-    room = {t.name: max(1, len(t.readers)) for found in candidates.values() for t in found}
-    matched: dict[str, StoredTensor] = {}
-    # Exact names first, over all weights, so that no other weight of equal value takes them.
-    for exact in (True, False):
-        for name in sorted(candidates.keys() - matched.keys()):
-            free = [t for t in candidates[name] if room[t.name] and (not exact or t.name == name)]
-            if free:
-                # Prefer one that the graph reads, then the one with most room.
-                matched[name] = max(free, key=lambda t: (bool(t.readers), room[t.name]))
-                room[matched[name].name] -= 1
-    return matched
-
-
-def tensor_digest(array: np.ndarray) -> str:
-    """SHA-256 over dtype, shape and little-endian C-order bytes."""
-    little = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
-    header = f"{array.dtype.name}{list(array.shape)}".encode()
-    return digest_bytes(header + little.tobytes())
+def _without(
+    weights: Mapping[str, np.ndarray], found: Mapping[str, Found]
+) -> dict[str, np.ndarray]:
+    return {name: array for name, array in weights.items() if name not in found}
 
 
 def _weight(
-    name: str, array: np.ndarray, match: StoredTensor | None, namesake: StoredTensor | None
+    name: str,
+    array: np.ndarray,
+    found: Found | None,
+    namesake: StoredTensor | None,
+    weights: Mapping[str, np.ndarray],
 ) -> TensorParity:
-    if match is None:
+    if found is None:
         return _describe(name, array, Match.ALTERED if namesake else Match.MISSING, namesake)
-    # Two weights of one shape that changed places are both found by value; the name gives it away.
-    if namesake is not None and tensor_digest(namesake.array) != tensor_digest(array):
-        return _describe(name, array, Match.ALTERED, match)
-    return _describe(name, array, Match.IDENTICAL if match.readers else Match.UNUSED, match)
+    match = found.match
+    if match is not Match.FOLDED and _stands_for_another(name, array, found, namesake, weights):
+        match = Match.ALTERED
+    return TensorParity(
+        name=name,
+        match=match,
+        shape=array.shape,
+        dtype=array.dtype.name,
+        digest=tensor_digest(array),
+        stored_as=found.stored.name,
+        readers=found.stored.readers,
+        how=found.how,
+        error=found.error,
+    )
+
+
+def _stands_for_another(
+    name: str,
+    array: np.ndarray,
+    found: Found,
+    namesake: StoredTensor | None,
+    weights: Mapping[str, np.ndarray],
+) -> bool:
+    """Whether what was found bears the name of another weight of other values."""
+    if namesake is not None:
+        own = tensor_digest(namesake.array) == tensor_digest(found.stored.array)
+        return namesake.name != found.stored.name and not own
+    if names_layer(found.stored.name, name):
+        return False
+    digest = tensor_digest(array)
+    return any(
+        names_layer(found.stored.name, other)
+        and weights[other].shape == array.shape
+        and tensor_digest(weights[other]) != digest
+        for other in weights
+        if other != name
+    )
 
 
 def _describe(
@@ -156,6 +200,6 @@ def _describe(
     )
 
 
-def _could_be_a_weight(array: np.ndarray) -> bool:
+def could_be_a_weight(array: np.ndarray) -> bool:
     """Anything but a scalar, and the shapes and indices that exporters write as int64 and bool."""
     return array.size > 1 and array.dtype not in (np.int64, np.bool_)

@@ -11,6 +11,7 @@ RUNTIMES: Registry[Runtime] = Registry(
         "null": Entry("runtimes.null:Null"),
         "torch": Entry("runtimes.torch_eager:TorchEager"),
         "torch-compile": Entry("runtimes.torch_compile:TorchCompile"),
+        "torch-export": Entry("runtimes.torch_export:TorchExport"),
         "onnxruntime": Entry("runtimes.onnxruntime:OnnxRuntime", extra="cpu"),
         "openvino": Entry("runtimes.openvino:OpenVino", extra="cpu"),
     },

@@ -46,7 +46,7 @@ MOVING = frozenset(
 @final
 class OpenVino(Runtime):
     name: ClassVar[str] = "openvino"
-    accepts: ClassVar[frozenset[Format]] = frozenset({Format.ONNX})
+    accepts: ClassVar[frozenset[Format]] = frozenset({Format.ONNX, Format.OPENVINO})
 
     def probe(self) -> Availability:
         return Availability(ok=True, version=ov.__version__)

@@ -16,9 +16,9 @@ from torch._inductor import config as inductor
 from torch._inductor.codecache import PyCodeCache
 from torch._inductor.cpp_builder import get_cpp_compiler
 
-from models.torch.base import restored
+from models.torch.program import module_of
 from runtimes.executed import Node
-from runtimes.torch_session import TorchSession, weights_of
+from runtimes.torch_session import TorchSession
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.documents import Json
 from toolkit.core.session import Availability, Runtime, Session, SessionOptions, parse_value
@@ -46,7 +46,7 @@ class TorchCompile(Runtime):
         inductor.freezing = True
         # Each session of a process compiles the same code for itself; by default 8 of them may.
         dynamo.recompile_limit = dynamo.accumulated_recompile_limit
-        module = restored(artifact.model, weights_of(artifact))
+        module = module_of(artifact)
         torch.compiler.reset()
         loaded = len(PyCodeCache.modules)
         compiled = torch.compile(module, dynamic=False, fullgraph=True, options=tuning)

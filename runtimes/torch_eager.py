@@ -6,8 +6,8 @@ from typing import ClassVar, final
 
 import torch
 
-from models.torch.base import restored
-from runtimes.torch_session import TorchSession, weights_of
+from models.torch.program import module_of
+from runtimes.torch_session import TorchSession
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.session import Availability, Runtime, Session, SessionOptions
 
@@ -24,5 +24,5 @@ class TorchEager(Runtime):
 
     def open(self, artifact: Artifact, options: SessionOptions) -> Session:
         options.require_known(self.name, ())
-        module = restored(artifact.model, weights_of(artifact))
+        module = module_of(artifact)
         return TorchSession(artifact.signature, module, runtime=self.name, options=options)

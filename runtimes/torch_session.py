@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 import torch
-from safetensors.numpy import load
 
 from runtimes.executed import Node, describe, device_of, precision_of
 from runtimes.torch_nodes import record
-from toolkit.core.artifact import Artifact
 from toolkit.core.documents import Json
 from toolkit.core.session import Provenance, Session, SessionOptions, host_copy, not_ready
 from toolkit.core.specs import Feeds, Outputs, Signature
-
-
-def weights_of(artifact: Artifact) -> dict[str, np.ndarray]:
-    """The tensors of a checkpoint, after its files are checked against their digests."""
-    artifact.verify()
-    return load(Path(artifact.path).read_bytes())
 
 
 @final

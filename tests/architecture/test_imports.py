@@ -37,7 +37,10 @@ LEAVES = (
     "exporters.graph_work",
     "exporters.onnx_file",
     "exporters.onnx_from_torch",
+    "exporters.openvino_ir",
     "exporters.operator_work",
+    "exporters.passes.",
+    "exporters.torch_",
     "models.flax",
     "models.keras",
     "models.mxnet",
@@ -80,7 +83,18 @@ def modules() -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "train", "export", "verify", "bench", "bench-training", "models", "doctor"]
+    "command",
+    [
+        "",
+        "train",
+        "export",
+        "verify",
+        "bench",
+        "bench-training",
+        "models",
+        "parity weights",
+        "doctor",
+    ],
 )
 def test_help_imports_nothing_heavy(command: str) -> None:
     code = (

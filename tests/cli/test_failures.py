@@ -278,11 +278,11 @@ from exporters.base import Exporter
 from exporters.onnx_from_torch import OnnxFromTorch
 
 class Altering(Exporter):
-    format, frameworks = OnnxFromTorch.format, OnnxFromTorch.frameworks
-    stored_tensors = OnnxFromTorch.stored_tensors
+    format, framework = OnnxFromTorch.format, OnnxFromTorch.framework
+    checked_with = OnnxFromTorch.checked_with
 
-    def export(self, checkpoint, directory):
-        done = OnnxFromTorch().export(checkpoint, directory)
+    def export(self, source, directory):
+        done = OnnxFromTorch().export(source, directory)
         model = onnx.load(directory / done.entry)
         weight = next(t for t in model.graph.initializer if t.name == "fc1.weight")
         array = numpy_helper.to_array(weight).copy()

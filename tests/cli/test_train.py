@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 import toolkit
 from tests.conftest import TOOLKIT, Run
 from toolkit.cli import main
+from toolkit.measuring.engine import Procedure
 
 NET = """
 from torch import nn
@@ -284,3 +286,47 @@ def test_wrong_use(
     assert printed == ""
     after = sorted(path for path in trained.rglob("*") if "__pycache__" not in path.parts)
     assert after == before
+
+
+def test_a_model_of_the_user_s_own_lives_on_without_its_code(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Verified, measured, exported: from another place, the code gone."""
+    for name in ("net",):
+        shutil.copytree(trained / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    found = toolkit.verify("net", data="digits", runtimes=["torch"])
+    assert found.passed
+    assert found.scores["accuracy"] == pytest.approx(
+        manifest(Path("net"))["metrics"]["test_accuracy"]
+    )
+    done = toolkit.export("net", to="onnx", out="net-onnx")
+    assert done.weights.passed
+    assert done.reference == "torch"
+    result = toolkit.bench(
+        "net-onnx", runtimes=["torch", "onnxruntime"], procedure=Procedure(warmup=1, runs=11)
+    )
+    assert [row.status for row in result.rows] == ["ok", "ok"]
+
+
+def test_a_module_that_cannot_be_exported_is_trained_all_the_same(
+    tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.fc = nn.Linear(3072, 10)\n"
+        "    def forward(self, x):\n"
+        "        x = x.flatten(1)\n"
+        "        return self.fc(x) if float(x.sum()) > 1e9 else self.fc(x + 0)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    code, _, said = here("train", "net.py:Net", *QUICK, "--epochs", 1, "--out", "m")
+    assert code == 0, said
+    assert "torch.export cannot follow Net" in " ".join(said.split())
+    assert {path.name for path in (tmp_path / "m").iterdir()} == FILES
+    code, _, said = here("verify", "m", "--data", "digits", "--runtime", "torch")
+    assert code in (2, 3)
+    assert "has no program.pt2" in " ".join(said.split())

@@ -7,7 +7,7 @@ the tests is skipped with its reason, unless REQUIRED names it.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import toolkit
+from exporters import EXPORTERS
 from runtimes import RUNTIMES
-from toolkit.core.artifact import Artifact, Checkpoint
+from toolkit.core.artifact import Artifact, Checkpoint, Format
 from toolkit.core.errors import (
     FeedError,
     IntegrityError,
@@ -29,7 +31,7 @@ from toolkit.measuring.serving import together
 from toolkit.parity.outputs import compare_outputs
 from toolkit.parity.tolerances import TOLERANCES
 
-REQUIRED = {"null", "torch", "torch-compile", "onnxruntime", "openvino"}
+REQUIRED = {"null", "torch", "torch-compile", "torch-export", "onnxruntime", "openvino"}
 
 EXPECTED_FAILURES = {
     ("null", "test_values_are_the_model_s"): "null computes nothing",
@@ -57,13 +59,27 @@ def runtime(request: pytest.FixtureRequest) -> Runtime:
     return plugin
 
 
+@pytest.fixture(scope="module")
+def forms(artifact_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Artifact]:
+    """The model in the first form that a runtime takes, exported once."""
+    graph = Artifact.load(artifact_dir)
+    checkpoint = graph.parent_checkpoint()
+    made = {Format.ONNX: graph, Format.CHECKPOINT: checkpoint.artifact()}
+
+    def form(accepts: frozenset[Format]) -> Artifact:
+        if known := [form for form in made if form in accepts]:
+            return made[known[0]]
+        target = next(n for n in EXPORTERS.names() if EXPORTERS.create(n).format in accepts)
+        out = tmp_path_factory.mktemp("form") / target
+        artifact = toolkit.export(checkpoint.directory, to=target, out=out).artifact
+        return made.setdefault(artifact.format, artifact)
+
+    return form
+
+
 @pytest.fixture
-def source(runtime: Runtime, artifact_dir: Path) -> Artifact:
-    """The exported model, or its checkpoint for a runtime that takes that."""
-    artifact = Artifact.load(artifact_dir)
-    if artifact.format in runtime.accepts:
-        return artifact
-    return artifact.parent_checkpoint().artifact()
+def source(runtime: Runtime, forms: Callable[..., Artifact]) -> Artifact:
+    return forms(runtime.accepts)
 
 
 @pytest.fixture

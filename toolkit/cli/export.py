@@ -10,16 +10,32 @@ import typer
 from toolkit.cli import options
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from exporters.weight_parity import WeightParity
     from toolkit.steps.export import Export
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A directory that `toolkit train` wrote.")],
-    to: Annotated[str, typer.Option(help="The target: onnx.")],
+    source: Annotated[Path, typer.Argument(help="A checkpoint, an artifact, or an .onnx file.")],
+    to: Annotated[str, typer.Option(help="The target: onnx, openvino, torch-export.")],
     out: Annotated[Path, typer.Option(help="The new directory of the artifact.")],
+    passes: Annotated[
+        str | None,
+        typer.Option(
+            help="Rewrite the ONNX graph: fold-batch-norm, fold-time-channel, simplify; "
+            "separated by commas, in this order."
+        ),
+    ] = None,
+    data: options.Data = None,
+    data_dir: options.DataDir = None,
+    data_option: options.DataOptions = None,
+    inputs: options.Inputs = None,
+    dim: options.Dims = None,
+    input_: options.RandomInputs = None,
     json: options.Json = False,
 ) -> None:
-    """Export a checkpoint, with proof that every weight and output is the model's.
+    """Export a model, with proof that every weight and output is the source's.
 
     Exits with 1, and writes nothing, when the proof fails.
     """
@@ -27,9 +43,23 @@ def export(
     from toolkit.cli import output
 
     with output.progress() as progress:
-        done = toolkit.export(checkpoint, to=to, out=out, progress=progress)
+        done = toolkit.export(
+            source,
+            to=to,
+            out=out,
+            passes=options.names(passes) or [],
+            inputs=options.input_request(
+                data=data,
+                data_dir=data_dir,
+                data_option=data_option,
+                inputs=inputs,
+                dim=dim,
+                input_=input_,
+            ),
+            progress=progress,
+        )
     if json:
-        output.print_json({"schema": "toolkit.export/1", **done.to_json()})
+        output.print_json({"schema": "toolkit.export/2", **done.to_json()})
     else:
         _print(done, out)
 
@@ -38,20 +68,14 @@ def _print(done: Export, out: Path) -> None:
     from toolkit.cli import output
 
     console = output.stdout()
-    weights = output.table("Weight parity", "tensor", "shape", "found as", "read by", "digest", "")
-    for tensor in done.weights.tensors:
-        weights.add_row(
-            tensor.name,
-            "x".join(map(str, tensor.shape)),
-            tensor.stored_as or "-",
-            ", ".join(tensor.readers),
-            tensor.digest.removeprefix("sha256:")[:12],
-            tensor.match,
-        )
-    console.print(weights)
-    console.out(f"{done.weights.proved} of {done.weights.total} weights are there bit for bit.\n")
+    console.print(weights_table(done.weights))
+    console.out(f"{weights_told(done.weights)}\n")
     outputs = output.table(
-        f"Output parity with torch, {done.inputs}", "batch", "max abs", "max rel", ""
+        f"Output parity of {done.checked_with} with {done.reference}, {done.inputs}",
+        "batch",
+        "max abs",
+        "max rel",
+        "",
     )
     for batch, parity in done.outputs.items():
         outputs.add_row(
@@ -62,3 +86,29 @@ def _print(done: Export, out: Path) -> None:
         )
     console.print(outputs)
     console.out(f"{out}: {done.artifact.format}, digest {done.artifact.digest}")
+
+
+def weights_table(weights: WeightParity) -> Table:
+    """A row for each tensor: where it went, and how."""
+    from toolkit.cli import output
+
+    table = output.table("Weight parity", "tensor", "shape", "found as", "read by", "digest", "")
+    for tensor in weights.tensors:
+        what = f"{tensor.match}, {tensor.how}" if tensor.how else str(tensor.match)
+        if tensor.error:
+            what += f", off by {output.scientific(tensor.error)} at most"
+        table.add_row(
+            output.escape(tensor.name),
+            "x".join(map(str, tensor.shape)),
+            output.escape(tensor.stored_as or "-"),
+            output.escape(", ".join(tensor.readers)),
+            tensor.digest.removeprefix("sha256:")[:12],
+            output.escape(what),
+        )
+    return table
+
+
+def weights_told(weights: WeightParity) -> str:
+    """The sum of it in a sentence."""
+    counts = ", ".join(f"{count} {match}" for match, count in weights.to_json()["counts"].items())
+    return f"{weights.explained} of {weights.total} weights are explained: {counts}."

@@ -17,6 +17,7 @@ from toolkit.cli import (
     doctor,
     export,
     models,
+    parity,
     results,
     train,
     verify,
@@ -39,6 +40,7 @@ app.command()(verify.verify)
 app.command()(bench.bench)
 app.command()(bench_training.bench_training)
 app.command()(compare.compare)
+app.add_typer(parity.app, name="parity")
 app.add_typer(results.app, name="results")
 app.command()(models.models)
 app.command()(doctor.doctor)

@@ -22,6 +22,7 @@ ARTIFACT_SCHEMA = "toolkit.artifact/2"
 CHECKPOINT_SCHEMA = "toolkit.checkpoint/2"
 WEIGHTS = "weights.safetensors"
 RESUME = "resume.safetensors"
+PROGRAM = "program.pt2"  # of a user's own module, so that it opens without its code
 
 
 class Format(StrEnum):
@@ -29,6 +30,8 @@ class Format(StrEnum):
 
     CHECKPOINT = "checkpoint"
     ONNX = "onnx"
+    TORCH_EXPORT = "torch-export"  # a .pt2 archive of torch.export
+    OPENVINO = "openvino"  # an .xml graph with its .bin beside it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +92,15 @@ class Artifact:
             )
         verify_files(self.directory, self.files)
 
+    def place_of(self, parent: Parent) -> Path:
+        """Where a parent lay: the directory of its manifest, or the file itself."""
+        return Path(os.path.normpath(self.directory / parent.path))
+
     def parent_directory(self) -> Path | None:
         """Where the checkpoint lay that the artifact was made from; None without one."""
-        paths = (parent.path for parent in self.parents if parent.kind == "checkpoint")
-        relative = next(paths, None)
-        return None if relative is None else Path(os.path.normpath(self.directory / relative))
+        of_kind = (parent for parent in self.parents if parent.kind == Format.CHECKPOINT)
+        parent = next(of_kind, None)
+        return None if parent is None else self.place_of(parent)
 
     def parent_checkpoint(self) -> Checkpoint:
         """The checkpoint that the artifact was made from.
@@ -280,10 +287,17 @@ class Checkpoint:
             )
 
 
-def parent_of(child_directory: Path, checkpoint: Checkpoint) -> Parent:
-    """The record of `checkpoint` for an artifact that will lie in `child_directory`."""
-    path = os.path.relpath(checkpoint.directory, child_directory.resolve())
-    return Parent(kind="checkpoint", digest=checkpoint.digest, path=Path(path).as_posix())
+def parents_of(child_directory: Path, source: Artifact) -> tuple[Parent, ...]:
+    """The records of `source`, and of what that was made from, nearest first, for an artifact that
+    will lie in `child_directory`."""
+    place = source.directory if (source.directory / MANIFEST).is_file() else source.path
+    known = [(source.format.value, source.digest, place)]
+    known += [(p.kind, p.digest, source.place_of(p)) for p in source.parents]
+    child = child_directory.resolve()
+    return tuple(
+        Parent(kind=kind, digest=digest, path=Path(os.path.relpath(path, child)).as_posix())
+        for kind, digest, path in known
+    )
 
 
 @contextmanager

@@ -61,12 +61,17 @@ class Ratio:
     `disturbance` is the share of the processor that other work took meanwhile. It may have met one
     of the two rows alone, again and again, if that was the one whose threads lay on the same core:
     then it had twice that share in its turns, and `slack` is how much longer that made it take.
+
+    `parts` are the centres of the rounds of each process by itself. Processes of the same thing
+    differ for as long as they live, which no interval over rounds knows of, so a row is called
+    faster or slower only where all of its processes are.
     """
 
     value: float
     interval: Interval
     wide: Interval
     disturbance: float = 0.0
+    parts: tuple[float, ...] = ()
 
     @property
     def slack(self) -> float:
@@ -75,12 +80,14 @@ class Ratio:
         return 1 / (1 - share) if share < 1 else math.inf
 
     def is_above(self, bound: float) -> bool:
-        """Whether the row takes longer than `bound` times the baseline, beyond chance and slack."""
-        return self.wide[0] > bound * self.slack
+        """Whether the row takes longer than `bound` times the baseline, beyond chance and slack,
+        in each of its processes."""
+        return self.wide[0] > bound * self.slack and all(part > bound for part in self.parts)
 
     @property
     def verdict(self) -> Verdict:
-        if self.wide[1] < (1 - BAND) / self.slack:
+        below = 1 - BAND
+        if self.wide[1] < below / self.slack and all(part < below for part in self.parts):
             return Verdict.FASTER
         if self.is_above(1 + BAND):
             return Verdict.SLOWER

@@ -13,6 +13,7 @@ from toolkit.core.queries import Scenario
 from toolkit.measuring.rates import rate_figures, work_figures
 from toolkit.measuring.statistics import (
     Ratio,
+    centre,
     median_interval,
     percentile,
     ratio,
@@ -80,7 +81,21 @@ def compare_rows(row: Row, baseline: Row, scope: Scope) -> Ratio | None:
     if row is baseline:
         return SAME_ROW
     found = ratio(blocks_of(row, scope), blocks_of(baseline, scope))
+    found = found and replace(found, parts=_of_each_process(row, baseline, scope))
     return _disturbed(found, row, baseline, scope)
+
+
+def _of_each_process(row: Row, baseline: Row, scope: Scope) -> tuple[float, ...]:
+    """The centre of the rounds' ratios, by process."""
+    mine, theirs = row.measurement(scope), baseline.measurement(scope)
+    assert mine is not None
+    assert theirs is not None
+    rounds: dict[int, list[float]] = {}
+    for a, b in zip(mine.blocks, theirs.blocks, strict=False):
+        if len(a.samples) and len(b.samples):
+            found = float(np.median(a.samples) / np.median(b.samples))
+            rounds.setdefault(a.process, []).append(found)
+    return tuple(centre(np.array(values)) for values in rounds.values())
 
 
 def compare_apart(row: Row, baseline: Row, scope: Scope) -> Ratio | None:
@@ -198,6 +213,7 @@ def _ratio_figures(compared: Ratio | None, baseline: Row, scope: Scope | Scenari
         "value": compared.value,
         "ci95": list(compared.interval),
         "ci99": list(compared.wide),
+        "processes": list(compared.parts),
         "verdict": compared.verdict,
     }
 

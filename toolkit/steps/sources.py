@@ -18,7 +18,7 @@ from toolkit.core.artifact import (
     Format,
 )
 from toolkit.core.documents import canonical
-from toolkit.core.errors import SourceError, UsageError
+from toolkit.core.errors import IntegrityError, SourceError, UsageError
 from toolkit.core.files import FileRecord, digest_bytes, digest_file
 from toolkit.core.siblings import ours
 from toolkit.core.specs import ModelSpec
@@ -66,17 +66,25 @@ def open_checkpoint(source: Source) -> Checkpoint:
 
 
 def candidates(artifact: Artifact) -> tuple[Artifact, ...]:
-    """The artifact, then the checkpoint that it was made from, if one lies in its place.
+    """The artifact, then each form that it was made from, nearest first, that lies in its place.
 
     A runtime opens the first of them whose format it takes. Raises IntegrityError or SourceError
-    for a checkpoint that lies there and is damaged, or another.
+    for what lies there and is damaged, or another.
     """
-    place = artifact.parent_directory()
-    if place is None or not (place / MANIFEST).is_file():
-        return (artifact,)
-    parent = artifact.parent_checkpoint()
-    parent.verify()
-    return (artifact, parent.artifact())
+    found = [artifact]
+    for parent in artifact.parents:
+        place = artifact.place_of(parent)
+        if not (place.is_file() or (place / MANIFEST).is_file()):
+            continue
+        form = open_artifact(place)
+        if form.digest != parent.digest:
+            raise IntegrityError(
+                f"The {parent.kind} at {place} has digest {form.digest}, but {artifact.directory} "
+                f"was made from {parent.digest}.",
+                hint="Put the original back, or export it again.",
+            )
+        found.append(form)
+    return tuple(found)
 
 
 def absent_parent(artifact: Artifact) -> str | None:

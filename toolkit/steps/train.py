@@ -10,7 +10,7 @@ from typing import Any
 
 import models
 from models.initial import fresh_weights
-from toolkit.core.artifact import Checkpoint
+from toolkit.core.artifact import PROGRAM, Checkpoint
 from toolkit.core.documents import Json
 from toolkit.core.errors import (
     CheckFailedError,
@@ -19,7 +19,12 @@ from toolkit.core.errors import (
     UsageError,
     unknown_name,
 )
-from toolkit.core.files import new_directory, refuse_existing, replaced_directory
+from toolkit.core.files import (
+    new_directory,
+    refuse_existing,
+    replaced_directory,
+    write_atomically,
+)
 from toolkit.core.options import settle
 from toolkit.core.progress import Progress, Silent
 from toolkit.core.specs import ModelSpec
@@ -105,6 +110,7 @@ class Plan:
     job: Job
     splits: Splits
     own: UserCode | None
+    program: bytes | None
     progress: Progress
 
     def training(self) -> Json:
@@ -166,21 +172,31 @@ def _plan(request: Request, data_dir: Path | None, progress: Progress) -> Plan:
     mode = request.mode or next(iter(trainer.modes))
     if mode not in trainer.modes:
         raise unknown_name(f"training mode of {framework}", mode, trainer.modes)
+    job = Job(
+        spec=replace(spec, data_settings=data_settings),
+        mode=mode,
+        recipe=recipe,
+        train=splits.train,
+        weights=weights,
+        settings=_machine(request),
+        module=own.make if own else None,
+    )
     return Plan(
         trainer=trainer,
-        job=Job(
-            spec=replace(spec, data_settings=data_settings),
-            mode=mode,
-            recipe=recipe,
-            train=splits.train,
-            weights=weights,
-            settings=_machine(request),
-            module=own.make if own else None,
-        ),
+        job=job,
         splits=splits,
         own=own,
+        program=_program(trainer, job, progress),
         progress=progress,
     )
+
+
+def _program(trainer: Trainer, job: Job, progress: Progress) -> bytes | None:
+    try:
+        return trainer.program(job)
+    except UsageError as error:
+        progress.note(f"warning: {error.problem} {error.hint}")
+        return None
 
 
 def _trainer(framework: str, settings: Settings) -> Trainer:
@@ -269,6 +285,8 @@ def _save(
     spec: ModelSpec = plan.job.spec
     assert spec.task is not None
     history = trained.history
+    if plan.program is not None:
+        write_atomically(directory / PROGRAM, plan.program)
     Checkpoint.save(
         directory,
         spec=spec,

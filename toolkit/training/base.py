@@ -192,6 +192,14 @@ class Trainer(ABC):
             hint="Give --framework torch and a callable that makes a torch.nn.Module.",
         )
 
+    def program(self, job: Job) -> bytes | None:
+        """A user's own module in a form that opens without its code (PROGRAM of a checkpoint), or
+        None where the framework has none.
+
+        Raises UsageError, which no training need end for, for a module that has no such form.
+        """
+        return None
+
     @abstractmethod
     def open(self, job: Job) -> TrainingSession:
         """Raises UsageError for a device or mode that is not there, or a user's module that does

@@ -10,6 +10,7 @@ import torch
 
 import models
 from models.torch.base import TorchBuilder
+from models.torch.program import write_program
 from toolkit.core.errors import UsageError, unknown_name
 from toolkit.core.session import Availability
 from toolkit.core.specs import ModelSpec
@@ -56,6 +57,18 @@ class TorchTrainer(Trainer):
                 hint="Return a module, or give the --framework of what it returns.",
             )
         return OwnBuilder(module).weights(made)
+
+    def program(self, job: Job) -> bytes | None:
+        if job.module is None:
+            return None
+        try:
+            return write_program(job.module(), torch.from_numpy(job.train.inputs[:2].copy()))
+        except Exception as error:  # torch.export raises whatever the module does to it
+            reason = str(error).strip().partition("\n")[0]
+            raise UsageError(
+                f"torch.export cannot follow {job.spec.name}: {type(error).__name__}: {reason}",
+                hint="The checkpoint can be trained on, but not verified, measured or exported.",
+            ) from error
 
     def open(self, job: Job) -> TrainingSession:
         if job.mode not in self.modes:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from toolkit.core.artifact import MANIFEST, WEIGHTS, Artifact, Checkpoint, Format, parent_of
+from toolkit.core.artifact import MANIFEST, WEIGHTS, Artifact, Checkpoint, Format, parents_of
 from toolkit.core.documents import read_document, seal, write_document
 from toolkit.core.errors import IntegrityError, SourceError, ToolkitError
 from toolkit.core.specs import ModelSpec, Signature, TensorSpec
@@ -154,7 +154,7 @@ def test_checkpoint_is_an_artifact_for_its_own_framework(tmp_path: Path):
 
 def test_parent_is_found_after_both_moved(tmp_path: Path):
     checkpoint = save(tmp_path / "runs" / "c")
-    parent = parent_of(tmp_path / "runs" / "a", checkpoint)
+    (parent,) = parents_of(tmp_path / "runs" / "a", checkpoint.artifact())
     save_artifact(tmp_path / "runs" / "a", parents=(parent,))
     (tmp_path / "runs").rename(tmp_path / "moved")
     found = Artifact.load(tmp_path / "moved" / "a").parent_checkpoint()
@@ -162,7 +162,7 @@ def test_parent_is_found_after_both_moved(tmp_path: Path):
 
 
 def test_parent_that_is_gone_replaced_or_was_never_there_is_an_error(tmp_path: Path):
-    parent = parent_of(tmp_path / "a", save(tmp_path / "c"))
+    (parent,) = parents_of(tmp_path / "a", save(tmp_path / "c").artifact())
     artifact = save_artifact(tmp_path / "a", parents=(parent,))
     (tmp_path / "c").rename(tmp_path / "gone")
     with pytest.raises(SourceError, match="Could not read"):

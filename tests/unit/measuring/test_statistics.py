@@ -221,6 +221,27 @@ def test_a_win_takes_the_wide_interval(wide: tuple[float, float], verdict: str) 
 
 
 @pytest.mark.parametrize(
+    ("parts", "verdict"),
+    [
+        ((1.05, 1.06, 1.02), "SLOWER"),
+        ((1.05, 1.12, 1.005), "UNCLEAR"),  # one process alone may be slow for all its life
+        ((1.2, 1.2, 0.98), "UNCLEAR"),
+        ((), "SLOWER"),
+    ],
+)
+def test_a_win_takes_all_processes(parts: tuple[float, ...], verdict: str) -> None:
+    wide = (1.02, 1.08)
+    assert Ratio(value=1.05, interval=wide, wide=wide, parts=parts).verdict == verdict
+    faster = Ratio(
+        value=1 / 1.05,
+        interval=(1 / 1.08, 1 / 1.02),
+        wide=(1 / 1.08, 1 / 1.02),
+        parts=tuple(1 / part for part in parts),
+    )
+    assert faster.verdict == verdict.replace("SLOWER", "FASTER")
+
+
+@pytest.mark.parametrize(
     ("wide", "disturbance", "verdict"),
     [
         ((1.1, 1.3), 0.0, "SLOWER"),

@@ -1,0 +1,75 @@
+"""ONNX -> OpenVINO's IR: a graph in .xml, its tensors in .bin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+import openvino as ov
+
+from exporters.base import Exported, Exporter, StoredTensor, TensorReader
+from exporters.onnx_file import read_precision
+from toolkit.core.artifact import Artifact, Format
+from toolkit.core.errors import SourceError
+
+ENTRY = "model.xml"
+
+
+@final
+class OpenVinoIr(Exporter):
+    """Every weight as the ONNX graph has it: what reads the graph folds nothing, unlike
+    `openvino.convert_model`, and is told not to halve them, as it would by default."""
+
+    format: ClassVar[Format] = Format.OPENVINO
+    takes: ClassVar[Format] = Format.ONNX
+    checked_with: ClassVar[str] = "openvino"
+
+    def export(self, source: Artifact, directory: Path) -> Exported:
+        try:
+            model = ov.Core().read_model(source.path)
+        except RuntimeError as error:
+            raise SourceError(
+                f"OpenVINO {ov.__version__} could not convert {source.path}: {error}",
+                hint="The message names what it does not support; choose another target.",
+            ) from error
+        for port, spec in zip(
+            (*model.inputs, *model.outputs),
+            (*source.signature.inputs, *source.signature.outputs),
+            strict=True,
+        ):
+            port.get_tensor().set_names({spec.name})
+        ov.save_model(model, directory / ENTRY, compress_to_fp16=False)
+        return Exported(
+            entry=ENTRY,
+            precision=read_precision(source.path),
+            options={"exporter": "openvino", "openvino": ov.__version__},
+        )
+
+
+@final
+class OpenVinoTensors(TensorReader):
+    def stored_tensors(self, path: Path) -> Sequence[StoredTensor]:
+        try:
+            model = ov.Core().read_model(path)
+        except RuntimeError as error:
+            raise SourceError(
+                f"{path} could not be read as OpenVINO's IR: {error}",
+                hint="Give the .xml that `toolkit export --to openvino` wrote.",
+            ) from error
+        return [
+            StoredTensor(
+                name=operation.get_friendly_name(),
+                array=operation.get_data().copy(),
+                readers=_readers(operation),
+            )
+            for operation in model.get_ordered_ops()
+            if operation.get_type_name() == "Constant"
+        ]
+
+
+def _readers(constant: Any) -> tuple[str, ...]:
+    """The operations that take it. OpenVINO drops what no output depends on."""
+    targets = constant.output(0).get_target_inputs()
+    nodes = sorted((target.get_node() for target in targets), key=lambda node: node.get_name())
+    return tuple(f"{node.get_friendly_name()} ({node.get_type_name()})" for node in nodes)

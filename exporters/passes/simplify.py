@@ -1,0 +1,19 @@
+"""What onnxscript's optimizer makes of a graph."""
+
+from __future__ import annotations
+
+from typing import final
+
+import onnx_ir as ir
+import onnxscript.optimizer
+
+
+@final
+class Simplify(ir.passes.InPlacePass):
+    """Constants folded, what does nothing removed, known sequences of operators made one."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        before = sum(1 for _ in model.graph.all_nodes())
+        onnxscript.optimizer.optimize_ir(model)
+        after = sum(1 for _ in model.graph.all_nodes())
+        return ir.passes.PassResult(model, modified=before != after)

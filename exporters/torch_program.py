@@ -1,0 +1,78 @@
+"""torch -> .pt2, an exported program (torch.export)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, final
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from exporters.base import Exported, Exporter, StoredTensor, TensorReader
+from exporters.torch_example import dynamic_shapes, example
+from models.torch.program import load_program, module_of
+from toolkit.core.artifact import Artifact, Format
+
+ENTRY = "model.pt2"
+
+
+@final
+class TorchProgram(Exporter):
+    """torch's own operators, named axes dynamic. Opens without the code of the model."""
+
+    format: ClassVar[Format] = Format.TORCH_EXPORT
+    framework: ClassVar[str | None] = "torch"
+    checked_with: ClassVar[str] = "torch-export"
+
+    def export(self, source: Artifact, directory: Path) -> Exported:
+        signature = source.signature
+        program = torch.export.export(
+            module_of(source), example(signature), dynamic_shapes=dynamic_shapes(signature)
+        )
+        torch.export.save(program, directory / ENTRY)
+        floats = {t.dtype for t in program.state_dict.values() if t.is_floating_point()}
+        return Exported(
+            entry=ENTRY,
+            precision=str(floats.pop()).removeprefix("torch.") if len(floats) == 1 else "mixed",
+            options={"exporter": "torch.export", "torch": torch.__version__},
+        )
+
+
+@final
+class TorchProgramTensors(TensorReader):
+    def stored_tensors(self, path: Path) -> Sequence[StoredTensor]:
+        program = load_program(path)
+        signature = program.graph_signature
+        places = {
+            **signature.inputs_to_parameters,
+            **signature.inputs_to_buffers,
+            **signature.inputs_to_lifted_tensor_constants,
+        }
+        readers = _live_readers(program)
+        tensors = {**program.constants, **program.state_dict}
+        return [
+            StoredTensor(
+                name=name,
+                array=tensors[name].detach().numpy().copy(),
+                readers=readers.get(place, ()),
+            )
+            for place, name in places.items()
+        ]
+
+
+def _live_readers(program: ExportedProgram) -> dict[str, tuple[str, ...]]:
+    """For each input of the graph, the operations that take it and that an output depends on."""
+    live: set[Node] = set()
+    todo = [node for node in program.graph.nodes if node.op == "output"]
+    while todo:
+        node = todo.pop()
+        if node not in live:
+            live.add(node)
+            todo += node.all_input_nodes
+    return {
+        node.name: tuple(f"{user.name} ({user.target})" for user in node.users if user in live)
+        for node in program.graph.nodes
+        if node.op == "placeholder"
+    }

@@ -1,0 +1,153 @@
+"""Batch norms that were computed beforehand, recomputed and compared.
+
+In evaluation a batch norm is a multiplication and an addition of fixed numbers,
+
+    scale = weight / sqrt(running_var + eps),  shift = bias - running_mean * scale,
+
+so a converter may store these two in place of the four, or multiply the kernel of the convolution
+in front of it and leave its arithmetic out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+
+from exporters.base import StoredTensor
+from exporters.weight_matching import Found, Match, Room
+
+EPSILONS = (1e-5, 1e-3)  # torch's default, and Keras'
+PARTS = ("weight", "bias", "running_mean", "running_var")
+# A fold is a sum, a root, a division, a product and two sums, each rounded to float32 by half of
+# 2**-23 of its terms; twice that.
+ROUNDING = 8 * 2.0**-24
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class BatchNorm:
+    """The four tensors [C] of a batch norm, by the names of the model."""
+
+    layer: str
+    weight: np.ndarray
+    bias: np.ndarray
+    running_mean: np.ndarray
+    running_var: np.ndarray
+
+    def names(self) -> list[str]:
+        return [f"{self.layer}.{part}" for part in PARTS]
+
+    def scale(self, epsilon: float) -> np.ndarray:
+        """In float64."""
+        return self.weight.astype(np.float64) / np.sqrt(
+            self.running_var.astype(np.float64) + epsilon
+        )
+
+    def shift(
+        self, epsilon: float, bias: np.ndarray | float = 0.0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """In float64, for what comes with a bias of its own; and the size of its terms."""
+        scale = self.scale(epsilon)
+        terms = np.stack([self.bias, -scale * self.running_mean, scale * np.float64(bias)])
+        return terms.sum(axis=0), np.abs(terms).sum(axis=0)
+
+
+def folded(
+    weights: Mapping[str, np.ndarray],
+    unmatched: Mapping[str, np.ndarray],
+    stored: Sequence[StoredTensor],
+    room: Room,
+) -> dict[str, Found]:
+    """The batch norms of which neither statistic is stored, and the kernels and biases in front of
+    them, wherever a fold of one by the other is.
+
+    Where one of the four alone is not there, it is not folded but altered: a fold leaves neither
+    mean nor variance.
+    """
+    found: dict[str, Found] = {}
+    free = [tensor for tensor in room.free(stored) if tensor.array.dtype.kind == "f"]
+    for norm in batch_norms(weights):
+        if not unmatched.keys() >= {f"{norm.layer}.running_mean", f"{norm.layer}.running_var"}:
+            continue
+        for epsilon in EPSILONS:
+            explained = _kernel(norm, epsilon, unmatched, free) or _alone(norm, epsilon, free)
+            if explained:
+                found.update(explained)
+                break
+    for tensor in {place.stored.name: place.stored for place in found.values()}.values():
+        room.take(tensor)
+    return found
+
+
+def batch_norms(weights: Mapping[str, np.ndarray]) -> Iterator[BatchNorm]:
+    """Every layer with the four tensors of a batch norm."""
+    for name in weights:
+        layer, _, part = name.rpartition(".")
+        if part == "running_var" and all(f"{layer}.{other}" in weights for other in PARTS):
+            yield BatchNorm(layer=layer, **{other: weights[f"{layer}.{other}"] for other in PARTS})
+
+
+def _kernel(
+    norm: BatchNorm,
+    epsilon: float,
+    unmatched: Mapping[str, np.ndarray],
+    free: Sequence[StoredTensor],
+) -> dict[str, Found]:
+    """A kernel [C, ...] times the scale, and the bias that comes of it."""
+    scale = norm.scale(epsilon)
+    for name, kernel in unmatched.items():
+        if kernel.ndim < 2 or len(kernel) != len(scale) or kernel.dtype.kind != "f":
+            continue
+        product = kernel.astype(np.float64) * scale.reshape(-1, *[1] * (kernel.ndim - 1))
+        place = _nearest(
+            product, np.abs(product), [t for t in free if t.array.shape == kernel.shape]
+        )
+        if place is None:
+            continue
+        own = f"{name.rpartition('.')[0]}.bias"
+        bias = unmatched.get(own)
+        offset, terms = norm.shift(epsilon, 0.0 if bias is None else bias)
+        rest = _nearest(offset, terms, [t for t in free if t.array.size == offset.size])
+        if rest is None:
+            continue
+        how = f"times {norm.layer}, eps {epsilon:g}"
+        names = [(name, place), *((n, rest) for n in norm.names())]
+        names += [] if bias is None else [(own, rest)]
+        return {
+            one: Found(match=Match.FOLDED, stored=tensor, how=how, error=error)
+            for one, (tensor, error) in names
+        }
+    return {}
+
+
+def _alone(norm: BatchNorm, epsilon: float, free: Sequence[StoredTensor]) -> dict[str, Found]:
+    """Scale and shift as tensors of their own."""
+    scale = norm.scale(epsilon)
+    places = [
+        _nearest(values, terms, [t for t in free if t.array.size == values.size])
+        for values, terms in ((scale, np.abs(scale)), norm.shift(epsilon))
+    ]
+    if places[0] is None or places[1] is None:
+        return {}
+    how = f"scale and shift of {norm.layer}, eps {epsilon:g}"
+    return {
+        name: Found(match=Match.FOLDED, stored=tensor, how=how, error=error)
+        for name, (tensor, error) in zip(
+            norm.names(), (places[0], places[1], places[1], places[0]), strict=True
+        )
+    }
+
+
+def _nearest(
+    values: np.ndarray, terms: np.ndarray, candidates: Sequence[StoredTensor]
+) -> tuple[StoredTensor, float] | None:
+    """The first stored tensor that is `values` within the rounding of their `terms`, and the
+    largest difference."""
+    for tensor in candidates:
+        apart = np.abs(tensor.array.astype(np.float64).reshape(values.shape) - values)
+        if (apart <= ROUNDING * terms).all():
+            return tensor, float(apart.max(initial=0.0))
+    return None

@@ -1,0 +1,248 @@
+"""How a tensor of a model may lie in an artifact: as it is, or in another form of the same values.
+
+Every way gives the matches that it can vouch for, and takes nothing that another way has taken.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from exporters.base import StoredTensor
+from toolkit.core.files import digest_bytes
+
+MOST_AXES = 6  # of which all orders are tried
+
+
+class Match(StrEnum):
+    """What became of a tensor."""
+
+    IDENTICAL = "identical"  # found bit for bit, and read by the graph
+    TRANSPOSED = "transposed"  # every bit, with the axes in another order
+    RESHAPED = "reshaped"  # every bit in the same order, in another shape
+    CAST = "cast"  # rounded to another floating-point dtype
+    QUANTISED = "quantised"  # as whole numbers with a scale and a zero point
+    FOLDED = "folded"  # a batch norm's arithmetic done beforehand, recomputed here
+    ALTERED = "altered"  # a tensor of its name is there with other bits, wherever its own went
+    UNUSED = "unused"  # found bit for bit, but nothing that matters reads it
+    MISSING = "missing"  # found nowhere
+    EXTRA = "extra"  # stored and read, but no weight of the model
+
+    @property
+    def explained(self) -> bool:
+        """Whether the artifact has the weight."""
+        return self in EXPLAINED
+
+
+EXPLAINED = frozenset(
+    {
+        Match.IDENTICAL, Match.TRANSPOSED, Match.RESHAPED, Match.CAST, Match.QUANTISED,
+        Match.FOLDED,
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Where a weight lies, and how: `how` says it in words, `error` is the largest absolute
+    difference of a value to the model's (0 where every bit is kept)."""
+
+    match: Match
+    stored: StoredTensor
+    how: str = ""
+    error: float = 0.0
+
+
+@dataclass(kw_only=True)
+class Room:
+    """The stored tensors that are not taken yet: each serves as many weights as it has readers."""
+
+    left: dict[str, int]
+
+    @classmethod
+    def of(cls, stored: Sequence[StoredTensor]) -> Room:
+        return cls(left={tensor.name: max(1, len(tensor.readers)) for tensor in stored})
+
+    def take(self, tensor: StoredTensor) -> None:
+        self.left[tensor.name] -= 1
+
+    def free(self, tensors: Sequence[StoredTensor]) -> list[StoredTensor]:
+        return [tensor for tensor in tensors if self.left[tensor.name] > 0]
+
+
+def tensor_digest(array: np.ndarray) -> str:
+    """SHA-256 over dtype, shape and little-endian C-order bytes."""
+    little = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
+    header = f"{array.dtype.name}{list(array.shape)}".encode()
+    return digest_bytes(header + little.tobytes())
+
+
+def identical(
+    weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor], room: Room
+) -> dict[str, Found]:
+    """Every bit, dtype and shape; whichever the name, but one of the same name first."""
+    by_digest: dict[str, list[StoredTensor]] = defaultdict(list)
+    for tensor in stored:
+        by_digest[tensor_digest(tensor.array)].append(tensor)
+    candidates = {name: by_digest[tensor_digest(array)] for name, array in weights.items()}
+    found: dict[str, Found] = {}
+    # Exact names first, over all weights, so that no other weight of equal value takes them.
+    for exact in (True, False):
+        for name in sorted(candidates.keys() - found.keys()):
+            free = [t for t in room.free(candidates[name]) if not exact or t.name == name]
+            if free:
+                # Prefer one that the graph reads, then the one with most room.
+                best = max(free, key=lambda t: (bool(t.readers), room.left[t.name]))
+                room.take(best)
+                found[name] = Found(
+                    match=Match.IDENTICAL if best.readers else Match.UNUSED, stored=best
+                )
+    return found
+
+
+def rearranged(
+    weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor], room: Room
+) -> dict[str, Found]:
+    """The same values in another order of the axes, another shape, or both."""
+    return _by_values(weights, stored, room, dict.fromkeys(weights))
+
+
+def cast(
+    weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor], room: Room
+) -> dict[str, Found]:
+    """Rounded to a floating-point dtype that is stored, the axes in any order."""
+    found: dict[str, Found] = {}
+    for dtype in sorted({t.array.dtype for t in stored if _is_float(t.array)}, key=str):
+        with np.errstate(over="ignore", invalid="ignore"):
+            rounded = {
+                name: array.astype(dtype)
+                for name, array in weights.items()
+                if name not in found and _is_float(array) and array.dtype != dtype
+            }
+        for name, place in _by_values(rounded, stored, room, weights).items():
+            found[name] = place
+    return found
+
+
+def quantised(
+    weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor], room: Room
+) -> dict[str, Found]:
+    """As whole numbers that come back, by their scale and zero point, within half a step."""
+    found: dict[str, Found] = {}
+    whole = [tensor for tensor in stored if tensor.quantisation is not None]
+    for name, array in weights.items():
+        for tensor in room.free(whole):
+            assert tensor.quantisation is not None
+            if tensor.array.size != array.size:
+                continue
+            values, step = tensor.quantisation.restore(tensor.array)
+            for order, moved in _orders(array, values.shape):
+                apart = np.abs(moved.astype(np.float64) - values)
+                if (apart <= 0.5 * step * (1 + 1e-3)).all():
+                    room.take(tensor)
+                    how = f"{tensor.array.dtype}, step {float(step.max()):.3g}{order}"
+                    error = float(apart.max(initial=0))
+                    found[name] = Found(match=Match.QUANTISED, stored=tensor, how=how, error=error)
+                    break
+            if name in found:
+                break
+    return found
+
+
+def _by_values(
+    weights: Mapping[str, np.ndarray],
+    stored: Sequence[StoredTensor],
+    room: Room,
+    originals: Mapping[str, np.ndarray | None],
+) -> dict[str, Found]:
+    """Stored tensors with just the values of a weight, in an order that some order of its axes
+    explains. With an original, the weight is its rounded form, and the match a cast."""
+    bags: dict[str, list[StoredTensor]] = defaultdict(list)
+    sizes = {(array.dtype, array.size) for array in weights.values()}
+    for tensor in room.free(stored):
+        if (tensor.array.dtype, tensor.array.size) in sizes:
+            bags[_bag(tensor.array)].append(tensor)
+    found: dict[str, Found] = {}
+    for name, array in weights.items():
+        candidates = sorted(
+            room.free(bags.get(_bag(array), [])) if bags else [],
+            key=lambda tensor: not names_layer(tensor.name, name),
+        )
+        for tensor in candidates:
+            order = next(
+                (
+                    o
+                    for o, moved in _orders(array, tensor.array.shape)
+                    if _same(moved, tensor.array)
+                ),
+                None,
+            )
+            if order is None:
+                continue
+            room.take(tensor)
+            original = originals[name]
+            match = Match.TRANSPOSED if "axes" in order else Match.RESHAPED
+            error = 0.0
+            if original is not None:
+                match = Match.CAST
+                order = f"{tensor.array.dtype}{order}"
+                error = _largest_difference(original, array)
+            found[name] = Found(match=match, stored=tensor, how=order.strip(", "), error=error)
+            break
+    return found
+
+
+def _orders(array: np.ndarray, shape: tuple[int, ...]) -> Iterator[tuple[str, np.ndarray]]:
+    """The array in every order of its axes that, whole or reshaped, has `shape`; said in words.
+
+    Orders that move only axes of extent 1 are a reshape.
+    """
+    seen = set()
+    for order in itertools.permutations(range(array.ndim)) if array.ndim <= MOST_AXES else ():
+        real = tuple(axis for axis in order if array.shape[axis] != 1)
+        if real in seen:
+            continue
+        seen.add(real)
+        moved = array.transpose(order)
+        words = f", axes {list(order)}" if list(real) != sorted(real) else ""
+        if moved.shape != shape:
+            moved = moved.reshape(shape)
+            words += f", shape {list(shape)}"
+        yield words, moved
+
+
+def names_layer(stored: str, weight: str) -> bool:
+    """Whether a stored name speaks of the layer that a weight is of."""
+    layer = weight.rpartition(".")[0] or weight
+    tokens = stored.replace("/", ".").replace(":", ".").replace("::", ".")
+    return f".{layer}." in f".{tokens}."
+
+
+def _bag(array: np.ndarray) -> str:
+    """The same for arrays of the same values in whatever order."""
+    bits = np.ascontiguousarray(array).reshape(-1).view(f"u{array.dtype.itemsize}")
+    return digest_bytes(f"{array.dtype.name}".encode() + np.sort(bits).tobytes())
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Every bit."""
+    return one.shape == other.shape and tensor_bits(one) == tensor_bits(other)
+
+
+def tensor_bits(array: np.ndarray) -> bytes:
+    return np.ascontiguousarray(array).tobytes()
+
+
+def _largest_difference(one: np.ndarray, other: np.ndarray) -> float:
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        apart = np.abs(one.astype(np.float64) - other.astype(np.float64))
+    return float(np.nanmax(apart, initial=0.0))
+
+
+def _is_float(array: np.ndarray) -> bool:
+    return array.dtype.kind == "f" or array.dtype.name == "bfloat16"

@@ -1,0 +1,26 @@
+"""PyTorch on an exported program: operation by operation, without the code of the model."""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+import torch
+
+from models.torch.program import load_program
+from runtimes.torch_session import TorchSession
+from toolkit.core.artifact import Artifact, Format
+from toolkit.core.session import Availability, Runtime, Session, SessionOptions
+
+
+@final
+class TorchExport(Runtime):
+    name: ClassVar[str] = "torch-export"
+    accepts: ClassVar[frozenset[Format]] = frozenset({Format.TORCH_EXPORT})
+
+    def probe(self) -> Availability:
+        return Availability(ok=True, version=torch.__version__)
+
+    def open(self, artifact: Artifact, options: SessionOptions) -> Session:
+        options.require_known(self.name, ())
+        module = load_program(artifact.path).module()
+        return TorchSession(artifact.signature, module, runtime=self.name, options=options)

@@ -1,0 +1,117 @@
+"""toolkit export and toolkit parity weights, from the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from tests.conftest import Run
+
+TARGETS = ["torch-export", "openvino"]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_target_is_proved_and_measured(
+    toolkit_cli: Run, checkpoint_dir: Path, tmp_path: Path, target: str
+) -> None:
+    done = toolkit_cli("export", checkpoint_dir, "--to", target, "--out", "art", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["schema"] == "toolkit.export/2"
+    assert document["weights"]["counts"] == {"identical": 10}
+    assert {part["batch"] for part in document["outputs"]} == {1, 3, 64}
+    assert all(part["runtime"] == target for part in document["outputs"])
+    done = toolkit_cli(
+        "bench", "art", "--runtime", f"torch,{target}", "--warmup", 1, "--runs", 11, "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    for row in json.loads(done.stdout)["rows"]:
+        assert row["status"] == "ok", row["reason"]
+        assert row["parity"]["passed"]
+
+
+def test_a_foreign_graph_becomes_openvino_s(
+    toolkit_cli: Run, artifact_dir: Path, tmp_path: Path
+) -> None:
+    """Its reference, and the runtime that opens it, are found by where it came from."""
+    shutil.copy(artifact_dir / "model.onnx", tmp_path / "theirs.onnx")
+    done = toolkit_cli("export", "theirs.onnx", "--to", "openvino", "--out", "ir", "--json")
+    assert done.returncode == 0, done.stderr
+    assert {part["reference"] for part in json.loads(done.stdout)["outputs"]} == {"onnxruntime"}
+    done = toolkit_cli(
+        "bench", "ir", "--runtime", "onnxruntime,openvino", "--warmup", 1, "--runs", 11, "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    assert [row["status"] for row in json.loads(done.stdout)["rows"]] == ["ok", "ok"]
+    (tmp_path / "theirs.onnx").write_bytes(b"another")
+    done = toolkit_cli("bench", "ir", "--runtime", "openvino")
+    assert done.returncode in (2, 3)
+    assert "theirs.onnx" in done.stderr
+
+
+def test_passes_are_applied_after_the_proof(toolkit_cli: Run, artifact_dir: Path) -> None:
+    done = toolkit_cli(
+        "export", artifact_dir, "--to", "onnx", "--passes", "fold-batch-norm,simplify",
+        "--out", "art", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["weights"]["passed"] is True
+    manifest = json.loads((Path(json.loads(done.stdout)["artifact"]) / "manifest.json").read_text())
+    assert [change["pass"] for change in manifest["options"]["passes"]] == [
+        "fold-batch-norm",
+        "simplify",
+    ]
+    kinds = [parent["kind"] for parent in manifest["parents"]]
+    assert kinds == ["onnx", "checkpoint"]
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (("--to", "onxx"), "Did you mean 'onnx'"),
+        (("--to", "onnx", "--passes", "fold-bn"), "fold-batch-norm"),
+        (("--to", "torch-export", "--passes", "simplify"), "not made of an ONNX graph"),
+    ],
+)
+def test_wrong_use(
+    toolkit_cli: Run, checkpoint_dir: Path, tmp_path: Path, args: tuple[str, ...], told: str
+) -> None:
+    done = toolkit_cli("export", checkpoint_dir, *args, "--out", "art")
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_onnx_file_is_no_source_for_torch(
+    toolkit_cli: Run, artifact_dir: Path, tmp_path: Path
+) -> None:
+    done = toolkit_cli("export", artifact_dir, "--to", "torch-export", "--out", "art")
+    assert done.returncode == 2
+    assert "torch-export is made from checkpoint" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_of_two_forms_are_compared(
+    toolkit_cli: Run, checkpoint_dir: Path, artifact_dir: Path, tmp_path: Path
+) -> None:
+    done = toolkit_cli("parity", "weights", checkpoint_dir, artifact_dir, "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert (document["passed"], document["counts"]) == (True, {"identical": 10})
+    model = onnx.load(artifact_dir / "model.onnx")
+    weight = next(t for t in model.graph.initializer if t.name == "fc2.weight")
+    array = numpy_helper.to_array(weight).copy()
+    array.view(np.uint32)[3, 3] ^= 1
+    weight.CopyFrom(numpy_helper.from_array(array, "fc2.weight"))
+    onnx.save(model, tmp_path / "other.onnx")
+    done = toolkit_cli("parity", "weights", checkpoint_dir, "other.onnx")
+    assert done.returncode == 1
+    assert "9 of 10 weights are explained: 9 identical, 1 altered." in done.stdout
+    assert "fc2.weight" in done.stdout

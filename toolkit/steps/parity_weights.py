@@ -1,0 +1,61 @@
+"""Hold the weights of two forms of a model against each other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from exporters import READERS
+from exporters.base import StoredTensor
+from exporters.weight_parity import WeightParity, compare, could_be_a_weight
+from toolkit.core.artifact import Artifact, Format
+from toolkit.core.documents import Json
+from toolkit.steps.sources import open_artifact
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightComparison:
+    """Whether B holds the weights of A."""
+
+    a: Artifact
+    b: Artifact
+    weights: WeightParity
+
+    def to_json(self) -> Json:
+        return {
+            "schema": "toolkit.parity-weights/1",
+            "a": {"path": str(self.a.path), "format": self.a.format, "digest": self.a.digest},
+            "b": {"path": str(self.b.path), "format": self.b.format, "digest": self.b.digest},
+            **self.weights.to_json(),
+        }
+
+
+def parity_weights(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> WeightComparison:
+    """Finds every weight of A in B, by value, and what B has beside them.
+
+    A and B are checkpoints, artifacts or .onnx files of any formats that a reader is there for.
+    Raises SourceError, IntegrityError, UnavailableError.
+    """
+    first, second = open_artifact(a), open_artifact(b)
+    weights = compare(weights_of(first), stored_tensors(second.format, second.path))
+    return WeightComparison(a=first, b=second, weights=weights)
+
+
+def stored_tensors(format: Format, path: Path) -> Sequence[StoredTensor]:
+    """Every constant of a file of that format."""
+    return READERS.create(format).stored_tensors(path)
+
+
+def weights_of(artifact: Artifact) -> Mapping[str, np.ndarray]:
+    """The tensors of a checkpoint; of another form, those that are read and could be weights."""
+    stored = stored_tensors(artifact.format, artifact.path)
+    return {
+        tensor.name: tensor.array
+        for tensor in stored
+        if artifact.format is Format.CHECKPOINT
+        or (tensor.readers and could_be_a_weight(tensor.array))
+    }

@@ -23,6 +23,7 @@ from safetensors.numpy import load
 from torch import nn
 from torch.export import ExportedProgram
 
+from models import FAMILIES
 from models.torch.base import restored
 from toolkit.core.artifact import PROGRAM, Artifact
 from toolkit.core.errors import SourceError
@@ -59,6 +60,12 @@ def module_of(checkpoint: Artifact) -> nn.Module:
     checkpoint.verify()
     weights = load(checkpoint.path.read_bytes())
     if PROGRAM not in checkpoint.files:
+        if checkpoint.model.family not in FAMILIES.names():
+            raise SourceError(
+                f"{checkpoint.directory} holds the weights of a model of somebody's own, and has "
+                f"no {PROGRAM} that would say how they are used.",
+                hint="Train it with --framework torch, as a module that torch.export can follow.",
+            )
         return restored(checkpoint.model, weights)
     module = load_program(checkpoint.directory / PROGRAM).module()
     module.load_state_dict(

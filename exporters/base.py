@@ -86,3 +86,7 @@ class TensorReader(ABC):
 
         Raises SourceError for what is no such file. Runs no code that the file brings.
         """
+
+    @abstractmethod
+    def operators(self, path: Path) -> Mapping[str, int]:
+        """How often each kind of operator is in the graph; empty for a format without one."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
+import functools
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import final
+from typing import TypeVar, final
 
 import numpy as np
 import onnx
@@ -35,6 +37,28 @@ VALUE_KEEPING = frozenset(
 )  # fmt: skip
 
 
+R = TypeVar("R")
+
+
+def reads_onnx(read: Callable[[Path], R]) -> Callable[[Path], R]:
+    """Turns what onnx raises on a graph that cannot be meant into a SourceError."""
+
+    def reading(path: Path) -> R:
+        try:
+            return read(path)
+        except (
+            ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError,
+            RuntimeError, TypeError, ValueError, onnx.checker.ValidationError,
+        ) as error:  # fmt: skip
+            told = str(error).strip().partition("\n")[0].rstrip(".") or "no more is known"
+            raise SourceError(
+                f"{path} is no graph that can be followed: {type(error).__name__}: {told}.",
+                hint="The file is damaged, or was never valid: onnx.checker.check_model says more.",
+            ) from error
+
+    return functools.update_wrapper(reading, read)
+
+
 def load_model(path: Path, *, external_data: bool = True) -> onnx.ModelProto:
     """Reads a model with its external data. Raises SourceError for what is no ONNX model."""
     hint = "Give the path of an ONNX model, or of a directory that `toolkit export` wrote."
@@ -52,6 +76,7 @@ def load_model(path: Path, *, external_data: bool = True) -> onnx.ModelProto:
     return model
 
 
+@reads_onnx
 def read_signature(path: Path) -> Signature:
     """Inputs and outputs as the file declares them; initializers are not inputs."""
     model = load_model(path)
@@ -63,6 +88,7 @@ def read_signature(path: Path) -> Signature:
     )
 
 
+@reads_onnx
 def read_precision(path: Path) -> str:
     """The floating-point dtype of the graph's inputs, outputs and stored tensors.
 
@@ -77,6 +103,7 @@ def read_precision(path: Path) -> str:
     return found.pop() if len(found) == 1 else "mixed" if found else "none"
 
 
+@reads_onnx
 def external_files(path: Path) -> list[str]:
     """The files beside the model that hold its external data."""
     graph = onnx.load(path, load_external_data=False).graph
@@ -108,6 +135,7 @@ def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
     return str(dim.dim_param) or None
 
 
+@reads_onnx
 def index_bounds(path: Path) -> dict[str, int]:
     """For each input that is an index into a stored table, the number of rows of the smallest.
 
@@ -134,7 +162,22 @@ class OnnxTensors(TensorReader):
     def stored_tensors(self, path: Path) -> list[StoredTensor]:
         return stored_tensors(path)
 
+    def operators(self, path: Path) -> Mapping[str, int]:
+        return _operators(path)
 
+
+@reads_onnx
+def _operators(path: Path) -> Mapping[str, int]:
+    graph = load_model(path, external_data=False).graph
+    return Counter(
+        f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+        for inner in _graphs(graph)
+        for node in inner.node
+        if node.op_type != "Constant"
+    )
+
+
+@reads_onnx
 def stored_tensors(path: Path) -> list[StoredTensor]:
     """Every initializer and constant, those of subgraphs too, and which live nodes read it.
 
@@ -170,6 +213,7 @@ def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 
 def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, np.ndarray]]:
     for tensor in graph.initializer:
+        _check_size(tensor)
         yield tensor.name, numpy_helper.to_array(tensor)
     for sparse in graph.sparse_initializer:
         yield sparse.values.name, numpy_helper.to_array(sparse.values)
@@ -177,6 +221,22 @@ def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, np.ndarray]]:
         if node.op_type == "Constant":
             for attribute in node.attribute:
                 yield node.output[0], _attribute_array(attribute)
+
+
+def _check_size(tensor: onnx.TensorProto) -> None:
+    """Raises ValueError where the shape asks for another size than the bytes that are there, so
+    that nothing is allocated for what a file only claims."""
+    if tensor.HasField("raw_data"):
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        claimed = math.prod(tensor.dims) * dtype.itemsize
+        packed = dtype.name.endswith(("int4", "e2m1fn", "int2"))  # several to a byte
+        if min(tensor.dims, default=0) < 0 or (
+            claimed != len(tensor.raw_data) and not (packed and claimed > len(tensor.raw_data))
+        ):
+            raise ValueError(
+                f"tensor {tensor.name!r} has shape {list(tensor.dims)} of {dtype.name}, and "
+                f"{len(tensor.raw_data)} bytes"
+            )
 
 
 def _attribute_array(attribute: onnx.AttributeProto) -> np.ndarray:

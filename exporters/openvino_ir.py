@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -14,6 +15,7 @@ from toolkit.core.artifact import Artifact, Format
 from toolkit.core.errors import SourceError
 
 ENTRY = "model.xml"
+HELD = frozenset({"Constant", "Parameter", "Result"})
 
 
 @final
@@ -50,22 +52,29 @@ class OpenVinoIr(Exporter):
 @final
 class OpenVinoTensors(TensorReader):
     def stored_tensors(self, path: Path) -> Sequence[StoredTensor]:
-        try:
-            model = ov.Core().read_model(path)
-        except RuntimeError as error:
-            raise SourceError(
-                f"{path} could not be read as OpenVINO's IR: {error}",
-                hint="Give the .xml that `toolkit export --to openvino` wrote.",
-            ) from error
         return [
             StoredTensor(
                 name=operation.get_friendly_name(),
                 array=operation.get_data().copy(),
                 readers=_readers(operation),
             )
-            for operation in model.get_ordered_ops()
+            for operation in _read(path).get_ordered_ops()
             if operation.get_type_name() == "Constant"
         ]
+
+    def operators(self, path: Path) -> Mapping[str, int]:
+        kinds = (operation.get_type_name() for operation in _read(path).get_ordered_ops())
+        return Counter(kind for kind in kinds if kind not in HELD)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return ov.Core().read_model(path)
+    except RuntimeError as error:
+        raise SourceError(
+            f"{path} could not be read as OpenVINO's IR: {error}",
+            hint="Give the .xml that `toolkit export --to openvino` wrote.",
+        ) from error
 
 
 def _readers(constant: Any) -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, final
 
@@ -60,6 +61,10 @@ class TorchProgramTensors(TensorReader):
             )
             for place, name in places.items()
         ]
+
+    def operators(self, path: Path) -> Mapping[str, int]:
+        nodes = load_program(path).graph.nodes
+        return Counter(str(node.target) for node in nodes if node.op == "call_function")
 
 
 def _live_readers(program: ExportedProgram) -> dict[str, tuple[str, ...]]:

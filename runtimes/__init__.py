@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from toolkit.core.artifact import Format
 from toolkit.core.registry import Entry, Registry
 from toolkit.core.session import Runtime
 
@@ -17,3 +20,13 @@ RUNTIMES: Registry[Runtime] = Registry(
     },
     group="toolkit.runtimes",
 )
+
+ACCEPTS: Mapping[str, frozenset[Format]] = {
+    "torch": frozenset({Format.CHECKPOINT}),
+    "torch-compile": frozenset({Format.CHECKPOINT}),
+    "torch-export": frozenset({Format.TORCH_EXPORT}),
+    "onnxruntime": frozenset({Format.ONNX}),
+    "openvino": frozenset({Format.ONNX, Format.OPENVINO}),
+}
+"""What our own runtimes open, so that none has to be imported to know that it opens nothing of what
+there is. They say the same themselves (tested); one of a third party is asked."""

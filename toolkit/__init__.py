@@ -1,8 +1,8 @@
 """Export a trained model, prove that the artifact is the model, and measure how fast it runs.
 
 The functions here are the steps of the command line: `train`, `export`, `verify`, `bench`,
-`bench_training`, `compare`, `parity_weights`, `doctor`, `models`; `load` opens a session to run.
-Nothing heavy is imported before its use.
+`bench_training`, `compare`, `parity_weights`, `inspect`, `doctor`, `models`; `load` opens a session
+to run. Nothing heavy is imported before its use.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from toolkit.steps.compare import compare
     from toolkit.steps.doctor import doctor
     from toolkit.steps.export import export
+    from toolkit.steps.inspect import inspect
     from toolkit.steps.load import load
     from toolkit.steps.models import models
     from toolkit.steps.parity_weights import parity_weights
@@ -30,6 +31,7 @@ __all__ = [
     "compare",
     "doctor",
     "export",
+    "inspect",
     "load",
     "models",
     "parity_weights",

@@ -115,7 +115,7 @@ class TrunkModule(nn.Module):
         self.fc = nn.Linear(256, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.training:  # a third faster on a CPU, forward and backward
+        if self.training:  # faster on a CPU, forward and backward
             x = x.contiguous(memory_format=torch.channels_last)
         x = F.avg_pool2d(F.relu(self.bn1(self.conv1(x))), 2)
         x = F.avg_pool2d(F.relu(self.bn2(self.conv2(x))), 2)

@@ -93,6 +93,7 @@ def modules() -> list[str]:
         "bench-training",
         "models",
         "parity weights",
+        "inspect",
         "doctor",
     ],
 )

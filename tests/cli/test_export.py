@@ -115,3 +115,41 @@ def test_weights_of_two_forms_are_compared(
     assert done.returncode == 1
     assert "9 of 10 weights are explained: 9 identical, 1 altered." in done.stdout
     assert "fc2.weight" in done.stdout
+
+
+def test_inspect_says_what_lies_in_each_form(
+    toolkit_cli: Run, checkpoint_dir: Path, artifact_dir: Path
+) -> None:
+    done = toolkit_cli("inspect", artifact_dir, "--batch", 8, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["format"], found["precision"]) == ("onnx", "float32")
+    assert (found["parameters"], found["tensors"]) == (62_006, 10)
+    assert (found["operators"]["Conv"], found["operators"]["Gemm"]) == (2, 3)
+    # By hand: convolutions at 28 x 28 and 10 x 10, then three products.
+    products = 28 * 28 * 6 * 75 + 10 * 10 * 16 * 150 + 400 * 120 + 120 * 84 + 84 * 10
+    assert found["work"]["matrix_operations"] == 8 * 2 * products
+    assert [parent["kind"] for parent in found["parents"]] == ["checkpoint"]
+    shown = toolkit_cli("inspect", checkpoint_dir)
+    assert shown.returncode == 0, shown.stderr
+    assert "62,006 in 10 tensors" in shown.stdout
+    assert toolkit_cli("inspect", artifact_dir, "--dim", "tiem=3").returncode == 2
+
+
+def test_outputs_that_never_vary_are_warned_of(toolkit_cli: Run, tmp_path: Path) -> None:
+    """They would agree whatever else were wrong with the model."""
+    kind = onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Mul", ["x", "zeros"], ["y"])],
+        "dead",
+        [onnx.helper.make_tensor_value_info("x", kind, ["N", 3])],
+        [onnx.helper.make_tensor_value_info("y", kind, ["N", 3])],
+        [numpy_helper.from_array(np.zeros(3, np.float32), "zeros")],
+    )
+    opset = [onnx.helper.make_opsetid("", 18)]
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=opset, ir_version=10), tmp_path / "m.onnx"
+    )
+    done = toolkit_cli("export", "m.onnx", "--to", "openvino", "--out", "art")
+    assert done.returncode == 0, done.stderr
+    assert "the same for all inputs" in " ".join(done.stderr.split())

@@ -69,7 +69,7 @@ TRAIN = ("train", "lenet", "--data", "digits")
         (("bench",), "Missing argument"),
         (("bench", "lenet-onnx", "--bacth", "1"), "--batch"),
         (("bensh", "lenet-onnx"), "bench"),
-        (("export", "lenet-onnx", "--to", "onnx", "--out", "new"), "toolkit.checkpoint/2"),
+        (("export", "lenet-onnx", "--to", "torch-export", "--out", "new"), "made from checkpoint"),
         (("export", "lenet", "--to", "onx", "--out", "new"), "Did you mean 'onnx'?"),
         (("export", "lenet", "--to", "onnx", "--out", "taken"), "exists already"),
         (("export", "nosuch", "--to", "onnx", "--out", "new"), "nosuch does not exist"),

@@ -17,7 +17,7 @@ import pytest
 
 import toolkit
 from exporters import EXPORTERS
-from runtimes import RUNTIMES
+from runtimes import ACCEPTS, RUNTIMES
 from toolkit.core.artifact import Artifact, Checkpoint, Format
 from toolkit.core.errors import (
     FeedError,
@@ -91,6 +91,11 @@ def session(runtime: Runtime, source: Artifact) -> Iterator[Session]:
 def feeds(batch: int, seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     return {"input": rng.standard_normal((batch, 3, 32, 32)).astype(np.float32)}
+
+
+def test_it_opens_what_is_said_of_it(runtime: Runtime) -> None:
+    """Without importing it."""
+    assert runtime.name == "null" or ACCEPTS[runtime.name] == runtime.accepts
 
 
 def test_required_runtimes_are_registered() -> None:

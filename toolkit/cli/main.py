@@ -16,6 +16,7 @@ from toolkit.cli import (
     compare,
     doctor,
     export,
+    inspect,
     models,
     parity,
     results,
@@ -41,6 +42,7 @@ app.command()(bench.bench)
 app.command()(bench_training.bench_training)
 app.command()(compare.compare)
 app.add_typer(parity.app, name="parity")
+app.command()(inspect.inspect)
 app.add_typer(results.app, name="results")
 app.command()(models.models)
 app.command()(doctor.doctor)

@@ -19,7 +19,7 @@ Artifact = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Runtimes = Annotated[
     str | None,
-    typer.Option("--runtime", help="Runtimes, separated by commas.  [default: all but null]"),
+    typer.Option("--runtime", help="Runtimes, separated by commas.  [default: all that open it]"),
 ]
 Threads = Annotated[
     int | None,

@@ -36,16 +36,18 @@ def bench(
 ) -> Result:
     """Measures every runtime at every batch, and stores the result as `out/<id>.json`.
 
-    Without `runtimes`, all but null are measured; without `batches`, the one that the model or
-    `inputs` fix, else 1. `cpus` pins every worker to these cores; `tuning` gives options of a
-    runtime's own by its name. The rows of a batch are measured in turn, a block each, in a process
-    each; with `traffic`, in place of `scopes`, they answer queries, a window each. `allow_fallback`
-    takes a row that ran in another precision or on another device than it was asked for, with a
-    warning. A row that fails keeps its reason and what was measured; the others go on. Ctrl-C
-    stores what there is, then raises KeyboardInterrupt. Raises SourceError, IntegrityError,
-    UnknownNameError, UsageError before anything is started.
+    Without `runtimes`, all but null that open one of the artifact's forms are measured; without
+    `batches`, the one that the model or `inputs` fix, else 1. `cpus` pins every worker to these
+    cores; `tuning` gives options of a runtime's own by its name. The rows of a batch are measured
+    in turn, a block each, in a process each; with `traffic`, in place of `scopes`, they answer
+    queries, a window each. `allow_fallback` takes a row that ran in another precision or on another
+    device than it was asked for, with a warning. A row that fails keeps its reason and what was
+    measured; the others go on. Ctrl-C stores what there is, then raises KeyboardInterrupt. Raises
+    SourceError, IntegrityError, UnknownNameError, UsageError before anything is started.
     """
-    names = known_runtimes(runtimes)
+    source = open_artifact(artifact)
+    artifacts = candidates(source)
+    names = known_runtimes(runtimes, artifacts)
     settings = Settings.parse(
         runtimes=names,
         scopes=scopes,
@@ -57,11 +59,9 @@ def bench(
         allow_fallback=allow_fallback,
         traffic=traffic,
     )
-    source = open_artifact(artifact)
     request = inputs or InputRequest()
     feeding = input_source(source, request)
     sizes = resolve_batches(source, batches, request.dims)
-    artifacts = candidates(source)
     entries = [Entry(artifacts=artifacts, runtime=name) for name in names]
     absent = absent_parent(source)
     return measure_groups(

@@ -31,7 +31,12 @@ from toolkit.steps.sources import absent_parent, candidates, known_runtimes, ope
 Named = str | os.PathLike[str]
 
 # What opens an artifact of a format without anything but our own dependencies and extra `cpu`.
-DEFAULT_RUNTIME = {Format.CHECKPOINT: "torch", Format.ONNX: "onnxruntime"}
+DEFAULT_RUNTIME = {
+    Format.CHECKPOINT: "torch",
+    Format.ONNX: "onnxruntime",
+    Format.TORCH_EXPORT: "torch-export",
+    Format.OPENVINO: "openvino",
+}
 RESULT_ID = re.compile(r"\d{8}(T|$)")
 APART = (
     "A and B were measured apart: what changed about the machine in between is in no interval. "
@@ -71,7 +76,7 @@ def compare(
             f"{a} is {sources[0].format}, {b} is {sources[1].format}: no runtime opens both.",
             hint="Compare runtimes on one artifact with toolkit bench ARTIFACT --runtime A,B.",
         )
-    names = known_runtimes(runtimes or [DEFAULT_RUNTIME[sources[0].format]])
+    names = known_runtimes(runtimes or [DEFAULT_RUNTIME[sources[0].format]], sources)
     settings = Settings.parse(
         runtimes=names,
         scopes=scopes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
+import psutil
 
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.errors import SourceError, ToolkitError, UsageError, unknown_name
@@ -116,7 +118,7 @@ def input_source(artifact: Artifact, request: InputRequest) -> InputSource:
     description says so. Raises UsageError and SourceError for what was asked for and cannot be.
     """
     signature = artifact.signature
-    _check_names(signature, request)
+    check_names(signature, request)
     if request.file is not None:
         return Rows(signature, _read_npz(request.file), f"rows of {request.file}")
     one = signature.inputs[0] if len(signature.inputs) == 1 else None
@@ -190,10 +192,8 @@ class Noise(InputSource):
 
     def _draw(self, spec: TensorSpec, batch: int, rng: np.random.Generator) -> np.ndarray:
         asked = self._request.random.get(spec.name, RandomInput())
-        shape = asked.shape
-        if shape is None:
-            extents = resolve_axes(self._signature, spec, batch, self._request.dims)
-            shape = tuple(extents)
+        shape = shape_of(self._signature, spec, batch, self._request)
+        _refuse_too_large(spec, shape)
         name = asked.dtype or spec.dtype
         try:
             dtype = np.dtype(name)
@@ -217,6 +217,27 @@ class Noise(InputSource):
         if dtype.kind == "f":
             return np.asarray(rng.uniform(low, high, shape)).astype(dtype)
         return np.asarray(rng.integers(int(low), int(high), shape)).astype(dtype)
+
+
+def shape_of(
+    signature: Signature, spec: TensorSpec, batch: int, request: InputRequest
+) -> tuple[int, ...]:
+    """The shape of one input as it was asked for. Raises as `resolve_axes`."""
+    asked = request.random.get(spec.name, RandomInput()).shape
+    return tuple(resolve_axes(signature, spec, batch, request.dims)) if asked is None else asked
+
+
+def _refuse_too_large(spec: TensorSpec, shape: tuple[int, ...]) -> None:
+    """Raises UsageError for an input of which SETS sets, drawn in float64, do not fit into what
+    memory is left: a system that is short of it ends processes rather than refuse."""
+    needed, left = SETS * 8 * math.prod(shape), psutil.virtual_memory().available
+    if needed > left or min(shape, default=0) < 0:
+        raise UsageError(
+            f"Input {spec.name!r} of shape {list(shape)} would take {needed / 1e9:,.0f} GB; "
+            f"{left / 1e9:,.0f} GB are left.",
+            hint="Give a smaller --batch, --dim or shape by --input; or another model, if this one "
+            "asks for it.",
+        )
 
 
 def batch_axis(signature: Signature) -> str | int | None:
@@ -277,7 +298,7 @@ def resolve_axes(
     return extents
 
 
-def _check_names(signature: Signature, request: InputRequest) -> None:
+def check_names(signature: Signature, request: InputRequest) -> None:
     """Raises UnknownNameError for an axis or input that the model does not have."""
     axes = {d for spec in signature.inputs for d in spec.shape if isinstance(d, str)}
     for name in request.dims:

@@ -177,6 +177,7 @@ class _Run:
 
     def _new_row(self, entry: Entry, group: int, batch: int, feeds: Feeds) -> Row:
         source = entry.artifacts[0]
+        shapes = {name: array.shape for name, array in feeds.items()}
         return Row(
             group=group,
             runtime=entry.runtime,
@@ -186,7 +187,7 @@ class _Run:
             status=Status.OK,
             precision_requested=source.precision,
             tuning=dict(self.settings.tuning.get(entry.runtime, {})),
-            work=work_of(entry.artifacts, feeds, self.warnings),
+            work=work_of(entry.artifacts, shapes, self.warnings),
         )
 
     def _reference(

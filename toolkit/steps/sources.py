@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from runtimes import RUNTIMES
+from runtimes import ACCEPTS, RUNTIMES
 from toolkit.core.artifact import (
     ARTIFACT_SCHEMA,
     CHECKPOINT_SCHEMA,
@@ -98,15 +98,20 @@ def absent_parent(artifact: Artifact) -> str | None:
     )
 
 
-def known_runtimes(asked: Sequence[str] | None) -> list[str]:
-    """The runtimes asked for, or all that compute. Raises UnknownNameError for another name."""
+def known_runtimes(asked: Sequence[str] | None, forms: Sequence[Artifact]) -> list[str]:
+    """The runtimes asked for, or all that compute and may open one of the forms.
+
+    Raises UnknownNameError for a name that is none.
+    """
     if isinstance(asked, str) or (asked is not None and not asked):
         raise UsageError(
             f"Got {asked!r} for the runtimes, expected a list of names.",
             hint="Give, for example, ['torch', 'onnxruntime'], or None for all.",
         )
     if asked is None:
-        return [name for name in RUNTIMES.names() if name != "null"]
+        formats = {form.format for form in forms}
+        names = [name for name in RUNTIMES.names() if name != "null"]
+        return [name for name in names if name not in ACCEPTS or ACCEPTS[name] & formats]
     for name in asked:
         RUNTIMES.entry(name)
     return list(asked)

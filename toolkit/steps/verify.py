@@ -117,10 +117,11 @@ def verify(
     cannot run, or breaks a tolerance, is a row with its reason. Raises what the reference raises,
     since without it there is nothing to hold the others against.
     """
-    names = known_runtimes(runtimes)
     options = session_options(threads)
     check_timeout(timeout_s)
     source = open_artifact(artifact)
+    choices = candidates(source)
+    names = known_runtimes(runtimes, choices)
     tolerance = tolerance_for(source.precision)
     listener = progress or Silent()
     split = load_test_rows(
@@ -131,7 +132,6 @@ def verify(
         progress=listener,
     )
     _check_fit(source, data, split)
-    choices = candidates(source)
     reference = reference_runtime(choices)
     absent = absent_parent(source)
     if absent:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.errors import ToolkitError
 from toolkit.core.siblings import ours
-from toolkit.core.specs import Feeds
 from toolkit.core.work import Work
 
+Shapes = Mapping[str, tuple[int, ...]]
+"""Of the inputs, by name."""
 
-def work_of(artifacts: Sequence[Artifact], feeds: Feeds, warnings: list[str]) -> Work | None:
+
+def work_of(artifacts: Sequence[Artifact], shapes: Shapes, warnings: list[str]) -> Work | None:
     """The work of the ONNX graph among `artifacts`, which are forms of one model.
 
     None where there is no graph, or one that cannot be followed, of which `warnings` then has one.
@@ -21,9 +23,8 @@ def work_of(artifacts: Sequence[Artifact], feeds: Feeds, warnings: list[str]) ->
     graph = next((artifact for artifact in artifacts if artifact.format is Format.ONNX), None)
     if graph is None:
         return None
-    shapes = tuple((name, array.shape) for name, array in feeds.items())
     try:
-        return _count(graph.path, graph.digest, shapes)
+        return _count(graph.path, graph.digest, tuple(shapes.items()))
     except ToolkitError as error:
         warning = f"No operations were counted. {error.problem} {error.hint}"
         if warning not in warnings:

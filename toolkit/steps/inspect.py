@@ -1,0 +1,97 @@
+"""What lies in an artifact, and how much it has to do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from exporters import READERS
+from exporters.weight_parity import could_be_a_weight
+from toolkit.core.artifact import Artifact, Format
+from toolkit.core.documents import Json
+from toolkit.core.work import Work
+from toolkit.measuring.rates import work_figures
+from toolkit.steps.inputs import InputRequest, check_names, resolve_batches, shape_of
+from toolkit.steps.sources import candidates, open_artifact
+from toolkit.steps.work import work_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """An artifact as its file has it.
+
+    `operators` counts them by kind, empty for a format without a graph. `parameters` are the
+    numbers of all tensors that could be weights and are read, `stored_bytes` theirs. `work` is that
+    of the ONNX graph at `batch`, None without one. `warnings` say what could not be counted.
+    """
+
+    artifact: Artifact
+    operators: Mapping[str, int]
+    tensors: int
+    parameters: int
+    stored_bytes: int
+    batch: int
+    work: Work | None
+    warnings: Sequence[str] = ()
+
+    def to_json(self) -> Json:
+        artifact = self.artifact
+        return {
+            "schema": "toolkit.inspect/1",
+            "path": str(artifact.path),
+            "format": artifact.format,
+            "model": artifact.model.name,
+            "precision": artifact.precision,
+            "digest": artifact.digest,
+            "size_bytes": artifact.size_bytes,
+            "signature": artifact.signature.to_json(),
+            "operators": dict(self.operators),
+            "tensors": self.tensors,
+            "parameters": self.parameters,
+            "stored_bytes": self.stored_bytes,
+            "batch": self.batch,
+            "work": self.work and work_figures(self.work),
+            "passes": list(artifact.options.get("passes", ())),
+            "parents": [parent.to_json() for parent in artifact.parents],
+            "warnings": list(self.warnings),
+        }
+
+
+def inspect(
+    artifact: str | os.PathLike[str],
+    *,
+    batch: int | None = None,
+    inputs: InputRequest | None = None,
+) -> Inspection:
+    """Reads an artifact, a checkpoint or an .onnx file; runs nothing.
+
+    The work is counted at `batch`, the one that the model fixes or 1 unless told, and at the
+    extents that `inputs` give to named axes. Raises SourceError, IntegrityError, UsageError.
+    """
+    source = open_artifact(artifact)
+    request = inputs or InputRequest()
+    check_names(source.signature, request)
+    reader = READERS.create(source.format)
+    stored = [
+        tensor
+        for tensor in reader.stored_tensors(source.path)
+        if source.format is Format.CHECKPOINT
+        or (tensor.readers and could_be_a_weight(tensor.array))
+    ]
+    (chosen,) = resolve_batches(source, None if batch is None else [batch], request.dims)
+    warnings: list[str] = []
+    shapes = {
+        spec.name: shape_of(source.signature, spec, chosen, request)
+        for spec in source.signature.inputs
+    }
+    return Inspection(
+        artifact=source,
+        operators=reader.operators(source.path),
+        tensors=len(stored),
+        parameters=sum(tensor.array.size for tensor in stored),
+        stored_bytes=sum(tensor.array.nbytes for tensor in stored),
+        batch=chosen,
+        work=work_of(candidates(source), shapes, warnings),
+        warnings=warnings,
+    )

@@ -1,7 +1,7 @@
 """Training steps of odenet in a process of their own; prints what was found as JSON.
 
-`memory GRADIENT STEPS`: bytes. `speed`: nanoseconds a step by row, a value a round. `apart`: how far
-the gradient of adjoint is from the exact one, relatively.
+`memory GRADIENT STEPS`: bytes. `speed`: nanoseconds a step by row, a value a round. `apart`: how
+far the gradient of adjoint is from the exact one, relatively.
 """
 
 from __future__ import annotations

@@ -69,6 +69,11 @@ def test_passes_are_applied_after_the_proof(toolkit_cli: Run, artifact_dir: Path
     ]
     kinds = [parent["kind"] for parent in manifest["parents"]]
     assert kinds == ["onnx", "checkpoint"]
+    done = toolkit_cli("export", "art", "--to", "openvino", "--out", "ir")
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(toolkit_cli("inspect", "ir", "--json").stdout)
+    assert [change["pass"] for change in shown["passes"]] == ["fold-batch-norm", "simplify"]
+    assert [parent["kind"] for parent in shown["parents"]] == ["onnx", "onnx", "checkpoint"]
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,10 @@ def export(
                 signature=given.signature,
                 entry=exported.entry,
                 parents=parents_of(target, given),
-                options={**exported.options, "passes": changes},
+                options={
+                    **exported.options,
+                    "passes": [*given.options.get("passes", ()), *changes],
+                },
             )
 
         done = _compared(save(), given, weights, exporter, inputs or InputRequest(), listener)

@@ -94,7 +94,7 @@ def absent_parent(artifact: Artifact) -> str | None:
         return None
     return (
         f"The checkpoint that {artifact.directory} was made from is not at {place}: the reference "
-        "is ONNX Runtime without optimisation, on the artifact itself. Put the checkpoint back."
+        "is ONNX Runtime without optimisation, on the nearest ONNX form. Put the checkpoint back."
     )
 
 

@@ -28,7 +28,7 @@ class CheckpointTensors(TensorReader):
             ) from error
         return [
             StoredTensor(name=name, array=array, readers=(name.rpartition(".")[0] or name,))
-            for name, array in tensors.items()
+            for name, array in sorted(tensors.items())
         ]
 
     def operators(self, path: Path) -> Mapping[str, int]:

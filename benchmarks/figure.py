@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from matrix import fresh
+
+import toolkit
+
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
@@ -29,13 +33,20 @@ class Place:
     def results(self) -> Path:
         return self.directory / "results"
 
-    def onnx(self, batch: int) -> Path:
-        """The same graph alone, its batch fixed: its reference is ONNX Runtime itself."""
+    def onnx(self, batch: int, name: str = "lenet") -> Path:
+        """The graph of a model alone, its batch fixed: its reference is ONNX Runtime itself.
+
+        LeNet is the trained one; any other has fresh weights.
+        """
         import onnx
 
-        path = self.directory / f"lenet-{batch}.onnx"
+        path = self.directory / f"{name}-{batch}.onnx"
         if not path.exists():
-            model = onnx.load(self.artifact / "model.onnx")
+            artifact = self.directory / f"{name}-onnx"
+            if not artifact.exists():
+                checkpoint = fresh(name, self.directory / name)
+                toolkit.export(checkpoint.directory, to="onnx", out=artifact)
+            model = onnx.load(artifact / "model.onnx")
             for value in (*model.graph.input, *model.graph.output):
                 value.type.tensor_type.shape.dim[0].dim_value = batch
             onnx.save(model, path)

@@ -18,10 +18,11 @@ MOST_BYTES = 1_000_000_000
 
 # One process for all: what a file does to it, the next would show. Prints the outcome of each.
 INSPECT = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
 import toolkit
 from toolkit.core.errors import ToolkitError
+from toolkit.core.memory import peak_rss_bytes
 
 outcomes = {}
 for path in sorted(Path(sys.argv[1]).glob("*.onnx")):
@@ -31,8 +32,7 @@ for path in sorted(Path(sys.argv[1]).glob("*.onnx")):
     except ToolkitError as error:
         assert error.problem and error.hint, path
         outcomes[path.name] = type(error).__name__
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps({"outcomes": outcomes, "peak": peak}))
+print(json.dumps({"outcomes": outcomes, "peak": peak_rss_bytes()}))
 """
 
 

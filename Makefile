@@ -49,7 +49,7 @@ format: $(READY)  ## Format and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY)  ## Print the figures that the toolkit promises (20 minutes; wants a quiet machine)
+bench: $(READY)  ## Print the figures that the toolkit promises (half an hour; wants a quiet machine)
 	$(BIN)/python benchmarks/figures.py $(ONLY)
 
 matrix: $(READY)  ## Export every model to every target, and print what the proofs found

@@ -6,7 +6,7 @@ Tensors are matched by value, not by name: exporters rename, and a name proves n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -150,17 +150,8 @@ def _weight(
     match = found.match
     if match is not Match.FOLDED and _stands_for_another(name, array, found, namesake, weights):
         match = Match.ALTERED
-    return TensorParity(
-        name=name,
-        match=match,
-        shape=array.shape,
-        dtype=array.dtype.name,
-        digest=tensor_digest(array),
-        stored_as=found.stored.name,
-        readers=found.stored.readers,
-        how=found.how,
-        error=found.error,
-    )
+    described = _describe(name, array, match, found.stored)
+    return replace(described, how=found.how, error=found.error)
 
 
 def _stands_for_another(

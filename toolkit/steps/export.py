@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from exporters import EXPORTERS
 from exporters.base import Exported, Exporter
 from exporters.passes import PASSES
 from exporters.weight_parity import WeightParity, compare
-from toolkit.core.artifact import PROGRAM, Artifact, Format, parents_of
+from toolkit.core.artifact import PROGRAM, Artifact, Format, Parent, parents_of
 from toolkit.core.documents import Json, seal, write_document
 from toolkit.core.errors import ParityError, UsageError
 from toolkit.core.files import new_directory, refuse_existing
@@ -124,19 +124,14 @@ def export(
         listener.update("export", 3, STEPS, f"output parity on {exporter.checked_with}")
 
         def save() -> Artifact:
-            return Artifact.save(
-                partial,
-                model=given.model,
-                format=exporter.format,
-                precision=exported.precision,
-                signature=given.signature,
-                entry=exported.entry,
-                parents=parents_of(target, given),
+            named = replace(
+                exported,
                 options={
                     **exported.options,
                     "passes": [*given.options.get("passes", ()), *changes],
                 },
             )
+            return _saved(partial, given, exporter.format, named, parents_of(target, given))
 
         done = _compared(save(), given, weights, exporter, inputs or InputRequest(), listener)
         if not combine(list(done.outputs.values())).passed:
@@ -196,17 +191,28 @@ def _on_the_way(
         exported = first.export(given, scratch)
     weights = compare(weights_of(given), stored_tensors(Format.ONNX, scratch / exported.entry))
     changes = _rewrite(passes, scratch / exported.entry)
-    artifact = Artifact.save(
-        scratch,
+    artifact = _saved(scratch, given, Format.ONNX, exported, ())
+    return _Taken(given=given, artifact=artifact, weights=weights, changes=changes)
+
+
+def _saved(
+    directory: Path,
+    given: Artifact,
+    format: Format,
+    exported: Exported,
+    parents: tuple[Parent, ...],
+) -> Artifact:
+    """The manifest of what an exporter wrote of `given`."""
+    return Artifact.save(
+        directory,
         model=given.model,
-        format=Format.ONNX,
+        format=format,
         precision=exported.precision,
         signature=given.signature,
         entry=exported.entry,
-        parents=(),
+        parents=parents,
         options=exported.options,
     )
-    return _Taken(given=given, artifact=artifact, weights=weights, changes=changes)
 
 
 def _rewrite(passes: Sequence[str], path: Path) -> list[Json]:

@@ -62,8 +62,8 @@ def cell(checkpoint: Checkpoint, target: str, out: Path) -> str:
         done = toolkit.export(checkpoint.directory, to=target, out=out)
     except ToolkitError as error:
         return f"failed: {error.problem}"
-    worst = max(agreement.max_rel for agreement in done.outputs.values())
-    return f"{done.weights.explained} of {done.weights.total}, {worst:.0e}"
+    worst = done.outputs.worst.judgement
+    return f"{done.weights.explained} of {done.weights.total}, {worst.relative:.0e}"
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def _folded(place: Place, net: Path, plain: Path, passes: Sequence[str]) -> Iter
     what = f"odenet with {' and '.join(passes)}"
     folded = place.directory / "-".join(("odenet", *passes))
     done = toolkit.export(net, to="onnx", passes=passes, out=folded)
-    worst = max(agreement.max_rel for agreement in done.outputs.values())
+    worst = done.outputs.worst.judgement.relative
     yield Figure(
         what=f"{what}: outputs apart from torch's, relatively",
         found=f"{worst:.1e}",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from exporters.base import Exporter, TensorReader
+from toolkit.core.artifact import Format
 from toolkit.core.registry import Entry, Registry
 
 EXPORTERS: Registry[Exporter] = Registry(
@@ -15,6 +18,14 @@ EXPORTERS: Registry[Exporter] = Registry(
     group="toolkit.exporters",
 )
 
+ROUTES: Mapping[str, tuple[frozenset[Format], Format]] = {
+    "onnx": (frozenset({Format.CHECKPOINT, Format.TORCH_EXPORT}), Format.ONNX),
+    "torch-export": (frozenset({Format.CHECKPOINT}), Format.TORCH_EXPORT),
+    "openvino": (frozenset({Format.ONNX}), Format.OPENVINO),
+}
+"""What our own exporters take and write, so that none has to be imported to find a way from one
+format to another. They say the same themselves (tested); one of a third party is asked."""
+
 READERS: Registry[TensorReader] = Registry(
     "format",
     {
@@ -25,3 +36,10 @@ READERS: Registry[TensorReader] = Registry(
     },
     group="toolkit.readers",
 )
+
+SUFFIXES: Mapping[str, Format] = {
+    ".onnx": Format.ONNX,
+    ".pt2": Format.TORCH_EXPORT,
+    ".xml": Format.OPENVINO,
+}
+"""What a file of somebody else's is taken for, by its name."""

@@ -11,16 +11,51 @@ from typing import Any, ClassVar
 import numpy as np
 
 from toolkit.core.artifact import Artifact, Format
+from toolkit.core.specs import Signature
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """How to write it, where an exporter gives a choice; None is its own default.
+
+    `opset` is ONNX's, `layout` that of image inputs ("NCHW" or "NHWC"), `compute_capabilities` the
+    GPUs that an engine is built for (89 is 8.9), `batches` the least, the usual and the largest
+    batch that it takes.
+    """
+
+    opset: int | None = None
+    layout: str | None = None
+    compute_capabilities: tuple[int, ...] | None = None
+    batches: tuple[int, int, int] | None = None
+
+    def given(self) -> dict[str, Any]:
+        """Those that are not left to the exporter."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
     """What an exporter wrote: the file that a runtime opens, the floating-point dtype that is in
-    it, and the options that made it."""
+    it, and the options that made it; its signature, where that is not the source's."""
 
     entry: str
     precision: str
     options: Mapping[str, Any]
+    signature: Signature | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What a file that somebody else made says of itself.
+
+    `entry` is the file in `directory` that a runtime opens, `files` all that belong to it.
+    """
+
+    signature: Signature
+    precision: str
+    directory: Path
+    entry: str
+    files: Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,21 +94,23 @@ class StoredTensor:
 class Exporter(ABC):
     """Writes a model in another format.
 
-    `takes` is the format that it starts from, and `framework` the one that it builds a checkpoint's
-    model in, None for one that builds none. `checked_with` is the runtime whose outputs are held
-    against the model's.
+    `takes` are the formats that it starts from, and `framework` the one that it builds a
+    checkpoint's model in, None for one that builds none. `checked_with` is the runtime whose
+    outputs are held against the model's. `options` names the fields of ExportOptions that it heeds.
     """
 
     format: ClassVar[Format]
-    takes: ClassVar[Format] = Format.CHECKPOINT
+    takes: ClassVar[frozenset[Format]]
     framework: ClassVar[str | None] = None
     checked_with: ClassVar[str]
+    options: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
-    def export(self, source: Artifact, directory: Path) -> Exported:
+    def export(self, source: Artifact, directory: Path, options: ExportOptions) -> Exported:
         """Writes the model into `directory`, with the names of the source's signature.
 
-        `source` has format `takes`, and its files are as their digests say.
+        `source` has a format of `takes`, and its files are as their digests say. Raises
+        SourceError for a model that cannot be written so.
         """
 
 
@@ -90,3 +127,7 @@ class TensorReader(ABC):
     @abstractmethod
     def operators(self, path: Path) -> Mapping[str, int]:
         """How often each kind of operator is in the graph; empty for a format without one."""
+
+    @abstractmethod
+    def describe(self, path: Path) -> Description:
+        """What a file, or directory, of this format says of itself. Raises SourceError."""

@@ -9,7 +9,7 @@ from typing import final
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from exporters.base import StoredTensor, TensorReader
+from exporters.base import Description, StoredTensor, TensorReader
 from toolkit.core.errors import SourceError
 from toolkit.core.files import wrapping_os_errors
 
@@ -33,3 +33,9 @@ class CheckpointTensors(TensorReader):
 
     def operators(self, path: Path) -> Mapping[str, int]:
         return {}
+
+    def describe(self, path: Path) -> Description:
+        raise SourceError(
+            f"{path} holds weights, and does not say how they are used.",
+            hint="Give the directory that `toolkit train` wrote.",
+        )

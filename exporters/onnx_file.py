@@ -15,7 +15,7 @@ import onnx.inliner
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
-from exporters.base import StoredTensor, TensorReader
+from exporters.base import Description, StoredTensor, TensorReader
 from toolkit.core.errors import SourceError
 from toolkit.core.specs import Dim, Signature, TensorSpec
 
@@ -164,6 +164,15 @@ class OnnxTensors(TensorReader):
 
     def operators(self, path: Path) -> Mapping[str, int]:
         return _operators(path)
+
+    def describe(self, path: Path) -> Description:
+        return Description(
+            signature=read_signature(path),
+            precision=read_precision(path),
+            directory=path.parent,
+            entry=path.name,
+            files=[path.name, *external_files(path)],
+        )
 
 
 @reads_onnx

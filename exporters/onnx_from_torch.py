@@ -13,9 +13,9 @@ import onnx_ir as ir
 import onnxscript.optimizer
 import torch
 
-from exporters.base import Exported, Exporter
+from exporters.base import Exported, Exporter, ExportOptions
 from exporters.onnx_file import read_precision
-from exporters.torch_example import dynamic_shapes, example
+from models.torch.example import dynamic_shapes, example, explained
 from models.torch.program import module_of
 from toolkit.core.artifact import Artifact, Format
 
@@ -29,22 +29,25 @@ class OnnxFromTorch(Exporter):
     """
 
     format: ClassVar[Format] = Format.ONNX
+    takes: ClassVar[frozenset[Format]] = frozenset({Format.CHECKPOINT, Format.TORCH_EXPORT})
     framework: ClassVar[str | None] = "torch"
     checked_with: ClassVar[str] = "onnxruntime"
+    options: ClassVar[frozenset[str]] = frozenset({"opset"})
 
-    def export(self, source: Artifact, directory: Path) -> Exported:
+    def export(self, source: Artifact, directory: Path, options: ExportOptions) -> Exported:
         signature = source.signature
         module = module_of(source)
-        with _quiet():
+        with _quiet(), explained(source):
             program = torch.onnx.export(
                 module,
-                example(signature),
+                example(source),
                 dynamo=True,
+                opset_version=options.opset,
                 optimize=False,
                 verbose=False,
                 input_names=[spec.name for spec in signature.inputs],
                 output_names=[spec.name for spec in signature.outputs],
-                dynamic_shapes=dynamic_shapes(signature),
+                dynamic_shapes=dynamic_shapes(signature, module),
             )
             assert program is not None  # None is what the old exporter gives
             onnxscript.optimizer.fold_constants(program.model)

@@ -9,12 +9,21 @@ from typing import Any, ClassVar, final
 
 import openvino as ov
 
-from exporters.base import Exported, Exporter, StoredTensor, TensorReader
+from exporters.base import (
+    Description,
+    Exported,
+    Exporter,
+    ExportOptions,
+    StoredTensor,
+    TensorReader,
+)
 from exporters.onnx_file import read_precision
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.errors import SourceError
+from toolkit.core.specs import Signature, TensorSpec
 
 ENTRY = "model.xml"
+BATCH = "batch"
 HELD = frozenset({"Constant", "Parameter", "Result"})
 
 
@@ -24,10 +33,10 @@ class OpenVinoIr(Exporter):
     `openvino.convert_model`, and is told not to halve them, as it would by default."""
 
     format: ClassVar[Format] = Format.OPENVINO
-    takes: ClassVar[Format] = Format.ONNX
+    takes: ClassVar[frozenset[Format]] = frozenset({Format.ONNX})
     checked_with: ClassVar[str] = "openvino"
 
-    def export(self, source: Artifact, directory: Path) -> Exported:
+    def export(self, source: Artifact, directory: Path, options: ExportOptions) -> Exported:
         try:
             model = ov.Core().read_model(source.path)
         except RuntimeError as error:
@@ -65,6 +74,41 @@ class OpenVinoTensors(TensorReader):
     def operators(self, path: Path) -> Mapping[str, int]:
         kinds = (operation.get_type_name() for operation in _read(path).get_ordered_ops())
         return Counter(kind for kind in kinds if kind not in HELD)
+
+    def describe(self, path: Path) -> Description:
+        model = _read(path)
+        floats = {
+            operation.get_element_type().to_dtype().name
+            for operation in model.get_ordered_ops()
+            if operation.get_type_name() == "Constant" and operation.get_element_type().is_real()
+        }
+        return Description(
+            signature=Signature(
+                inputs=tuple(_tensor_spec(port, path) for port in model.inputs),
+                outputs=tuple(_tensor_spec(port, path) for port in model.outputs),
+            ),
+            precision=floats.pop() if len(floats) == 1 else "mixed" if floats else "none",
+            directory=path.parent,
+            entry=path.name,
+            files=[path.name, path.with_suffix(".bin").name],
+        )
+
+
+def _tensor_spec(port: Any, path: Path) -> TensorSpec:
+    shape = port.get_partial_shape()
+    if shape.rank.is_dynamic:
+        raise SourceError(
+            f"{path} has an input or output {port.get_any_name()!r} of unknown rank.",
+            hint="Only models whose inputs and outputs are tensors of known rank can be run.",
+        )
+    return TensorSpec(
+        name=port.get_any_name(),
+        dtype=port.get_element_type().to_dtype().name,
+        shape=tuple(
+            (BATCH if axis == 0 else None) if extent.is_dynamic else extent.get_length()
+            for axis, extent in enumerate(shape)
+        ),
+    )
 
 
 def _read(path: Path) -> Any:

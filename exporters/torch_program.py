@@ -11,9 +11,16 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from exporters.base import Exported, Exporter, StoredTensor, TensorReader
-from exporters.torch_example import dynamic_shapes, example
-from models.torch.program import load_program, module_of
+from exporters.base import (
+    Description,
+    Exported,
+    Exporter,
+    ExportOptions,
+    StoredTensor,
+    TensorReader,
+)
+from models.torch.example import dynamic_shapes, example, explained
+from models.torch.program import load_program, module_of, signature_of_program
 from toolkit.core.artifact import Artifact, Format
 
 ENTRY = "model.pt2"
@@ -24,19 +31,20 @@ class TorchProgram(Exporter):
     """torch's own operators, named axes dynamic. Opens without the code of the model."""
 
     format: ClassVar[Format] = Format.TORCH_EXPORT
+    takes: ClassVar[frozenset[Format]] = frozenset({Format.CHECKPOINT})
     framework: ClassVar[str | None] = "torch"
     checked_with: ClassVar[str] = "torch-export"
 
-    def export(self, source: Artifact, directory: Path) -> Exported:
-        signature = source.signature
-        program = torch.export.export(
-            module_of(source), example(signature), dynamic_shapes=dynamic_shapes(signature)
-        )
+    def export(self, source: Artifact, directory: Path, options: ExportOptions) -> Exported:
+        module = module_of(source)
+        with explained(source):
+            program = torch.export.export(
+                module, example(source), dynamic_shapes=dynamic_shapes(source.signature, module)
+            )
         torch.export.save(program, directory / ENTRY)
-        floats = {t.dtype for t in program.state_dict.values() if t.is_floating_point()}
         return Exported(
             entry=ENTRY,
-            precision=str(floats.pop()).removeprefix("torch.") if len(floats) == 1 else "mixed",
+            precision=_precision(program),
             options={"exporter": "torch.export", "torch": torch.__version__},
         )
 
@@ -65,6 +73,23 @@ class TorchProgramTensors(TensorReader):
     def operators(self, path: Path) -> Mapping[str, int]:
         nodes = load_program(path).graph.nodes
         return Counter(str(node.target) for node in nodes if node.op == "call_function")
+
+    def describe(self, path: Path) -> Description:
+        program = load_program(path)
+        return Description(
+            signature=signature_of_program(program),
+            precision=_precision(program),
+            directory=path.parent,
+            entry=path.name,
+            files=[path.name],
+        )
+
+
+def _precision(program: ExportedProgram) -> str:
+    floats = {t.dtype for t in program.state_dict.values() if t.is_floating_point()}
+    if len(floats) > 1:
+        return "mixed"
+    return str(floats.pop()).removeprefix("torch.") if floats else "none"
 
 
 def _live_readers(program: ExportedProgram) -> dict[str, tuple[str, ...]]:

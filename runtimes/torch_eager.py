@@ -7,6 +7,7 @@ from typing import ClassVar, final
 import torch
 
 from models.torch.program import module_of
+from runtimes.torch_float64 import in_asked_dtype
 from runtimes.torch_session import TorchSession
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.session import Availability, Runtime, Session, SessionOptions
@@ -23,6 +24,5 @@ class TorchEager(Runtime):
         return Availability(ok=True, version=torch.__version__)
 
     def open(self, artifact: Artifact, options: SessionOptions) -> Session:
-        options.require_known(self.name, ())
-        module = module_of(artifact)
+        module = in_asked_dtype(module_of(artifact), self.name, options)
         return TorchSession(artifact.signature, module, runtime=self.name, options=options)

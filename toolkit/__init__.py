@@ -1,8 +1,8 @@
 """Export a trained model, prove that the artifact is the model, and measure how fast it runs.
 
 The functions here are the steps of the command line: `train`, `export`, `verify`, `bench`,
-`bench_training`, `compare`, `parity_weights`, `inspect`, `doctor`, `models`; `load` opens a session
-to run. Nothing heavy is imported before its use.
+`bench_training`, `compare`, `parity_outputs`, `parity_weights`, `inspect`, `doctor`, `models`;
+`load` opens a session to run. Nothing heavy is imported before its use.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from toolkit.steps.inspect import inspect
     from toolkit.steps.load import load
     from toolkit.steps.models import models
+    from toolkit.steps.parity_outputs import parity_outputs
     from toolkit.steps.parity_weights import parity_weights
     from toolkit.steps.train import train
     from toolkit.steps.verify import verify
@@ -34,6 +35,7 @@ __all__ = [
     "inspect",
     "load",
     "models",
+    "parity_outputs",
     "parity_weights",
     "train",
     "verify",

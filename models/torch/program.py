@@ -14,7 +14,7 @@ import json
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,11 +22,14 @@ import torch
 from safetensors.numpy import load
 from torch import nn
 from torch.export import ExportedProgram
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
+from torch.utils import _pytree as pytree
 
 from models import FAMILIES
 from models.torch.base import restored
-from toolkit.core.artifact import PROGRAM, Artifact
+from toolkit.core.artifact import PROGRAM, Artifact, Format
 from toolkit.core.errors import SourceError
+from toolkit.core.specs import Dim, Signature, TensorSpec
 
 # What symbolic extents are made of: torch.utils._sympy.functions, and sympy's own arithmetic.
 FUNCTIONS = frozenset(
@@ -51,13 +54,20 @@ MOST_TIMES = 4  # how much more than its file an archive may unpack to; torch st
 TENSORS = ("weight_", "tensor_")
 
 
-def module_of(checkpoint: Artifact) -> nn.Module:
-    """The module of a checkpoint in evaluation mode, with its weights.
+def module_of(source: Artifact) -> nn.Module:
+    """The module of a checkpoint or an exported program in evaluation mode, with its weights.
 
-    A family's is built; a user's own is the program that lies beside its weights. Raises
+    It takes the inputs of the signature in order, and gives a tensor, or a tuple of them. A
+    family's is built; a user's own is the program that lies beside its weights. Raises
     IntegrityError for files that were altered, or weights that are not the model's.
     """
-    checkpoint.verify()
+    source.verify()
+    if source.format is Format.TORCH_EXPORT:
+        return flat_module(load_program(source.path))
+    return _of_checkpoint(source)
+
+
+def _of_checkpoint(checkpoint: Artifact) -> nn.Module:
     weights = load(checkpoint.path.read_bytes())
     if PROGRAM not in checkpoint.files:
         if checkpoint.model.family not in FAMILIES.names():
@@ -72,6 +82,127 @@ def module_of(checkpoint: Artifact) -> nn.Module:
         {name: torch.from_numpy(array.copy()) for name, array in weights.items()}
     )
     return module
+
+
+def program_of(source: Artifact) -> ExportedProgram | None:
+    """What a file or a checkpoint holds of a model of somebody's own; None for a family's."""
+    if source.format is Format.TORCH_EXPORT:
+        return load_program(source.path)
+    return load_program(source.directory / PROGRAM) if PROGRAM in source.files else None
+
+
+class FlatModule(nn.Module):
+    """A program's module whose inputs and outputs are tensors in a row.
+
+    What it takes and gives may be nested in tuples and dicts, by name, and have numbers and None
+    among the tensors: those are as they were when the program was made.
+    """
+
+    def __init__(self, program: ExportedProgram) -> None:
+        super().__init__()
+        self.module = program.module()
+        self._spec = program.call_spec.in_spec
+        specs = program.graph_signature.input_specs
+        self._leaves = [
+            spec.arg.value if isinstance(spec.arg, ConstantArgument) else Ellipsis
+            for spec in specs
+            if spec.kind is InputKind.USER_INPUT
+        ]
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        given = iter(tensors)
+        leaves = [next(given) if leaf is Ellipsis else leaf for leaf in self._leaves]
+        args, kwargs = pytree.tree_unflatten(leaves, self._spec)
+        outputs = pytree.tree_leaves(self.module(*args, **kwargs))
+        return tuple(leaf for leaf in outputs if isinstance(leaf, torch.Tensor))
+
+
+def flat_module(program: ExportedProgram) -> nn.Module:
+    """The module itself, where its inputs are tensors by place and its outputs too."""
+    plain = pytree.tree_flatten(((0,) * len(input_names(program)), {}))[1]
+    outputs = program.call_spec.out_spec
+    flat = {pytree.tree_flatten(one)[1] for one in (0, (0,) * outputs.num_leaves)}
+    tensors = len(output_names(program)) == outputs.num_leaves
+    if program.call_spec.in_spec == plain and outputs in flat and tensors:
+        return program.module()
+    return FlatModule(program)
+
+
+def input_names(program: ExportedProgram) -> list[str]:
+    """Of the tensors that it takes: the parameters of forward, as torch.export flattens them."""
+    return [
+        spec.arg.name
+        for spec in program.graph_signature.input_specs
+        if spec.kind is InputKind.USER_INPUT and isinstance(spec.arg, TensorArgument)
+    ]
+
+
+def output_names(program: ExportedProgram) -> list[str]:
+    """Of the tensors that it gives: `output` for a single one, else the keys and places that lead
+    to each in what forward returns, joined by dots."""
+    spec = program.call_spec.out_spec
+    assert spec is not None
+    whole = pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
+    paths = [path for path, _ in pytree.tree_flatten_with_path(whole)[0]]
+    user = [
+        spec for spec in program.graph_signature.output_specs if spec.kind is OutputKind.USER_OUTPUT
+    ]
+    return [
+        path_name(path)
+        for path, spec in zip(paths, user, strict=True)
+        if isinstance(spec.arg, TensorArgument)
+    ]
+
+
+def path_name(path: Sequence[Any], root: str = "output") -> str:
+    """`("boxes", 0)` as boxes.0; what has no key but its place is `output.0`, or `output`."""
+    keys = [
+        str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key)))) for key in path
+    ]
+    if not keys or keys[0].isdecimal():
+        keys.insert(0, root)
+    return ".".join(keys)
+
+
+def signature_of_program(program: ExportedProgram) -> Signature:
+    """What it takes and gives. The first axis that varies at the front of an input is the batch;
+    other extents that vary keep torch's symbols."""
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    names = input_names(program)
+    batch = next(
+        (
+            str(values[name].shape[0])
+            for name in names
+            if values[name].ndim and not isinstance(values[name].shape[0], int)
+        ),
+        None,
+    )
+    given = [
+        spec.arg.name
+        for spec in program.graph_signature.output_specs
+        if spec.kind is OutputKind.USER_OUTPUT and isinstance(spec.arg, TensorArgument)
+    ]
+    return Signature(
+        inputs=tuple(_tensor_spec(name, values[name], batch) for name in names),
+        outputs=tuple(
+            _tensor_spec(name, values[place], batch)
+            for name, place in zip(output_names(program), given, strict=True)
+        ),
+    )
+
+
+def _tensor_spec(name: str, value: torch.Tensor, batch: str | None) -> TensorSpec:
+    def dim(extent: Any) -> Dim:
+        if isinstance(extent, int):
+            return extent
+        text = str(extent)
+        return "batch" if text == batch else text if text.isidentifier() else None
+
+    return TensorSpec(
+        name=name,
+        dtype=str(value.dtype).removeprefix("torch."),
+        shape=tuple(dim(extent) for extent in value.shape),
+    )
 
 
 def write_program(module: nn.Module, rows: torch.Tensor) -> bytes:

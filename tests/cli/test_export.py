@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 
 from tests.conftest import Run
@@ -23,10 +24,12 @@ def test_a_target_is_proved_and_measured(
     done = toolkit_cli("export", checkpoint_dir, "--to", target, "--out", "art", "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
-    assert document["schema"] == "toolkit.export/2"
+    assert document["schema"] == "toolkit.export/3"
     assert document["weights"]["counts"] == {"identical": 10}
-    assert {part["batch"] for part in document["outputs"]} == {1, 3, 64}
-    assert all(part["runtime"] == target for part in document["outputs"])
+    outputs = document["outputs"]
+    assert {case["batch"] for case in outputs["cases"]} == {1, 3, 64}
+    assert outputs["runtime"] == target
+    assert outputs["oracle"] == "torch in float64"
     done = toolkit_cli(
         "bench", "art", "--runtime", f"torch,{target}", "--warmup", 1, "--runs", 11, "--json"
     )
@@ -43,7 +46,7 @@ def test_a_foreign_graph_becomes_openvino_s(
     shutil.copy(artifact_dir / "model.onnx", tmp_path / "theirs.onnx")
     done = toolkit_cli("export", "theirs.onnx", "--to", "openvino", "--out", "ir", "--json")
     assert done.returncode == 0, done.stderr
-    assert {part["reference"] for part in json.loads(done.stdout)["outputs"]} == {"onnxruntime"}
+    assert json.loads(done.stdout)["outputs"]["reference"] == "onnxruntime"
     done = toolkit_cli(
         "bench", "ir", "--runtime", "onnxruntime,openvino", "--warmup", 1, "--runs", 11, "--json"
     )
@@ -99,7 +102,7 @@ def test_an_onnx_file_is_no_source_for_torch(
 ) -> None:
     done = toolkit_cli("export", artifact_dir, "--to", "torch-export", "--out", "art")
     assert done.returncode == 2
-    assert "torch-export is made from checkpoint" in done.stderr
+    assert "No way leads from onnx to torch-export" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -158,3 +161,85 @@ def test_outputs_that_never_vary_are_warned_of(toolkit_cli: Run, tmp_path: Path)
     done = toolkit_cli("export", "m.onnx", "--to", "openvino", "--out", "art")
     assert done.returncode == 0, done.stderr
     assert "the same for all inputs" in " ".join(done.stderr.split())
+
+
+def test_an_exported_program_of_somebody_else_s_is_a_source(
+    toolkit_cli: Run, tmp_path: Path
+) -> None:
+    """Whatever it takes and gives: by keyword, nested, several, integers."""
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = torch.nn.Embedding(10, 4)
+            self.head = torch.nn.Linear(4, 3)
+
+        def forward(self, ids: torch.Tensor, *, image: torch.Tensor, flag: bool = True):
+            hidden = self.table(ids).mean(1) + image.flatten(1)[:, :4]
+            scores = self.head(hidden)
+            return {"scores": scores if flag else -scores, "parts": [hidden, (hidden.sum(1),)]}
+
+    batch = torch.export.Dim("batch", min=1)
+    program = torch.export.export(
+        Net().eval(),
+        (torch.zeros(2, 5, dtype=torch.long),),
+        {"image": torch.zeros(2, 2, 3)},
+        dynamic_shapes={"ids": {0: batch}, "image": {0: batch}},
+    )
+    torch.export.save(program, tmp_path / "theirs.pt2")
+    shown = json.loads(toolkit_cli("inspect", "theirs.pt2", "--json").stdout)
+    assert [spec["name"] for spec in shown["signature"]["inputs"]] == ["ids", "image"]
+    assert [spec["shape"] for spec in shown["signature"]["inputs"]] == [
+        ["batch", 5],
+        ["batch", 2, 3],
+    ]
+    names = ["scores", "parts.0", "parts.1.0"]
+    assert [spec["name"] for spec in shown["signature"]["outputs"]] == names
+    done = toolkit_cli("export", "theirs.pt2", "--to", "openvino", "--out", "ir", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["weights"]["passed"]
+    assert document["outputs"]["oracle"] == "torch-export in float64"
+    done = toolkit_cli("parity", "outputs", "theirs.pt2", "ir", "--json")
+    assert done.returncode == 0, done.stderr
+    done = toolkit_cli("bench", "ir", "--warmup", 1, "--runs", 11, "--json")
+    assert done.returncode == 0, done.stderr
+    rows = {row["runtime"]: row for row in json.loads(done.stdout)["rows"]}
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "torch-export": "ok",
+        "openvino": "ok",
+    }
+
+
+def test_outputs_that_are_not_the_model_s_are_told(
+    toolkit_cli: Run, artifact_dir: Path, checkpoint_dir: Path, tmp_path: Path
+) -> None:
+    model = onnx.load(artifact_dir / "model.onnx")
+    bias = next(t for t in model.graph.initializer if t.name == "fc3.bias")
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + 0.01, bias.name))
+    onnx.save(model, tmp_path / "other.onnx")
+    done = toolkit_cli("parity", "outputs", checkpoint_dir, "other.onnx", "--json")
+    assert done.returncode == 1, done.stderr
+    document = json.loads(done.stdout)
+    assert not document["passed"]
+    assert "off by 0.01" in document["cases"][0]["reason"]
+    assert toolkit_cli("parity", "outputs", checkpoint_dir, artifact_dir).returncode == 0
+
+
+def test_forms_that_take_other_inputs_are_told(
+    toolkit_cli: Run, artifact_dir: Path, tmp_path: Path
+) -> None:
+    node = onnx.helper.make_node("Add", ["a", "b"], ["c"])
+    values = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 2]) for name in "abc"
+    ]
+    graph = onnx.helper.make_graph([node], "two", values[:2], values[2:])
+    onnx.save(
+        onnx.helper.make_model(
+            graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10
+        ),
+        tmp_path / "two.onnx",
+    )
+    done = toolkit_cli("parity", "outputs", artifact_dir, "two.onnx")
+    assert done.returncode == 2
+    assert "One model has 1 tensors (input), the other 2 (a, b)" in done.stderr

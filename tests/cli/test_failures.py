@@ -279,10 +279,11 @@ from exporters.onnx_from_torch import OnnxFromTorch
 
 class Altering(Exporter):
     format, framework = OnnxFromTorch.format, OnnxFromTorch.framework
+    takes = OnnxFromTorch.takes
     checked_with = OnnxFromTorch.checked_with
 
-    def export(self, source, directory):
-        done = OnnxFromTorch().export(source, directory)
+    def export(self, source, directory, options):
+        done = OnnxFromTorch().export(source, directory, options)
         model = onnx.load(directory / done.entry)
         weight = next(t for t in model.graph.initializer if t.name == "fc1.weight")
         array = numpy_helper.to_array(weight).copy()

@@ -271,7 +271,7 @@ RESUME = ("--resume", "lenet")
         (("alexnet", *RESUME), "was trained with lenet"),
         (("--resume", "net", "--epochs", "4"), "resuming needs its code again"),
         (("my_net:make_net", "--resume", "net", "--epochs", "4"), "Got source"),
-        (("--resume", "my_net.py"), "no .onnx model"),
+        (("--resume", "my_net.py"), "no known kind"),
     ],
 )
 def test_wrong_use(

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import toolkit
-from exporters import EXPORTERS, READERS
+from exporters import EXPORTERS, READERS, ROUTES
 from exporters.base import StoredTensor
 from exporters.weight_parity import Match, compare
 from models import FAMILIES, builder
@@ -73,7 +73,7 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     checkpoint = checkpoint_of(model, source)
     done = toolkit.export(source, to=target, out=place / "artifact")
     assert done.weights.passed
-    assert all(agreement.passed for agreement in done.outputs.values())
+    assert done.outputs.passed
     artifact = Artifact.load(place / "artifact")
     stored = list(stored_tensors(artifact.format, artifact.path))
     weights = {
@@ -161,3 +161,13 @@ def test_a_truncated_file_is_refused(written: Written, tmp_path: Path, share: fl
     path.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(SourceError):
         stored_tensors(written.artifact.format, path)
+
+
+@pytest.mark.parametrize("name", sorted(ROUTES))
+def test_it_takes_and_writes_what_is_said_of_it(name: str) -> None:
+    """Without importing it."""
+    try:
+        exporter = EXPORTERS.create(name)
+    except UnavailableError as error:
+        pytest.skip(error.problem)
+    assert ROUTES[name] == (exporter.takes, exporter.format)

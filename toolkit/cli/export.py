@@ -12,20 +12,29 @@ from toolkit.cli import options
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from exporters.base import ExportOptions
     from exporters.weight_parity import WeightParity
     from toolkit.steps.export import Export
+    from toolkit.steps.parity_outputs import OutputParity
 
 
 def export(
-    source: Annotated[Path, typer.Argument(help="A checkpoint, an artifact, or an .onnx file.")],
+    source: options.Artifact,
     to: Annotated[str, typer.Option(help="The target: onnx, openvino, torch-export.")],
     out: Annotated[Path, typer.Option(help="The new directory of the artifact.")],
+    via: Annotated[
+        str | None,
+        typer.Option(help="Go by way of this format.  [default: the shortest way]"),
+    ] = None,
     passes: Annotated[
         str | None,
         typer.Option(
             help="Rewrite the ONNX graph: fold-batch-norm, fold-time-channel, simplify; "
             "separated by commas, in this order."
         ),
+    ] = None,
+    opset: Annotated[
+        int | None, typer.Option(help="ONNX's opset.  [default: the exporter's]")
     ] = None,
     data: options.Data = None,
     data_dir: options.DataDir = None,
@@ -47,7 +56,9 @@ def export(
             source,
             to=to,
             out=out,
+            via=via,
             passes=options.names(passes) or [],
+            options=_options(opset=opset),
             inputs=options.input_request(
                 data=data,
                 data_dir=data_dir,
@@ -59,9 +70,15 @@ def export(
             progress=progress,
         )
     if json:
-        output.print_json({"schema": "toolkit.export/2", **done.to_json()})
+        output.print_json({"schema": "toolkit.export/3", **done.to_json()})
     else:
         _print(done, out)
+
+
+def _options(*, opset: int | None) -> ExportOptions:
+    from exporters.base import ExportOptions
+
+    return ExportOptions(opset=opset)
 
 
 def _print(done: Export, out: Path) -> None:
@@ -70,21 +87,8 @@ def _print(done: Export, out: Path) -> None:
     console = output.stdout()
     console.print(weights_table(done.weights))
     console.out(f"{weights_told(done.weights)}\n")
-    outputs = output.table(
-        f"Output parity of {done.checked_with} with {done.reference}, {done.inputs}",
-        "batch",
-        "max abs",
-        "max rel",
-        "",
-    )
-    for batch, parity in done.outputs.items():
-        outputs.add_row(
-            str(batch),
-            output.scientific(parity.max_abs),
-            output.scientific(parity.max_rel),
-            "passed" if parity.passed else "FAILED",
-        )
-    console.print(outputs)
+    console.print(outputs_table(done.outputs))
+    console.out(f"{outputs_told(done.outputs)}\n")
     console.out(f"{out}: {done.artifact.format}, digest {done.artifact.digest}")
 
 
@@ -106,6 +110,34 @@ def weights_table(weights: WeightParity) -> Table:
             output.escape(what),
         )
     return table
+
+
+def outputs_table(outputs: OutputParity) -> Table:
+    """A row for each case: how far the outputs are from the oracle's, and what is allowed."""
+    from toolkit.cli import output
+
+    table = output.table(
+        f"Output parity of {outputs.runtime} with {outputs.reference}",
+        "inputs", "batch", "error", "reference's", "allowed", "relative", "top 5 in order", "",
+    )  # fmt: skip
+    for case in outputs.cases:
+        found = case.judgement
+        table.add_row(
+            output.escape(case.inputs),
+            str(case.batch),
+            *(output.scientific(v) for v in (found.error, found.reference_error, found.bound)),
+            output.scientific(found.relative),
+            "-" if found.order is None else f"{found.order:.1%}",
+            "passed" if found.passed else output.escape(f"FAILED: {found.reason}"),
+        )
+    return table
+
+
+def outputs_told(outputs: OutputParity) -> str:
+    """What they are held against."""
+    if outputs.oracle is None:
+        return f"Errors are against {outputs.reference}; no oracle: {outputs.remark}."
+    return f"Errors are against {outputs.oracle}."
 
 
 def weights_told(weights: WeightParity) -> str:

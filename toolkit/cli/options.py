@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from toolkit.steps.inputs import InputRequest, RandomInput
 
 Artifact = Annotated[
-    Path, typer.Argument(help="Directory of an artifact or checkpoint, or an .onnx file.")
+    Path,
+    typer.Argument(
+        help="Directory of an artifact or checkpoint, or a file: .onnx, .pt2, OpenVINO's .xml."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Runtimes = Annotated[

@@ -15,7 +15,7 @@ app = typer.Typer(
     help="Hold two forms of a model against each other.",
 )
 
-Form = "A checkpoint, an artifact, or an .onnx file."
+Form = "A checkpoint, an artifact, or a file of somebody else's."
 
 
 @app.callback()
@@ -45,4 +45,47 @@ def weights(
         console.print(weights_table(found.weights))
         console.out(weights_told(found.weights))
     if not found.weights.passed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def outputs(
+    a: Annotated[Path, typer.Argument(help=f"The model. {Form}")],
+    b: Annotated[Path, typer.Argument(help=f"What should do the same. {Form}")],
+    runtime: Annotated[
+        str | None, typer.Option(help="What runs B.  [default: the first that opens it]")
+    ] = None,
+    data: options.Data = None,
+    data_dir: options.DataDir = None,
+    data_option: options.DataOptions = None,
+    inputs: options.Inputs = None,
+    dim: options.Dims = None,
+    input_: options.RandomInputs = None,
+    json: options.Json = False,
+) -> None:
+    """Hold the outputs of B against those of A, and both against A in float64.
+
+    Exits with 1 when B is further off than rounding explains.
+    """
+    import toolkit
+    from toolkit.cli import output
+    from toolkit.cli.export import outputs_table, outputs_told
+
+    request = options.input_request(
+        data=data,
+        data_dir=data_dir,
+        data_option=data_option,
+        inputs=inputs,
+        dim=dim,
+        input_=input_,
+    )
+    with output.progress() as progress:
+        found = toolkit.parity_outputs(a, b, runtime=runtime, inputs=request, progress=progress)
+    if json:
+        output.print_json(found.to_json())
+    else:
+        console = output.stdout()
+        console.print(outputs_table(found.outputs))
+        console.out(outputs_told(found.outputs))
+    if not found.outputs.passed:
         raise typer.Exit(1)

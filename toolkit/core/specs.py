@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self
@@ -107,6 +107,39 @@ class Signature:
             inputs=tuple(TensorSpec.from_json(spec) for spec in data["inputs"]),
             outputs=tuple(TensorSpec.from_json(spec) for spec in data["outputs"]),
         )
+
+
+def relaid(feeds: Feeds, given: Signature, wanted: Signature) -> Feeds:
+    """Inputs for one signature as another has them: axes in its layout, and its names, which are
+    taken by place where they are not the same."""
+    found = {}
+    for name, other in paired(given.inputs, wanted.inputs).items():
+        mine, theirs = (
+            {s.name: s for s in side.inputs}[n] for side, n in ((given, name), (wanted, other))
+        )
+        array = feeds[name]
+        if mine.layout and theirs.layout and mine.layout != theirs.layout:
+            axes = [mine.layout.index(letter) for letter in theirs.layout]
+            array = np.ascontiguousarray(array.transpose(axes))
+        found[other] = array
+    return found
+
+
+def paired(mine: Sequence[TensorSpec], theirs: Sequence[TensorSpec]) -> dict[str, str]:
+    """Which tensor of one signature is which of another: by name, or by place if the names differ.
+
+    Raises FeedError when they are not as many.
+    """
+    names, others = [spec.name for spec in mine], [spec.name for spec in theirs]
+    if len(names) != len(others):
+        raise FeedError(
+            f"One model has {len(names)} tensors ({', '.join(names)}), the other {len(others)} "
+            f"({', '.join(others)}).",
+            hint="Compare forms of the same model.",
+        )
+    if set(names) == set(others):
+        return {name: name for name in names}
+    return dict(zip(names, others, strict=True))
 
 
 def row_shape(signature: Signature) -> tuple[int, ...] | None:

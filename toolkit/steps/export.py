@@ -1,62 +1,43 @@
-"""Export a model: exporter, weight parity, output parity, manifest."""
+"""Export a model: exporters, weight parity, passes, output parity, manifest."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 import models
 from exporters import EXPORTERS
-from exporters.base import Exported, Exporter
+from exporters.base import Exported, Exporter, ExportOptions
 from exporters.passes import PASSES
 from exporters.weight_parity import WeightParity, compare
-from toolkit.core.artifact import PROGRAM, Artifact, Format, Parent, parents_of
+from toolkit.core.artifact import PROGRAM, Artifact, Format, parents_of
 from toolkit.core.documents import Json, seal, write_document
 from toolkit.core.errors import ParityError, UsageError
 from toolkit.core.files import new_directory, refuse_existing
-from toolkit.core.measurement import Agreement
 from toolkit.core.progress import Progress, Silent
 from toolkit.core.siblings import ours
-from toolkit.core.specs import Feeds
-from toolkit.measuring.client import WorkerProcess
-from toolkit.measuring.environment import session_options
-from toolkit.parity.outputs import combine, compare_outputs
-from toolkit.parity.tolerances import tolerance_for
-from toolkit.steps.inputs import InputRequest, input_source, resolve_batches
+from toolkit.steps import parity_outputs
+from toolkit.steps.inputs import InputRequest
+from toolkit.steps.parity_outputs import OutputParity
 from toolkit.steps.parity_weights import stored_tensors, weights_of
-from toolkit.steps.reference import reference_runtime, reference_worker
-from toolkit.steps.sources import candidates, open_artifact
+from toolkit.steps.routes import find_route
+from toolkit.steps.sources import open_artifact
 
-PARITY_BATCHES = (1, 3, 64)
-PARITY_SCHEMA = "toolkit.parity/2"
+PARITY_SCHEMA = "toolkit.parity/3"
 PROOF = "parity.json"
-TIMEOUT_S = 300.0
-CONSTANT = (
-    "warning: an output is the same for all inputs that were tried, so that it proves little: give "
-    "others with --data or --inputs, or look whether the model is what it should be."
-)
-STEPS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """A proved artifact: every weight explained, every output within tolerance.
-
-    `outputs` are those of runtime `checked_with` against `reference`, by batch.
-    """
+    """A proved artifact: every weight explained, every output within bounds."""
 
     artifact: Artifact
     weights: WeightParity
-    outputs: Mapping[int, Agreement]
-    inputs: str
-    checked_with: str
-    reference: str
+    outputs: OutputParity
 
     def to_json(self) -> Json:
         return {
@@ -66,19 +47,7 @@ class Export:
         }
 
     def proof(self) -> Json:
-        return {
-            "weights": self.weights.to_json(),
-            "outputs": [
-                {
-                    "batch": batch,
-                    "runtime": self.checked_with,
-                    "reference": self.reference,
-                    "inputs": self.inputs,
-                    **agreement.to_json(),
-                }
-                for batch, agreement in self.outputs.items()
-            ],
-        }
+        return {"weights": self.weights.to_json(), "outputs": self.outputs.to_json()}
 
 
 def export(
@@ -86,131 +55,149 @@ def export(
     *,
     to: str,
     out: str | os.PathLike[str],
+    via: str | None = None,
     passes: Sequence[str] = (),
+    options: ExportOptions | None = None,
     inputs: InputRequest | None = None,
     progress: Progress | None = None,
 ) -> Export:
     """Writes the model of `source` in format `to` to the new directory `out`, with the proof.
 
-    `source` is a checkpoint, an artifact, or an .onnx file. Where the target is made from another
-    format than that, the model is exported to it first, to a place that is removed again: the
-    proof is against `source`. `passes` rewrite the ONNX graph, after the weights in it are proved
-    and before anything is made of it; the outputs are compared after them. `inputs` are what the
-    outputs are compared on, as in `bench`.
+    `source` is a checkpoint, an artifact, or a file of somebody else's. Where the target is made
+    from another format than that, the model is exported to it first, through `via` if that is
+    named, to a place that is removed again: the proof is against `source`. `passes` rewrite the
+    ONNX graph, after the weights in it are proved and before anything is made of it; the outputs
+    are compared after them. `inputs` are what the outputs are compared on, as in `bench`.
 
     Raises ParityError, and leaves nothing behind, when a weight is missing or altered or an
     output is not the model's; SourceError and IntegrityError for the source; UsageError for a
-    target that does not take it; OutputExistsError.
+    target that cannot be made of it; OutputExistsError.
     """
     target = Path(out)
     refuse_existing(target)
-    EXPORTERS.entry(to)
+    chosen, listener = options or ExportOptions(), progress or Silent()
     given = open_artifact(source)
-    listener = progress or Silent()
-    exporter = EXPORTERS.create(to)
-    _require_passes(passes, to, exporter)
-    _require_builder(given, exporter)
+    route = _route(given, to, via, passes)
+    _require_passes(passes, to, route)
+    _require_options(chosen, to, route)
+    _require_builder(given, route)
     with new_directory(target) as partial, tempfile.TemporaryDirectory() as scratch:
-        listener.update("export", 1, STEPS, f"write {to}")
-        taken = _on_the_way(given, to, exporter, passes, Path(scratch))
-        exported = taken.export(exporter, partial)
-        listener.update("export", 2, STEPS, "weight parity")
-        weights = taken.prove(exporter.format, partial / exported.entry)
-        if not weights.passed:
-            raise _weights_differ(weights, target)
-        changes = taken.changes
-        if exporter.format is Format.ONNX:
-            changes = _rewrite(passes, partial / exported.entry)
-        listener.update("export", 3, STEPS, f"output parity on {exporter.checked_with}")
-
-        def save() -> Artifact:
-            named = replace(
-                exported,
-                options={
-                    **exported.options,
-                    "passes": [*given.options.get("passes", ()), *changes],
-                },
-            )
-            return _saved(partial, given, exporter.format, named, parents_of(target, given))
-
-        done = _compared(save(), given, weights, exporter, inputs or InputRequest(), listener)
-        if not combine(list(done.outputs.values())).passed:
-            raise _outputs_differ(done, target)
+        stage = _Stage(given=given, artifact=given)
+        for number, exporter in enumerate(route):
+            place = partial if number == len(route) - 1 else Path(scratch) / str(number)
+            place.mkdir(exist_ok=True)
+            what = exporter.format if exporter else given.format
+            listener.update("export", number + 1, len(route) + 1, f"{what}, and its weights")
+            stage = stage.next(exporter, place, chosen, passes, target)
+        assert stage.weights is not None
+        assert stage.checked_with is not None
+        listener.update(
+            "export", len(route) + 1, len(route) + 1, f"outputs of {stage.checked_with}"
+        )
+        outputs = parity_outputs.compare(
+            given, stage.artifact, stage.checked_with, inputs or InputRequest(), progress=listener
+        )
+        done = Export(artifact=stage.artifact, weights=stage.weights, outputs=outputs)
+        if not outputs.passed:
+            raise _outputs_differ(outputs, target)
         write_document(partial / PROOF, seal(PARITY_SCHEMA, done.proof()))
-        save()
-        listener.update("export", STEPS, STEPS, "done")
-    return Export(**{**vars(done), "artifact": Artifact.load(target)})
+        stage.save(partial, target)
+    return replace(done, artifact=Artifact.load(target))
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Taken:
-    """What an exporter starts from: `given` itself, or the ONNX graph that was made of it, proved
-    by `weights`, then rewritten as `changes` say."""
+class _Stage:
+    """A form on the way from `given`: what an exporter wrote, the proof of its weights, what
+    passes have changed since, and the runtime that its outputs are to be compared on."""
 
     given: Artifact
     artifact: Artifact
     weights: WeightParity | None = None
     changes: Sequence[Json] = ()
+    checked_with: str | None = None
 
-    def export(self, exporter: Exporter, directory: Path) -> Exported:
-        if self.artifact.format is exporter.format:  # nothing to make but a copy, for the passes
-            return _copied(self.artifact, directory)
-        return exporter.export(self.artifact, directory)
+    def next(
+        self,
+        exporter: Exporter | None,
+        place: Path,
+        options: ExportOptions,
+        passes: Sequence[str],
+        target: Path,
+    ) -> _Stage:
+        """What comes of it by an exporter, in `place`; without one a copy, for the passes.
 
-    def prove(self, format: Format, path: Path) -> WeightParity:
-        """The proof of what was exported against `given`.
-
-        Where passes rewrote the graph between, it is that of the graph before them, if what was
-        exported is the graph after them.
+        Raises ParityError where a weight is missing or altered. Where passes rewrote the graph
+        before, the proof is that of the graph before them, if what was made now is the graph
+        after them.
         """
-        stored = stored_tensors(format, path)
-        if not self.changes or self.weights is None:
-            return compare(weights_of(self.given), stored)
-        last = compare(weights_of(self.artifact), stored)
-        return last if not last.passed else self.weights
-
-
-def _on_the_way(
-    given: Artifact, to: str, exporter: Exporter, passes: Sequence[str], scratch: Path
-) -> _Taken:
-    """What the exporter takes, of `given`. Raises UsageError where that cannot be made."""
-    if given.format is exporter.format is Format.ONNX:
-        return _Taken(given=given, artifact=given)
-    if given.format is exporter.takes and not (passes and given.format is Format.ONNX):
-        return _Taken(given=given, artifact=given)
-    if exporter.takes is not Format.ONNX or given.format not in (Format.CHECKPOINT, Format.ONNX):
-        raise UsageError(
-            f"{to} is made from {exporter.takes}; {given.path} is {given.format}.",
-            hint="Choose another target, or export the checkpoint that it came from.",
+        if exporter is None:
+            exported, format = _copied(self.artifact, place), self.artifact.format
+        else:
+            asked = {n: v for n, v in options.given().items() if n in exporter.options}
+            exported = exporter.export(self.artifact, place, ExportOptions(**asked))
+            format = exporter.format
+        stored = stored_tensors(format, place / exported.entry)
+        weights = compare(weights_of(self.artifact if self.changes else self.given), stored)
+        if not weights.passed:
+            raise _weights_differ(weights, target)
+        changes = self.changes
+        if format is Format.ONNX and not changes:
+            changes = _rewrite(passes, place / exported.entry)
+        known = self.given.options.get("passes", ())
+        exported = replace(exported, options={**exported.options, "passes": [*known, *changes]})
+        return replace(
+            self,
+            artifact=_saved(place, self.artifact, self.given, format, exported, target),
+            weights=self.weights if self.changes else weights,
+            changes=changes,
+            checked_with=exporter.checked_with if exporter else CHECKED_WITH,
         )
-    if given.format is Format.ONNX:
-        exported = _copied(given, scratch)
-    else:
-        first = EXPORTERS.create(Format.ONNX)
-        _require_builder(given, first)
-        exported = first.export(given, scratch)
-    weights = compare(weights_of(given), stored_tensors(Format.ONNX, scratch / exported.entry))
-    changes = _rewrite(passes, scratch / exported.entry)
-    artifact = _saved(scratch, given, Format.ONNX, exported, ())
-    return _Taken(given=given, artifact=artifact, weights=weights, changes=changes)
+
+    def save(self, directory: Path, target: Path) -> None:
+        """The manifest once more, over all that lies in `directory` by now."""
+        kept = {
+            name: getattr(self.artifact, name)
+            for name in ("model", "format", "precision", "signature", "entry", "options")
+        }
+        Artifact.save(directory, parents=parents_of(target, self.given), **kept)
+
+
+CHECKED_WITH = "onnxruntime"  # a graph that was only rewritten
+
+
+def _route(
+    given: Artifact, to: str, via: str | None, passes: Sequence[str]
+) -> list[Exporter | None]:
+    """The exporters in turn; None stands for a copy, which the passes are applied to."""
+    route: list[Exporter | None] = [
+        EXPORTERS.create(name) for name in find_route(given.format, to, via)
+    ]
+    if given.format is Format.ONNX and (passes or not route):
+        return [None, *route]
+    if not route:
+        raise UsageError(
+            f"{given.path} is {given.format} already.", hint="Choose another target, or use it."
+        )
+    return route
 
 
 def _saved(
     directory: Path,
+    source: Artifact,
     given: Artifact,
     format: Format,
     exported: Exported,
-    parents: tuple[Parent, ...],
+    target: Path,
 ) -> Artifact:
-    """The manifest of what an exporter wrote of `given`."""
+    """The manifest of what an exporter wrote of `source`."""
     return Artifact.save(
         directory,
         model=given.model,
         format=format,
         precision=exported.precision,
-        signature=given.signature,
+        signature=exported.signature or source.signature,
         entry=exported.entry,
-        parents=parents,
+        parents=parents_of(target, given),
         options=exported.options,
     )
 
@@ -233,81 +220,38 @@ def _copied(artifact: Artifact, directory: Path) -> Exported:
     return Exported(entry=artifact.entry, precision=artifact.precision, options=artifact.options)
 
 
-def _require_passes(passes: Sequence[str], to: str, exporter: Exporter) -> None:
+def _require_passes(passes: Sequence[str], to: str, route: Sequence[Exporter | None]) -> None:
     """Raises UnknownNameError for a pass that is none, UsageError where there is no ONNX graph."""
     for name in passes:
         PASSES.entry(name)
-    if passes and Format.ONNX not in (exporter.format, exporter.takes):
+    if passes and not any(each is None or each.format is Format.ONNX for each in route):
         raise UsageError(
             f"Got passes {', '.join(passes)} for {to}, which is not made of an ONNX graph.",
             hint="Leave --passes out, or export to onnx.",
         )
 
 
-def _require_builder(given: Artifact, exporter: Exporter) -> None:
+def _require_options(options: ExportOptions, to: str, route: Sequence[Exporter | None]) -> None:
+    """Raises UsageError for an option that nothing on the way heeds."""
+    heeded = {name for exporter in route if exporter for name in exporter.options}
+    if ignored := options.given().keys() - heeded:
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(ignored))
+        raise UsageError(
+            f"Got {named}, which says nothing to an export to {to} from this source.",
+            hint="Leave it out.",
+        )
+
+
+def _require_builder(given: Artifact, route: Sequence[Exporter | None]) -> None:
     """Raises UnknownNameError for a checkpoint whose model the exporter's framework has not.
 
-    A user's own module is a program, and asks for no builder.
+    A user's own torch module is a program, and asks for no builder in torch.
     """
-    builds = given.format is Format.CHECKPOINT and PROGRAM not in given.files
-    if builds and exporter.framework is not None:
-        family = given.model.family
-        models.FAMILIES.create(family).builders.entry(exporter.framework)
-
-
-def _compared(
-    artifact: Artifact,
-    given: Artifact,
-    weights: WeightParity,
-    exporter: Exporter,
-    request: InputRequest,
-    progress: Progress,
-) -> Export:
-    """The artifact on its runtime against the source's reference, by batch."""
-    inputs = input_source(given, request)
-    implied = resolve_batches(given, None, request.dims)
-    batches = PARITY_BATCHES if implied == [1] and _any_batch(given) else tuple(implied)
-    feeds: dict[int, list[Feeds]] = {batch: inputs.sets(batch) for batch in batches}
-    options = session_options(None)
-    forms = candidates(given)
-    names = [spec.name for spec in given.signature.outputs]
-    with reference_worker(forms, threads=options.threads, timeout_s=TIMEOUT_S) as worker:
-        expected = {batch: [worker.run(one) for one in sets] for batch, sets in feeds.items()}
-    with WorkerProcess(threads=options.threads, timeout_s=TIMEOUT_S) as worker:
-        worker.open(exporter.checked_with, [artifact], options)
-        got = {batch: [worker.run(one) for one in sets] for batch, sets in feeds.items()}
-    if not all(_varies([o[name] for sets in expected.values() for o in sets]) for name in names):
-        progress.note(CONSTANT)
-    tolerance = tolerance_for(artifact.precision)
-    agreements = {
-        batch: combine(
-            [
-                compare_outputs(a, b, tolerance)
-                for a, b in zip(got[batch], expected[batch], strict=True)
-            ]
-        )
-        for batch in batches
-    }
-    return Export(
-        artifact=artifact,
-        weights=weights,
-        outputs=agreements,
-        inputs=inputs.description,
-        checked_with=exporter.checked_with,
-        reference=reference_runtime(forms),
-    )
-
-
-def _varies(arrays: Sequence[np.ndarray]) -> bool:
-    """Whether an output has two rows that differ, or nothing that could."""
-    rows = [row for array in arrays if array.ndim for row in array]
-    return len(rows) < 2 or any(not np.array_equal(rows[0], row) for row in rows[1:])
-
-
-def _any_batch(artifact: Artifact) -> bool:
-    """Whether the first axis of the first input takes any extent."""
-    shape = artifact.signature.inputs[0].shape
-    return bool(shape) and not isinstance(shape[0], int)
+    first = route[0]
+    if given.format is not Format.CHECKPOINT or first is None or first.framework is None:
+        return
+    if first.framework != "torch" or PROGRAM not in given.files:
+        models.FAMILIES.create(given.model.family).builders.entry(first.framework)
 
 
 def _weights_differ(weights: WeightParity, target: Path) -> ParityError:
@@ -321,9 +265,11 @@ def _weights_differ(weights: WeightParity, target: Path) -> ParityError:
     )
 
 
-def _outputs_differ(done: Export, target: Path) -> ParityError:
-    batch, worst = next((b, a) for b, a in done.outputs.items() if not a.passed)
+def _outputs_differ(outputs: OutputParity, target: Path) -> ParityError:
+    case = outputs.worst
     return ParityError(
-        f"Output parity failed at batch {batch}: {worst.reason}. {target} was not written.",
-        hint="The weights are right, so an operation is not: compare the graph with the model.",
+        f"Output parity failed on {case.inputs}, batch {case.batch}: {case.judgement.reason}. "
+        f"{target} was not written.",
+        hint="The weights are right, so an operation is not: `toolkit parity outputs A B --layers` "
+        "names the first that departs.",
     )

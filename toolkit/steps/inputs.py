@@ -141,7 +141,14 @@ def input_source(artifact: Artifact, request: InputRequest) -> InputSource:
             noise += f" ({error.problem})"
         else:
             return Rows(signature, {one.name: rows}, f"test rows of {data}")
-    return Noise(signature, request, _index_bounds(artifact), noise)
+    return noise_source(artifact, request, noise)
+
+
+def noise_source(
+    artifact: Artifact, request: InputRequest, description: str = f"random values, seed {SEED}"
+) -> InputSource:
+    """Random values, whatever data the model has."""
+    return Noise(artifact.signature, request, _index_bounds(artifact), description)
 
 
 @final

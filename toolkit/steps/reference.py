@@ -1,27 +1,64 @@
-"""The reference that every runtime's outputs are held against."""
+"""The reference that outputs are held against, and the oracle that tells how exact it is."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.session import SessionOptions
 from toolkit.measuring.client import WorkerProcess
 
+# By the form that is nearest to the source.
+REFERENCES = {
+    Format.CHECKPOINT: "torch",
+    Format.TORCH_EXPORT: "torch-export",
+    Format.ONNX: "onnxruntime",
+    Format.OPENVINO: "openvino",
+}
+AS_WRITTEN = frozenset({"torch", "torch-export", "onnxruntime"})  # run without optimisation
+ORACLES = {Format.CHECKPOINT: "torch", Format.TORCH_EXPORT: "torch-export"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """A runtime, and how it is opened; `name` says it in words."""
+
+    runtime: str
+    name: str
+    options: SessionOptions
+
 
 def reference_runtime(artifacts: Sequence[Artifact]) -> str:
-    """Torch for a model with a checkpoint; otherwise ONNX Runtime with optimisations off."""
-    has_checkpoint = any(artifact.format is Format.CHECKPOINT for artifact in artifacts)
-    return "torch" if has_checkpoint else "onnxruntime"
+    """Torch for a model with a checkpoint; otherwise what runs the form nearest to the source."""
+    formats = {artifact.format for artifact in artifacts}
+    return next(name for format, name in REFERENCES.items() if format in formats)
+
+
+def reference_of(artifacts: Sequence[Artifact], threads: int) -> Opening:
+    """How the reference is opened: the graph as it is written, where that can be had."""
+    runtime = reference_runtime(artifacts)
+    options = SessionOptions(threads=threads, optimize=runtime not in AS_WRITTEN)
+    return Opening(runtime=runtime, name=runtime, options=options)
+
+
+def oracle_of(artifacts: Sequence[Artifact], threads: int) -> Opening | None:
+    """The same model in float64; None where nothing runs it so."""
+    formats = {artifact.format for artifact in artifacts}
+    runtime = next((name for format, name in ORACLES.items() if format in formats), None)
+    if runtime is None:
+        return None
+    options = SessionOptions(threads=threads, optimize=False, tuning={"dtype": "float64"})
+    return Opening(runtime=runtime, name=f"{runtime} in float64", options=options)
 
 
 @contextmanager
 def reference_worker(
     artifacts: Sequence[Artifact], *, threads: int, timeout_s: float
 ) -> Iterator[WorkerProcess]:
-    """A worker with the reference opened, the graph as it is written."""
-    options = SessionOptions(threads=threads, optimize=False)
+    """A worker with the reference opened."""
+    reference = reference_of(artifacts, threads)
     with WorkerProcess(threads=threads, timeout_s=timeout_s) as worker:
-        worker.open(reference_runtime(artifacts), artifacts, options)
+        worker.open(reference.runtime, artifacts, reference.options)
         yield worker

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from exporters import READERS, SUFFIXES
 from runtimes import ACCEPTS, RUNTIMES
 from toolkit.core.artifact import (
     ARTIFACT_SCHEMA,
@@ -19,25 +20,27 @@ from toolkit.core.artifact import (
 )
 from toolkit.core.documents import canonical
 from toolkit.core.errors import IntegrityError, SourceError, UsageError
-from toolkit.core.files import FileRecord, digest_bytes, digest_file
+from toolkit.core.files import FileRecord, digest_bytes, digest_file, wrapping_os_errors
 from toolkit.core.siblings import ours
 from toolkit.core.specs import ModelSpec
 
 Source = str | os.PathLike[str]
 
 EXPECTED = (
-    "Give a directory that `toolkit export` or `toolkit train` wrote, or the path of an .onnx file."
+    "Give a directory that `toolkit export` or `toolkit train` wrote, or the path of a file: "
+    ".onnx, .pt2 or OpenVINO's .xml."
 )
 
 
 def open_artifact(source: Source) -> Artifact:
-    """The artifact of a directory or an ONNX file, its files checked against their digests.
+    """The artifact of a directory, its files checked against their digests, or of a file that
+    somebody else made.
 
     Raises SourceError for a path that is neither, IntegrityError for files that were altered.
     """
     path = Path(source)
-    if path.suffix == ".onnx" and path.is_file():
-        return _from_onnx(path)
+    if path.suffix in SUFFIXES and path.is_file():
+        return _foreign(path, SUFFIXES[path.suffix])
     if path.is_dir() and (path / MANIFEST).is_file():
         schema = _schema(path / MANIFEST)
         if schema == CHECKPOINT_SCHEMA:
@@ -117,27 +120,26 @@ def known_runtimes(asked: Sequence[str] | None, forms: Sequence[Artifact]) -> li
     return list(asked)
 
 
-def _from_onnx(path: Path) -> Artifact:
-    """An ONNX file that we did not make: its signature is what it declares."""
+def _foreign(path: Path, format: Format) -> Artifact:
+    """A file that we did not make: its signature is what it declares."""
     with ours():
-        from exporters.onnx_file import external_files, read_precision, read_signature
-
-    signature = read_signature(path)
-    names = (path.name, *external_files(path))
-    files = {
-        name: FileRecord(
-            digest=digest_file(path.parent / name), size_bytes=(path.parent / name).stat().st_size
-        )
-        for name in names
-    }
+        found = READERS.create(format).describe(path)
+    # Not that of the file that a link leads to: its name and data lie beside the link.
+    directory = found.directory.resolve()
+    with wrapping_os_errors(f"read {path}"):
+        files = {
+            name: FileRecord(
+                digest=digest_file(directory / name), size_bytes=(directory / name).stat().st_size
+            )
+            for name in found.files
+        }
     return Artifact(
-        model=ModelSpec(name=path.stem, family="onnx", framework="onnx", signature=signature),
-        format=Format.ONNX,
-        precision=read_precision(path),
-        signature=signature,
-        # Not that of the file that a link leads to: its name and data lie beside the link.
-        directory=path.parent.resolve(),
-        entry=path.name,
+        model=ModelSpec(name=path.stem, family=format, framework=format, signature=found.signature),
+        format=format,
+        precision=found.precision,
+        signature=found.signature,
+        directory=directory,
+        entry=found.entry,
         digest=digest_bytes(canonical({name: record.digest for name, record in files.items()})),
         files=files,
     )
@@ -159,4 +161,4 @@ def _not_a_source(path: Path, expected: str = EXPECTED) -> SourceError:
         return SourceError(f"{path} does not exist.", hint=guess + expected)
     if path.is_dir():
         return SourceError(f"{path} is a directory without a {MANIFEST}.", hint=expected)
-    return SourceError(f"{path} is a file that is no .onnx model.", hint=expected)
+    return SourceError(f"{path} is a file of no known kind.", hint=expected)

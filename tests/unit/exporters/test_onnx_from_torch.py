@@ -14,7 +14,7 @@ import torch
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from exporters.base import Exported
+from exporters.base import Exported, ExportOptions
 from exporters.onnx_file import read_signature, stored_tensors
 from exporters.onnx_from_torch import OnnxFromTorch
 from exporters.weight_parity import Match, WeightParity, compare
@@ -48,7 +48,10 @@ def exported(
 ) -> dict[Path, Exported]:
     """Two exports of the one checkpoint, in places of their own."""
     places = [tmp_path_factory.mktemp(name) for name in ("first", "second")]
-    return {place: OnnxFromTorch().export(checkpoint.artifact(), place) for place in places}
+    return {
+        place: OnnxFromTorch().export(checkpoint.artifact(), place, ExportOptions())
+        for place in places
+    }
 
 
 @pytest.fixture(scope="session")

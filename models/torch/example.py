@@ -1,0 +1,81 @@
+"""What torch.export is shown of a model: example inputs, and which axes vary."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import Dim
+
+from models.torch.program import program_of
+from toolkit.core.artifact import Artifact
+from toolkit.core.errors import SourceError
+from toolkit.core.specs import Signature
+
+EXAMPLE_BATCH = 2  # torch.export takes an extent of 1 for a constant
+BATCH = "batch"
+SYMBOL = re.compile(r"[su]\d+")  # an axis that nobody has named but torch
+
+
+def example(source: Artifact) -> tuple[torch.Tensor, ...]:
+    """A tensor for each input: zeros with every named axis of EXAMPLE_BATCH, or, where another
+    axis than the batch varies, what the program was made with, if it says so."""
+    signature = source.signature
+    if _names(signature) > {BATCH} and (program := program_of(source)) is not None:
+        args, kwargs = program.example_inputs or ((), {})
+        given = torch.utils._pytree.tree_leaves((args, kwargs))
+        tensors = tuple(leaf for leaf in given if isinstance(leaf, torch.Tensor))
+        if len(tensors) == len(signature.inputs):
+            return tensors
+    return tuple(
+        torch.zeros(
+            [dim if isinstance(dim, int) else EXAMPLE_BATCH for dim in spec.shape],
+            dtype=getattr(torch, spec.dtype),
+        )
+        for spec in signature.inputs
+    )
+
+
+def dynamic_shapes(signature: Signature, module: nn.Module) -> tuple[Any, ...]:
+    """For each input, its axes that vary; the same name is the same axis."""
+    dims = {
+        name: Dim.AUTO if SYMBOL.fullmatch(name) else Dim(name, min=1) for name in _names(signature)
+    }
+    shapes = tuple(
+        {
+            axis: Dim.AUTO if dim is None else dims[dim]
+            for axis, dim in enumerate(spec.shape)
+            if not isinstance(dim, int)
+        }
+        for spec in signature.inputs
+    )
+    parameters = inspect.signature(module.forward).parameters.values()
+    takes_any = any(one.kind is inspect.Parameter.VAR_POSITIONAL for one in parameters)
+    return (shapes,) if takes_any else shapes
+
+
+@contextmanager
+def explained(source: Artifact) -> Iterator[None]:
+    """Turns what torch raises on a model that it cannot export into a SourceError."""
+    try:
+        yield
+    except Exception as error:  # torch has classes of its own for it, on several bases
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        told = str(cause).strip().partition("\n")[0].rstrip(".")
+        raise SourceError(
+            f"torch {torch.__version__} could not export {source.path}: "
+            f"{type(cause).__name__}: {told}.",
+            hint="Mend the model there; https://docs.pytorch.org/docs/stable/export.html says what "
+            "torch.export can follow.",
+        ) from error
+
+
+def _names(signature: Signature) -> set[str]:
+    return {dim for spec in signature.inputs for dim in spec.shape if isinstance(dim, str)}

@@ -1,0 +1,62 @@
+"""A module in float64, to tell how exact it is in float32."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from toolkit.core.errors import UsageError
+from toolkit.core.session import SessionOptions
+
+DTYPE = "dtype"
+OPTIONS = (DTYPE,)
+
+
+def in_asked_dtype(module: nn.Module, runtime: str, options: SessionOptions) -> nn.Module:
+    """The module as it is, or in the dtype that the options ask for."""
+    options.require_known(runtime, OPTIONS)
+    dtype = options.tuning.get(DTYPE, "float32")
+    if dtype not in ("float32", "float64"):
+        raise UsageError(
+            f"Got {runtime}.{DTYPE}={dtype}, expected float32 or float64.",
+            hint="Leave it out for the model's own.",
+        )
+    return Doubled(module) if dtype == "float64" else module
+
+
+@final
+class Doubled(nn.Module):
+    """Takes float32 inputs, computes on their values in float64, and gives float64.
+
+    Where the module is a graph, the float32 that its operators name is float64 too.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module.double()
+        for part in self.module.modules():
+            if isinstance(part, fx.GraphModule):
+                _widen(part)
+
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        return self.module(*(_double(tensor) for tensor in inputs))
+
+
+def _double(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
+def _widen(module: fx.GraphModule) -> None:
+    def wider(value: Any) -> Any:
+        return torch.float64 if value is torch.float32 else value
+
+    for node in module.graph.nodes:
+        node.args = pytree.tree_map(wider, node.args)
+        node.kwargs = pytree.tree_map(wider, node.kwargs)
+    for name, value in vars(module).items():  # tensors that are no parameter and no buffer
+        if isinstance(value, torch.Tensor):
+            setattr(module, name, _double(value))
+    module.recompile()

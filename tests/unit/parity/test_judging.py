@@ -1,0 +1,133 @@
+"""Outputs beside a float64 oracle."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolkit.parity.judging import bound_of, judge, worst
+
+EXACT = np.linspace(-1, 1, 12).reshape(3, 4)
+REFERENCE = EXACT.astype(np.float32)
+
+
+def outputs(array: np.ndarray) -> dict[str, np.ndarray]:
+    return {"logits": array}
+
+
+def judged(got: np.ndarray, precision: str = "float32", reference: np.ndarray = REFERENCE):
+    return judge(outputs(got), outputs(reference), outputs(EXACT), precision)
+
+
+def test_the_reference_itself_passes() -> None:
+    found = judged(REFERENCE)
+    assert found.passed
+    assert found.error == found.reference_error
+    assert found.order == 1.0
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
+def test_what_is_off_by_more_than_is_allowed_fails(precision: str) -> None:
+    bound = judged(REFERENCE, precision).bound
+    assert bound
+    for times, passes in ((0.9, True), (1.1, False)):
+        got = (EXACT + times * bound).astype(np.float32)
+        found = judged(got, precision)
+        assert found.passed is passes, found
+        assert passes or "off by" in (found.reason or "")
+
+
+def test_a_model_that_rounds_much_is_allowed_more() -> None:
+    """What the float32 reference itself is off by sets the measure."""
+    rough = (EXACT + 1e-3).astype(np.float32)
+    got = (EXACT - 2e-3).astype(np.float32)
+    assert judged(got, reference=rough).passed
+    assert not judged(got).passed
+
+
+@pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
+def test_special_values_must_be_the_reference_s(special: float) -> None:
+    marked = REFERENCE.copy()
+    marked[1, 2] = special
+    assert judged(marked, reference=marked).passed
+    for got, reference in ((marked, REFERENCE), (REFERENCE, marked)):
+        found = judged(got, reference=reference)
+        assert not found.passed
+        assert "NaN or infinity" in (found.reason or "")
+    moved = REFERENCE.copy()
+    moved[2, 1] = special
+    assert not judged(moved, reference=marked).passed
+
+
+def test_infinity_where_float32_overflows_is_no_error_of_the_candidate() -> None:
+    large = REFERENCE.copy()
+    large[0, 0] = np.inf
+    found = judged(large, reference=large)
+    assert found.passed
+
+
+def test_whole_numbers_must_be_equal() -> None:
+    ids = np.arange(6).reshape(2, 3)
+    assert judge(outputs(ids), outputs(ids), outputs(ids), "float32").passed
+    assert not judge(outputs(ids + 1), outputs(ids), outputs(ids), "float32").passed
+
+
+@pytest.mark.parametrize(
+    ("got", "told"),
+    [
+        ({"other": REFERENCE}, "outputs are"),
+        ({"logits": REFERENCE[:2]}, "expected float32"),
+        ({"logits": REFERENCE.astype(np.float16)}, "float16"),
+    ],
+)
+def test_another_form_is_refused(got: dict[str, np.ndarray], told: str) -> None:
+    found = judge(got, outputs(REFERENCE), outputs(EXACT), "float32")
+    assert not found.passed
+    assert told in (found.reason or "")
+
+
+def test_the_order_of_the_largest_is_watched() -> None:
+    exact = np.array([[3.0, 2.0, 1.0, 0.0], [0.0, 1.0, 2.0, 3.0]])
+    reference = exact.astype(np.float32)
+    swapped = exact[:, [1, 0, 2, 3]].astype(np.float32)
+    found = judge(outputs(swapped), outputs(reference), outputs(exact), "float32")
+    assert found.order == 0.0
+    half = np.concatenate([exact[:1], exact[1:, ::-1]]).astype(np.float32)
+    assert judge(outputs(half), outputs(reference), outputs(exact), "float32").order == 0.5
+
+
+def test_ties_may_change_places() -> None:
+    exact = np.array([[1.0, 1.0 + 1e-9, 0.0]])
+    got = np.array([[1.0 + 1e-7, 1.0, 0.0]], np.float32)
+    found = judge(outputs(got), outputs(exact.astype(np.float32)), outputs(exact), "float32")
+    assert found.order == 1.0
+
+
+def test_without_an_oracle_the_table_decides() -> None:
+    assert judge(outputs(REFERENCE), outputs(REFERENCE), None, "float32").passed
+    off = judge(outputs(REFERENCE + np.float32(1e-3)), outputs(REFERENCE), None, "float32")
+    assert not off.passed
+    assert off.reference_error is None
+
+
+def test_eight_bits_are_held_to_the_table() -> None:
+    assert judged(REFERENCE + np.float32(0.02), "int8").passed
+    assert not judged(REFERENCE + np.float32(0.2), "int8").passed
+
+
+@given(st.floats(0, 1e3), st.floats(1e-6, 1e6), st.sampled_from(["float32", "float16", "bfloat16"]))
+def test_the_bound_grows_with_what_it_is_made_of(error: float, scale: float, precision: str):
+    bound = bound_of(error, scale, precision)
+    assert bound > 0
+    assert bound_of(2 * error, scale, precision) >= bound
+    assert bound_of(error, 2 * scale, precision) >= bound
+    assert bound >= error
+
+
+def test_the_worst_is_the_first_failure_or_the_nearest_to_its_bound() -> None:
+    fine, close = judged(REFERENCE), judged((EXACT + 1e-6).astype(np.float32))
+    failed = judged(REFERENCE + 1)
+    assert worst([fine, close]) is close
+    assert worst([close, failed, fine]) is failed

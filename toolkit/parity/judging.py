@@ -1,0 +1,162 @@
+"""Outputs judged by a float64 oracle: the error of a candidate beside that of the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from toolkit.core.documents import Json
+from toolkit.core.specs import Outputs
+from toolkit.parity.outputs import combine, compare_outputs
+from toolkit.parity.tolerances import MARGINS, ROUNDOFF, tolerance_for
+
+TOP = 5
+LEAST_ROUNDINGS = 4  # of the largest output, below which a reference's error is luck
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """How far outputs are from the oracle's, the worst of all elements.
+
+    `error` is the candidate's and `reference_error` the float32 reference's, both absolute; `scale`
+    the oracle's largest magnitude; `bound` what is allowed. `order` is the share of rows whose
+    TOP largest come in the oracle's order, where the oracle tells them apart by more than the
+    bound; None where an output has no rows of scores. Without an oracle the reference takes its
+    place, and `reference_error` is None.
+    """
+
+    passed: bool
+    error: float | None
+    reference_error: float | None
+    scale: float | None
+    bound: float | None
+    order: float | None
+    reason: str | None = None
+
+    @property
+    def relative(self) -> float | None:
+        """The error in parts of the scale; None without either."""
+        if self.error is None or self.scale is None:
+            return None
+        return self.error / self.scale if self.scale else (0.0 if self.error == 0 else None)
+
+    def to_json(self) -> Json:
+        return {**vars(self), "relative": self.relative}
+
+    @classmethod
+    def refused(cls, reason: str) -> Self:
+        return cls(
+            passed=False, error=None, reference_error=None, scale=None, bound=None, order=None,
+            reason=reason,
+        )  # fmt: skip
+
+
+def judge(got: Outputs, reference: Outputs, oracle: Outputs | None, precision: str) -> Judgement:
+    """Whether `got` is the model's output in that precision.
+
+    A model in float32 is off by what rounding does to it, which depends on the model and the
+    inputs; the reference shows how much that is. So in a floating-point precision of roundoff u an
+    error of MARGINS times u / u32 the reference's is allowed, and at the least that of
+    LEAST_ROUNDINGS roundings of the largest output. Eight bits are held to the table of
+    tolerances. NaN and infinity must stand where the reference has them.
+    """
+    if oracle is None or precision not in ROUNDOFF:
+        return _by_table(got, oracle or reference, precision)
+    if set(got) != set(reference):
+        return Judgement.refused(f"outputs are {sorted(got)}, expected {sorted(reference)}")
+    return worst([_judge(n, got[n], reference[n], oracle[n], precision) for n in reference])
+
+
+def worst(parts: Sequence[Judgement]) -> Judgement:
+    """One for all: the first that failed, or that with the largest error for its bound."""
+    failed = [part for part in parts if not part.passed]
+    if failed:
+        return failed[0]
+    return max(parts, key=lambda part: (part.error or 0.0) / part.bound if part.bound else 0.0)
+
+
+def _by_table(got: Outputs, reference: Outputs, precision: str) -> Judgement:
+    kept = {
+        name: array.astype(got[name].dtype) if name in got and array.dtype == np.float64 else array
+        for name, array in reference.items()
+    }
+    found = combine([compare_outputs(got, kept, tolerance_for(precision))])
+    scales = [_largest(array) for array in reference.values()]
+    return Judgement(
+        passed=found.passed,
+        error=found.max_abs,
+        reference_error=None,
+        scale=max(scales, default=0.0),
+        bound=None,
+        order=None,
+        reason=found.reason,
+    )
+
+
+def _judge(
+    name: str, got: np.ndarray, reference: np.ndarray, oracle: np.ndarray, precision: str
+) -> Judgement:
+    if got.shape != reference.shape or got.dtype != reference.dtype:
+        return Judgement.refused(
+            f"{name} is {got.dtype}{list(got.shape)}, "
+            f"expected {reference.dtype}{list(reference.shape)}"
+        )
+    if not np.issubdtype(reference.dtype, np.floating):
+        wrong = int((got != reference).sum())
+        if wrong:
+            return Judgement.refused(
+                f"{name} differs in {wrong} of {got.size} elements, which must be equal"
+            )
+        return Judgement(
+            passed=True, error=0.0, reference_error=0.0, scale=0.0, bound=0.0, order=None
+        )
+    own, exact = got.astype(np.float64), oracle.astype(np.float64)
+    finite = np.isfinite(reference)
+    same = np.array_equal(got[~finite], reference[~finite], equal_nan=True)
+    if not same or not np.isfinite(got[finite]).all():
+        return Judgement.refused(
+            f"{name} has NaN or infinity where the reference has not, or the reverse"
+        )
+    finite &= np.isfinite(exact)
+    scale = _largest(exact[finite])
+    error = _largest(own[finite] - exact[finite])
+    own_error = _largest(reference.astype(np.float64)[finite] - exact[finite])
+    bound = bound_of(own_error, scale, precision)
+    return Judgement(
+        passed=error <= bound,
+        error=error,
+        reference_error=own_error,
+        scale=scale,
+        bound=bound,
+        order=_order(own, exact, 2 * bound),
+        reason=None
+        if error <= bound
+        else f"{name} is off by {error:.3g} where the reference is by {own_error:.3g}; allowed "
+        f"{bound:.3g}",
+    )
+
+
+def bound_of(reference_error: float, scale: float, precision: str) -> float:
+    """The error that is allowed, absolute. See `judge`."""
+    least = LEAST_ROUNDINGS * ROUNDOFF["float32"] * scale
+    coarser = ROUNDOFF[precision] / ROUNDOFF["float32"]
+    return MARGINS[precision] * coarser * max(reference_error, least)
+
+
+def _order(own: np.ndarray, exact: np.ndarray, apart: float) -> float | None:
+    """The share of rows whose TOP largest are in the oracle's order; neighbours that the oracle
+    has closer together than `apart` may change places."""
+    if exact.ndim != 2 or exact.shape[1] < 2 or not len(exact) or not np.isfinite(exact).all():
+        return None
+    ranks = np.argsort(-exact, axis=1, kind="stable")[:, : TOP + 1]
+    values, mine = (np.take_along_axis(array, ranks, axis=1) for array in (exact, own))
+    wrong = (values[:, :-1] - values[:, 1:] > apart) & (mine[:, :-1] <= mine[:, 1:])
+    return float((~wrong.any(axis=1)).mean())
+
+
+def _largest(array: np.ndarray) -> float:
+    finite = array[np.isfinite(array)] if array.dtype.kind == "f" else array
+    return float(np.abs(finite.astype(np.float64)).max(initial=0.0))

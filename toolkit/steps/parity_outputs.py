@@ -1,0 +1,227 @@
+"""Hold the outputs of two forms of a model against each other, and against a float64 oracle."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from toolkit.core.artifact import Artifact
+from toolkit.core.documents import Json
+from toolkit.core.errors import ToolkitError
+from toolkit.core.progress import Progress, Silent
+from toolkit.core.specs import Feeds, Outputs, Signature, paired, relaid
+from toolkit.measuring.client import WorkerProcess
+from toolkit.measuring.environment import session_options
+from toolkit.parity.judging import Judgement, judge, worst
+from toolkit.steps.inputs import (
+    InputRequest,
+    batch_axis,
+    input_source,
+    noise_source,
+    resolve_batches,
+)
+from toolkit.steps.reference import oracle_of, reference_of
+from toolkit.steps.sources import candidates, known_runtimes, open_artifact
+
+BATCHES = (1, 3, 64)
+TIMEOUT_S = 600.0
+LARGE = 1e3  # how many times a standard normal value
+CONSTANT = (
+    "warning: an output is the same for all inputs that were tried, so that it proves little: give "
+    "others with --data or --inputs, or look whether the model is what it should be."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """Some inputs of one batch, and what came of them."""
+
+    inputs: str
+    batch: int
+    judgement: Judgement
+
+    def to_json(self) -> Json:
+        return {"inputs": self.inputs, "batch": self.batch, **self.judgement.to_json()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputParity:
+    """The outputs of `runtime` on an artifact, judged by those of `oracle` beside those of
+    `reference`. `remark` says why there is no oracle."""
+
+    artifact: Artifact
+    runtime: str
+    reference: str
+    oracle: str | None
+    cases: tuple[Case, ...]
+    remark: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        return all(case.judgement.passed for case in self.cases)
+
+    @property
+    def worst(self) -> Case:
+        """The first case that failed, or that with the largest error for its bound."""
+        found = worst([case.judgement for case in self.cases])
+        return next(case for case in self.cases if case.judgement is found)
+
+    def to_json(self) -> Json:
+        return {
+            "passed": self.passed,
+            "runtime": self.runtime,
+            "reference": self.reference,
+            "oracle": self.oracle,
+            "remark": self.remark,
+            "cases": [case.to_json() for case in self.cases],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputComparison:
+    """Whether B gives the outputs of A."""
+
+    a: Artifact
+    outputs: OutputParity
+
+    def to_json(self) -> Json:
+        return {
+            "schema": "toolkit.parity-outputs/1",
+            "a": {"path": str(self.a.path), "format": self.a.format, "digest": self.a.digest},
+            "b": {
+                "path": str(self.outputs.artifact.path),
+                "format": self.outputs.artifact.format,
+                "digest": self.outputs.artifact.digest,
+            },
+            **self.outputs.to_json(),
+        }
+
+
+def parity_outputs(
+    a: str | os.PathLike[str],
+    b: str | os.PathLike[str],
+    *,
+    runtime: str | None = None,
+    inputs: InputRequest | None = None,
+    progress: Progress | None = None,
+) -> OutputComparison:
+    """Runs B on `runtime`, the first that opens it unless told, and A as the reference.
+
+    Raises SourceError, IntegrityError, UnavailableError; FeedError where B takes other inputs.
+    """
+    first, second = open_artifact(a), open_artifact(b)
+    chosen = runtime or known_runtimes(None, [second])[0]
+    outputs = compare(
+        first, second, chosen, inputs or InputRequest(), progress=progress or Silent()
+    )
+    return OutputComparison(a=first, outputs=outputs)
+
+
+def compare(
+    given: Artifact,
+    artifact: Artifact,
+    runtime: str,
+    request: InputRequest,
+    *,
+    progress: Progress,
+) -> OutputParity:
+    """`artifact` on `runtime` against the reference for `given`, at several batches: on the inputs
+    asked for, on random ones, and at the edges: zeros, and large values."""
+    paired(given.signature.inputs, artifact.signature.inputs)  # refused before anything runs
+    names = paired(artifact.signature.outputs, given.signature.outputs)
+    sets = _inputs(given, artifact, request)
+    threads = session_options(None).threads
+    forms = candidates(given)
+    reference, oracle = reference_of(forms, threads), oracle_of(forms, threads)
+    remark = None if oracle else f"nothing here runs {given.format} in float64"
+    with WorkerProcess(threads=threads, timeout_s=TIMEOUT_S) as worker:
+        worker.open(reference.runtime, forms, reference.options)
+        expected = [[worker.run(one) for one in feeds] for _, _, feeds in sets]
+        exact: list[list[Outputs] | list[None]] = [[None] * len(feeds) for _, _, feeds in sets]
+        if oracle is not None:
+            try:
+                worker.open(oracle.runtime, forms, oracle.options)
+                exact = [[worker.run(one) for one in feeds] for _, _, feeds in sets]
+            except ToolkitError as error:
+                remark, oracle = error.problem, None
+    with WorkerProcess(threads=threads, timeout_s=TIMEOUT_S) as worker:
+        worker.open(runtime, [artifact], session_options(None))
+        got = [
+            [
+                _named(worker.run(relaid(one, given.signature, artifact.signature)), names)
+                for one in feeds
+            ]
+            for _, _, feeds in sets
+        ]
+    if not _vary(given.signature, [outputs for case in expected for outputs in case]):
+        progress.note(CONSTANT)
+    cases = [
+        Case(
+            inputs=what,
+            batch=batch,
+            judgement=worst(
+                [
+                    judge(mine, theirs, truth, artifact.precision)
+                    for mine, theirs, truth in zip(*outputs, strict=True)
+                ]
+            ),
+        )
+        for (what, batch, _), *outputs in zip(sets, got, expected, exact, strict=True)
+    ]
+    return OutputParity(
+        artifact=artifact,
+        runtime=runtime,
+        reference=reference.runtime,
+        oracle=oracle.name if oracle else None,
+        cases=tuple(cases),
+        remark=remark,
+    )
+
+
+def _inputs(
+    given: Artifact, artifact: Artifact, request: InputRequest
+) -> list[tuple[str, int, list[Feeds]]]:
+    """What is tried: in words, the batch, the sets of inputs."""
+    source = input_source(given, request)
+    implied = resolve_batches(given, None, request.dims)
+    fixed = batch_axis(artifact.signature)
+    if isinstance(fixed, int):
+        implied = [fixed]
+    any_batch = (
+        implied == [1]
+        and not isinstance(batch_axis(given.signature), int)
+        and (not isinstance(fixed, int))
+    )
+    batches = BATCHES if any_batch else tuple(implied)
+    sets = [(source.description, batch, source.sets(batch)) for batch in batches]
+    if request.file is not None:
+        return sets
+    noise = noise_source(given, request)
+    batch = batches[min(1, len(batches) - 1)]
+    drawn = noise.sets(batch)
+    if not source.description.startswith("random"):
+        sets.append((noise.description, batch, drawn))
+    sets.append(("zeros", batch, [{n: np.zeros_like(a) for n, a in drawn[0].items()}]))
+    large = {
+        n: (a * LARGE).astype(a.dtype) if a.dtype.kind == "f" else a for n, a in drawn[0].items()
+    }
+    if any(array.dtype.kind == "f" for array in large.values()) and not request.random:
+        sets.append((f"random values times {LARGE:g}", batch, [large]))
+    return sets
+
+
+def _named(outputs: Outputs, names: Mapping[str, str]) -> Outputs:
+    return {names[name]: array for name, array in outputs.items()}
+
+
+def _vary(signature: Signature, outputs: Sequence[Outputs]) -> bool:
+    """Whether each output has two rows that differ, or nothing that could."""
+    return all(_varies([one[spec.name] for one in outputs]) for spec in signature.outputs)
+
+
+def _varies(arrays: Sequence[np.ndarray]) -> bool:
+    rows = [row for array in arrays if array.ndim for row in array]
+    return len(rows) < 2 or any(not np.array_equal(rows[0], row) for row in rows[1:])

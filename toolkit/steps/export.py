@@ -14,7 +14,6 @@ import numpy as np
 import models
 from exporters import EXPORTERS
 from exporters.base import Exported, Exporter
-from exporters.passes import PASSES
 from exporters.weight_parity import WeightParity, compare
 from toolkit.core.artifact import PROGRAM, Artifact, Format, Parent, parents_of
 from toolkit.core.documents import Json, seal, write_document
@@ -23,7 +22,7 @@ from toolkit.core.files import new_directory, refuse_existing
 from toolkit.core.measurement import Agreement
 from toolkit.core.progress import Progress, Silent
 from toolkit.core.siblings import ours
-from toolkit.core.specs import Feeds
+from toolkit.core.specs import Feeds, Signature, TensorSpec
 from toolkit.measuring.client import WorkerProcess
 from toolkit.measuring.environment import session_options
 from toolkit.parity.outputs import combine, compare_outputs
@@ -118,9 +117,10 @@ def export(
         weights = taken.prove(exporter.format, partial / exported.entry)
         if not weights.passed:
             raise _weights_differ(weights, target)
-        changes = taken.changes
+        changes, signature = taken.changes, taken.artifact.signature
         if exporter.format is Format.ONNX:
-            changes = _rewrite(passes, partial / exported.entry)
+            path = partial / exported.entry
+            changes, exported, signature = _rewrite(passes, path, exported, signature)
         listener.update("export", 3, STEPS, f"output parity on {exporter.checked_with}")
 
         def save() -> Artifact:
@@ -131,7 +131,8 @@ def export(
                     "passes": [*given.options.get("passes", ()), *changes],
                 },
             )
-            return _saved(partial, given, exporter.format, named, parents_of(target, given))
+            parents = parents_of(target, given)
+            return _saved(partial, given, exporter.format, named, signature, parents)
 
         done = _compared(save(), given, weights, exporter, inputs or InputRequest(), listener)
         if not combine(list(done.outputs.values())).passed:
@@ -190,8 +191,9 @@ def _on_the_way(
         _require_builder(given, first)
         exported = first.export(given, scratch)
     weights = compare(weights_of(given), stored_tensors(Format.ONNX, scratch / exported.entry))
-    changes = _rewrite(passes, scratch / exported.entry)
-    artifact = _saved(scratch, given, Format.ONNX, exported, ())
+    path = scratch / exported.entry
+    changes, exported, signature = _rewrite(passes, path, exported, given.signature)
+    artifact = _saved(scratch, given, Format.ONNX, exported, signature, ())
     return _Taken(given=given, artifact=artifact, weights=weights, changes=changes)
 
 
@@ -200,6 +202,7 @@ def _saved(
     given: Artifact,
     format: Format,
     exported: Exported,
+    signature: Signature,
     parents: tuple[Parent, ...],
 ) -> Artifact:
     """The manifest of what an exporter wrote of `given`."""
@@ -208,20 +211,47 @@ def _saved(
         model=given.model,
         format=format,
         precision=exported.precision,
-        signature=given.signature,
+        signature=signature,
         entry=exported.entry,
         parents=parents,
         options=exported.options,
     )
 
 
-def _rewrite(passes: Sequence[str], path: Path) -> list[Json]:
+def _rewrite(
+    passes: Sequence[str], path: Path, exported: Exported, signature: Signature
+) -> tuple[list[Json], Exported, Signature]:
+    """Runs the passes on a graph; what each changed, and what is in the graph then, which takes
+    and gives what `signature` says, in the same order, but for what the passes fixed."""
     if not passes:
-        return []
+        return [], exported, signature
     with ours():
+        from exporters.onnx_file import read_precision, read_signature
         from exporters.passes.rewriting import apply
 
-    return apply(passes, path)
+    changes = apply(passes, path)
+    found = read_signature(path)
+    after = Signature(
+        inputs=_with_layouts(found.inputs, signature.inputs),
+        outputs=_with_layouts(found.outputs, signature.outputs),
+    )
+    return changes, replace(exported, precision=read_precision(path)), after
+
+
+def _with_layouts(
+    found: Sequence[TensorSpec], known: Sequence[TensorSpec]
+) -> tuple[TensorSpec, ...]:
+    """What a file declares, with the layouts that it cannot, and the names of axes that it lost."""
+    return tuple(
+        replace(
+            a,
+            shape=tuple(
+                x if isinstance(x, int) else y for x, y in zip(a.shape, b.shape, strict=True)
+            ),
+            layout=b.layout,
+        )
+        for a, b in zip(found, known, strict=True)
+    )
 
 
 def _copied(artifact: Artifact, directory: Path) -> Exported:
@@ -234,9 +264,13 @@ def _copied(artifact: Artifact, directory: Path) -> Exported:
 
 
 def _require_passes(passes: Sequence[str], to: str, exporter: Exporter) -> None:
-    """Raises UnknownNameError for a pass that is none, UsageError where there is no ONNX graph."""
-    for name in passes:
-        PASSES.entry(name)
+    """Raises UnknownNameError for a pass that is none, UsageError for a number that it does not
+    take, and where there is no ONNX graph."""
+    if passes:
+        with ours():
+            from exporters.passes.rewriting import parse
+
+        parse(passes)
     if passes and Format.ONNX not in (exporter.format, exporter.takes):
         raise UsageError(
             f"Got passes {', '.join(passes)} for {to}, which is not made of an ONNX graph.",
@@ -264,9 +298,10 @@ def _compared(
     progress: Progress,
 ) -> Export:
     """The artifact on its runtime against the source's reference, by batch."""
-    inputs = input_source(given, request)
-    implied = resolve_batches(given, None, request.dims)
-    batches = PARITY_BATCHES if implied == [1] and _any_batch(given) else tuple(implied)
+    takes = replace(given, signature=artifact.signature)  # what both take: passes may fix the batch
+    inputs = input_source(takes, request)
+    implied = resolve_batches(takes, None, request.dims)
+    batches = PARITY_BATCHES if implied == [1] and _any_batch(takes) else tuple(implied)
     feeds: dict[int, list[Feeds]] = {batch: inputs.sets(batch) for batch in batches}
     options = session_options(None)
     forms = candidates(given)

@@ -16,10 +16,11 @@ from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
 from exporters.base import Description, StoredTensor, TensorReader
+from exporters.onnx_schemas import formal_at, schema_of
 from toolkit.core.errors import SourceError
 from toolkit.core.specs import Dim, Signature, TensorSpec
 
-FLOATS = {
+FLOATS: dict[int, str] = {
     onnx.TensorProto.FLOAT16: "float16",
     onnx.TensorProto.BFLOAT16: "bfloat16",
     onnx.TensorProto.FLOAT: "float32",
@@ -90,17 +91,50 @@ def read_signature(path: Path) -> Signature:
 
 @reads_onnx
 def read_precision(path: Path) -> str:
-    """The floating-point dtype of the graph's inputs, outputs and stored tensors.
+    """The floating-point dtype of what the graph stores, of more than one element; where it stores
+    nothing, that of its inputs and outputs, which a Cast may follow.
 
+    What an operator takes in float32 whatever it computes in, such as Resize's scales, is left out.
     "mixed" for several, "none" for a graph without any; "int8" for one that quantises activations.
     """
-    graph = onnx.load(path, load_external_data=False).graph
-    if any(node.op_type in EIGHT_BITS for inner in _graphs(graph) for node in inner.node):
+    model = onnx.load(path, load_external_data=False)
+    graph = model.graph
+    graphs = list(_graphs(graph))
+    if any(node.op_type in EIGHT_BITS for inner in graphs for node in inner.node):
         return "int8"
-    kinds = {tensor.data_type for inner in _graphs(graph) for tensor in inner.initializer}
-    kinds |= {value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}
+    opsets = {opset.domain: opset.version for opset in model.opset_import}
+    fixed = {name for inner in graphs for node in inner.node for name in _fixed(node, opsets)}
+    stored = [pair for inner in graphs for pair in _stored_types(inner) if pair[0] not in fixed]
+    kinds = {kind for _, kind in stored if kind in FLOATS} or {
+        value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)
+    }
     found = {FLOATS[kind] for kind in kinds if kind in FLOATS}
     return found.pop() if len(found) == 1 else "mixed" if found else "none"
+
+
+def _stored_types(graph: onnx.GraphProto) -> Iterator[tuple[str, int]]:
+    """The names and types of the tensors of more than one element that a graph holds."""
+    tensors = [(tensor.name, tensor) for tensor in graph.initializer]
+    for node in graph.node:
+        if node.op_type == "Constant":
+            tensors += [(node.output[0], a.t) for a in node.attribute if a.HasField("t")]
+            yield from (
+                (node.output[0], onnx.TensorProto.FLOAT)
+                for attribute in node.attribute
+                if len(attribute.floats) > 1
+            )
+    yield from ((name, held.data_type) for name, held in tensors if math.prod(held.dims) > 1)
+
+
+def _fixed(node: onnx.NodeProto, opsets: Mapping[str, int]) -> Iterator[str]:
+    """What a node takes in float32 at any precision, by its schema."""
+    schema = schema_of(node.op_type, node.domain, opsets)
+    if schema is None:
+        return
+    for place, name in enumerate(node.input):
+        formal = formal_at(schema.inputs, place)
+        if formal is not None and formal.types == {"tensor(float)"}:
+            yield name
 
 
 @reads_onnx

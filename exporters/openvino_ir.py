@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, final
 
+import ml_dtypes
+import numpy as np
 import openvino as ov
 
 from exporters.base import (
@@ -64,7 +66,7 @@ class OpenVinoTensors(TensorReader):
         return [
             StoredTensor(
                 name=operation.get_friendly_name(),
-                array=operation.get_data().copy(),
+                array=_array(operation),
                 readers=_readers(operation),
             )
             for operation in _read(path).get_ordered_ops()
@@ -119,6 +121,13 @@ def _read(path: Path) -> Any:
             f"{path} could not be read as OpenVINO's IR: {error}",
             hint="Give the .xml that `toolkit export --to openvino` wrote.",
         ) from error
+
+
+def _array(constant: Any) -> np.ndarray:
+    """OpenVINO gives the bits of a bfloat16 tensor as float16."""
+    array: np.ndarray = constant.get_data().copy()
+    is_bfloat16 = constant.get_element_type() == ov.Type.bf16
+    return array.view(ml_dtypes.bfloat16) if is_bfloat16 else array
 
 
 def _readers(constant: Any) -> tuple[str, ...]:

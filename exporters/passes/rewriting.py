@@ -7,33 +7,46 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from exporters.onnx_file import external_files
 from exporters.passes import PASSES
+from exporters.passes.base import NumberedPass
 from toolkit.core.documents import Json
-from toolkit.core.errors import SourceError
+from toolkit.core.errors import SourceError, UsageError
+
+Named = tuple[str, ir.passes.InPlacePass]
 
 
-def apply(names: Sequence[str], path: Path) -> list[Json]:
+def parse(given: Sequence[str]) -> list[Named]:
+    """The passes that `name` and `name=number` stand for, each with its text.
+
+    Raises UnknownNameError for a pass that is none, and UsageError for a number that cannot be
+    meant.
+    """
+    return [(text, _made(text)) for text in dict.fromkeys(given)]
+
+
+def apply(given: Sequence[str], path: Path) -> list[Json]:
     """Runs the passes in turn on the file in place; says how each changed the operators.
 
-    Raises UnknownNameError, and SourceError for a graph that a pass cannot take, with the file as
-    it was.
+    Tensors in files of their own stay in one. Raises as `parse`, and SourceError for a graph that a
+    pass cannot take, with the file as it was.
     """
-    passes = {name: PASSES.create(name) for name in names}
+    passes = parse(given)
     model = ir.load(path)
     changes: list[Json] = []
-    for name, each in passes.items():
+    for text, each in passes:
         before = _operators(model)
         try:
             changed = each(model).modified
         except (ir.passes.PreconditionError, ir.passes.PostconditionError) as error:
             raise SourceError(
-                f"Pass {name} cannot be applied to {path}: {error}",
+                f"Pass {text} cannot be applied to {path}: {error}",
                 hint="Leave it out of --passes.",
             ) from error
         after = _operators(model)
         changes.append(
             {
-                "pass": name,
+                "pass": text,
                 "changed": bool(changed),
                 "operators": {
                     kind: [before.get(kind, 0), after.get(kind, 0)]
@@ -42,8 +55,28 @@ def apply(names: Sequence[str], path: Path) -> list[Json]:
                 },
             }
         )
-    ir.save(model, path)
+    _save(model, path)
     return changes
+
+
+def _made(text: str) -> ir.passes.InPlacePass:
+    name, equals, number = text.partition("=")
+    made = PASSES.create(name)
+    if isinstance(made, NumberedPass):
+        made.number = int(made.option.parse(name, number if equals else made.option.default))
+    elif equals:
+        raise UsageError(
+            f"Got pass {text}, but {name} takes no number.", hint=f"Give {name} by itself."
+        )
+    return made
+
+
+def _save(model: ir.Model, path: Path) -> None:
+    """Writes the graph over the file, and removes what it no longer reads."""
+    beside = external_files(path)
+    ir.save(model, path, external_data=beside[0] if beside else None)
+    for name in set(beside) - set(external_files(path)):
+        (path.parent / name).unlink()
 
 
 def _operators(model: ir.Model) -> dict[str, int]:

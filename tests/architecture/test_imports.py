@@ -37,6 +37,7 @@ LEAVES = (
     "exporters.graph_work",
     "exporters.onnx_file",
     "exporters.onnx_from_torch",
+    "exporters.onnx_schemas",
     "exporters.openvino_ir",
     "exporters.operator_work",
     "exporters.passes.",

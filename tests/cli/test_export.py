@@ -15,6 +15,7 @@ from onnx import numpy_helper
 from tests.conftest import Run
 
 TARGETS = ["torch-export", "openvino"]
+TARGETS_OF_ONNX = ["onnx", "openvino"]
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -79,9 +80,64 @@ def test_passes_are_applied_after_the_proof(toolkit_cli: Run, artifact_dir: Path
     assert [parent["kind"] for parent in shown["parents"]] == ["onnx", "onnx", "checkpoint"]
 
 
+@pytest.mark.parametrize("target", TARGETS_OF_ONNX)
+def test_a_graph_in_float16_keeps_its_signature(
+    toolkit_cli: Run, artifact_dir: Path, tmp_path: Path, target: str
+) -> None:
+    done = toolkit_cli(
+        "export", artifact_dir, "--to", target, "--passes", "float16", "--out", "x", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["weights"]["counts"] == {"identical": 10}
+    assert {case["batch"] for case in document["outputs"]["cases"]} == {1, 3, 64}
+    # Rounded, and no further off than that.
+    assert all(1e-6 < case["relative"] < 1e-2 for case in document["outputs"]["cases"])
+    before, after = (
+        json.loads((place / "manifest.json").read_text())
+        for place in (artifact_dir, tmp_path / "x")
+    )
+    assert (before["precision"], after["precision"]) == ("float32", "float16")
+    assert before["signature"] == after["signature"]
+    done = toolkit_cli("parity", "weights", artifact_dir, "x", "--json")
+    assert json.loads(done.stdout)["counts"] == {"cast": 10}
+
+
+def test_a_graph_in_bfloat16_is_for_openvino(toolkit_cli: Run, artifact_dir: Path) -> None:
+    done = toolkit_cli(
+        "export", artifact_dir, "--to", "openvino", "--passes", "bfloat16", "--out", "x", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["weights"]["counts"] == {"identical": 10}
+    assert json.loads(toolkit_cli("inspect", "x", "--json").stdout)["precision"] == "bfloat16"
+
+
+@pytest.mark.parametrize("target", TARGETS_OF_ONNX)
+def test_a_fixed_batch_is_the_only_one(
+    toolkit_cli: Run, artifact_dir: Path, tmp_path: Path, target: str
+) -> None:
+    done = toolkit_cli(
+        "export", artifact_dir, "--to", target, "--passes", "static-batch=4", "--out", "x", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    assert {case["batch"] for case in json.loads(done.stdout)["outputs"]["cases"]} == {4}
+    signature = json.loads((tmp_path / "x" / "manifest.json").read_text())["signature"]
+    (given,), (got,) = signature["inputs"], signature["outputs"]
+    assert (given["shape"], given["layout"]) == ([4, 3, 32, 32], "NCHW")
+    assert (got["shape"], got["layout"]) == ([4, 10], "NC")
+    bench = ("bench", "x", "--warmup", 1, "--runs", 11, "--json")
+    done = toolkit_cli(*bench, "--runtime", "torch,openvino")
+    assert done.returncode == 0, done.stderr
+    assert {row["batch"] for row in json.loads(done.stdout)["rows"]} == {4}
+    assert toolkit_cli(*bench, "--runtime", "openvino", "--batch", 8).returncode == 2
+
+
 @pytest.mark.parametrize(
     ("args", "told"),
     [
+        (("--to", "onnx", "--passes", "static-batch=0"), "expected a whole number, at least 1"),
+        (("--to", "onnx", "--passes", "float16=2"), "float16 takes no number"),
+        (("--to", "onnx", "--passes", "static-batsh=2"), "Did you mean 'static-batch'"),
         (("--to", "onxx"), "Did you mean 'onnx'"),
         (("--to", "onnx", "--passes", "fold-bn"), "fold-batch-norm"),
         (("--to", "torch-export", "--passes", "simplify"), "not made of an ONNX graph"),

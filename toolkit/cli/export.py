@@ -29,8 +29,8 @@ def export(
     passes: Annotated[
         str | None,
         typer.Option(
-            help="Rewrite the ONNX graph: fold-batch-norm, fold-time-channel, simplify; "
-            "separated by commas, in this order."
+            help="Rewrite the ONNX graph: bfloat16, float16, fold-batch-norm, fold-time-channel, "
+            "simplify, static-batch=N; separated by commas, in this order."
         ),
     ] = None,
     opset: Annotated[

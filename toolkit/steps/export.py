@@ -12,7 +12,6 @@ from pathlib import Path
 import models
 from exporters import EXPORTERS
 from exporters.base import Exported, Exporter, ExportOptions
-from exporters.passes import PASSES
 from exporters.weight_parity import WeightParity, compare
 from toolkit.core.artifact import PROGRAM, Artifact, Format, parents_of
 from toolkit.core.documents import Json, seal, write_document
@@ -20,6 +19,7 @@ from toolkit.core.errors import ParityError, UsageError
 from toolkit.core.files import new_directory, refuse_existing
 from toolkit.core.progress import Progress, Silent
 from toolkit.core.siblings import ours
+from toolkit.core.specs import Signature, TensorSpec
 from toolkit.steps import parity_outputs
 from toolkit.steps.inputs import InputRequest
 from toolkit.steps.parity_outputs import OutputParity
@@ -141,8 +141,9 @@ class _Stage:
         if not weights.passed:
             raise _weights_differ(weights, target)
         changes = self.changes
-        if format is Format.ONNX and not changes:
-            changes = _rewrite(passes, place / exported.entry)
+        if format is Format.ONNX and passes and not changes:
+            signature = exported.signature or self.artifact.signature
+            changes, exported = _rewrite(passes, place / exported.entry, exported, signature)
         known = self.given.options.get("passes", ())
         exported = replace(exported, options={**exported.options, "passes": [*known, *changes]})
         return replace(
@@ -202,13 +203,38 @@ def _saved(
     )
 
 
-def _rewrite(passes: Sequence[str], path: Path) -> list[Json]:
-    if not passes:
-        return []
+def _rewrite(
+    passes: Sequence[str], path: Path, exported: Exported, signature: Signature
+) -> tuple[list[Json], Exported]:
+    """Runs the passes on a graph; what each changed, and what is in the graph then, which takes
+    and gives what `signature` says, in the same order, but for what the passes fixed."""
     with ours():
+        from exporters.onnx_file import read_precision, read_signature
         from exporters.passes.rewriting import apply
 
-    return apply(passes, path)
+    changes = apply(passes, path)
+    found = read_signature(path)
+    after = Signature(
+        inputs=_with_layouts(found.inputs, signature.inputs),
+        outputs=_with_layouts(found.outputs, signature.outputs),
+    )
+    return changes, replace(exported, precision=read_precision(path), signature=after)
+
+
+def _with_layouts(
+    found: Sequence[TensorSpec], known: Sequence[TensorSpec]
+) -> tuple[TensorSpec, ...]:
+    """What a file declares, with the layouts that it cannot, and the names of axes that it lost."""
+    return tuple(
+        replace(
+            a,
+            shape=tuple(
+                x if isinstance(x, int) else y for x, y in zip(a.shape, b.shape, strict=True)
+            ),
+            layout=b.layout,
+        )
+        for a, b in zip(found, known, strict=True)
+    )
 
 
 def _copied(artifact: Artifact, directory: Path) -> Exported:
@@ -221,9 +247,13 @@ def _copied(artifact: Artifact, directory: Path) -> Exported:
 
 
 def _require_passes(passes: Sequence[str], to: str, route: Sequence[Exporter | None]) -> None:
-    """Raises UnknownNameError for a pass that is none, UsageError where there is no ONNX graph."""
-    for name in passes:
-        PASSES.entry(name)
+    """Raises UnknownNameError for a pass that is none, UsageError for a number that it does not
+    take, and where there is no ONNX graph."""
+    if passes:
+        with ours():
+            from exporters.passes.rewriting import parse
+
+        parse(passes)
     if passes and not any(each is None or each.format is Format.ONNX for each in route):
         raise UsageError(
             f"Got passes {', '.join(passes)} for {to}, which is not made of an ONNX graph.",

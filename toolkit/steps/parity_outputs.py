@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -185,21 +185,16 @@ def _inputs(
     given: Artifact, artifact: Artifact, request: InputRequest
 ) -> list[tuple[str, int, list[Feeds]]]:
     """What is tried: in words, the batch, the sets of inputs."""
-    source = input_source(given, request)
-    implied = resolve_batches(given, None, request.dims)
-    fixed = batch_axis(artifact.signature)
-    if isinstance(fixed, int):
-        implied = [fixed]
-    any_batch = (
-        implied == [1]
-        and not isinstance(batch_axis(given.signature), int)
-        and (not isinstance(fixed, int))
-    )
+    # What both take: the candidate may have its batch fixed.
+    both = replace(given, signature=_fixed(given.signature, artifact.signature))
+    source = input_source(both, request)
+    implied = resolve_batches(both, None, request.dims)
+    any_batch = implied == [1] and not isinstance(batch_axis(both.signature), int)
     batches = BATCHES if any_batch else tuple(implied)
     sets = [(source.description, batch, source.sets(batch)) for batch in batches]
     if request.file is not None:
         return sets
-    noise = noise_source(given, request)
+    noise = noise_source(both, request)
     batch = batches[min(1, len(batches) - 1)]
     drawn = noise.sets(batch)
     if not source.description.startswith("random"):
@@ -211,6 +206,26 @@ def _inputs(
     if any(array.dtype.kind == "f" for array in large.values()) and not request.random:
         sets.append((f"random values times {LARGE:g}", batch, [large]))
     return sets
+
+
+def _fixed(mine: Signature, theirs: Signature) -> Signature:
+    """With the batch of the other, where only that is fixed."""
+    axis, batch = batch_axis(mine), batch_axis(theirs)
+    if isinstance(axis, int) or not isinstance(batch, int):
+        return mine
+    return replace(
+        mine,
+        inputs=tuple(
+            replace(
+                spec,
+                shape=tuple(
+                    batch if dim == axis and (place == 0 or axis) else dim
+                    for place, dim in enumerate(spec.shape)
+                ),
+            )
+            for spec in mine.inputs
+        ),
+    )
 
 
 def _named(outputs: Outputs, names: Mapping[str, str]) -> Outputs:

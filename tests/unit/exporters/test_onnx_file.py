@@ -71,18 +71,29 @@ def test_input_that_is_no_tensor_is_refused_by_name(path: Path):
 
 
 QUANTIZE = helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"])
+RESIZE = helper.make_node("Resize", ["y", "", "scales"], ["z"])
+HALF_CONSTANT = helper.make_node(
+    "Constant", [], ["a"], value=numpy_helper.from_array(A.astype(np.float16))
+)
+LISTED = helper.make_node("Constant", [], ["a"], value_floats=[1.0, 2.0])
 
 
 @pytest.mark.parametrize(
     ("made", "precision"),
     [
         (model(), "float32"),
-        (model(weights={"a": A.astype(np.float16)}), "mixed"),
+        (model(weights={"a": A.astype(np.float16)}), "float16"),
+        (model(weights={"a": A, "b": B.astype(np.float16)}), "mixed"),
+        (model(weights={"a": A.astype(np.float16), "one": A[:1]}), "float16"),
+        (model([ADD_A, RESIZE], weights={"a": A.astype(np.float16), "scales": B}), "float16"),
+        (model([HALF_CONSTANT, ADD_A], weights={}), "float16"),
+        (model([LISTED, ADD_A], weights={"b": B.astype(np.float16)}), "mixed"),
+        (model([helper.make_node("Relu", ["x"], ["y"])], weights={}), "float32"),
         (model([ADD_A, QUANTIZE]), "int8"),
         (model(weights={"a": A, "unused": A.astype(np.int8)}), "float32"),
     ],
 )
-def test_precision_is_that_of_the_floats_or_eight_bits(
+def test_precision_is_that_of_what_is_stored_or_eight_bits(
     path: Path, made: onnx.ModelProto, precision: str
 ) -> None:
     onnx.save(made, path)

@@ -11,8 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from exporters.passes import PASSES
-from exporters.passes.rewriting import apply
-from toolkit.core.errors import UnknownNameError
+from exporters.passes.rewriting import apply, parse
+from exporters.passes.static_batch import StaticBatch
+from toolkit.core.errors import SourceError, UnknownNameError, UsageError
 
 RNG = np.random.default_rng(0)
 
@@ -166,4 +167,117 @@ def test_an_unknown_pass_leaves_the_file(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="fold-batch-norm"):
         apply(["fold-batchnorm"], path)
     assert path.read_bytes() == before
-    assert set(PASSES.names()) == {"fold-batch-norm", "fold-time-channel", "simplify"}
+    assert set(PASSES.names()) == {
+        "bfloat16",
+        "float16",
+        "fold-batch-norm",
+        "fold-time-channel",
+        "simplify",
+        "static-batch",
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["static-batch=0", "static-batch=", "static-batch=2.5", "static-batch=two", "simplify=1",
+     "float16=", "static-batch=-1"],
+)  # fmt: skip
+def test_a_number_that_cannot_be_meant_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse(["simplify", text])
+
+
+def test_a_number_is_taken_or_the_default() -> None:
+    (_, default), (_, given) = parse(["static-batch", "static-batch=16"])
+    assert isinstance(default, StaticBatch)
+    assert isinstance(given, StaticBatch)
+    assert (default.number, given.number) == (1, 16)
+
+
+def reshaped(*, name: str | None = "N", output: str | None = "N") -> onnx.ModelProto:
+    """A reshape by the batch, as exporters write it, beside weights that could be folded."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Gather", ["shape", "zero"], ["batch"]),
+        helper.make_node("Concat", ["batch", "rest"], ["target"], axis=0),
+        helper.make_node("Reshape", ["x", "target"], ["rows"]),
+        helper.make_node("Transpose", ["w"], ["turned"]),
+        helper.make_node("Mul", ["turned", "w2"], ["kernel"]),
+        helper.make_node("MatMul", ["rows", "kernel"], ["y"]),
+    ]
+    tensors = [
+        numpy_helper.from_array(np.int64([0]), "zero"),
+        numpy_helper.from_array(np.int64([90]), "rest"),
+        tensor("w", 4, 90),
+        tensor("w2", 90, 4),
+    ]
+    model = graph(nodes, tensors)
+    for value, extent in ((model.graph.input[0], name), (model.graph.output[0], output)):
+        axis = value.type.tensor_type.shape.dim[0]
+        axis.Clear()
+        if extent is not None:
+            axis.dim_param = extent
+    return model
+
+
+def extents_of(value: onnx.ValueInfoProto) -> list[int | str]:
+    return [dim.dim_value or dim.dim_param for dim in value.type.tensor_type.shape.dim]
+
+
+@pytest.mark.parametrize(
+    ("name", "output"), [("N", "N"), ("batch-size", "2*batch-size"), (None, None), ("N", None)]
+)
+def test_a_fixed_batch_leaves_no_arithmetic_on_shapes(
+    tmp_path: Path, name: str | None, output: str | None
+) -> None:
+    after = passed(reshaped(name=name, output=output), tmp_path, "static-batch=2")
+    assert kinds(after) == ["Reshape", "Transpose", "Mul", "MatMul"]
+    assert extents_of(after.graph.input[0]) == [2, 3, 6, 5]
+    assert extents_of(after.graph.output[0])[1:] == [4]
+    if output in (None, name):
+        assert extents_of(after.graph.output[0]) == [2, 4]
+    assert {"w", "w2"} <= {tensor.name for tensor in after.graph.initializer}
+    inner = [extents_of(value) for value in after.graph.value_info]
+    assert not any(name in extents for extents in inner)
+
+
+def test_extents_that_are_multiples_of_the_batch_are_numbers_too(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Concat", ["x", "x"], ["y"], axis=0)]
+    model = graph(nodes, [])
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "2*N"
+    after = passed(model, tmp_path, "static-batch=2")
+    assert extents_of(after.graph.output[0])[0] == 4
+
+
+def test_extents_that_cannot_be_inferred_are_numbers_too(tmp_path: Path) -> None:
+    made = helper.make_graph(
+        [helper.make_node("Theirs", ["x"], ["y"], domain="theirs")],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["2*N", "N", "no name", "M"])],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("theirs", 1)]
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(made, opset_imports=opsets, ir_version=10), path)
+    apply(["static-batch=3"], path)
+    assert extents_of(onnx.load(path).graph.output[0]) == [6, 3, "no name", "M"]
+
+
+def test_a_batch_that_is_another_number_already_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(reshaped(), path)
+    apply(["static-batch=2"], path)
+    before = path.read_bytes()
+    (change,) = apply(["static-batch=2"], path)
+    assert change == {"pass": "static-batch=2", "changed": False, "operators": {}}
+    with pytest.raises(SourceError, match="its batch is 2 already"):
+        apply(["static-batch=4"], path)
+    assert onnx.load(path) == onnx.load_from_string(before)
+
+
+def test_a_time_channel_of_a_fixed_batch_is_still_found(tmp_path: Path) -> None:
+    """Nothing that is data is made a constant of the batch's size."""
+    after = passed(timed(0.5), tmp_path, "static-batch=2")
+    assert kinds(after) == ["Expand", "Concat", "Conv"]
+    after = passed(timed(0.5), tmp_path, "static-batch=2", "fold-time-channel")
+    assert kinds(after) == ["Conv", "Add"]

@@ -1,0 +1,49 @@
+"""The arithmetic on shapes that a graph does beside that on its values."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from exporters.passes.constants import DOMAIN, is_operator
+
+
+def extents(model: ir.Model) -> set[ir.Value]:
+    """The values that are computed of extents and small constants alone.
+
+    A floating-point value is among them where it holds extents, not where it only has their shape:
+    what Expand makes of a constant is data.
+    """
+    found: set[ir.Value] = set()
+    for node in model.graph.all_nodes():
+        if is_operator(node, "Shape") or is_operator(node, "Size"):
+            found.update(node.outputs)
+            continue
+        inputs = [value for value in node.inputs if value is not None]
+        of_extents = [value for value in inputs if value in found]
+        if (
+            node.domain == DOMAIN
+            and of_extents
+            and all(value in found or _is_small(value) for value in inputs)
+            and not any(_holds_graphs(attribute) for attribute in node.attributes.values())
+        ):
+            carried = node.op_type == "Cast" or any(map(_is_float, of_extents))
+            found.update(out for out in node.outputs if carried or _is_whole(out))
+    return found
+
+
+def _is_small(value: ir.Value) -> bool:
+    """A constant of one axis at most, such as an index or a scale for each axis."""
+    tensor = ir.convenience.get_const_tensor(value)
+    return tensor is not None and len(tensor.shape) <= 1
+
+
+def _is_float(value: ir.Value) -> bool:
+    return value.dtype is not None and value.dtype.is_floating_point()
+
+
+def _is_whole(value: ir.Value) -> bool:
+    return value.dtype is not None and not value.dtype.is_floating_point()
+
+
+def _holds_graphs(attribute: ir.Attr) -> bool:
+    return attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)

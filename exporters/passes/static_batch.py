@@ -1,0 +1,99 @@
+"""A graph for one batch."""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnxscript import optimizer
+
+from exporters.passes.base import NumberedPass
+from exporters.passes.extents import extents
+from exporters.passes.inference import infer
+from toolkit.core.options import Option
+
+
+@final
+class StaticBatch(NumberedPass):
+    """The batch becomes a number, and what is computed of shapes alone a constant.
+
+    The batch is axis 0 of the first input that has an axis. If that has a name, the number stands
+    wherever the name does; if not, at axis 0 of every input where it has none either. The other
+    shapes are inferred anew. No weight is folded into another.
+    """
+
+    option: ClassVar[Option] = Option(default=1, least=1, help="The batch that the graph takes.")
+
+    def requires(self, model: ir.Model) -> None:
+        axis = _batch_axis(model)
+        if axis is None:
+            raise ir.passes.PreconditionError("none of its inputs has an axis.")
+        if isinstance(axis, int) and axis != self.number:
+            raise ir.passes.PreconditionError(f"its batch is {axis} already.")
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        axis = _batch_axis(model)
+        if not isinstance(axis, ir.SymbolicDim):
+            return ir.passes.PassResult(model, modified=False)
+        for value in model.graph.inputs:
+            if axis.value is None and value.shape and _is_unnamed(value.shape[0]):
+                value.shape = ir.Shape([self.number, *value.shape[1:]])
+        if axis.value is not None:
+            for value in _values(model):
+                value.shape = _fixed(value.shape, axis, self.number)
+        infer(model)
+        arithmetic = extents(model)
+        optimizer.fold_constants(
+            model,
+            onnx_shape_inference=True,
+            should_fold=lambda node: (
+                None if any(value in arithmetic for value in node.outputs) else False
+            ),
+        )
+        RemoveUnusedNodesPass()(model)
+        infer(model)
+        return ir.passes.PassResult(model, modified=True)
+
+    def ensures(self, model: ir.Model) -> None:
+        if _batch_axis(model) != self.number:
+            raise ir.passes.PostconditionError(f"its batch is not {self.number}.")
+
+
+def _batch_axis(model: ir.Model) -> int | ir.SymbolicDim | None:
+    return next((value.shape[0] for value in model.graph.inputs if value.shape), None)
+
+
+def _is_unnamed(axis: int | ir.SymbolicDim) -> bool:
+    return isinstance(axis, ir.SymbolicDim) and axis.value is None
+
+
+def _fixed(shape: ir.Shape | None, axis: ir.SymbolicDim, number: int) -> ir.Shape | None:
+    """A shape with the number for the axis, in products and sums too."""
+    if shape is None:
+        return None
+    extents: list[int | ir.SymbolicDim] = []
+    for extent in shape:
+        if isinstance(extent, int):
+            extents.append(extent)
+        elif extent.value == axis.value:
+            extents.append(number)
+        else:
+            extents.append(_evaluated(extent, str(axis.value), number))
+    return ir.Shape(extents)
+
+
+def _evaluated(extent: ir.SymbolicDim, name: str, number: int) -> int | ir.SymbolicDim:
+    try:
+        return extent.evaluate({name: number}) if name in extent.free_symbols() else extent
+    except ValueError:  # a name that is no expression
+        return extent
+
+
+def _values(model: ir.Model) -> list[ir.Value]:
+    """Those that have a shape which may name the batch, of the graph and those within it."""
+    values: list[ir.Value] = []
+    for graph in model.graphs():
+        values.extend(graph.inputs)
+        values.extend(value for node in graph for value in node.outputs)
+    return values

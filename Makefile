@@ -16,7 +16,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "error: $$($(PYTHON) --version) found, Python 3.11 or newer is needed: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,tensorflow,jax,data,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,tensorflow,jax,litert,data,dev]'
 	touch $(READY)
 
 setup: $(READY)  ## Make .venv and install into it
@@ -52,8 +52,8 @@ format: $(READY)  ## Format and mend what lint can mend
 bench: $(READY)  ## Print the figures that the toolkit promises (half an hour; wants a quiet machine)
 	$(BIN)/python benchmarks/figures.py $(ONLY)
 
-matrix: $(READY)  ## Export every model to every target, and print what the proofs found
-	$(BIN)/python benchmarks/matrix.py
+matrix: $(READY)  ## Export every model to every target, print what the proofs found, write docs/matrix.md
+	$(BIN)/python benchmarks/matrix.py docs/matrix.md
 
 clean:  ## Remove what was made
 	rm -rf .venv .venv-mxnet demo results

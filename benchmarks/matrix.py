@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,31 +12,55 @@ from rich.console import Console
 from rich.table import Table
 
 import toolkit
-from exporters import EXPORTERS
 from models import FAMILIES, builder
 from models.initial import fresh_weights
 from toolkit.core.artifact import Checkpoint
 from toolkit.core.errors import ToolkitError
 
+COLUMNS: Mapping[str, tuple[str, str | None]] = {
+    "onnx": ("onnx", None),
+    "onnx from Keras": ("onnx", "savedmodel"),
+    "torch-export": ("torch-export", None),
+    "openvino": ("openvino", None),
+    "savedmodel": ("savedmodel", None),
+    "litert": ("litert", None),
+}
+"""What is exported to, and by way of what."""
 
-def main() -> int:
-    """Prints the table; 1 when an export failed."""
-    targets = EXPORTERS.names()
-    table = Table(
-        title="Weights explained of all, and outputs apart from the reference, relatively"
-    )
-    for column in ("model", *targets):
+PAGE = """# Every model to every target
+
+Printed by `make matrix`: fresh weights, batch norms with the statistics of a trained model. A cell
+has the weights that are explained of all there are, and the largest error of an output against the
+same model in float64, in parts of the largest output; in brackets that of torch in float32.
+
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Prints the table, and writes it to the files that are named; 1 when an export failed."""
+    table = Table(title="Weights explained of all, and outputs apart from float64, relatively")
+    for column in ("model", *COLUMNS):
         table.add_column(column)
-    failed = False
+    rows = []
     for model in FAMILIES.names():
         with tempfile.TemporaryDirectory() as place:
             checkpoint = fresh(model, Path(place) / "checkpoint")
-            cells = [cell(checkpoint, target, Path(place) / target) for target in targets]
-        failed |= any(cell.startswith("failed") for cell in cells)
-        table.add_row(model, *cells)
-        Console(stderr=True).print(model, *cells, sep=", ", markup=False)
+            cells = [
+                cell(checkpoint, target, via, Path(place) / column.replace(" ", "-"))
+                for column, (target, via) in COLUMNS.items()
+            ]
+        rows.append([model, *cells])
+        table.add_row(*rows[-1])
+        Console(stderr=True).print(*rows[-1], sep=", ", markup=False)
     Console(width=max(120, Console().width)).print(table)
-    return int(failed)
+    for path in arguments:
+        Path(path).write_text(PAGE + markdown(rows))
+    return int(any("failed" in text for row in rows for text in row))
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    lines = [["model", *COLUMNS], ["---"] * (1 + len(COLUMNS)), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def fresh(model: str, place: Path) -> Checkpoint:
@@ -57,14 +82,19 @@ def fresh(model: str, place: Path) -> Checkpoint:
     )
 
 
-def cell(checkpoint: Checkpoint, target: str, out: Path) -> str:
+def cell(checkpoint: Checkpoint, target: str, via: str | None, out: Path) -> str:
     try:
-        done = toolkit.export(checkpoint.directory, to=target, out=out)
+        done = toolkit.export(checkpoint.directory, to=target, via=via, out=out)
     except ToolkitError as error:
         return f"failed: {error.problem}"
-    worst = done.outputs.worst.judgement
-    return f"{done.weights.explained} of {done.weights.total}, {worst.relative:.0e}"
+    worst = max(
+        (case.judgement for case in done.outputs.cases), key=lambda found: found.relative or 0
+    )
+    assert worst.reference_error is not None
+    assert worst.scale
+    own = worst.reference_error / worst.scale
+    return f"{done.weights.explained} of {done.weights.total}, {worst.relative:.0e} ({own:.0e})"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from exporters.base import Exporter, TensorReader
+from exporters.base import Exporter, Route, TensorReader
 from toolkit.core.artifact import Format
 from toolkit.core.registry import Entry, Registry
 
@@ -14,17 +14,59 @@ EXPORTERS: Registry[Exporter] = Registry(
         "onnx": Entry("exporters.onnx_from_torch:OnnxFromTorch"),
         "torch-export": Entry("exporters.torch_program:TorchProgram"),
         "openvino": Entry("exporters.openvino_ir:OpenVinoIr", extra="cpu"),
+        "savedmodel": Entry("exporters.saved_model:SavedModel", extra="tensorflow"),
+        "onnx-from-tensorflow": Entry(
+            "exporters.onnx_from_tensorflow:OnnxFromTensorFlow", extra="tensorflow"
+        ),
+        "litert": Entry("exporters.litert:LiteRt", extra="litert"),
     },
     group="toolkit.exporters",
 )
 
-ROUTES: Mapping[str, tuple[frozenset[Format], Format]] = {
-    "onnx": (frozenset({Format.CHECKPOINT, Format.TORCH_EXPORT}), Format.ONNX),
-    "torch-export": (frozenset({Format.CHECKPOINT}), Format.TORCH_EXPORT),
-    "openvino": (frozenset({Format.ONNX}), Format.OPENVINO),
+ROUTES: Mapping[str, Route] = {
+    "onnx": Route(
+        takes=frozenset({Format.CHECKPOINT, Format.TORCH_EXPORT}),
+        format=Format.ONNX,
+        framework="torch",
+        checked_with="onnxruntime",
+        options=frozenset({"opset"}),
+    ),
+    "torch-export": Route(
+        takes=frozenset({Format.CHECKPOINT}),
+        format=Format.TORCH_EXPORT,
+        framework="torch",
+        checked_with="torch-export",
+    ),
+    "openvino": Route(
+        takes=frozenset({Format.ONNX}), format=Format.OPENVINO, checked_with="openvino"
+    ),
+    "savedmodel": Route(
+        takes=frozenset({Format.CHECKPOINT, Format.KERAS}),
+        format=Format.SAVEDMODEL,
+        framework="tensorflow",
+        checked_with="tensorflow",
+        options=frozenset({"layout"}),
+        apart=True,
+    ),
+    "onnx-from-tensorflow": Route(
+        takes=frozenset({Format.SAVEDMODEL}),
+        format=Format.ONNX,
+        checked_with="onnxruntime",
+        options=frozenset({"opset"}),
+        apart=True,
+    ),
+    "litert": Route(
+        takes=frozenset({Format.SAVEDMODEL}),
+        format=Format.LITERT,
+        checked_with="litert",
+        apart=True,
+    ),
 }
-"""What our own exporters take and write, so that none has to be imported to find a way from one
-format to another. They say the same themselves (tested); one of a third party is asked."""
+"""Of our own exporters, so that none has to be imported to find a way from one format to another.
+Those of TensorFlow are apart: it brings threads and messages that no other process should have."""
+
+READ_APART = frozenset({Format.SAVEDMODEL, Format.KERAS})
+"""Formats whose readers bring TensorFlow as well."""
 
 READERS: Registry[TensorReader] = Registry(
     "format",
@@ -33,6 +75,9 @@ READERS: Registry[TensorReader] = Registry(
         "onnx": Entry("exporters.onnx_file:OnnxTensors"),
         "torch-export": Entry("exporters.torch_program:TorchProgramTensors"),
         "openvino": Entry("exporters.openvino_ir:OpenVinoTensors", extra="cpu"),
+        "savedmodel": Entry("exporters.saved_model:SavedModelTensors", extra="tensorflow"),
+        "keras": Entry("exporters.saved_model:KerasTensors", extra="tensorflow"),
+        "litert": Entry("exporters.litert:LiteRtTensors", extra="litert"),
     },
     group="toolkit.readers",
 )
@@ -41,5 +86,7 @@ SUFFIXES: Mapping[str, Format] = {
     ".onnx": Format.ONNX,
     ".pt2": Format.TORCH_EXPORT,
     ".xml": Format.OPENVINO,
+    ".keras": Format.KERAS,
+    ".tflite": Format.LITERT,
 }
 """What a file of somebody else's is taken for, by its name."""

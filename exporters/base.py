@@ -91,25 +91,34 @@ class StoredTensor:
     quantisation: Quantisation | None = None
 
 
-class Exporter(ABC):
-    """Writes a model in another format.
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """What an exporter takes and writes, known without importing it.
 
     `takes` are the formats that it starts from, and `framework` the one that it builds a
     checkpoint's model in, None for one that builds none. `checked_with` is the runtime whose
     outputs are held against the model's. `options` names the fields of ExportOptions that it heeds.
+    One that is `apart` runs in a process of its own.
     """
 
-    format: ClassVar[Format]
-    takes: ClassVar[frozenset[Format]]
-    framework: ClassVar[str | None] = None
-    checked_with: ClassVar[str]
-    options: ClassVar[frozenset[str]] = frozenset()
+    takes: frozenset[Format]
+    format: Format
+    checked_with: str
+    framework: str | None = None
+    options: frozenset[str] = frozenset()
+    apart: bool = False
+
+
+class Exporter(ABC):
+    """Writes a model in another format."""
+
+    route: ClassVar[Route]
 
     @abstractmethod
     def export(self, source: Artifact, directory: Path, options: ExportOptions) -> Exported:
         """Writes the model into `directory`, with the names of the source's signature.
 
-        `source` has a format of `takes`, and its files are as their digests say. Raises
+        `source` has a format that its route takes, and its files are as their digests say. Raises
         SourceError for a model that cannot be written so.
         """
 

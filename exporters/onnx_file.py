@@ -32,6 +32,8 @@ EIGHT_BITS = frozenset(
      "MatMulInteger", "MatMulIntegerToFloat", "QAttention", "QGemm", "QLinearConv",
      "QLinearMatMul", "QuantizeLinear"}
 )  # fmt: skip
+# Where an operator takes extents or axes that need not be int64: no weights.
+SHAPING = {"Slice": (1, 2, 3, 4), "Pad": (1, 3)}
 VALUE_KEEPING = frozenset(
     {"Cast", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose",
      "Unsqueeze"}
@@ -297,7 +299,11 @@ def _live_readers(graph: onnx.GraphProto) -> dict[str, tuple[str, ...]]:
     """For each value, the live nodes that read it."""
     readers: dict[str, list[str]] = defaultdict(list)
     for node in live_nodes(graph):
+        places = SHAPING.get(node.op_type, ())
+        shaping = {node.input[place] for place in places if place < len(node.input)}
         for name in reads(node):
+            if name in shaping:
+                continue
             readers[name].append(f"{node.name or node.output[0]} ({node.op_type})")
     return {name: tuple(nodes) for name, nodes in readers.items()}
 

@@ -13,11 +13,12 @@ import onnx_ir as ir
 import onnxscript.optimizer
 import torch
 
-from exporters.base import Exported, Exporter, ExportOptions
+from exporters import ROUTES
+from exporters.base import Exported, Exporter, ExportOptions, Route
 from exporters.onnx_file import read_precision
 from models.torch.example import dynamic_shapes, example, explained
 from models.torch.program import module_of
-from toolkit.core.artifact import Artifact, Format
+from toolkit.core.artifact import Artifact
 
 
 @final
@@ -28,11 +29,7 @@ class OnnxFromTorch(Exporter):
     so it is off, and only constants that are no weights are folded.
     """
 
-    format: ClassVar[Format] = Format.ONNX
-    takes: ClassVar[frozenset[Format]] = frozenset({Format.CHECKPOINT, Format.TORCH_EXPORT})
-    framework: ClassVar[str | None] = "torch"
-    checked_with: ClassVar[str] = "onnxruntime"
-    options: ClassVar[frozenset[str]] = frozenset({"opset"})
+    route: ClassVar[Route] = ROUTES["onnx"]
 
     def export(self, source: Artifact, directory: Path, options: ExportOptions) -> Exported:
         signature = source.signature

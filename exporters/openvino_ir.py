@@ -11,16 +11,18 @@ import ml_dtypes
 import numpy as np
 import openvino as ov
 
+from exporters import ROUTES
 from exporters.base import (
     Description,
     Exported,
     Exporter,
     ExportOptions,
+    Route,
     StoredTensor,
     TensorReader,
 )
 from exporters.onnx_file import read_precision
-from toolkit.core.artifact import Artifact, Format
+from toolkit.core.artifact import Artifact
 from toolkit.core.errors import SourceError
 from toolkit.core.specs import Signature, TensorSpec
 
@@ -34,9 +36,7 @@ class OpenVinoIr(Exporter):
     """Every weight as the ONNX graph has it: what reads the graph folds nothing, unlike
     `openvino.convert_model`, and is told not to halve them, as it would by default."""
 
-    format: ClassVar[Format] = Format.OPENVINO
-    takes: ClassVar[frozenset[Format]] = frozenset({Format.ONNX})
-    checked_with: ClassVar[str] = "openvino"
+    route: ClassVar[Route] = ROUTES["openvino"]
 
     def export(self, source: Artifact, directory: Path, options: ExportOptions) -> Exported:
         try:

@@ -11,17 +11,19 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from exporters import ROUTES
 from exporters.base import (
     Description,
     Exported,
     Exporter,
     ExportOptions,
+    Route,
     StoredTensor,
     TensorReader,
 )
 from models.torch.example import dynamic_shapes, example, explained
 from models.torch.program import load_program, module_of, signature_of_program
-from toolkit.core.artifact import Artifact, Format
+from toolkit.core.artifact import Artifact
 
 ENTRY = "model.pt2"
 
@@ -30,10 +32,7 @@ ENTRY = "model.pt2"
 class TorchProgram(Exporter):
     """torch's own operators, named axes dynamic. Opens without the code of the model."""
 
-    format: ClassVar[Format] = Format.TORCH_EXPORT
-    takes: ClassVar[frozenset[Format]] = frozenset({Format.CHECKPOINT})
-    framework: ClassVar[str | None] = "torch"
-    checked_with: ClassVar[str] = "torch-export"
+    route: ClassVar[Route] = ROUTES["torch-export"]
 
     def export(self, source: Artifact, directory: Path, options: ExportOptions) -> Exported:
         module = module_of(source)

@@ -17,7 +17,7 @@ from typing import final
 import numpy as np
 
 from exporters.base import StoredTensor
-from exporters.weight_matching import Found, Match, Room
+from exporters.weight_matching import Found, Match, Room, orders
 
 EPSILONS = (1e-5, 1e-3)  # torch's default, and Keras'
 PARTS = ("weight", "bias", "running_mean", "running_var")
@@ -42,9 +42,10 @@ class BatchNorm:
 
     def scale(self, epsilon: float) -> np.ndarray:
         """In float64."""
-        return self.weight.astype(np.float64) / np.sqrt(
-            self.running_var.astype(np.float64) + epsilon
-        )
+        with np.errstate(invalid="ignore"):  # of a variance below zero, which matches nothing
+            return self.weight.astype(np.float64) / np.sqrt(
+                self.running_var.astype(np.float64) + epsilon
+            )
 
     def shift(
         self, epsilon: float, bias: np.ndarray | float = 0.0
@@ -102,9 +103,7 @@ def _kernel(
         if kernel.ndim < 2 or len(kernel) != len(scale) or kernel.dtype.kind != "f":
             continue
         product = kernel.astype(np.float64) * scale.reshape(-1, *[1] * (kernel.ndim - 1))
-        place = _nearest(
-            product, np.abs(product), [t for t in free if t.array.shape == kernel.shape]
-        )
+        place = _nearest(product, np.abs(product), [t for t in free if t.array.size == kernel.size])
         if place is None:
             continue
         own = f"{name.rpartition('.')[0]}.bias"
@@ -144,10 +143,16 @@ def _alone(norm: BatchNorm, epsilon: float, free: Sequence[StoredTensor]) -> dic
 def _nearest(
     values: np.ndarray, terms: np.ndarray, candidates: Sequence[StoredTensor]
 ) -> tuple[StoredTensor, float] | None:
-    """The first stored tensor that is `values` within the rounding of their `terms`, and the
-    largest difference."""
+    """The first stored tensor that is `values` within the rounding of their `terms`, in any order
+    of the axes, and the largest difference."""
+    total, allowed = values.sum(), ROUNDING * terms.sum()
     for tensor in candidates:
-        apart = np.abs(tensor.array.astype(np.float64).reshape(values.shape) - values)
-        if (apart <= ROUNDING * terms).all():
-            return tensor, float(apart.max(initial=0.0))
+        array = tensor.array.astype(np.float64)
+        if abs(array.sum() - total) > allowed:  # then no order of the axes can do
+            continue
+        bounds = (moved for _, moved in orders(terms, array.shape))
+        for (_, moved), bound in zip(orders(values, array.shape), bounds, strict=True):
+            apart = np.abs(array - moved)
+            if (apart <= ROUNDING * bound).all():
+                return tensor, float(apart.max(initial=0.0))
     return None

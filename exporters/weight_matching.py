@@ -6,6 +6,7 @@ Every way gives the matches that it can vouch for, and takes nothing that anothe
 from __future__ import annotations
 
 import itertools
+import operator
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -85,16 +86,17 @@ def tensor_digest(array: np.ndarray) -> str:
 def identical(
     weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor], room: Room
 ) -> dict[str, Found]:
-    """Every bit, dtype and shape; whichever the name, but one of the same name first."""
+    """Every bit, dtype and shape; whichever the name, but one of the same name first, then one
+    that names its layer."""
     by_digest: dict[str, list[StoredTensor]] = defaultdict(list)
     for tensor in stored:
         by_digest[tensor_digest(tensor.array)].append(tensor)
     candidates = {name: by_digest[tensor_digest(array)] for name, array in weights.items()}
     found: dict[str, Found] = {}
-    # Exact names first, over all weights, so that no other weight of equal value takes them.
-    for exact in (True, False):
+    # Its own first, over all weights, so that no other weight of equal value takes it.
+    for fits in (operator.eq, names_layer, lambda stored, weight: True):
         for name in sorted(candidates.keys() - found.keys()):
-            free = [t for t in room.free(candidates[name]) if not exact or t.name == name]
+            free = [t for t in room.free(candidates[name]) if fits(t.name, name)]
             if free:
                 # Prefer one that the graph reads, then the one with most room.
                 best = max(free, key=lambda t: (bool(t.readers), room.left[t.name]))
@@ -141,7 +143,7 @@ def quantised(
             if tensor.array.size != array.size:
                 continue
             values, step = tensor.quantisation.restore(tensor.array)
-            for order, moved in _orders(array, values.shape):
+            for order, moved in orders(array, values.shape):
                 apart = np.abs(moved.astype(np.float64) - values)
                 if (apart <= 0.5 * step * (1 + 1e-3)).all():
                     room.take(tensor)
@@ -175,11 +177,7 @@ def _by_values(
         )
         for tensor in candidates:
             order = next(
-                (
-                    o
-                    for o, moved in _orders(array, tensor.array.shape)
-                    if _same(moved, tensor.array)
-                ),
+                (o for o, moved in orders(array, tensor.array.shape) if _same(moved, tensor.array)),
                 None,
             )
             if order is None:
@@ -197,7 +195,7 @@ def _by_values(
     return found
 
 
-def _orders(array: np.ndarray, shape: tuple[int, ...]) -> Iterator[tuple[str, np.ndarray]]:
+def orders(array: np.ndarray, shape: tuple[int, ...]) -> Iterator[tuple[str, np.ndarray]]:
     """The array in every order of its axes that, whole or reshaped, has `shape`; said in words.
 
     Orders that move only axes of extent 1 are a reshape.

@@ -17,6 +17,9 @@ RUNTIMES: Registry[Runtime] = Registry(
         "torch-export": Entry("runtimes.torch_export:TorchExport"),
         "onnxruntime": Entry("runtimes.onnxruntime:OnnxRuntime", extra="cpu"),
         "openvino": Entry("runtimes.openvino:OpenVino", extra="cpu"),
+        "tensorflow": Entry("runtimes.tensorflow:TensorFlow", extra="tensorflow"),
+        "tensorflow-xla": Entry("runtimes.tensorflow_xla:TensorFlowXla", extra="tensorflow"),
+        "litert": Entry("runtimes.litert:LiteRt", extra="litert"),
     },
     group="toolkit.runtimes",
 )
@@ -27,6 +30,9 @@ ACCEPTS: Mapping[str, frozenset[Format]] = {
     "torch-export": frozenset({Format.TORCH_EXPORT}),
     "onnxruntime": frozenset({Format.ONNX}),
     "openvino": frozenset({Format.ONNX, Format.OPENVINO}),
+    "tensorflow": frozenset({Format.SAVEDMODEL, Format.KERAS}),
+    "tensorflow-xla": frozenset({Format.SAVEDMODEL, Format.KERAS}),
+    "litert": frozenset({Format.LITERT}),
 }
 """What our own runtimes open, so that none has to be imported to know that it opens nothing of what
 there is. They say the same themselves (tested); one of a third party is asked."""

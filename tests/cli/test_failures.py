@@ -278,9 +278,7 @@ from exporters.base import Exporter
 from exporters.onnx_from_torch import OnnxFromTorch
 
 class Altering(Exporter):
-    format, framework = OnnxFromTorch.format, OnnxFromTorch.framework
-    takes = OnnxFromTorch.takes
-    checked_with = OnnxFromTorch.checked_with
+    route = OnnxFromTorch.route
 
     def export(self, source, directory, options):
         done = OnnxFromTorch().export(source, directory, options)

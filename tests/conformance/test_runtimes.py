@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import toolkit
-from exporters import EXPORTERS
+from exporters import ROUTES
 from runtimes import ACCEPTS, RUNTIMES
 from toolkit.core.artifact import Artifact, Checkpoint, Format
 from toolkit.core.errors import (
@@ -27,11 +27,16 @@ from toolkit.core.errors import (
     UnavailableError,
 )
 from toolkit.core.session import Runtime, Session, SessionOptions
+from toolkit.measuring.client import WorkerProcess
 from toolkit.measuring.serving import together
 from toolkit.parity.outputs import compare_outputs
 from toolkit.parity.tolerances import TOLERANCES
 
-REQUIRED = {"null", "torch", "torch-compile", "torch-export", "onnxruntime", "openvino"}
+REQUIRED = {
+    "null", "torch", "torch-compile", "torch-export", "onnxruntime", "openvino", "tensorflow",
+    "tensorflow-xla", "litert",
+}  # fmt: skip
+THREADS = 2  # of every session here: TensorFlow has one number of them for a process
 
 EXPECTED_FAILURES = {
     ("null", "test_values_are_the_model_s"): "null computes nothing",
@@ -69,7 +74,7 @@ def forms(artifact_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Calla
     def form(accepts: frozenset[Format]) -> Artifact:
         if known := [form for form in made if form in accepts]:
             return made[known[0]]
-        target = next(n for n in EXPORTERS.names() if EXPORTERS.create(n).format in accepts)
+        target = next(route.format for route in ROUTES.values() if route.format in accepts)
         out = tmp_path_factory.mktemp("form") / target
         artifact = toolkit.export(checkpoint.directory, to=target, out=out).artifact
         return made.setdefault(artifact.format, artifact)
@@ -84,7 +89,7 @@ def source(runtime: Runtime, forms: Callable[..., Artifact]) -> Artifact:
 
 @pytest.fixture
 def session(runtime: Runtime, source: Artifact) -> Iterator[Session]:
-    with runtime.open(source, SessionOptions(threads=2)) as opened:
+    with runtime.open(source, SessionOptions(threads=THREADS)) as opened:
         yield opened
 
 
@@ -124,7 +129,7 @@ def test_batches_of_any_size_in_one_session(session: Session) -> None:
 def test_values_are_the_model_s(session: Session, checkpoint_dir: Path) -> None:
     source = Checkpoint.load(checkpoint_dir).artifact()
     for batch in (1, 3, 64):
-        with RUNTIMES.create("torch").open(source, SessionOptions()) as reference:
+        with RUNTIMES.create("torch").open(source, SessionOptions(threads=THREADS)) as reference:
             expected = reference.run(feeds(batch))
         found = compare_outputs(session.run(feeds(batch)), expected, TOLERANCES["float32"])
         assert found.passed, found.reason
@@ -210,7 +215,7 @@ def test_a_pass_needs_inputs(session: Session) -> None:
 def test_open_and_close_can_be_repeated(runtime: Runtime, source: Artifact) -> None:
     results = []
     for _ in range(3):
-        with runtime.open(source, SessionOptions(threads=1)) as session:
+        with runtime.open(source, SessionOptions(threads=THREADS)) as session:
             results.append(session.run(feeds(1))["logits"])
     np.testing.assert_array_equal(results[0], results[2])
 
@@ -221,7 +226,8 @@ def test_sessions_at_work_at_the_same_time_do_not_disturb_each_other(
     """More than the 8 that torch.compile allows of one code by default."""
     with ExitStack() as stack:
         sessions = [
-            stack.enter_context(runtime.open(source, SessionOptions(threads=1))) for _ in range(9)
+            stack.enter_context(runtime.open(source, SessionOptions(threads=THREADS)))
+            for _ in range(9)
         ]
         mine = {id(session): feeds(2, seed) for seed, session in enumerate(sessions)}
 
@@ -235,7 +241,7 @@ def test_sessions_at_work_at_the_same_time_do_not_disturb_each_other(
 
 
 def test_a_closed_session_refuses_work(runtime: Runtime, source: Artifact) -> None:
-    session = runtime.open(source, SessionOptions())
+    session = runtime.open(source, SessionOptions(threads=THREADS))
     session.run(feeds(1))
     session.close()
     session.close()
@@ -247,9 +253,11 @@ def test_a_closed_session_refuses_work(runtime: Runtime, source: Artifact) -> No
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_provenance_says_what_ran(runtime: Runtime, source: Artifact, threads: int) -> None:
-    with runtime.open(source, SessionOptions(threads=threads)) as session:
-        session.run(feeds(1))
-        found = session.provenance()
+    """In a process of its own, as `bench` does."""
+    options = SessionOptions(threads=threads)
+    with WorkerProcess(threads=threads, timeout_s=240) as worker:
+        worker.open(runtime.name, [source], options, [feeds(1)])
+        found = worker.provenance()
     assert found.runtime == runtime.name
     assert found.version == runtime.probe().version
     assert found.device == "cpu"
@@ -291,4 +299,4 @@ def test_damaged_file_is_refused(runtime: Runtime, source: Artifact, tmp_path: P
     content = damaged.path.read_bytes()
     damaged.path.write_bytes(content[: len(content) // 2])
     with pytest.raises((SourceError, IntegrityError)):
-        runtime.open(damaged, SessionOptions())
+        runtime.open(damaged, SessionOptions(threads=THREADS))

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from toolkit.cli import options
+from toolkit.core.errors import unknown_name
+
+LAYOUTS = ("NCHW", "NHWC")
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,7 +23,9 @@ if TYPE_CHECKING:
 
 def export(
     source: options.Artifact,
-    to: Annotated[str, typer.Option(help="The target: onnx, openvino, torch-export.")],
+    to: Annotated[
+        str, typer.Option(help="The target: litert, onnx, openvino, savedmodel, torch-export.")
+    ],
     out: Annotated[Path, typer.Option(help="The new directory of the artifact.")],
     via: Annotated[
         str | None,
@@ -32,6 +37,10 @@ def export(
             help="Rewrite the ONNX graph: bfloat16, float16, fold-batch-norm, fold-time-channel, "
             "simplify, static-batch=N; separated by commas, in this order."
         ),
+    ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(help="Of image inputs from Keras: NCHW or NHWC.  [default: the source's]"),
     ] = None,
     opset: Annotated[
         int | None, typer.Option(help="ONNX's opset.  [default: the exporter's]")
@@ -58,7 +67,7 @@ def export(
             out=out,
             via=via,
             passes=options.names(passes) or [],
-            options=_options(opset=opset),
+            options=_options(opset=opset, layout=layout),
             inputs=options.input_request(
                 data=data,
                 data_dir=data_dir,
@@ -75,10 +84,12 @@ def export(
         _print(done, out)
 
 
-def _options(*, opset: int | None) -> ExportOptions:
+def _options(*, opset: int | None, layout: str | None) -> ExportOptions:
     from exporters.base import ExportOptions
 
-    return ExportOptions(opset=opset)
+    if layout not in (None, *LAYOUTS):
+        raise unknown_name("layout", layout, LAYOUTS)
+    return ExportOptions(opset=opset, layout=layout)
 
 
 def _print(done: Export, out: Path) -> None:

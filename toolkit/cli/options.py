@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 Artifact = Annotated[
     Path,
     typer.Argument(
-        help="Directory of an artifact or checkpoint, or a file: .onnx, .pt2, OpenVINO's .xml."
+        help="Directory of an artifact, checkpoint or SavedModel, or a file: .onnx, .pt2, .keras, "
+        ".tflite, OpenVINO's .xml."
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]

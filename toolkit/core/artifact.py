@@ -31,6 +31,9 @@ class Format(StrEnum):
     CHECKPOINT = "checkpoint"
     ONNX = "onnx"
     TORCH_EXPORT = "torch-export"  # a .pt2 archive of torch.export
+    KERAS = "keras"  # a .keras file
+    SAVEDMODEL = "savedmodel"  # a directory with saved_model.pb and its variables
+    LITERT = "litert"  # a .tflite file
     OPENVINO = "openvino"  # an .xml graph with its .bin beside it
 
 

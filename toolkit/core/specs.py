@@ -111,7 +111,9 @@ class Signature:
 
 def relaid(feeds: Feeds, given: Signature, wanted: Signature) -> Feeds:
     """Inputs for one signature as another has them: axes in its layout, and its names, which are
-    taken by place where they are not the same."""
+    taken by place where they are not the same. Feeds of neither are left as they are."""
+    if set(feeds) != {spec.name for spec in given.inputs}:
+        return feeds
     found = {}
     for name, other in paired(given.inputs, wanted.inputs).items():
         mine, theirs = (
@@ -142,11 +144,17 @@ def paired(mine: Sequence[TensorSpec], theirs: Sequence[TensorSpec]) -> dict[str
     return dict(zip(names, others, strict=True))
 
 
+CHANNELS_LAST = "NHWC"
+
+
 def row_shape(signature: Signature) -> tuple[int, ...] | None:
-    """The shape of one row of the only input; None when there are several, or it is not fixed."""
+    """The shape of one row of the only input, channels first as data sets have it; None when there
+    are several inputs, or the shape is not fixed."""
     if len(signature.inputs) != 1:
         return None
     row = signature.inputs[0].shape[1:]
+    if signature.inputs[0].layout == CHANNELS_LAST:
+        row = (row[-1], *row[:-1])
     fixed = tuple(extent for extent in row if isinstance(extent, int))
     return fixed if len(fixed) == len(row) else None
 

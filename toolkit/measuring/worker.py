@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import final
 
 import numpy as np
@@ -24,6 +24,7 @@ from toolkit.core.errors import (
 from toolkit.core.measurement import Scope
 from toolkit.core.memory import peak_rss_bytes, rss_bytes
 from toolkit.core.session import Runtime, Session, SessionOptions
+from toolkit.core.specs import Feeds, Signature, relaid
 from toolkit.measuring.memory import watched
 from toolkit.measuring.peak import peak_rate
 from toolkit.measuring.process import Reply, run
@@ -37,8 +38,10 @@ class Worker:
 
     def __init__(self) -> None:
         self._sessions: list[Session] = []
-        self._feeds: list[dict[str, np.ndarray]] = []
+        self._feeds: list[Feeds] = []
         self._count = 0
+        # Feeds come as the first artifact takes them, and go as the one that was opened does.
+        self._given = self._taken = Signature(inputs=(), outputs=())
 
     def handle(self, message: Json, arrays: Mapping[str, np.ndarray]) -> Reply:
         command = message["command"]
@@ -52,7 +55,8 @@ class Worker:
             raise SessionError(f"{command!r} came before a session was opened.", hint="Open one.")
         first = self._sessions[0]
         if command == "run":
-            outputs = together(self._sessions, lambda session: session.run(arrays))
+            feeds = relaid(arrays, self._given, self._taken)
+            outputs = together(self._sessions, lambda session: session.run(feeds))
             return {}, outputs[message["session"]]
         if command == "block":
             samples = self._block(first, message)
@@ -89,7 +93,10 @@ class Worker:
             )
         options = SessionOptions(**message["options"])
         with watched("open", opening, time.perf_counter_ns):
-            artifact = _choose(runtime, message["artifacts"])
+            artifacts = [Artifact.from_json(candidate) for candidate in message["artifacts"]]
+            artifact = _choose(runtime, artifacts)
+            self._given, self._taken = artifacts[0].signature, artifact.signature
+            self._feeds = [relaid(feeds, self._given, self._taken) for feeds in self._feeds]
             session = runtime.open(artifact, options)
         with watched("first_run", opening, time.perf_counter_ns):
             if self._feeds:
@@ -134,9 +141,8 @@ def _peak(message: Json) -> Json:
     return {"rate": peak_rate(what, threads, seconds, time.perf_counter_ns)}
 
 
-def _choose(runtime: Runtime, candidates: list[Json]) -> Artifact:
+def _choose(runtime: Runtime, artifacts: Sequence[Artifact]) -> Artifact:
     """The first artifact of a format that the runtime takes."""
-    artifacts = [Artifact.from_json(candidate) for candidate in candidates]
     for artifact in artifacts:
         if artifact.format in runtime.accepts:
             return artifact
@@ -147,7 +153,7 @@ def _choose(runtime: Runtime, candidates: list[Json]) -> Artifact:
     )
 
 
-def _unpack_sets(arrays: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+def _unpack_sets(arrays: Mapping[str, np.ndarray]) -> list[Feeds]:
     """Sets of inputs from arrays named `<set>/<input>`."""
     sets: dict[int, dict[str, np.ndarray]] = {}
     for key, array in arrays.items():

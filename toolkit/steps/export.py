@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import models
-from exporters import EXPORTERS
-from exporters.base import Exported, Exporter, ExportOptions
+from exporters.base import Exported, ExportOptions, Route
 from exporters.weight_parity import WeightParity, compare
 from toolkit.core.artifact import PROGRAM, Artifact, Format, parents_of
 from toolkit.core.documents import Json, seal, write_document
@@ -21,10 +20,11 @@ from toolkit.core.progress import Progress, Silent
 from toolkit.core.siblings import ours
 from toolkit.core.specs import Signature, TensorSpec
 from toolkit.steps import parity_outputs
+from toolkit.steps.files import Files
 from toolkit.steps.inputs import InputRequest
 from toolkit.steps.parity_outputs import OutputParity
-from toolkit.steps.parity_weights import stored_tensors, weights_of
-from toolkit.steps.routes import find_route
+from toolkit.steps.parity_weights import weights_of
+from toolkit.steps.routes import find_route, route_of
 from toolkit.steps.sources import open_artifact
 
 PARITY_SCHEMA = "toolkit.parity/3"
@@ -78,15 +78,20 @@ def export(
     chosen, listener = options or ExportOptions(), progress or Silent()
     given = open_artifact(source)
     route = _route(given, to, via, passes)
-    _require_passes(passes, to, route)
-    _require_options(chosen, to, route)
-    _require_builder(given, route)
-    with new_directory(target) as partial, tempfile.TemporaryDirectory() as scratch:
-        stage = _Stage(given=given, artifact=given)
+    routes = [route_of(name) for name in route if name is not None]
+    _require_passes(passes, to, given, routes)
+    _require_options(chosen, to, routes)
+    _require_builder(given, routes)
+    with (
+        new_directory(target) as partial,
+        tempfile.TemporaryDirectory() as scratch,
+        Files() as files,
+    ):
+        stage = _Stage(given=given, artifact=given, files=files)
         for number, exporter in enumerate(route):
             place = partial if number == len(route) - 1 else Path(scratch) / str(number)
             place.mkdir(exist_ok=True)
-            what = exporter.format if exporter else given.format
+            what = route_of(exporter).format if exporter else given.format
             listener.update("export", number + 1, len(route) + 1, f"{what}, and its weights")
             stage = stage.next(exporter, place, chosen, passes, target)
         assert stage.weights is not None
@@ -112,13 +117,14 @@ class _Stage:
 
     given: Artifact
     artifact: Artifact
+    files: Files
     weights: WeightParity | None = None
     changes: Sequence[Json] = ()
     checked_with: str | None = None
 
     def next(
         self,
-        exporter: Exporter | None,
+        exporter: str | None,
         place: Path,
         options: ExportOptions,
         passes: Sequence[str],
@@ -133,11 +139,13 @@ class _Stage:
         if exporter is None:
             exported, format = _copied(self.artifact, place), self.artifact.format
         else:
-            asked = {n: v for n, v in options.given().items() if n in exporter.options}
-            exported = exporter.export(self.artifact, place, ExportOptions(**asked))
-            format = exporter.format
-        stored = stored_tensors(format, place / exported.entry)
-        weights = compare(weights_of(self.artifact if self.changes else self.given), stored)
+            heeded = route_of(exporter).options
+            asked = {n: v for n, v in options.given().items() if n in heeded}
+            exported = self.files.export(exporter, self.artifact, place, ExportOptions(**asked))
+            format = route_of(exporter).format
+        stored = self.files.stored_tensors(format, place / exported.entry)
+        before = weights_of(self.artifact if self.changes else self.given, self.files)
+        weights = compare(before, stored)
         if not weights.passed:
             raise _weights_differ(weights, target)
         changes = self.changes
@@ -151,7 +159,7 @@ class _Stage:
             artifact=_saved(place, self.artifact, self.given, format, exported, target),
             weights=self.weights if self.changes else weights,
             changes=changes,
-            checked_with=exporter.checked_with if exporter else CHECKED_WITH,
+            checked_with=route_of(exporter).checked_with if exporter else CHECKED_WITH,
         )
 
     def save(self, directory: Path, target: Path) -> None:
@@ -166,13 +174,9 @@ class _Stage:
 CHECKED_WITH = "onnxruntime"  # a graph that was only rewritten
 
 
-def _route(
-    given: Artifact, to: str, via: str | None, passes: Sequence[str]
-) -> list[Exporter | None]:
-    """The exporters in turn; None stands for a copy, which the passes are applied to."""
-    route: list[Exporter | None] = [
-        EXPORTERS.create(name) for name in find_route(given.format, to, via)
-    ]
+def _route(given: Artifact, to: str, via: str | None, passes: Sequence[str]) -> list[str | None]:
+    """The exporters in turn, by name; None stands for a copy, which the passes are applied to."""
+    route: list[str | None] = [*find_route(given.format, to, via)]
     if given.format is Format.ONNX and (passes or not route):
         return [None, *route]
     if not route:
@@ -246,7 +250,9 @@ def _copied(artifact: Artifact, directory: Path) -> Exported:
     return Exported(entry=artifact.entry, precision=artifact.precision, options=artifact.options)
 
 
-def _require_passes(passes: Sequence[str], to: str, route: Sequence[Exporter | None]) -> None:
+def _require_passes(
+    passes: Sequence[str], to: str, given: Artifact, routes: Sequence[Route]
+) -> None:
     """Raises UnknownNameError for a pass that is none, UsageError for a number that it does not
     take, and where there is no ONNX graph."""
     if passes:
@@ -254,16 +260,16 @@ def _require_passes(passes: Sequence[str], to: str, route: Sequence[Exporter | N
             from exporters.passes.rewriting import parse
 
         parse(passes)
-    if passes and not any(each is None or each.format is Format.ONNX for each in route):
+    if passes and Format.ONNX not in (given.format, *(route.format for route in routes)):
         raise UsageError(
             f"Got passes {', '.join(passes)} for {to}, which is not made of an ONNX graph.",
             hint="Leave --passes out, or export to onnx.",
         )
 
 
-def _require_options(options: ExportOptions, to: str, route: Sequence[Exporter | None]) -> None:
+def _require_options(options: ExportOptions, to: str, routes: Sequence[Route]) -> None:
     """Raises UsageError for an option that nothing on the way heeds."""
-    heeded = {name for exporter in route if exporter for name in exporter.options}
+    heeded = {name for route in routes for name in route.options}
     if ignored := options.given().keys() - heeded:
         named = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(ignored))
         raise UsageError(
@@ -272,12 +278,12 @@ def _require_options(options: ExportOptions, to: str, route: Sequence[Exporter |
         )
 
 
-def _require_builder(given: Artifact, route: Sequence[Exporter | None]) -> None:
+def _require_builder(given: Artifact, routes: Sequence[Route]) -> None:
     """Raises UnknownNameError for a checkpoint whose model the exporter's framework has not.
 
     A user's own torch module is a program, and asks for no builder in torch.
     """
-    first = route[0]
+    first = next(iter(routes), None)
     if given.format is not Format.CHECKPOINT or first is None or first.framework is None:
         return
     if first.framework != "torch" or PROGRAM not in given.files:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -16,7 +16,7 @@ from toolkit.core.artifact import Artifact, Format
 from toolkit.core.errors import SourceError, ToolkitError, UsageError, unknown_name
 from toolkit.core.progress import Progress
 from toolkit.core.siblings import ours
-from toolkit.core.specs import Feeds, Signature, TensorSpec, row_shape
+from toolkit.core.specs import CHANNELS_LAST, Feeds, Signature, TensorSpec, row_shape
 from toolkit.data import load_splits
 from toolkit.data.base import Split
 
@@ -96,19 +96,22 @@ def load_test_rows(
     directory: Path | None = None,
     progress: Progress | None = None,
 ) -> Split:
-    """The test rows of a data set or file, in the shape that the model takes.
+    """The test rows of a data set or file, in the shape and layout that the model takes.
 
     Of the model's own data, options that are not in `settings` are those that it was trained with.
     Raises what `load_splits` raises.
     """
     own = artifact.model.data_settings if data == artifact.model.data else {}
-    return load_splits(
+    rows = load_splits(
         data,
         shape=row_shape(artifact.signature),
         directory=directory,
         settings={**own, **(settings or {})},
         progress=progress,
     ).test
+    if artifact.signature.inputs and artifact.signature.inputs[0].layout == CHANNELS_LAST:
+        return replace(rows, inputs=np.ascontiguousarray(np.moveaxis(rows.inputs, 1, -1)))
+    return rows
 
 
 def input_source(artifact: Artifact, request: InputRequest) -> InputSource:

@@ -6,12 +6,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from exporters import READERS
 from exporters.weight_parity import could_be_a_weight
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.documents import Json
 from toolkit.core.work import Work
 from toolkit.measuring.rates import work_figures
+from toolkit.steps.files import Files
 from toolkit.steps.inputs import InputRequest, check_names, resolve_batches, shape_of
 from toolkit.steps.sources import candidates, open_artifact
 from toolkit.steps.work import work_of
@@ -72,10 +72,12 @@ def inspect(
     source = open_artifact(artifact)
     request = inputs or InputRequest()
     check_names(source.signature, request)
-    reader = READERS.create(source.format)
+    with Files() as files:
+        tensors = files.stored_tensors(source.format, source.path)
+        operators = files.operators(source.format, source.path)
     stored = [
         tensor
-        for tensor in reader.stored_tensors(source.path)
+        for tensor in tensors
         if source.format is Format.CHECKPOINT
         or (tensor.readers and could_be_a_weight(tensor.array))
     ]
@@ -87,7 +89,7 @@ def inspect(
     }
     return Inspection(
         artifact=source,
-        operators=reader.operators(source.path),
+        operators=operators,
         tensors=len(stored),
         parameters=sum(tensor.array.size for tensor in stored),
         stored_bytes=sum(tensor.array.nbytes for tensor in stored),

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from exporters import READERS
-from exporters.base import StoredTensor
 from exporters.weight_parity import WeightParity, compare, could_be_a_weight
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.documents import Json
+from toolkit.steps.files import Files
 from toolkit.steps.sources import open_artifact
 
 
@@ -41,18 +39,15 @@ def parity_weights(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Weig
     Raises SourceError, IntegrityError, UnavailableError.
     """
     first, second = open_artifact(a), open_artifact(b)
-    weights = compare(weights_of(first), stored_tensors(second.format, second.path))
+    with Files() as files:
+        stored = files.stored_tensors(second.format, second.path)
+        weights = compare(weights_of(first, files), stored)
     return WeightComparison(a=first, b=second, weights=weights)
 
 
-def stored_tensors(format: Format, path: Path) -> Sequence[StoredTensor]:
-    """Every constant of a file of that format."""
-    return READERS.create(format).stored_tensors(path)
-
-
-def weights_of(artifact: Artifact) -> Mapping[str, np.ndarray]:
+def weights_of(artifact: Artifact, files: Files) -> Mapping[str, np.ndarray]:
     """The tensors of a checkpoint; of another form, those that are read and could be weights."""
-    stored = stored_tensors(artifact.format, artifact.path)
+    stored = files.stored_tensors(artifact.format, artifact.path)
     return {
         tensor.name: tensor.array
         for tensor in stored

@@ -14,10 +14,15 @@ from toolkit.measuring.client import WorkerProcess
 REFERENCES = {
     Format.CHECKPOINT: "torch",
     Format.TORCH_EXPORT: "torch-export",
+    Format.KERAS: "tensorflow",
+    Format.SAVEDMODEL: "tensorflow",
     Format.ONNX: "onnxruntime",
     Format.OPENVINO: "openvino",
+    Format.LITERT: "litert",
 }
-AS_WRITTEN = frozenset({"torch", "torch-export", "onnxruntime"})  # run without optimisation
+AS_WRITTEN = frozenset(
+    {"torch", "torch-export", "onnxruntime", "litert"}
+)  # run without optimisation
 ORACLES = {Format.CHECKPOINT: "torch", Format.TORCH_EXPORT: "torch-export"}
 
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from exporters import READERS, SUFFIXES
+from exporters import SUFFIXES
 from runtimes import ACCEPTS, RUNTIMES
 from toolkit.core.artifact import (
     ARTIFACT_SCHEMA,
@@ -23,12 +23,14 @@ from toolkit.core.errors import IntegrityError, SourceError, UsageError
 from toolkit.core.files import FileRecord, digest_bytes, digest_file, wrapping_os_errors
 from toolkit.core.siblings import ours
 from toolkit.core.specs import ModelSpec
+from toolkit.steps.files import Files
 
 Source = str | os.PathLike[str]
 
+SAVED_MODEL = "saved_model.pb"
 EXPECTED = (
     "Give a directory that `toolkit export` or `toolkit train` wrote, or the path of a file: "
-    ".onnx, .pt2 or OpenVINO's .xml."
+    ".onnx, .pt2, .keras, .tflite, OpenVINO's .xml, or the directory of a SavedModel."
 )
 
 
@@ -41,6 +43,8 @@ def open_artifact(source: Source) -> Artifact:
     path = Path(source)
     if path.suffix in SUFFIXES and path.is_file():
         return _foreign(path, SUFFIXES[path.suffix])
+    if path.is_dir() and (path / SAVED_MODEL).is_file() and not (path / MANIFEST).is_file():
+        return _foreign(path, Format.SAVEDMODEL)
     if path.is_dir() and (path / MANIFEST).is_file():
         schema = _schema(path / MANIFEST)
         if schema == CHECKPOINT_SCHEMA:
@@ -122,8 +126,8 @@ def known_runtimes(asked: Sequence[str] | None, forms: Sequence[Artifact]) -> li
 
 def _foreign(path: Path, format: Format) -> Artifact:
     """A file that we did not make: its signature is what it declares."""
-    with ours():
-        found = READERS.create(format).describe(path)
+    with ours(), Files() as readers:
+        found = readers.describe(format, path)
     # Not that of the file that a link leads to: its name and data lie beside the link.
     directory = found.directory.resolve()
     with wrapping_os_errors(f"read {path}"):

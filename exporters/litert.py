@@ -1,0 +1,231 @@
+"""SavedModel -> LiteRT, a .tflite file (a FlatBuffer)."""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from exporters import ROUTES
+from exporters.base import (
+    Description,
+    Exported,
+    Exporter,
+    ExportOptions,
+    Quantisation,
+    Route,
+    StoredTensor,
+    TensorReader,
+)
+from toolkit.core.artifact import Artifact
+from toolkit.core.errors import SourceError
+from toolkit.core.siblings import ours
+from toolkit.core.specs import Dim, Signature, TensorSpec
+
+ENTRY = "model.tflite"
+IDENTIFIER = b"TFL3"
+BATCH = "batch"
+T = schema.TensorType
+DTYPES = {
+    T.FLOAT32: "float32", T.FLOAT16: "float16", T.FLOAT64: "float64", T.INT8: "int8",
+    T.UINT8: "uint8", T.INT16: "int16", T.UINT16: "uint16", T.INT32: "int32", T.UINT32: "uint32",
+    T.INT64: "int64", T.UINT64: "uint64", T.BOOL: "bool",
+}  # fmt: skip
+# Where an operator takes extents, axes or paddings, which are no weights: by input.
+SHAPING = {
+    "ARG_MAX": {1}, "BROADCAST_TO": {1}, "EXPAND_DIMS": {1}, "FILL": {0}, "MEAN": {1},
+    "MIRROR_PAD": {1}, "PAD": {1}, "PADV2": {1}, "RANGE": {0, 1, 2}, "REDUCE_MAX": {1},
+    "RESHAPE": {1}, "SLICE": {1, 2}, "SPLIT": {0}, "SPLIT_V": {1, 2}, "STRIDED_SLICE": {1, 2, 3},
+    "SUM": {1}, "TILE": {1}, "TRANSPOSE": {1},
+}  # fmt: skip
+OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() if name[0] != "_"}
+
+
+@final
+class LiteRt(Exporter):
+    """float32 kept float32. The converter computes batch norms beforehand."""
+
+    route: ClassVar[Route] = ROUTES["litert"]
+
+    def export(self, source: Artifact, directory: Path, options: ExportOptions) -> Exported:
+        with ours():
+            import tensorflow as tf
+
+            from models.keras.program import SERVING, check_saved_model, explained
+        source.verify()
+        check_saved_model(source.path.parent)
+        with explained(
+            f"TensorFlow {tf.__version__} could not convert {source.path} to LiteRT",
+            "The message names what it does not support; choose another target.",
+        ):
+            converter = tf.lite.TFLiteConverter.from_saved_model(
+                str(source.path.parent), signature_keys=[SERVING]
+            )
+            content = converter.convert()
+        (directory / ENTRY).write_bytes(content)
+        return Exported(
+            entry=ENTRY,
+            precision=_precision(_read(directory / ENTRY)),
+            options={"exporter": "tf.lite", "tensorflow": tf.__version__},
+        )
+
+
+@final
+class LiteRtTensors(TensorReader):
+    def stored_tensors(self, path: Path) -> Sequence[StoredTensor]:
+        """Every tensor with bytes of its own, in each subgraph, and the operators that take it."""
+        model = _read(path)
+        return [
+            stored
+            for number, graph in enumerate(model.subgraphs)
+            for stored in _constants(model, graph, number, path)
+        ]
+
+    def operators(self, path: Path) -> Mapping[str, int]:
+        model = _read(path)
+        return Counter(_operator(model, node) for g in model.subgraphs for node in g.operators)
+
+    def describe(self, path: Path) -> Description:
+        model = _read(path)
+        graph = model.subgraphs[0]
+        names = _signature_names(model)
+        return Description(
+            signature=Signature(
+                inputs=tuple(_spec(graph, place, names, path) for place in graph.inputs),
+                outputs=tuple(_spec(graph, place, names, path) for place in graph.outputs),
+            ),
+            precision=_precision(model),
+            directory=path.parent,
+            entry=path.name,
+            files=[path.name],
+        )
+
+
+def _read(path: Path) -> Any:
+    """The file as objects. Raises SourceError for what is no such file."""
+    hint = "Give a .tflite file, or a directory that `toolkit export --to litert` wrote."
+    try:
+        content = path.read_bytes()
+        if content[4:8] != IDENTIFIER:
+            raise ValueError("it has not the mark of a LiteRT model")
+        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+        if not model.subgraphs:
+            raise ValueError("it holds no graph")
+    except (
+        OSError, ValueError, TypeError, IndexError, AttributeError, MemoryError, OverflowError,
+        RecursionError, struct.error,
+    ) as error:  # fmt: skip
+        raise SourceError(f"{path} is not a LiteRT model: {error}.", hint=hint) from error
+    return model
+
+
+def _constants(model: Any, graph: Any, number: int, path: Path) -> list[StoredTensor]:
+    readers: dict[int, list[str]] = defaultdict(list)
+    for place, node in enumerate(graph.operators):
+        kind = _operator(model, node)
+        for number_of_input, index in enumerate([] if node.inputs is None else node.inputs):
+            if number_of_input not in SHAPING.get(kind, ()):
+                readers[int(index)].append(f"{number}.{place} ({kind})")
+    return [
+        StoredTensor(
+            name=f"{_text(tensor.name)}.{index}" if repeated else _text(tensor.name),
+            array=_array(tensor, model.buffers[tensor.buffer].data, path),
+            readers=tuple(readers.get(index, ())),
+            quantisation=_quantisation(tensor),
+        )
+        for index, tensor, repeated in _numbered(graph.tensors)
+        if tensor.buffer < len(model.buffers)
+        and model.buffers[tensor.buffer].data is not None
+        and len(model.buffers[tensor.buffer].data)
+    ]
+
+
+def _numbered(tensors: Sequence[Any]) -> list[tuple[int, Any, bool]]:
+    """With the place of each, and whether another has its name."""
+    count = Counter(_text(tensor.name) for tensor in tensors)
+    return [(i, tensor, count[_text(tensor.name)] > 1) for i, tensor in enumerate(tensors)]
+
+
+def _array(tensor: Any, data: np.ndarray, path: Path) -> np.ndarray:
+    """Raises SourceError where the shape asks for another size than the bytes that are there."""
+    shape = [] if tensor.shape is None else [int(extent) for extent in tensor.shape]
+    content = bytes(bytearray(data))
+    if tensor.type not in DTYPES:  # packed or of texts: as its bytes
+        return np.frombuffer(content, np.uint8)
+    dtype = np.dtype(DTYPES[tensor.type]).newbyteorder("<")
+    if min(shape, default=0) < 0 or int(np.prod(shape, dtype=object)) * dtype.itemsize != len(
+        content
+    ):
+        raise SourceError(
+            f"{path} has a tensor {_text(tensor.name)!r} of shape {shape} of {dtype.name}, and "
+            f"{len(content)} bytes.",
+            hint="The file is damaged, or was never valid.",
+        )
+    return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="))
+
+
+def _quantisation(tensor: Any) -> Quantisation | None:
+    found = tensor.quantization
+    if found is None or found.scale is None or not len(found.scale):
+        return None
+    zero = found.zeroPoint if found.zeroPoint is not None else np.zeros(1, np.int64)
+    return Quantisation(
+        scale=np.asarray(found.scale), zero_point=np.asarray(zero), axis=found.quantizedDimension
+    )
+
+
+def _operator(model: Any, node: Any) -> str:
+    code = model.operatorCodes[node.opcodeIndex]
+    if code.customCode:
+        return _text(code.customCode)
+    builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
+    return OPERATORS.get(builtin, str(builtin))
+
+
+def _signature_names(model: Any) -> dict[int, str]:
+    """What the first signature calls the tensors of the first subgraph."""
+    for found in model.signatureDefs or ():
+        if found.subgraphIndex == 0:
+            return {m.tensorIndex: _text(m.name) for m in (*found.inputs, *found.outputs)}
+    return {}
+
+
+def _spec(graph: Any, place: int, names: Mapping[int, str], path: Path) -> TensorSpec:
+    tensor = graph.tensors[place]
+    if tensor.type not in DTYPES:
+        raise SourceError(
+            f"{path} has an input or output {_text(tensor.name)!r} of type {tensor.type}, which "
+            "NumPy has not.",
+            hint="Only models whose inputs and outputs are numbers can be run.",
+        )
+    given = tensor.shapeSignature if tensor.shapeSignature is not None else tensor.shape
+    dims: list[Dim] = []
+    for axis, extent in enumerate([] if given is None else given):
+        dims.append(int(extent) if extent >= 0 else BATCH if axis == 0 else None)
+    return TensorSpec(
+        name=names.get(place, _text(tensor.name)), dtype=DTYPES[tensor.type], shape=tuple(dims)
+    )
+
+
+def _precision(model: Any) -> str:
+    """The dtype of what is stored; "int8" for a graph that quantises."""
+    kinds = {
+        DTYPES.get(tensor.type, "none")
+        for graph in model.subgraphs
+        for tensor in graph.tensors
+        if model.buffers[tensor.buffer].data is not None
+        and len(model.buffers[tensor.buffer].data) > 8
+    }
+    if kinds & {"int8", "uint8"}:
+        return "int8"
+    floats = {kind for kind in kinds if kind.startswith("float")}
+    return floats.pop() if len(floats) == 1 else "mixed" if floats else "none"
+
+
+def _text(name: bytes | str | None) -> str:
+    return name.decode(errors="replace") if isinstance(name, bytes) else name or ""

@@ -1,0 +1,87 @@
+"""SavedModel -> ONNX through tf2onnx."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+import onnx
+import tensorflow as tf
+import tf2onnx
+from tf2onnx import constants
+
+from exporters import ROUTES
+from exporters.base import Exported, Exporter, ExportOptions, Route
+from exporters.onnx_file import read_precision
+from models.keras.program import explained, serving_of
+from toolkit.core.artifact import Artifact
+from toolkit.core.errors import UsageError
+from toolkit.core.specs import Signature
+
+ENTRY = "model.onnx"
+MOST_OPSET = constants.OPSET_TO_IR_VERSION and max(constants.OPSET_TO_IR_VERSION)
+OPSET = min(18, MOST_OPSET)
+
+
+@final
+class OnnxFromTensorFlow(Exporter):
+    """tf2onnx computes batch norms beforehand, and transposes kernels to ONNX's order."""
+
+    route: ClassVar[Route] = ROUTES["onnx-from-tensorflow"]
+
+    def export(self, source: Artifact, directory: Path, options: ExportOptions) -> Exported:
+        opset = options.opset or OPSET
+        if opset > MOST_OPSET:
+            raise UsageError(
+                f"Got --opset {opset}; tf2onnx {tf2onnx.__version__} writes up to {MOST_OPSET}.",
+                hint=f"Give --opset {MOST_OPSET} or less.",
+            )
+        with (
+            _quiet(),
+            explained(
+                f"tf2onnx {tf2onnx.__version__} could not convert {source.path}",
+                "The message names what it does not support; choose another target.",
+            ),
+        ):
+            serve: Any = serving_of(source, source.signature)
+            model, _ = tf2onnx.convert.from_function(
+                serve, input_signature=serve.input_signature, opset=opset
+            )
+        _name(model, source.signature)
+        onnx.save(model, directory / ENTRY)
+        return Exported(
+            entry=ENTRY,
+            precision=read_precision(directory / ENTRY),
+            options={
+                "exporter": "tf2onnx",
+                "opset": opset,
+                "tf2onnx": tf2onnx.__version__,
+                "tensorflow": tf.__version__,
+            },
+        )
+
+
+def _name(model: onnx.ModelProto, signature: Signature) -> None:
+    """The axes as the signature calls them: tf2onnx counts them through."""
+    specs = {spec.name: spec for spec in (*signature.inputs, *signature.outputs)}
+    for value in (*model.graph.input, *model.graph.output):
+        for dim, name in zip(
+            value.type.tensor_type.shape.dim, specs[value.name].shape, strict=True
+        ):
+            if not isinstance(name, int) and not dim.HasField("dim_value"):
+                dim.dim_param = name or ""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps tf2onnx's remarks on its own steps from the user."""
+    logger = logging.getLogger("tf2onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,255 @@
+"""SavedModels and Keras files, opened without running anything that they bring.
+
+A SavedModel is a graph: TensorFlow runs its operators, and some of those read and write files or
+call Python. A Keras file is a configuration of layers: one kind of them is Python. Both are read
+through first.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import keras
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from safetensors.numpy import load
+from tensorflow.core.protobuf import saved_model_pb2
+
+import models
+from toolkit.core.artifact import Artifact, Format
+from toolkit.core.errors import FeedError, SourceError
+from toolkit.core.specs import Dim, Signature, TensorSpec
+
+SERVING = "serving_default"
+GRAPH = "saved_model.pb"
+BATCH, OUTPUT = "batch", "output"
+MOST_TIMES = 100  # how much more than its file an archive may unpack to
+# Operators that reach beyond the graph: files, processes, Python.
+REACHING = frozenset(
+    {
+        "EagerPyFunc", "PyFunc", "PyFuncStateless", "ReadFile", "WriteFile", "MatchingFiles",
+        "WholeFileReaderV2", "TextLineReaderV2", "TextLineDataset", "TFRecordReaderV2",
+        "TFRecordDataset", "FixedLengthRecordReaderV2", "FixedLengthRecordDatasetV2",
+        "IdentityReaderV2", "SaveSlices", "ImmutableConst", "GeneratorDataset", "SqlDataset",
+        "LoadAndRemapMatrix", "LoadDataset", "SaveDataset", "SaveDatasetV2", "CSVDataset",
+        "DebugIdentityV3", "DebugNumericSummaryV2", "PrintV2", "SummaryWriter",
+        "CreateSummaryFileWriter", "RemoteCall", "RpcCall",
+    }
+)  # fmt: skip
+
+
+def model_of(source: Artifact) -> keras.Model:
+    """The Keras model of a checkpoint of a family, or of a .keras file, with its weights."""
+    source.verify()
+    if source.format is Format.KERAS:
+        return load_keras(source.path)
+    builder = models.builder(source.model, "tensorflow")
+    model = builder.build(source.model)
+    builder.restore(model, load(source.path.read_bytes()))
+    return model
+
+
+def serving_of(source: Artifact, signature: Signature) -> Callable[..., dict[str, Any]]:
+    """A tf.function over the inputs of `signature` in order, which gives its outputs by name.
+
+    Of a checkpoint, a .keras file, or a SavedModel. `signature` is the source's, but for the
+    layout of images: they are turned into the source's own. It keeps alive what it needs.
+    """
+    specs = [
+        tf.TensorSpec([d if isinstance(d, int) else None for d in s.shape], s.dtype, s.name)
+        for s in signature.inputs
+    ]
+    run = _runner(source)
+    own = source.signature.inputs
+
+    @tf.function(input_signature=specs, autograph=False)  # type: ignore[untyped-decorator, unused-ignore]
+    def serve(*tensors: Any) -> dict[str, Any]:
+        return run(
+            {
+                mine.name: _turn(tensor, spec.layout, mine.layout or "NHWC")
+                for mine, spec, tensor in zip(own, signature.inputs, tensors, strict=True)
+            }
+        )
+
+    serve.kept = run
+    return serve  # type: ignore[no-any-return, unused-ignore]
+
+
+def _turn(tensor: Any, given: str | None, wanted: str) -> Any:
+    """Images [N, ...] in one layout as in another; all else as it is."""
+    if given is None or len(given) != 4 or given == wanted:
+        return tensor
+    return tf.transpose(tensor, [given.index(letter) for letter in wanted])
+
+
+def _runner(source: Artifact) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    names = [spec.name for spec in source.signature.outputs]
+    inputs = [spec.name for spec in source.signature.inputs]
+    if source.format is Format.SAVEDMODEL:
+        source.verify()
+        serving = load_serving(source.path.parent)
+        return lambda feeds: {name: serving(**feeds)[name] for name in names}
+    model = model_of(source)
+    if source.format is Format.KERAS:
+        flat = keras.Model(model.inputs, tf.nest.flatten(model.output))
+        return lambda feeds: dict(
+            zip(names, flat([feeds[name] for name in inputs], training=False), strict=True)
+        )
+    layout = source.signature.inputs[0].layout or ""  # the families take images channels last
+    return lambda feeds: {names[0]: model(_turn(feeds[inputs[0]], layout, "NHWC"), training=False)}
+
+
+def load_serving(directory: Path) -> Any:
+    """The function that a SavedModel serves by default. Raises SourceError."""
+    check_saved_model(directory)
+    try:
+        loaded = tf.saved_model.load(str(directory))
+        serving = loaded.signatures[SERVING]
+    except KeyError:
+        raise SourceError(
+            f"{directory} serves no {SERVING!r}.",
+            hint="Save it with signatures={'serving_default': function}.",
+        ) from None
+    except Exception as error:  # TensorFlow raises whatever its parts raise
+        raise _not_opened(directory, error) from error
+    serving.kept = loaded  # its variables live as long as what was loaded
+    serving.kept_variables = list(serving.variables)
+    return serving
+
+
+def check_saved_model(directory: Path) -> None:
+    """Raises SourceError for what is no SavedModel, or has operators that reach beyond it."""
+    path = directory / GRAPH
+    try:
+        document = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    except (OSError, DecodeError, ValueError) as error:
+        raise SourceError(
+            f"{path} could not be read as a SavedModel: {error}.",
+            hint="Give the directory that holds saved_model.pb.",
+        ) from error
+    if not document.meta_graphs:
+        raise SourceError(
+            f"{path} is no SavedModel: it holds no graph.",
+            hint="Give the directory that holds saved_model.pb.",
+        )
+    for graph in document.meta_graphs:
+        definition = graph.graph_def
+        bodies = [definition.node, *(f.node_def for f in definition.library.function)]
+        found = sorted({node.op for nodes in bodies for node in nodes} & REACHING)
+        if found:
+            _refuse(directory, f"its graph has {', '.join(found)}")
+
+
+def load_keras(path: Path) -> keras.Model:
+    """The model of a .keras file, in Keras' safe mode: no Python in it is run."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            records = archive.infolist()
+    except (zipfile.BadZipFile, OSError) as error:
+        raise SourceError(
+            f"{path} is not a Keras file: {error}.", hint="Save it with model.save('name.keras')."
+        ) from error
+    if sum(record.file_size for record in records) > MOST_TIMES * path.stat().st_size:
+        _refuse(path, "it unpacks to many times its size")
+    if any(".." in Path(r.filename).parts or r.filename.startswith("/") for r in records):
+        _refuse(path, "it has entries that lead out of it")
+    try:
+        model = keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises whatever its parts raise
+        raise _not_opened(path, error) from error
+    if not isinstance(model, keras.Model) or not model.built or not getattr(model, "inputs", None):
+        raise SourceError(
+            f"{path} holds no Keras model with known inputs.",
+            hint="Save a functional or sequential model, or export it as a SavedModel.",
+        )
+    return model
+
+
+def signature_of_keras(model: keras.Model) -> Signature:
+    """Inputs by the names of their layers; outputs by their keys, or the names of their layers."""
+    outputs = model.output
+    flat = tf.nest.flatten(outputs)
+    if isinstance(outputs, dict):
+        names = sorted(outputs)  # as tf.nest has them
+    else:
+        names = [OUTPUT] if len(flat) == 1 else [f"{OUTPUT}.{place}" for place in range(len(flat))]
+    return Signature(
+        inputs=tuple(_spec(t.name, t.dtype, t.shape) for t in model.inputs),
+        outputs=tuple(_spec(name, t.dtype, t.shape) for name, t in zip(names, flat, strict=True)),
+    )
+
+
+def signature_of_serving(serving: Any) -> Signature:
+    """Inputs and outputs by name, in TensorFlow's order, which is that of the alphabet."""
+    inputs = serving.structured_input_signature[1]
+    return Signature(
+        inputs=tuple(_spec(n, s.dtype.name, _rank(n, s)) for n, s in inputs.items()),
+        outputs=tuple(
+            _spec(n, s.dtype.name, _rank(n, s)) for n, s in serving.structured_outputs.items()
+        ),
+    )
+
+
+def _rank(name: str, spec: Any) -> tuple[int | None, ...]:
+    if spec.shape.rank is None:
+        raise SourceError(
+            f"The SavedModel has an input or output {name!r} of unknown rank.",
+            hint="Only models whose inputs and outputs are tensors of known rank can be run.",
+        )
+    return tuple(spec.shape)
+
+
+def _spec(name: str, dtype: str, shape: tuple[int | None, ...]) -> TensorSpec:
+    dims: list[Dim] = [
+        BATCH if extent is None and axis == 0 else extent for axis, extent in enumerate(shape)
+    ]
+    return TensorSpec(name=name, dtype=dtype, shape=tuple(dims))
+
+
+def in_layout(signature: Signature, layout: str | None) -> Signature:
+    """With image inputs [N, C, H, W] or [N, H, W, C] as asked for; as they are without."""
+    if layout is None:
+        return signature
+    return Signature(
+        inputs=tuple(_turned(spec, layout) for spec in signature.inputs), outputs=signature.outputs
+    )
+
+
+def _turned(spec: TensorSpec, layout: str) -> TensorSpec:
+    if len(spec.shape) != 4 or spec.layout == layout:
+        return spec
+    known = spec.layout or "NHWC"  # Keras' own
+    shape = tuple(spec.shape[known.index(letter)] for letter in layout)
+    return TensorSpec(name=spec.name, dtype=spec.dtype, shape=shape, layout=layout)
+
+
+@contextmanager
+def explained(what: str, hint: str) -> Iterator[None]:
+    """Turns what TensorFlow or a converter raises into a SourceError."""
+    try:
+        yield
+    except (SourceError, FeedError):
+        raise
+    except Exception as error:
+        told = str(error).strip().partition("\n")[0].rstrip(".")
+        raise SourceError(f"{what}: {type(error).__name__}: {told}.", hint=hint) from error
+
+
+def _not_opened(path: Path, error: Exception) -> SourceError:
+    told = str(error).strip().partition("\n")[0].rstrip(".")
+    return SourceError(
+        f"TensorFlow {tf.__version__} could not open {path}: {type(error).__name__}: {told}.",
+        hint="A file with layers or Python of its own is not run: export it as a SavedModel where "
+        "they are at hand.",
+    )
+
+
+def _refuse(path: Path, reason: str) -> NoReturn:
+    raise SourceError(
+        f"{path} is not opened: {reason}, which could reach beyond it.",
+        hint="Only open what you would run: export the model again from its source.",
+    )

@@ -63,7 +63,8 @@ def cell(checkpoint: Checkpoint, target: str, out: Path) -> str:
     except ToolkitError as error:
         return f"failed: {error.problem}"
     worst = done.outputs.worst.judgement
-    return f"{done.weights.explained} of {done.weights.total}, {worst.relative:.0e}"
+    told = "; has not run" if done.outputs.not_run else ""
+    return f"{done.weights.explained} of {done.weights.total}, {worst.relative:.0e}{told}"
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ EXPORTERS: Registry[Exporter] = Registry(
         "onnx": Entry("exporters.onnx_from_torch:OnnxFromTorch"),
         "torch-export": Entry("exporters.torch_program:TorchProgram"),
         "openvino": Entry("exporters.openvino_ir:OpenVinoIr", extra="cpu"),
+        "tensorrt-rtx": Entry("exporters.tensorrt_rtx:TensorRtRtx", extra="rtx"),
     },
     group="toolkit.exporters",
 )
@@ -22,6 +23,7 @@ ROUTES: Mapping[str, tuple[frozenset[Format], Format]] = {
     "onnx": (frozenset({Format.CHECKPOINT, Format.TORCH_EXPORT}), Format.ONNX),
     "torch-export": (frozenset({Format.CHECKPOINT}), Format.TORCH_EXPORT),
     "openvino": (frozenset({Format.ONNX}), Format.OPENVINO),
+    "tensorrt-rtx": (frozenset({Format.ONNX}), Format.TENSORRT_RTX),
 }
 """What our own exporters take and write, so that none has to be imported to find a way from one
 format to another. They say the same themselves (tested); one of a third party is asked."""
@@ -33,6 +35,7 @@ READERS: Registry[TensorReader] = Registry(
         "onnx": Entry("exporters.onnx_file:OnnxTensors"),
         "torch-export": Entry("exporters.torch_program:TorchProgramTensors"),
         "openvino": Entry("exporters.openvino_ir:OpenVinoTensors", extra="cpu"),
+        "tensorrt-rtx": Entry("exporters.tensorrt_rtx:TensorRtRtxTensors", extra="rtx"),
     },
     group="toolkit.readers",
 )
@@ -41,5 +44,6 @@ SUFFIXES: Mapping[str, Format] = {
     ".onnx": Format.ONNX,
     ".pt2": Format.TORCH_EXPORT,
     ".xml": Format.OPENVINO,
+    ".engine": Format.TENSORRT_RTX,
 }
 """What a file of somebody else's is taken for, by its name."""

@@ -31,7 +31,7 @@ class OnnxFromTorch(Exporter):
     format: ClassVar[Format] = Format.ONNX
     takes: ClassVar[frozenset[Format]] = frozenset({Format.CHECKPOINT, Format.TORCH_EXPORT})
     framework: ClassVar[str | None] = "torch"
-    checked_with: ClassVar[str] = "onnxruntime"
+    checked_with: ClassVar[str | None] = "onnxruntime"
     options: ClassVar[frozenset[str]] = frozenset({"opset"})
 
     def export(self, source: Artifact, directory: Path, options: ExportOptions) -> Exported:

@@ -34,7 +34,7 @@ class OpenVinoIr(Exporter):
 
     format: ClassVar[Format] = Format.OPENVINO
     takes: ClassVar[frozenset[Format]] = frozenset({Format.ONNX})
-    checked_with: ClassVar[str] = "openvino"
+    checked_with: ClassVar[str | None] = "openvino"
 
     def export(self, source: Artifact, directory: Path, options: ExportOptions) -> Exported:
         try:

@@ -33,7 +33,7 @@ class TorchProgram(Exporter):
     format: ClassVar[Format] = Format.TORCH_EXPORT
     takes: ClassVar[frozenset[Format]] = frozenset({Format.CHECKPOINT})
     framework: ClassVar[str | None] = "torch"
-    checked_with: ClassVar[str] = "torch-export"
+    checked_with: ClassVar[str | None] = "torch-export"
 
     def export(self, source: Artifact, directory: Path, options: ExportOptions) -> Exported:
         module = module_of(source)

@@ -7,6 +7,7 @@ tests is skipped with its reason, unless REQUIRED names it.
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,30 +18,40 @@ import pytest
 import toolkit
 from exporters import EXPORTERS, READERS, ROUTES
 from exporters.base import StoredTensor
-from exporters.weight_parity import Match, compare
+from exporters.weight_parity import Match, WeightParity, compare
 from models import FAMILIES, builder
 from models.initial import fresh_weights
 from toolkit.core.artifact import Artifact, Checkpoint
 from toolkit.core.errors import SourceError, UnavailableError
 from toolkit.steps.parity_weights import stored_tensors, weights_of
 
-REQUIRED = {"onnx", "torch-export", "openvino"}
+REQUIRED = {"onnx", "torch-export", "openvino", "tensorrt-rtx"}
 # Kernels of equal shapes, a dense layer, batch norms; one kernel that is read many times.
 MODELS = ["resnet20", "residual-odenet"]
 MOST_PAIRS = 60
+EXPECTED_FAILURES = {
+    ("tensorrt-rtx", "test_every_weight_is_there_bit_for_bit"): "its parser folds batch norms",
+}
+KEPT = (Match.IDENTICAL, Match.TRANSPOSED, Match.RESHAPED)
+# Of a float32, the sign, the highest bit of the exponent, and one in the middle of the mantissa.
+COARSE_BITS = (31, 30, 12)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
     """An artifact, the weights that it was made from, and what its reader finds in it."""
 
+    target: str
     artifact: Artifact
     weights: Mapping[str, np.ndarray]
     stored: list[StoredTensor]
 
+    def parity(self) -> WeightParity:
+        return compare(self.weights, self.stored)
+
 
 def checkpoint_of(model: str, place: Path) -> Checkpoint:
-    """Fresh weights, the statistics of batch norms like those of a trained model."""
+    """Fresh weights, the batch norms like those of a trained model: none of 0 or 1."""
     spec = FAMILIES.create(model).spec("torch")
     maker = builder(spec, "torch")
     rng = np.random.default_rng(0)
@@ -50,7 +61,10 @@ def checkpoint_of(model: str, place: Path) -> Checkpoint:
         if name.endswith("running_mean"):
             weights[name] = rng.normal(0, 0.1, shapes[name]).astype(np.float32)
         if name.endswith("running_var"):
+            layer = name.removesuffix(".running_var")
             weights[name] = rng.uniform(0.5, 2, shapes[name]).astype(np.float32)
+            weights[f"{layer}.weight"] = rng.uniform(0.5, 2, shapes[name]).astype(np.float32)
+            weights[f"{layer}.bias"] = rng.normal(0, 0.1, shapes[name]).astype(np.float32)
     return Checkpoint.save(
         place, spec=spec, weights=weights, seed=0, epoch=0, metrics={}, training={}
     )
@@ -81,7 +95,16 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         for name, array in checkpoint.weights().items()
         if not name.endswith("num_batches_tracked")
     }
-    return Written(artifact=artifact, weights=weights, stored=stored)
+    return Written(target=target, artifact=artifact, weights=weights, stored=stored)
+
+
+@pytest.fixture(autouse=True)
+def expected_failure(request: pytest.FixtureRequest) -> None:
+    """Marks what a target is known not to do."""
+    if "written" in request.fixturenames:
+        target = request.getfixturevalue("written").target
+        if reason := EXPECTED_FAILURES.get((target, request.function.__name__)):
+            request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
 
 
 def flipped(array: np.ndarray, bit: int) -> np.ndarray:
@@ -102,19 +125,33 @@ def test_every_format_that_is_written_can_be_read() -> None:
             assert name not in REQUIRED
 
 
-def test_every_weight_is_there_bit_for_bit(written: Written) -> None:
-    parity = compare(written.weights, written.stored)
+def test_every_weight_is_explained(written: Written) -> None:
+    """Bit for bit, but for the four tensors of a batch norm, which may be folded together."""
+    parity = written.parity()
     assert parity.passed
-    kept = (Match.IDENTICAL, Match.TRANSPOSED, Match.RESHAPED)
-    assert all(tensor.match in kept for tensor in parity.tensors)
     assert parity.total == len(written.weights)
+    norms = {name.removesuffix("running_var") for name in written.weights if "running_var" in name}
+    for tensor in parity.tensors:
+        assert tensor.match in KEPT or tensor.name.rpartition(".")[0] + "." in norms, tensor
+
+
+def test_every_weight_is_there_bit_for_bit(written: Written) -> None:
+    assert all(tensor.match in KEPT for tensor in written.parity().tensors)
 
 
 def test_every_flipped_bit_is_found(written: Written) -> None:
-    """Of each weight the lowest bit, the highest, and one between, each by itself."""
-    for name, array in written.weights.items():
+    """Of each weight the lowest bit, the highest, and one between, each by itself.
+
+    Not the lowest of a tensor that was folded: the product of the fold is rounded, and hides what
+    is less than its rounding. There, bits that change the product.
+    """
+    for tensor in written.parity().tensors:
+        name, array = tensor.name, written.weights[tensor.name]
         bits = array.nbytes * 8
-        for bit in {0, bits - 1, bits // 3}:
+        chosen = {0, bits - 1, bits // 3}
+        if tensor.match is Match.FOLDED:
+            chosen = {place + bit for place in (0, bits - 32) for bit in COARSE_BITS}
+        for bit in chosen:
             altered = {**written.weights, name: flipped(array, bit)}
             parity = compare(altered, written.stored)
             assert not parity.passed, (name, bit)
@@ -148,7 +185,8 @@ def test_it_says_what_it_came_from(written: Written) -> None:
 
 
 def test_it_is_the_model_in_every_form_that_came_before(written: Written) -> None:
-    """From the artifact back to the checkpoint, and from artifact to artifact."""
+    """From the artifact back to the checkpoint, and from artifact to artifact: what the reader
+    finds are tensors of names of their own, each of which it finds again."""
     again = compare(weights_of(written.artifact), written.stored)
     assert again.passed
     assert again.count(Match.IDENTICAL) == len(again.tensors)
@@ -156,8 +194,12 @@ def test_it_is_the_model_in_every_form_that_came_before(written: Written) -> Non
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
 def test_a_truncated_file_is_refused(written: Written, tmp_path: Path, share: float) -> None:
-    content = written.artifact.path.read_bytes()
-    path = tmp_path / written.artifact.path.name
+    """With all that belongs to it beside it."""
+    place = tmp_path / "artifact"
+    shutil.copytree(written.artifact.directory, place)
+    path = place / written.artifact.entry
+    assert stored_tensors(written.artifact.format, path)
+    content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(SourceError):
         stored_tensors(written.artifact.format, path)

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 def export(
     source: options.Artifact,
-    to: Annotated[str, typer.Option(help="The target: onnx, openvino, torch-export.")],
+    to: Annotated[
+        str, typer.Option(help="The target: onnx, openvino, tensorrt-rtx, torch-export.")
+    ],
     out: Annotated[Path, typer.Option(help="The new directory of the artifact.")],
     via: Annotated[
         str | None,
@@ -35,6 +37,19 @@ def export(
     ] = None,
     opset: Annotated[
         int | None, typer.Option(help="ONNX's opset.  [default: the exporter's]")
+    ] = None,
+    compute_capability: Annotated[
+        str | None,
+        typer.Option(
+            help="For tensorrt-rtx: the GPUs that the engine is for, 89 being 8.9.  "
+            "[default: 80,86,89,120; without 75, which multiplies no matrices in float32]"
+        ),
+    ] = None,
+    batches: Annotated[
+        str | None,
+        typer.Option(
+            help="For tensorrt-rtx: the least, the usual and the largest batch.  [default: 1,8,64]"
+        ),
     ] = None,
     data: options.Data = None,
     data_dir: options.DataDir = None,
@@ -58,7 +73,7 @@ def export(
             out=out,
             via=via,
             passes=options.names(passes) or [],
-            options=_options(opset=opset),
+            options=_options(opset, compute_capability, batches),
             inputs=options.input_request(
                 data=data,
                 data_dir=data_dir,
@@ -75,10 +90,19 @@ def export(
         _print(done, out)
 
 
-def _options(*, opset: int | None) -> ExportOptions:
+def _options(
+    opset: int | None, compute_capability: str | None, batches: str | None
+) -> ExportOptions:
     from exporters.base import ExportOptions
 
-    return ExportOptions(opset=opset)
+    def read(text: str | None, option: str) -> tuple[int, ...] | None:
+        return None if text is None else tuple(options.integers(text, option))
+
+    return ExportOptions(
+        opset=opset,
+        compute_capabilities=read(compute_capability, "--compute-capability"),
+        batches=read(batches, "--batches"),
+    )
 
 
 def _print(done: Export, out: Path) -> None:
@@ -116,8 +140,9 @@ def outputs_table(outputs: OutputParity) -> Table:
     """A row for each case: how far the outputs are from the oracle's, and what is allowed."""
     from toolkit.cli import output
 
+    aside = "; the artifact itself has not run" if outputs.not_run else ""
     table = output.table(
-        f"Output parity of {outputs.runtime} with {outputs.reference}",
+        f"Output parity of {outputs.runtime} with {outputs.reference}{aside}",
         "inputs", "batch", "error", "reference's", "allowed", "relative", "top 5 in order", "",
     )  # fmt: skip
     for case in outputs.cases:
@@ -134,10 +159,11 @@ def outputs_table(outputs: OutputParity) -> Table:
 
 
 def outputs_told(outputs: OutputParity) -> str:
-    """What they are held against."""
+    """What they are held against, and what has not run."""
+    told = f"Errors are against {outputs.oracle}."
     if outputs.oracle is None:
-        return f"Errors are against {outputs.reference}; no oracle: {outputs.remark}."
-    return f"Errors are against {outputs.oracle}."
+        told = f"Errors are against {outputs.reference}; no oracle: {outputs.remark}."
+    return f"{told}\nNote: {outputs.not_run}." if outputs.not_run else told
 
 
 def weights_told(weights: WeightParity) -> str:

@@ -32,6 +32,7 @@ class Format(StrEnum):
     ONNX = "onnx"
     TORCH_EXPORT = "torch-export"  # a .pt2 archive of torch.export
     OPENVINO = "openvino"  # an .xml graph with its .bin beside it
+    TENSORRT_RTX = "tensorrt-rtx"  # an .engine with the ONNX graph that it was built from beside it
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "error: $$($(PYTHON) --version) found, Python 3.11 or newer is needed: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,tensorflow,jax,litert,data,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,tensorflow,jax,litert,rtx,data,dev]'
 	touch $(READY)
 
 setup: $(READY)  ## Make .venv and install into it

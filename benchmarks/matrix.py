@@ -24,6 +24,7 @@ COLUMNS: Mapping[str, tuple[str, str | None]] = {
     "openvino": ("openvino", None),
     "savedmodel": ("savedmodel", None),
     "litert": ("litert", None),
+    "tensorrt-rtx": ("tensorrt-rtx", None),
 }
 """What is exported to, and by way of what."""
 
@@ -32,6 +33,8 @@ PAGE = """# Every model to every target
 Printed by `make matrix`: fresh weights, batch norms with the statistics of a trained model. A cell
 has the weights that are explained of all there are, and the largest error of an output against the
 same model in float64, in parts of the largest output; in brackets that of torch in float32.
+An engine that no runtime here can run has not run: its outputs are those of the ONNX graph that it was
+made from.
 
 """
 
@@ -93,7 +96,9 @@ def cell(checkpoint: Checkpoint, target: str, via: str | None, out: Path) -> str
     assert worst.reference_error is not None
     assert worst.scale
     own = worst.reference_error / worst.scale
-    return f"{done.weights.explained} of {done.weights.total}, {worst.relative:.0e} ({own:.0e})"
+    told = "; has not run" if done.outputs.not_run else ""
+    found = f"{done.weights.explained} of {done.weights.total}, {worst.relative:.0e} ({own:.0e})"
+    return found + told
 
 
 if __name__ == "__main__":

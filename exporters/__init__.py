@@ -19,6 +19,7 @@ EXPORTERS: Registry[Exporter] = Registry(
             "exporters.onnx_from_tensorflow:OnnxFromTensorFlow", extra="tensorflow"
         ),
         "litert": Entry("exporters.litert:LiteRt", extra="litert"),
+        "tensorrt-rtx": Entry("exporters.tensorrt_rtx:TensorRtRtx", extra="rtx"),
     },
     group="toolkit.exporters",
 )
@@ -61,6 +62,12 @@ ROUTES: Mapping[str, Route] = {
         checked_with="litert",
         apart=True,
     ),
+    "tensorrt-rtx": Route(
+        takes=frozenset({Format.ONNX}),
+        format=Format.TENSORRT_RTX,
+        checked_with=None,
+        options=frozenset({"compute_capabilities", "batches"}),
+    ),
 }
 """Of our own exporters, so that none has to be imported to find a way from one format to another.
 Those of TensorFlow are apart: it brings threads and messages that no other process should have."""
@@ -78,6 +85,7 @@ READERS: Registry[TensorReader] = Registry(
         "savedmodel": Entry("exporters.saved_model:SavedModelTensors", extra="tensorflow"),
         "keras": Entry("exporters.saved_model:KerasTensors", extra="tensorflow"),
         "litert": Entry("exporters.litert:LiteRtTensors", extra="litert"),
+        "tensorrt-rtx": Entry("exporters.tensorrt_rtx:TensorRtRtxTensors", extra="rtx"),
     },
     group="toolkit.readers",
 )
@@ -88,5 +96,6 @@ SUFFIXES: Mapping[str, Format] = {
     ".xml": Format.OPENVINO,
     ".keras": Format.KERAS,
     ".tflite": Format.LITERT,
+    ".engine": Format.TENSORRT_RTX,
 }
 """What a file of somebody else's is taken for, by its name."""

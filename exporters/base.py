@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from toolkit.core.artifact import Artifact, Format
+from toolkit.core.errors import UsageError
 from toolkit.core.specs import Signature
 
 
@@ -26,7 +27,16 @@ class ExportOptions:
     opset: int | None = None
     layout: str | None = None
     compute_capabilities: tuple[int, ...] | None = None
-    batches: tuple[int, int, int] | None = None
+    batches: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        found = self.batches
+        if found is not None and (len(found) != 3 or [1, *found] != sorted([1, *found])):
+            raise UsageError(
+                f"Got batches {', '.join(map(str, found)) or 'none'}; expected three, none smaller "
+                "than the one before it: the least, the usual and the largest.",
+                hint="Give, say, 1,8,64.",
+            )
 
     def given(self) -> dict[str, Any]:
         """Those that are not left to the exporter."""
@@ -97,13 +107,14 @@ class Route:
 
     `takes` are the formats that it starts from, and `framework` the one that it builds a
     checkpoint's model in, None for one that builds none. `checked_with` is the runtime whose
-    outputs are held against the model's. `options` names the fields of ExportOptions that it heeds.
+    outputs are held against the model's, None where nothing here can run what it writes: then those
+    of the form are that it starts from. `options` names the fields of ExportOptions that it heeds.
     One that is `apart` runs in a process of its own.
     """
 
     takes: frozenset[Format]
     format: Format
-    checked_with: str
+    checked_with: str | None
     framework: str | None = None
     options: frozenset[str] = frozenset()
     apart: bool = False

@@ -193,6 +193,23 @@ def index_bounds(path: Path) -> dict[str, int]:
     return bounds
 
 
+@reads_onnx
+def constant_names(path: Path) -> set[str]:
+    """Those of all initializers and constants, in subgraphs too."""
+    return {name for graph in _graphs(load_model(path).graph) for name, _ in _constants(graph)}
+
+
+@reads_onnx
+def node_inputs(path: Path) -> dict[str, list[str]]:
+    """What each node takes, in subgraphs too, by its name; that of one without any is
+    `node_of_` and its first output, as in TensorRT. Left out where several have one name."""
+    graph = load_model(path, external_data=False).graph
+    nodes = [node for inner in _graphs(graph) for node in inner.node]
+    names = [node.name or f"node_of_{node.output[0]}" for node in nodes]
+    once = {name for name, count in Counter(names).items() if count == 1}
+    return {name: list(node.input) for name, node in zip(names, nodes, strict=True) if name in once}
+
+
 @final
 class OnnxTensors(TensorReader):
     def stored_tensors(self, path: Path) -> list[StoredTensor]:

@@ -73,11 +73,14 @@ def folded(
     for norm in batch_norms(weights):
         if not unmatched.keys() >= {f"{norm.layer}.running_mean", f"{norm.layer}.running_var"}:
             continue
-        for epsilon in EPSILONS:
-            explained = _kernel(norm, epsilon, unmatched, free) or _alone(norm, epsilon, free)
-            if explained:
-                found.update(explained)
-                break
+        # A variance below zero, or a number near the largest, has no product: what comes of it is
+        # NaN or infinite, and equal to nothing that is stored.
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            for epsilon in EPSILONS:
+                explained = _kernel(norm, epsilon, unmatched, free) or _alone(norm, epsilon, free)
+                if explained:
+                    found.update(explained)
+                    break
     for tensor in {place.stored.name: place.stored for place in found.values()}.values():
         room.take(tensor)
     return found

@@ -31,6 +31,7 @@ HEAVY = (
     "scipy",
     "sklearn",
     "tensorflow",
+    "tensorrt_rtx",
     "torch",
 )
 LEAVES = (
@@ -41,6 +42,7 @@ LEAVES = (
     "exporters.openvino_ir",
     "exporters.operator_work",
     "exporters.passes.",
+    "exporters.tensorrt_",
     "exporters.torch_",
     "models.flax",
     "models.keras",

@@ -59,6 +59,52 @@ def test_a_foreign_graph_becomes_openvino_s(
     assert "theirs.onnx" in done.stderr
 
 
+def test_an_engine_is_written_and_never_said_to_have_run(
+    toolkit_cli: Run, artifact_dir: Path, checkpoint_dir: Path
+) -> None:
+    """There is no GPU: the outputs are those of the graph that it was built from."""
+    args = ("--to", "tensorrt-rtx", "--compute-capability", 89)
+    done = toolkit_cli("export", artifact_dir, *args, "--out", "e", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["weights"]["counts"] == {"identical": 10}
+    outputs = document["outputs"]
+    assert outputs["runtime"] == "onnxruntime"
+    assert outputs["not_run"].startswith("the tensorrt-rtx form itself has not run")
+    assert (
+        json.loads((Path(document["artifact"]) / "parity.json").read_text())["outputs"] == outputs
+    )
+    shown = toolkit_cli("export", checkpoint_dir, *args, "--batches", "1,4,16", "--out", "e2")
+    assert shown.returncode == 0, shown.stderr
+    told = " ".join(shown.stdout.split())
+    assert "the artifact itself has not run" in told
+    assert "the outputs of the onnx form that it was made from" in told
+    assert toolkit_cli("parity", "weights", checkpoint_dir, "e2").returncode == 0
+
+
+def test_an_engine_is_measured_by_what_it_was_made_from(
+    toolkit_cli: Run, artifact_dir: Path, tmp_path: Path
+) -> None:
+    shutil.copy(artifact_dir / "model.onnx", tmp_path / "theirs.onnx")
+    done = toolkit_cli("export", "theirs.onnx", "--to", "tensorrt-rtx", "--out", "e")
+    assert done.returncode == 0, done.stderr
+    done = toolkit_cli("bench", "e", "--warmup", 1, "--runs", 11, "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    rows = {row["runtime"]: row for row in document["rows"]}
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "onnxruntime": "ok",
+        "openvino": "ok",
+    }
+    assert any("itself does not run" in warning for warning in document["warnings"])
+    (tmp_path / "theirs.onnx").unlink()
+    for command in (("bench", "e"), ("parity", "outputs", "e", "e"), ("compare", "e", "e")):
+        done = toolkit_cli(*command)
+        assert done.returncode == 3, done.stderr
+        assert "No runtime here opens" in done.stderr
+        assert "theirs.onnx" in done.stderr
+
+
 def test_passes_are_applied_after_the_proof(toolkit_cli: Run, artifact_dir: Path) -> None:
     done = toolkit_cli(
         "export", artifact_dir, "--to", "onnx", "--passes", "fold-batch-norm,simplify",
@@ -141,6 +187,10 @@ def test_a_fixed_batch_is_the_only_one(
         (("--to", "onxx"), "Did you mean 'onnx'"),
         (("--to", "onnx", "--passes", "fold-bn"), "fold-batch-norm"),
         (("--to", "torch-export", "--passes", "simplify"), "not made of an ONNX graph"),
+        (("--to", "tensorrt-rtx", "--compute-capability", "88"), "Known: 75, 80, 86, 89, 120"),
+        (("--to", "tensorrt-rtx", "--compute-capability", "8.9"), "expected whole numbers"),
+        (("--to", "tensorrt-rtx", "--batches", "8,1"), "expected three"),
+        (("--to", "onnx", "--compute-capability", "89"), "Got --compute-capability, which"),
     ],
 )
 def test_wrong_use(

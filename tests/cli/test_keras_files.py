@@ -116,7 +116,9 @@ def test_a_layout_is_no_option_of_torch_s_exporter(toolkit_cli: Run, checkpoint_
     done = toolkit_cli("export", checkpoint_dir, "--to", "onnx", "--layout", "NHWC", "--out", "x")
     assert done.returncode == 2
     assert "Got --layout, which says nothing" in done.stderr
-    done = toolkit_cli("export", checkpoint_dir, "--to", "litert", "--layout", "nhwcc", "--out", "x")
+    done = toolkit_cli(
+        "export", checkpoint_dir, "--to", "litert", "--layout", "nhwcc", "--out", "x"
+    )
     assert done.returncode == 2
     assert "Known: NCHW, NHWC" in done.stderr
 

@@ -7,6 +7,7 @@ tests is skipped with its reason, unless REQUIRED names it.
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,23 +19,32 @@ import torch
 import toolkit
 from exporters import EXPORTERS, READERS, ROUTES
 from exporters.base import StoredTensor
-from exporters.weight_parity import Match, compare
+from exporters.weight_parity import Match, WeightParity, compare
 from models import FAMILIES, builder
 from models.initial import fresh_weights
 from models.torch.base import restored
-from toolkit.core.artifact import Artifact, Checkpoint, Format
+from toolkit.core.artifact import Artifact, Checkpoint
 from toolkit.core.errors import SourceError, UnavailableError
 from toolkit.core.session import SessionOptions
 from toolkit.core.specs import ModelSpec
 from toolkit.measuring.client import WorkerProcess
 from toolkit.steps.files import Files
 from toolkit.steps.parity_weights import weights_of
+from toolkit.steps.sources import candidates
 
 REQUIRED = set(ROUTES)
 # Kernels of equal shapes, a dense layer, batch norms; one kernel that is read many times.
 MODELS = ["resnet20", "residual-odenet"]
 MOST_PAIRS = 60
 ROWS = np.random.default_rng(1).standard_normal((4, 3, 32, 32)).astype(np.float32)
+FOLDED = "its converter folds batch norms"
+EXPECTED_FAILURES = {
+    (target, "test_every_weight_is_there_bit_for_bit"): FOLDED
+    for target in ("tensorrt-rtx", "litert", "onnx-from-tensorflow")
+}
+KEPT = (Match.IDENTICAL, Match.TRANSPOSED, Match.RESHAPED)
+# Of a float32, the sign, the highest bit of the exponent, and one in the middle of the mantissa.
+COARSE_BITS = (31, 30, 12)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +57,6 @@ class Written:
     weights: Mapping[str, np.ndarray]
     stored: list[StoredTensor]
     forms: Mapping[str, np.ndarray]
-    matches: Mapping[str, Match]
     outputs: np.ndarray
 
     def differs(self, weights: Mapping[str, np.ndarray]) -> bool:
@@ -66,9 +75,12 @@ def outputs_of(spec: ModelSpec, weights: Mapping[str, np.ndarray]) -> np.ndarray
     with torch.inference_mode():
         return restored(spec, weights)(torch.from_numpy(ROWS)).numpy()
 
+    def parity(self) -> WeightParity:
+        return compare(self.weights, self.stored)
+
 
 def checkpoint_of(model: str, place: Path) -> Checkpoint:
-    """Fresh weights, the statistics of batch norms like those of a trained model."""
+    """Fresh weights, the batch norms like those of a trained model: none of 0 or 1."""
     spec = FAMILIES.create(model).spec("torch")
     maker = builder(spec, "torch")
     rng = np.random.default_rng(0)
@@ -77,8 +89,11 @@ def checkpoint_of(model: str, place: Path) -> Checkpoint:
     for name in weights:
         if name.endswith("running_mean"):
             weights[name] = rng.normal(0, 0.1, shapes[name]).astype(np.float32)
-        elif len(shapes[name]) == 1:  # whatever starts as the same number everywhere
+        if name.endswith("running_var"):
+            layer = name.removesuffix(".running_var")
             weights[name] = rng.uniform(0.5, 2, shapes[name]).astype(np.float32)
+            weights[f"{layer}.weight"] = rng.uniform(0.5, 2, shapes[name]).astype(np.float32)
+            weights[f"{layer}.bias"] = rng.normal(0, 0.1, shapes[name]).astype(np.float32)
     return Checkpoint.save(
         place, spec=spec, weights=weights, seed=0, epoch=0, metrics={}, training={}
     )
@@ -107,9 +122,9 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         stored = list(files.stored_tensors(artifact.format, artifact.path))
         forms = weights_of(artifact, files)
     with WorkerProcess(threads=2, timeout_s=240) as worker:
-        worker.open(ROUTES[target].checked_with, [artifact], SessionOptions(threads=2))
+        runtime = ROUTES[target].checked_with or "torch"
+        worker.open(runtime, candidates(artifact), SessionOptions(threads=2))
         got = worker.run({"input": ROWS})
-    matches = {tensor.name: tensor.match for tensor in done.weights.tensors}
     weights = {
         name: array
         for name, array in checkpoint.weights().items()
@@ -121,19 +136,17 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         weights=weights,
         stored=stored,
         forms=forms,
-        matches=matches,
         outputs=got["logits"],
     )
 
 
-def bits_to_flip(array: np.ndarray, match: Match) -> set[int]:
-    """A fold is a sum and a product that were rounded: what is smaller than that rounding leaves
-    it as it is, so of what was folded it is higher bits of the largest number."""
-    bits = array.nbytes * 8
-    if match is not Match.FOLDED:
-        return {0, bits - 1, bits // 3}
-    first = int(np.abs(array).argmax()) * 32
-    return {first + 12, first + 31}  # 2**-11 of it, and its sign
+@pytest.fixture(autouse=True)
+def expected_failure(request: pytest.FixtureRequest) -> None:
+    """Marks what a target is known not to do."""
+    if "written" in request.fixturenames:
+        target = request.getfixturevalue("written").target
+        if reason := EXPECTED_FAILURES.get((target, request.function.__name__)):
+            request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
 
 
 def flipped(array: np.ndarray, bit: int) -> np.ndarray:
@@ -154,21 +167,31 @@ def test_every_format_that_is_written_can_be_read() -> None:
             assert name not in REQUIRED
 
 
-def test_every_weight_is_there_bit_for_bit(written: Written) -> None:
-    parity = compare(written.weights, written.stored)
+def test_every_weight_is_explained(written: Written) -> None:
+    """Bit for bit, or folded: a batch norm alone, or with the convolution before it."""
+    parity = written.parity()
     assert parity.passed
-    kept = {Match.IDENTICAL, Match.TRANSPOSED, Match.RESHAPED}
-    folds = ROUTES[written.target].apart and written.artifact.format is not Format.SAVEDMODEL
-    assert {tensor.match for tensor in parity.tensors} <= kept | (
-        {Match.FOLDED} if folds else set()
-    )
     assert parity.total == len(written.weights)
+    assert {tensor.match for tensor in parity.tensors} <= {*KEPT, Match.FOLDED}
+
+
+def test_every_weight_is_there_bit_for_bit(written: Written) -> None:
+    assert all(tensor.match in KEPT for tensor in written.parity().tensors)
 
 
 def test_every_flipped_bit_is_found(written: Written) -> None:
-    """Of each weight the lowest bit, the highest, and one between, each by itself."""
-    for name, array in written.weights.items():
-        for bit in bits_to_flip(array, written.matches[name]):
+    """Of each weight the lowest bit, the highest, and one between, each by itself.
+
+    Not the lowest of a tensor that was folded: the product of the fold is rounded, and hides what
+    is less than its rounding. There, bits that change the product.
+    """
+    for tensor in written.parity().tensors:
+        name, array = tensor.name, written.weights[tensor.name]
+        bits = array.nbytes * 8
+        chosen = {0, bits - 1, bits // 3}
+        if tensor.match is Match.FOLDED:
+            chosen = {place + bit for place in (0, bits - 32) for bit in COARSE_BITS}
+        for bit in chosen:
             altered = {**written.weights, name: flipped(array, bit)}
             parity = compare(altered, written.stored)
             assert not parity.passed, (name, bit)
@@ -203,7 +226,8 @@ def test_it_says_what_it_came_from(written: Written) -> None:
 
 
 def test_it_is_the_model_in_every_form_that_came_before(written: Written) -> None:
-    """From the artifact back to the checkpoint, and from artifact to artifact."""
+    """From the artifact back to the checkpoint, and from artifact to artifact: what the reader
+    finds are tensors of names of their own, each of which it finds again."""
     again = compare(written.forms, written.stored)
     assert again.passed
     assert again.count(Match.IDENTICAL) == len(again.tensors)
@@ -211,11 +235,16 @@ def test_it_is_the_model_in_every_form_that_came_before(written: Written) -> Non
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
 def test_a_truncated_file_is_refused(written: Written, tmp_path: Path, share: float) -> None:
-    content = written.artifact.path.read_bytes()
-    path = tmp_path / written.artifact.path.name
-    path.write_bytes(content[: int(len(content) * share)])
-    with Files() as files, pytest.raises(SourceError):
-        files.stored_tensors(written.artifact.format, path)
+    """With all that belongs to it beside it."""
+    place = tmp_path / "artifact"
+    shutil.copytree(written.artifact.directory, place)
+    path = place / written.artifact.entry
+    content = path.read_bytes()
+    with Files() as files:
+        assert files.stored_tensors(written.artifact.format, path)
+        path.write_bytes(content[: int(len(content) * share)])
+        with pytest.raises(SourceError):
+            files.stored_tensors(written.artifact.format, path)
 
 
 @pytest.mark.parametrize("name", sorted(ROUTES))

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 def export(
     source: options.Artifact,
     to: Annotated[
-        str, typer.Option(help="The target: litert, onnx, openvino, savedmodel, torch-export.")
+        str,
+        typer.Option(
+            help="The target: litert, onnx, openvino, savedmodel, tensorrt-rtx, torch-export."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The new directory of the artifact.")],
     via: Annotated[
@@ -44,6 +47,19 @@ def export(
     ] = None,
     opset: Annotated[
         int | None, typer.Option(help="ONNX's opset.  [default: the exporter's]")
+    ] = None,
+    compute_capability: Annotated[
+        str | None,
+        typer.Option(
+            help="For tensorrt-rtx: the GPUs that the engine is for, 89 being 8.9.  "
+            "[default: 80,86,89,120; without 75, which multiplies no matrices in float32]"
+        ),
+    ] = None,
+    batches: Annotated[
+        str | None,
+        typer.Option(
+            help="For tensorrt-rtx: the least, the usual and the largest batch.  [default: 1,8,64]"
+        ),
     ] = None,
     data: options.Data = None,
     data_dir: options.DataDir = None,
@@ -67,7 +83,7 @@ def export(
             out=out,
             via=via,
             passes=options.names(passes) or [],
-            options=_options(opset=opset, layout=layout),
+            options=_options(opset, layout, compute_capability, batches),
             inputs=options.input_request(
                 data=data,
                 data_dir=data_dir,
@@ -84,12 +100,22 @@ def export(
         _print(done, out)
 
 
-def _options(*, opset: int | None, layout: str | None) -> ExportOptions:
+def _options(
+    opset: int | None, layout: str | None, compute_capability: str | None, batches: str | None
+) -> ExportOptions:
     from exporters.base import ExportOptions
+
+    def read(text: str | None, option: str) -> tuple[int, ...] | None:
+        return None if text is None else tuple(options.integers(text, option))
 
     if layout not in (None, *LAYOUTS):
         raise unknown_name("layout", layout, LAYOUTS)
-    return ExportOptions(opset=opset, layout=layout)
+    return ExportOptions(
+        opset=opset,
+        layout=layout,
+        compute_capabilities=read(compute_capability, "--compute-capability"),
+        batches=read(batches, "--batches"),
+    )
 
 
 def _print(done: Export, out: Path) -> None:
@@ -127,8 +153,9 @@ def outputs_table(outputs: OutputParity) -> Table:
     """A row for each case: how far the outputs are from the oracle's, and what is allowed."""
     from toolkit.cli import output
 
+    aside = "; the artifact itself has not run" if outputs.not_run else ""
     table = output.table(
-        f"Output parity of {outputs.runtime} with {outputs.reference}",
+        f"Output parity of {outputs.runtime} with {outputs.reference}{aside}",
         "inputs", "batch", "error", "reference's", "allowed", "relative", "top 5 in order", "",
     )  # fmt: skip
     for case in outputs.cases:
@@ -145,10 +172,11 @@ def outputs_table(outputs: OutputParity) -> Table:
 
 
 def outputs_told(outputs: OutputParity) -> str:
-    """What they are held against."""
+    """What they are held against, and what has not run."""
+    told = f"Errors are against {outputs.oracle}."
     if outputs.oracle is None:
-        return f"Errors are against {outputs.reference}; no oracle: {outputs.remark}."
-    return f"Errors are against {outputs.oracle}."
+        told = f"Errors are against {outputs.reference}; no oracle: {outputs.remark}."
+    return f"{told}\nNote: {outputs.not_run}." if outputs.not_run else told
 
 
 def weights_told(weights: WeightParity) -> str:

@@ -35,6 +35,7 @@ class Format(StrEnum):
     SAVEDMODEL = "savedmodel"  # a directory with saved_model.pb and its variables
     LITERT = "litert"  # a .tflite file
     OPENVINO = "openvino"  # an .xml graph with its .bin beside it
+    TENSORRT_RTX = "tensorrt-rtx"  # an .engine with the ONNX graph that it was built from beside it
 
 
 @dataclass(frozen=True, kw_only=True)

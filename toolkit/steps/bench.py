@@ -14,7 +14,7 @@ from toolkit.steps.contender import Entry
 from toolkit.steps.inputs import InputRequest, input_source, resolve_batches
 from toolkit.steps.rows import Group, measure_groups
 from toolkit.steps.settings import Settings
-from toolkit.steps.sources import absent_parent, candidates, known_runtimes, open_artifact
+from toolkit.steps.sources import candidates, known_runtimes, open_artifact, remarks_on
 
 
 def bench(
@@ -63,7 +63,6 @@ def bench(
     feeding = input_source(source, request)
     sizes = resolve_batches(source, batches, request.dims)
     entries = [Entry(artifacts=artifacts, runtime=name) for name in names]
-    absent = absent_parent(source)
     return measure_groups(
         [Group(batch=batch, inputs=feeding, entries=entries) for batch in sizes],
         settings,
@@ -76,5 +75,5 @@ def bench(
         },
         out=Path(out),
         progress=progress or Silent(),
-        warnings=[absent] if absent else [],
+        warnings=remarks_on(source),
     )

@@ -26,7 +26,13 @@ from toolkit.steps.inputs import InputRequest, InputSource, input_source, resolv
 from toolkit.steps.results import find_result
 from toolkit.steps.rows import Group, measure_groups
 from toolkit.steps.settings import Settings
-from toolkit.steps.sources import absent_parent, candidates, known_runtimes, open_artifact
+from toolkit.steps.sources import (
+    candidates,
+    known_runtimes,
+    nothing_runs,
+    open_artifact,
+    remarks_on,
+)
 
 Named = str | os.PathLike[str]
 
@@ -76,7 +82,11 @@ def compare(
             f"{a} is {sources[0].format}, {b} is {sources[1].format}: no runtime opens both.",
             hint="Compare runtimes on one artifact with toolkit bench ARTIFACT --runtime A,B.",
         )
-    names = known_runtimes(runtimes or [DEFAULT_RUNTIME[sources[0].format]], sources)
+    if runtimes is None:
+        if sources[0].format not in DEFAULT_RUNTIME:
+            raise nothing_runs(sources)
+        runtimes = [DEFAULT_RUNTIME[sources[0].format]]
+    names = known_runtimes(runtimes, sources)
     settings = Settings.parse(
         runtimes=names,
         scopes=scopes,
@@ -114,7 +124,7 @@ def compare(
         },
         out=Path(out),
         progress=progress or Silent(),
-        warnings=[warning for source in sources if (warning := absent_parent(source))],
+        warnings=[remark for source in sources for remark in remarks_on(source)],
     )
     return Comparison(
         pairs=paired(result, tolerance),

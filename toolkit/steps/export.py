@@ -24,6 +24,7 @@ from toolkit.steps.files import Files
 from toolkit.steps.inputs import InputRequest
 from toolkit.steps.parity_outputs import OutputParity
 from toolkit.steps.parity_weights import weights_of
+from toolkit.steps.reference import reference_runtime
 from toolkit.steps.routes import find_route, route_of
 from toolkit.steps.sources import open_artifact
 
@@ -67,7 +68,9 @@ def export(
     from another format than that, the model is exported to it first, through `via` if that is
     named, to a place that is removed again: the proof is against `source`. `passes` rewrite the
     ONNX graph, after the weights in it are proved and before anything is made of it; the outputs
-    are compared after them. `inputs` are what the outputs are compared on, as in `bench`.
+    are compared after them. `inputs` are what the outputs are compared on, as in `bench`. Where
+    nothing here runs the target, the outputs are those of the form that it was made from, and the
+    proof says so.
 
     Raises ParityError, and leaves nothing behind, when a weight is missing or altered or an
     output is not the model's; SourceError and IntegrityError for the source; UsageError for a
@@ -87,7 +90,13 @@ def export(
         tempfile.TemporaryDirectory() as scratch,
         Files() as files,
     ):
-        stage = _Stage(given=given, artifact=given, files=files)
+        stage = _Stage(
+            given=given,
+            artifact=given,
+            files=files,
+            runs=given,
+            checked_with=reference_runtime([given]),
+        )
         for number, exporter in enumerate(route):
             place = partial if number == len(route) - 1 else Path(scratch) / str(number)
             place.mkdir(exist_ok=True)
@@ -95,13 +104,13 @@ def export(
             listener.update("export", number + 1, len(route) + 1, f"{what}, and its weights")
             stage = stage.next(exporter, place, chosen, passes, target)
         assert stage.weights is not None
-        assert stage.checked_with is not None
         listener.update(
             "export", len(route) + 1, len(route) + 1, f"outputs of {stage.checked_with}"
         )
         outputs = parity_outputs.compare(
-            given, stage.artifact, stage.checked_with, inputs or InputRequest(), progress=listener
+            given, stage.runs, stage.checked_with, inputs or InputRequest(), progress=listener
         )
+        outputs = replace(outputs, not_run=stage.not_run)
         done = Export(artifact=stage.artifact, weights=stage.weights, outputs=outputs)
         if not outputs.passed:
             raise _outputs_differ(outputs, target)
@@ -112,15 +121,27 @@ def export(
 
 @dataclass(frozen=True, kw_only=True)
 class _Stage:
-    """A form on the way from `given`: what an exporter wrote, the proof of its weights, what
-    passes have changed since, and the runtime that its outputs are to be compared on."""
+    """A form on the way from `given`: what an exporter wrote, the proof of its weights, and what
+    passes have changed since. `runs` is that form, or the last one before it that something here
+    runs: the outputs are compared on that, with `checked_with`."""
 
     given: Artifact
     artifact: Artifact
     files: Files
+    runs: Artifact
+    checked_with: str
     weights: WeightParity | None = None
     changes: Sequence[Json] = ()
-    checked_with: str | None = None
+
+    @property
+    def not_run(self) -> str | None:
+        """Says of outputs that they are those of another form; None where they are its own."""
+        if self.runs is self.artifact:
+            return None
+        return (
+            f"the {self.artifact.format} form itself has not run, as no runtime here runs it: "
+            f"these are the outputs of the {self.runs.format} form that it was made from"
+        )
 
     def next(
         self,
@@ -154,12 +175,15 @@ class _Stage:
             changes, exported = _rewrite(passes, place / exported.entry, exported, signature)
         known = self.given.options.get("passes", ())
         exported = replace(exported, options={**exported.options, "passes": [*known, *changes]})
+        artifact = _saved(place, self.artifact, self.given, format, exported, target)
+        checked_with = route_of(exporter).checked_with if exporter else CHECKED_WITH
         return replace(
             self,
-            artifact=_saved(place, self.artifact, self.given, format, exported, target),
+            artifact=artifact,
+            runs=artifact if checked_with else self.runs,
+            checked_with=checked_with or self.checked_with,
             weights=self.weights if self.changes else weights,
             changes=changes,
-            checked_with=route_of(exporter).checked_with if exporter else CHECKED_WITH,
         )
 
     def save(self, directory: Path, target: Path) -> None:
@@ -172,6 +196,7 @@ class _Stage:
 
 
 CHECKED_WITH = "onnxruntime"  # a graph that was only rewritten
+FLAGS = {"compute_capabilities": "--compute-capability"}  # where it is not the option's own name
 
 
 def _route(given: Artifact, to: str, via: str | None, passes: Sequence[str]) -> list[str | None]:
@@ -271,7 +296,7 @@ def _require_options(options: ExportOptions, to: str, routes: Sequence[Route]) -
     """Raises UsageError for an option that nothing on the way heeds."""
     heeded = {name for route in routes for name in route.options}
     if ignored := options.given().keys() - heeded:
-        named = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(ignored))
+        named = ", ".join(FLAGS.get(name, f"--{name}") for name in sorted(ignored))
         raise UsageError(
             f"Got {named}, which says nothing to an export to {to} from this source.",
             hint="Leave it out.",

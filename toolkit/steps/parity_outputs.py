@@ -50,7 +50,8 @@ class Case:
 @dataclass(frozen=True, kw_only=True)
 class OutputParity:
     """The outputs of `runtime` on an artifact, judged by those of `oracle` beside those of
-    `reference`. `remark` says why there is no oracle."""
+    `reference`. `remark` says why there is no oracle, `not_run` what they are not the outputs of:
+    a form that was made from the artifact, and cannot run here."""
 
     artifact: Artifact
     runtime: str
@@ -58,6 +59,7 @@ class OutputParity:
     oracle: str | None
     cases: tuple[Case, ...]
     remark: str | None = None
+    not_run: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -76,6 +78,7 @@ class OutputParity:
             "reference": self.reference,
             "oracle": self.oracle,
             "remark": self.remark,
+            "not_run": self.not_run,
             "cases": [case.to_json() for case in self.cases],
         }
 

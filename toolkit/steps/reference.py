@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.session import SessionOptions
 from toolkit.measuring.client import WorkerProcess
+from toolkit.steps.sources import nothing_runs
 
 # By the form that is nearest to the source.
 REFERENCES = {
@@ -36,9 +37,15 @@ class Opening:
 
 
 def reference_runtime(artifacts: Sequence[Artifact]) -> str:
-    """Torch for a model with a checkpoint; otherwise what runs the form nearest to the source."""
+    """Torch for a model with a checkpoint; otherwise what runs the form nearest to the source.
+
+    Raises UnavailableError where nothing here runs any of the forms.
+    """
     formats = {artifact.format for artifact in artifacts}
-    return next(name for format, name in REFERENCES.items() if format in formats)
+    found = next((name for format, name in REFERENCES.items() if format in formats), None)
+    if found is None:
+        raise nothing_runs(artifacts)
+    return found
 
 
 def reference_of(artifacts: Sequence[Artifact], threads: int) -> Opening:

@@ -25,7 +25,7 @@ from toolkit.parity.outputs import compare_outputs
 from toolkit.parity.tolerances import tolerance_for
 from toolkit.steps.inputs import load_test_rows
 from toolkit.steps.reference import reference_runtime, reference_worker
-from toolkit.steps.sources import absent_parent, candidates, known_runtimes, open_artifact
+from toolkit.steps.sources import candidates, known_runtimes, open_artifact, remarks_on
 
 BATCH = 64
 
@@ -133,9 +133,9 @@ def verify(
     )
     _check_fit(source, data, split)
     reference = reference_runtime(choices)
-    absent = absent_parent(source)
-    if absent:
-        listener.note(f"warning: {absent}")
+    remarks = remarks_on(source)
+    for remark in remarks:
+        listener.note(f"warning: {remark}")
     listener.note(f"reference: {reference} over {len(split)} test rows of {data}")
     with reference_worker(choices, threads=options.threads, timeout_s=timeout_s) as worker:
         expected = _run_split(worker, source, split)
@@ -156,7 +156,7 @@ def verify(
             "why": tolerance.why,
         },
         rows=tuple(rows),
-        warnings=(absent,) if absent else (),
+        warnings=tuple(remarks),
     )
 
 

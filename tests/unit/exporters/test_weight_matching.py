@@ -164,6 +164,15 @@ def test_a_batch_norm_as_scale_and_shift_is_recomputed():
     assert parity.count(Match.FOLDED) == 4
 
 
+def test_a_batch_norm_without_a_scale_is_no_fold():
+    """A variance below zero."""
+    weights = norm(8)
+    scale, shift = fold(weights)
+    stored = [store("scale", scale), store("shift", shift)]
+    assert compare(weights, stored).passed
+    assert not compare({**weights, "bn.running_var": -weights["bn.running_var"]}, stored).passed
+
+
 @pytest.mark.parametrize("part", ["weight", "bias", "running_mean", "running_var"])
 def test_one_altered_part_of_a_batch_norm_is_no_fold(part: str):
     weights = norm(8)

@@ -33,8 +33,8 @@ PAGE = """# Every model to every target
 Printed by `make matrix`: fresh weights, batch norms with the statistics of a trained model. A cell
 has the weights that are explained of all there are, and the largest error of an output against the
 same model in float64, in parts of the largest output; in brackets that of torch in float32.
-An engine that no runtime here can run has not run: its outputs are those of the ONNX graph that it was
-made from.
+An engine that no runtime here can run has not run: its outputs are those of the ONNX graph that it
+was made from.
 
 """
 

@@ -20,7 +20,11 @@ from exporters.base import StoredTensor
 from exporters.weight_matching import Found, Match, Room, orders
 
 EPSILONS = (1e-5, 1e-3)  # torch's default, and Keras'
-PARTS = ("weight", "bias", "running_mean", "running_var")
+# What stands between a layer and its part, and what weight, bias, mean and variance are called.
+SPELLINGS = (
+    (".", ("weight", "bias", "running_mean", "running_var")),
+    ("/", ("gamma", "beta", "moving_mean", "moving_variance")),
+)
 # A fold is a sum, a root, a division, a product and two sums, each rounded to float32 by half of
 # 2**-23 of its terms; twice that.
 ROUNDING = 8 * 2.0**-24
@@ -29,16 +33,15 @@ ROUNDING = 8 * 2.0**-24
 @final
 @dataclass(frozen=True, kw_only=True)
 class BatchNorm:
-    """The four tensors [C] of a batch norm, by the names of the model."""
+    """The four tensors [C] of a batch norm, and the names of those that the model has: one without
+    a weight multiplies by 1, one without a bias adds 0."""
 
     layer: str
+    names: tuple[str | None, str | None, str, str]
     weight: np.ndarray
     bias: np.ndarray
     running_mean: np.ndarray
     running_var: np.ndarray
-
-    def names(self) -> list[str]:
-        return [f"{self.layer}.{part}" for part in PARTS]
 
     def scale(self, epsilon: float) -> np.ndarray:
         """In float64."""
@@ -71,7 +74,7 @@ def folded(
     found: dict[str, Found] = {}
     free = [tensor for tensor in room.free(stored) if tensor.array.dtype.kind == "f"]
     for norm in batch_norms(weights):
-        if not unmatched.keys() >= {f"{norm.layer}.running_mean", f"{norm.layer}.running_var"}:
+        if not unmatched.keys() >= set(norm.names[2:]):
             continue
         # A variance below zero, or a number near the largest, has no product: what comes of it is
         # NaN or infinite, and equal to nothing that is stored.
@@ -87,11 +90,23 @@ def folded(
 
 
 def batch_norms(weights: Mapping[str, np.ndarray]) -> Iterator[BatchNorm]:
-    """Every layer with the four tensors of a batch norm."""
-    for name in weights:
-        layer, _, part = name.rpartition(".")
-        if part == "running_var" and all(f"{layer}.{other}" in weights for other in PARTS):
-            yield BatchNorm(layer=layer, **{other: weights[f"{layer}.{other}"] for other in PARTS})
+    """Every layer with a mean and a variance, as torch or Keras calls them."""
+    for between, parts in SPELLINGS:
+        for name in weights:
+            layer, _, part = name.rpartition(between)
+            names = [f"{layer}{between}{other}" for other in parts]
+            if part != parts[-1] or names[2] not in weights:
+                continue
+            mean, variance = weights[names[2]], weights[names[3]]
+            scale, shift = (name if name in weights else None for name in names[:2])
+            yield BatchNorm(
+                layer=layer,
+                names=(scale, shift, names[2], names[3]),
+                weight=np.ones_like(variance) if scale is None else weights[scale],
+                bias=np.zeros_like(mean) if shift is None else weights[shift],
+                running_mean=mean,
+                running_var=variance,
+            )
 
 
 def _kernel(
@@ -100,23 +115,28 @@ def _kernel(
     unmatched: Mapping[str, np.ndarray],
     free: Sequence[StoredTensor],
 ) -> dict[str, Found]:
-    """A kernel [C, ...] times the scale, and the bias that comes of it."""
+    """A kernel, [C, ...] as torch has it or [..., C] as Keras has, times the scale, and the bias
+    that comes of it."""
     scale = norm.scale(epsilon)
     for name, kernel in unmatched.items():
-        if kernel.ndim < 2 or len(kernel) != len(scale) or kernel.dtype.kind != "f":
+        if kernel.ndim < 2 or kernel.dtype.kind != "f":
             continue
-        product = kernel.astype(np.float64) * scale.reshape(-1, *[1] * (kernel.ndim - 1))
+        last = "/" in name
+        if kernel.shape[-1 if last else 0] != len(scale):
+            continue
+        along = scale if last else scale.reshape(-1, *[1] * (kernel.ndim - 1))
+        product = kernel.astype(np.float64) * along
         place = _nearest(product, np.abs(product), [t for t in free if t.array.size == kernel.size])
         if place is None:
             continue
-        own = f"{name.rpartition('.')[0]}.bias"
+        own = f"{name.rpartition('/' if last else '.')[0]}{'/' if last else '.'}bias"
         bias = unmatched.get(own)
         offset, terms = norm.shift(epsilon, 0.0 if bias is None else bias)
         rest = _nearest(offset, terms, [t for t in free if t.array.size == offset.size])
         if rest is None:
             continue
         how = f"times {norm.layer}, eps {epsilon:g}"
-        names = [(name, place), *((n, rest) for n in norm.names())]
+        names = [(name, place), *((n, rest) for n in norm.names if n is not None)]
         names += [] if bias is None else [(own, rest)]
         return {
             one: Found(match=Match.FOLDED, stored=tensor, how=how, error=error)
@@ -138,8 +158,9 @@ def _alone(norm: BatchNorm, epsilon: float, free: Sequence[StoredTensor]) -> dic
     return {
         name: Found(match=Match.FOLDED, stored=tensor, how=how, error=error)
         for name, (tensor, error) in zip(
-            norm.names(), (places[0], places[1], places[1], places[0]), strict=True
+            norm.names, (places[0], places[1], places[1], places[0]), strict=True
         )
+        if name is not None
     }
 
 

@@ -22,7 +22,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 import models
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.errors import FeedError, SourceError
-from toolkit.core.specs import Dim, Signature, TensorSpec
+from toolkit.core.specs import CHANNELS_LAST, Dim, Signature, TensorSpec
 
 SERVING = "serving_default"
 GRAPH = "saved_model.pb"
@@ -70,7 +70,7 @@ def serving_of(source: Artifact, signature: Signature) -> Callable[..., dict[str
     def serve(*tensors: Any) -> dict[str, Any]:
         return run(
             {
-                mine.name: _turn(tensor, spec.layout, mine.layout or "NHWC")
+                mine.name: _turn(tensor, spec.layout, mine.layout or CHANNELS_LAST)
                 for mine, spec, tensor in zip(own, signature.inputs, tensors, strict=True)
             }
         )
@@ -100,7 +100,9 @@ def _runner(source: Artifact) -> Callable[[dict[str, Any]], dict[str, Any]]:
             zip(names, flat([feeds[name] for name in inputs], training=False), strict=True)
         )
     layout = source.signature.inputs[0].layout or ""  # the families take images channels last
-    return lambda feeds: {names[0]: model(_turn(feeds[inputs[0]], layout, "NHWC"), training=False)}
+    return lambda feeds: {
+        names[0]: model(_turn(feeds[inputs[0]], layout, CHANNELS_LAST), training=False)
+    }
 
 
 def load_serving(directory: Path) -> Any:
@@ -204,10 +206,12 @@ def _rank(name: str, spec: Any) -> tuple[int | None, ...]:
 
 
 def _spec(name: str, dtype: str, shape: tuple[int | None, ...]) -> TensorSpec:
+    """Of four axes: images with the channels last, as TensorFlow's kernels for the CPU take them."""
     dims: list[Dim] = [
         BATCH if extent is None and axis == 0 else extent for axis, extent in enumerate(shape)
     ]
-    return TensorSpec(name=name, dtype=dtype, shape=tuple(dims))
+    layout = CHANNELS_LAST if len(dims) == 4 and dtype.startswith("float") else None
+    return TensorSpec(name=name, dtype=dtype, shape=tuple(dims), layout=layout)
 
 
 def in_layout(signature: Signature, layout: str | None) -> Signature:
@@ -222,7 +226,7 @@ def in_layout(signature: Signature, layout: str | None) -> Signature:
 def _turned(spec: TensorSpec, layout: str) -> TensorSpec:
     if len(spec.shape) != 4 or spec.layout == layout:
         return spec
-    known = spec.layout or "NHWC"  # Keras' own
+    known = spec.layout or CHANNELS_LAST
     shape = tuple(spec.shape[known.index(letter)] for letter in layout)
     return TensorSpec(name=spec.name, dtype=spec.dtype, shape=shape, layout=layout)
 

@@ -41,6 +41,8 @@ def open_artifact(source: Source) -> Artifact:
     Raises SourceError for a path that is neither, IntegrityError for files that were altered.
     """
     path = Path(source)
+    if path.name == SAVED_MODEL and path.is_file():
+        path = path.parent
     if path.suffix in SUFFIXES and path.is_file():
         return _foreign(path, SUFFIXES[path.suffix])
     if path.is_dir() and (path / SAVED_MODEL).is_file() and not (path / MANIFEST).is_file():

@@ -144,7 +144,7 @@ def test_exporter_says_what_it_made(exported: dict[Path, Exported], proto: onnx.
     assert set(map(repr, exported.values())) == {
         repr(Exported(entry="model.onnx", precision="float32", options=options))
     }
-    assert (OnnxFromTorch.format, OnnxFromTorch.framework) == (Format.ONNX, "torch")
+    assert (OnnxFromTorch.route.format, OnnxFromTorch.route.framework) == (Format.ONNX, "torch")
 
 
 @pytest.mark.parametrize("name", [WEIGHT, BIAS])

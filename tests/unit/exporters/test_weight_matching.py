@@ -192,3 +192,37 @@ def test_weights_that_changed_places_are_told_by_the_layers_in_the_names():
     wrong = [store("net/a.fc/MatMul", DENSE[::-1].T), store("net/b.fc/MatMul", DENSE.T.copy())]
     parity = compare(weights, wrong)
     assert [tensor.match for tensor in parity.failures()] == [Match.ALTERED] * 2
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize("centred", [True, False])
+def test_a_batch_norm_of_keras_is_recomputed(scaled: bool, centred: bool):
+    """Kernel [H, W, I, O], and a norm that may lack its weight or its bias."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "conv/kernel": rng.standard_normal((3, 3, 2, 4)).astype(np.float32),
+        "conv/bias": rng.standard_normal(4).astype(np.float32),
+        "norm/moving_mean": rng.standard_normal(4).astype(np.float32),
+        "norm/moving_variance": rng.uniform(0.5, 2, 4).astype(np.float32),
+    }
+    if scaled:
+        weights["norm/gamma"] = rng.uniform(0.5, 2, 4).astype(np.float32)
+    if centred:
+        weights["norm/beta"] = rng.standard_normal(4).astype(np.float32)
+    scale = weights.get("norm/gamma", 1) / np.sqrt(weights["norm/moving_variance"] + 1e-3)
+    kernel = (weights["conv/kernel"] * scale).transpose(3, 0, 1, 2)  # as LiteRT has it
+    bias = (weights["conv/bias"] - weights["norm/moving_mean"]) * scale
+    stored = [
+        StoredTensor(name="a", array=kernel.astype(np.float32), readers=("conv",)),
+        StoredTensor(
+            name="b",
+            array=(bias + weights.get("norm/beta", 0)).astype(np.float32),
+            readers=("conv",),
+        ),
+    ]
+    parity = compare(weights, stored)
+    assert parity.passed
+    assert parity.count(Match.FOLDED) == len(weights)
+    for name, array in weights.items():
+        wrong = {**weights, name: array * np.float32(1.01)}
+        assert not compare(wrong, stored).passed, name

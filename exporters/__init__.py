@@ -13,6 +13,7 @@ EXPORTERS: Registry[Exporter] = Registry(
     {
         "onnx": Entry("exporters.onnx_from_torch:OnnxFromTorch"),
         "torch-export": Entry("exporters.torch_program:TorchProgram"),
+        "aotinductor": Entry("exporters.torch_aotinductor:TorchAotInductor", extra="cpu"),
         "openvino": Entry("exporters.openvino_ir:OpenVinoIr", extra="cpu"),
     },
     group="toolkit.exporters",
@@ -21,6 +22,7 @@ EXPORTERS: Registry[Exporter] = Registry(
 ROUTES: Mapping[str, tuple[frozenset[Format], Format]] = {
     "onnx": (frozenset({Format.CHECKPOINT, Format.TORCH_EXPORT}), Format.ONNX),
     "torch-export": (frozenset({Format.CHECKPOINT}), Format.TORCH_EXPORT),
+    "aotinductor": (frozenset({Format.CHECKPOINT, Format.TORCH_EXPORT}), Format.AOTINDUCTOR),
     "openvino": (frozenset({Format.ONNX}), Format.OPENVINO),
 }
 """What our own exporters take and write, so that none has to be imported to find a way from one
@@ -32,6 +34,7 @@ READERS: Registry[TensorReader] = Registry(
         "checkpoint": Entry("exporters.checkpoint_file:CheckpointTensors"),
         "onnx": Entry("exporters.onnx_file:OnnxTensors"),
         "torch-export": Entry("exporters.torch_program:TorchProgramTensors"),
+        "aotinductor": Entry("exporters.torch_aotinductor:AotInductorTensors", extra="cpu"),
         "openvino": Entry("exporters.openvino_ir:OpenVinoTensors", extra="cpu"),
     },
     group="toolkit.readers",

@@ -15,6 +15,7 @@ RUNTIMES: Registry[Runtime] = Registry(
         "torch": Entry("runtimes.torch_eager:TorchEager"),
         "torch-compile": Entry("runtimes.torch_compile:TorchCompile"),
         "torch-export": Entry("runtimes.torch_export:TorchExport"),
+        "aotinductor": Entry("runtimes.aotinductor:AotInductor"),
         "onnxruntime": Entry("runtimes.onnxruntime:OnnxRuntime", extra="cpu"),
         "openvino": Entry("runtimes.openvino:OpenVino", extra="cpu"),
     },
@@ -25,6 +26,7 @@ ACCEPTS: Mapping[str, frozenset[Format]] = {
     "torch": frozenset({Format.CHECKPOINT}),
     "torch-compile": frozenset({Format.CHECKPOINT}),
     "torch-export": frozenset({Format.TORCH_EXPORT}),
+    "aotinductor": frozenset({Format.AOTINDUCTOR}),
     "onnxruntime": frozenset({Format.ONNX}),
     "openvino": frozenset({Format.ONNX, Format.OPENVINO}),
 }

@@ -24,7 +24,7 @@ from toolkit.core.artifact import Artifact, Checkpoint
 from toolkit.core.errors import SourceError, UnavailableError
 from toolkit.steps.parity_weights import stored_tensors, weights_of
 
-REQUIRED = {"onnx", "torch-export", "openvino"}
+REQUIRED = {"onnx", "torch-export", "aotinductor", "openvino"}
 # Kernels of equal shapes, a dense layer, batch norms; one kernel that is read many times.
 MODELS = ["resnet20", "residual-odenet"]
 MOST_PAIRS = 60

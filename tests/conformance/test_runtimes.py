@@ -31,7 +31,9 @@ from toolkit.measuring.serving import together
 from toolkit.parity.outputs import compare_outputs
 from toolkit.parity.tolerances import TOLERANCES
 
-REQUIRED = {"null", "torch", "torch-compile", "torch-export", "onnxruntime", "openvino"}
+REQUIRED = {
+    "null", "torch", "torch-compile", "torch-export", "aotinductor", "onnxruntime", "openvino",
+}  # fmt: skip
 
 EXPECTED_FAILURES = {
     ("null", "test_values_are_the_model_s"): "null computes nothing",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def export(
     source: options.Artifact,
-    to: Annotated[str, typer.Option(help="The target: onnx, openvino, torch-export.")],
+    to: Annotated[str, typer.Option(help="The target: onnx, openvino, torch-export, aotinductor.")],
     out: Annotated[Path, typer.Option(help="The new directory of the artifact.")],
     via: Annotated[
         str | None,

@@ -31,6 +31,7 @@ class Format(StrEnum):
     CHECKPOINT = "checkpoint"
     ONNX = "onnx"
     TORCH_EXPORT = "torch-export"  # a .pt2 archive of torch.export
+    AOTINDUCTOR = "aotinductor"  # a .pt2 archive with machine code in it
     OPENVINO = "openvino"  # an .xml graph with its .bin beside it
 
 

@@ -15,6 +15,7 @@ REFERENCES = {
     Format.CHECKPOINT: "torch",
     Format.TORCH_EXPORT: "torch-export",
     Format.ONNX: "onnxruntime",
+    Format.AOTINDUCTOR: "aotinductor",
     Format.OPENVINO: "openvino",
 }
 AS_WRITTEN = frozenset({"torch", "torch-export", "onnxruntime"})  # run without optimisation

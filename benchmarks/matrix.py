@@ -21,6 +21,7 @@ COLUMNS: Mapping[str, tuple[str, str | None]] = {
     "onnx": ("onnx", None),
     "onnx from Keras": ("onnx", "savedmodel"),
     "torch-export": ("torch-export", None),
+    "aotinductor": ("aotinductor", None),
     "openvino": ("openvino", None),
     "savedmodel": ("savedmodel", None),
     "litert": ("litert", None),

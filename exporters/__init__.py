@@ -13,6 +13,7 @@ EXPORTERS: Registry[Exporter] = Registry(
     {
         "onnx": Entry("exporters.onnx_from_torch:OnnxFromTorch"),
         "torch-export": Entry("exporters.torch_program:TorchProgram"),
+        "aotinductor": Entry("exporters.torch_aotinductor:TorchAotInductor", extra="cpu"),
         "openvino": Entry("exporters.openvino_ir:OpenVinoIr", extra="cpu"),
         "savedmodel": Entry("exporters.saved_model:SavedModel", extra="tensorflow"),
         "onnx-from-tensorflow": Entry(
@@ -37,6 +38,12 @@ ROUTES: Mapping[str, Route] = {
         format=Format.TORCH_EXPORT,
         framework="torch",
         checked_with="torch-export",
+    ),
+    "aotinductor": Route(
+        takes=frozenset({Format.CHECKPOINT, Format.TORCH_EXPORT}),
+        format=Format.AOTINDUCTOR,
+        framework="torch",
+        checked_with="aotinductor",
     ),
     "openvino": Route(
         takes=frozenset({Format.ONNX}), format=Format.OPENVINO, checked_with="openvino"
@@ -81,6 +88,7 @@ READERS: Registry[TensorReader] = Registry(
         "checkpoint": Entry("exporters.checkpoint_file:CheckpointTensors"),
         "onnx": Entry("exporters.onnx_file:OnnxTensors"),
         "torch-export": Entry("exporters.torch_program:TorchProgramTensors"),
+        "aotinductor": Entry("exporters.torch_aotinductor:AotInductorTensors", extra="cpu"),
         "openvino": Entry("exporters.openvino_ir:OpenVinoTensors", extra="cpu"),
         "savedmodel": Entry("exporters.saved_model:SavedModelTensors", extra="tensorflow"),
         "keras": Entry("exporters.saved_model:KerasTensors", extra="tensorflow"),

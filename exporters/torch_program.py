@@ -43,7 +43,7 @@ class TorchProgram(Exporter):
         torch.export.save(program, directory / ENTRY)
         return Exported(
             entry=ENTRY,
-            precision=_precision(program),
+            precision=precision_of(program),
             options={"exporter": "torch.export", "torch": torch.__version__},
         )
 
@@ -77,14 +77,15 @@ class TorchProgramTensors(TensorReader):
         program = load_program(path)
         return Description(
             signature=signature_of_program(program),
-            precision=_precision(program),
+            precision=precision_of(program),
             directory=path.parent,
             entry=path.name,
             files=[path.name],
         )
 
 
-def _precision(program: ExportedProgram) -> str:
+def precision_of(program: ExportedProgram) -> str:
+    """The dtype of its weights: "mixed" for several, "none" without floating point."""
     floats = {t.dtype for t in program.state_dict.values() if t.is_floating_point()}
     if len(floats) > 1:
         return "mixed"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -14,11 +13,12 @@ from torch._dynamo import config as dynamo
 from torch._dynamo.utils import counters
 from torch._inductor import config as inductor
 from torch._inductor.codecache import PyCodeCache
-from torch._inductor.cpp_builder import get_cpp_compiler
 
+from models.torch.compiler import INSTALL, missing_compiler
 from models.torch.program import module_of
 from runtimes.executed import Node
-from runtimes.torch_session import TorchSession
+from runtimes.torch_kernels import kernel_node
+from runtimes.torch_session import TorchSession, dtypes_of
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.documents import Json
 from toolkit.core.session import Availability, Runtime, Session, SessionOptions, parse_value
@@ -32,12 +32,8 @@ class TorchCompile(Runtime):
     accepts: ClassVar[frozenset[Format]] = frozenset({Format.CHECKPOINT})
 
     def probe(self) -> Availability:
-        try:
-            compiler = get_cpp_compiler()
-        except Exception as error:  # torch has an error class of its own for each way to fail
-            return _no_compiler(f"{type(error).__name__}: {error}".splitlines()[0])
-        if shutil.which(compiler) is None:
-            return _no_compiler(f"{compiler} is not on the path")
+        if reason := missing_compiler():
+            return Availability(ok=False, version=torch.__version__, reason=reason, hint=INSTALL)
         return Availability(ok=True, version=torch.__version__)
 
     def open(self, artifact: Artifact, options: SessionOptions) -> Session:
@@ -55,6 +51,7 @@ class TorchCompile(Runtime):
             compiled,
             runtime=self.name,
             options=options,
+            dtypes=dtypes_of(module),
             details=_details,
             generated=lambda: _kernels(PyCodeCache.modules[loaded:]),
         )
@@ -69,15 +66,6 @@ def _parse(options: SessionOptions) -> dict[str, Any]:
     }
 
 
-def _no_compiler(reason: str) -> Availability:
-    return Availability(
-        ok=False,
-        version=torch.__version__,
-        reason=f"Inductor needs a C++ compiler: {reason}",
-        hint="Install one, for example: apt-get install g++",
-    )
-
-
 def _details() -> Json:
     """How many graphs were compiled, and how often the compiler gave up on a part."""
     return {
@@ -89,8 +77,6 @@ def _details() -> Json:
 
 
 KERNEL = re.compile(r"^(\w+) = async_compile\.cpp_pybinding\(\[(.*?)\]", re.MULTILINE)
-POINTER = re.compile(r"(\w+)\*")
-FLOATS = {"float": "float32", "double": "float64", "half": "float16", "bfloat16": "bfloat16"}
 
 
 def _kernels(modules: Sequence[ModuleType]) -> list[Node]:
@@ -100,14 +86,4 @@ def _kernels(modules: Sequence[ModuleType]) -> list[Node]:
     """
     codes = [Path(module.__file__).read_text() for module in modules if module.__file__]
     found = (kernel for code in codes for kernel in KERNEL.findall(code))
-    nodes = (
-        Node(name=name, operator=name, provider="cpu", dtype=_arithmetic(arguments))
-        for name, arguments in found
-    )
-    return list(dict.fromkeys(nodes))
-
-
-def _arithmetic(arguments: str) -> str | None:
-    """The dtype of the outputs, which come last; None for a kernel without floating point."""
-    dtypes = [FLOATS[kind] for kind in POINTER.findall(arguments) if kind in FLOATS]
-    return dtypes[-1] if dtypes else None
+    return list(dict.fromkeys(kernel_node(name, arguments) for name, arguments in found))

@@ -8,7 +8,7 @@ import torch
 
 from models.torch.program import module_of
 from runtimes.torch_float64 import in_asked_dtype
-from runtimes.torch_session import TorchSession
+from runtimes.torch_session import TorchSession, dtypes_of
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.session import Availability, Runtime, Session, SessionOptions
 
@@ -25,4 +25,10 @@ class TorchEager(Runtime):
 
     def open(self, artifact: Artifact, options: SessionOptions) -> Session:
         module = in_asked_dtype(module_of(artifact), self.name, options)
-        return TorchSession(artifact.signature, module, runtime=self.name, options=options)
+        return TorchSession(
+            artifact.signature,
+            module,
+            runtime=self.name,
+            options=options,
+            dtypes=dtypes_of(module),
+        )

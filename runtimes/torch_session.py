@@ -1,8 +1,8 @@
-"""The session that both torch runtimes open."""
+"""The session that every torch runtime opens."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -19,7 +19,8 @@ from toolkit.core.specs import Feeds, Outputs, Signature
 class TorchSession(Session):
     """Runs a callable on CPU tensors that share the memory of the caller's arrays.
 
-    `generated` gives the kernels of the callable that PyTorch's own trace does not show.
+    `dtypes` are those of its parameters, `generated` gives the kernels of the callable that
+    PyTorch's own trace does not show.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class TorchSession(Session):
         *,
         runtime: str,
         options: SessionOptions,
+        dtypes: Sequence[str],
         details: Callable[[], Json] = dict,
         generated: Callable[[], list[Node]] = list,
     ) -> None:
@@ -36,7 +38,7 @@ class TorchSession(Session):
         torch.set_num_threads(options.threads)
         torch.set_float32_matmul_precision("highest")
         self._module: Callable[..., Any] | None = module
-        self._dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in _tensors(module)})
+        self._dtypes = sorted(dtypes)
         self._runtime = runtime
         self._details = details
         self._generated = generated
@@ -94,6 +96,7 @@ class TorchSession(Session):
         self._module, self._inputs, self._outputs = None, (), None
 
 
-def _tensors(module: Any) -> list[torch.Tensor]:
-    """Floating-point parameters and buffers."""
-    return [t for t in module.state_dict().values() if t.is_floating_point()]
+def dtypes_of(module: Any) -> list[str]:
+    """Those of its floating-point parameters and buffers."""
+    tensors = module.state_dict().values()
+    return sorted({str(t.dtype).removeprefix("torch.") for t in tensors if t.is_floating_point()})

@@ -206,7 +206,7 @@ def _rank(name: str, spec: Any) -> tuple[int | None, ...]:
 
 
 def _spec(name: str, dtype: str, shape: tuple[int | None, ...]) -> TensorSpec:
-    """Of four axes: images with the channels last, as TensorFlow's kernels for the CPU take them."""
+    """Of four axes: images with the channels last, as TensorFlow's CPU kernels take them."""
     dims: list[Dim] = [
         BATCH if extent is None and axis == 0 else extent for axis, extent in enumerate(shape)
     ]

@@ -22,9 +22,9 @@ BATCH = "batch"
 SYMBOL = re.compile(r"[su]\d+")  # an axis that nobody has named but torch
 
 
-def example(source: Artifact) -> tuple[torch.Tensor, ...]:
-    """A tensor for each input: zeros with every named axis of EXAMPLE_BATCH, or, where another
-    axis than the batch varies, what the program was made with, if it says so."""
+def example(source: Artifact, *, batch: int = EXAMPLE_BATCH) -> tuple[torch.Tensor, ...]:
+    """A tensor for each input: zeros, `batch` of them and every other named axis of EXAMPLE_BATCH,
+    or, where another axis than the batch varies, what the program was made with, if it says so."""
     signature = source.signature
     if _names(signature) > {BATCH} and (program := program_of(source)) is not None:
         args, kwargs = program.example_inputs or ((), {})
@@ -34,7 +34,10 @@ def example(source: Artifact) -> tuple[torch.Tensor, ...]:
             return tensors
     return tuple(
         torch.zeros(
-            [dim if isinstance(dim, int) else EXAMPLE_BATCH for dim in spec.shape],
+            [
+                dim if isinstance(dim, int) else batch if dim == BATCH else EXAMPLE_BATCH
+                for dim in spec.shape
+            ],
             dtype=getattr(torch, spec.dtype),
         )
         for spec in signature.inputs

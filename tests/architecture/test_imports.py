@@ -17,6 +17,7 @@ from tests.conftest import TOOLKIT
 
 HEAVY = (
     "cv2",
+    "elftools",
     "flax",
     "jax",
     "keras",
@@ -48,6 +49,7 @@ LEAVES = (
     "models.keras",
     "models.mxnet",
     "models.torch",
+    "runtimes.aotinductor",
     "runtimes.onnxruntime",
     "runtimes.openvino",
     "runtimes.torch_",

@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 from tests.conftest import Run
 
-TARGETS = ["torch-export", "openvino"]
+TARGETS = ["torch-export", "aotinductor", "openvino"]
 TARGETS_OF_ONNX = ["onnx", "openvino"]
 
 
@@ -306,6 +306,9 @@ def test_an_exported_program_of_somebody_else_s_is_a_source(
     document = json.loads(done.stdout)
     assert document["weights"]["passed"]
     assert document["outputs"]["oracle"] == "torch-export in float64"
+    done = toolkit_cli("export", "theirs.pt2", "--to", "aotinductor", "--out", "compiled", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["weights"]["counts"] == {"identical": 3}
     done = toolkit_cli("parity", "outputs", "theirs.pt2", "ir", "--json")
     assert done.returncode == 0, done.stderr
     done = toolkit_cli("bench", "ir", "--warmup", 1, "--runs", 11, "--json")

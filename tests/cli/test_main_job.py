@@ -156,6 +156,8 @@ def test_doctor_finds_every_runtime(toolkit_cli: Run) -> None:
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     found = {runtime["name"]: runtime["status"] for runtime in report["runtimes"]}
-    assert found == dict.fromkeys([*RUNTIMES.split(","), "torch-export", "null"], "ok")
+    assert found == dict.fromkeys(
+        [*RUNTIMES.split(","), "torch-export", "aotinductor", "null"], "ok"
+    )
     assert report["environment"]["memory_bytes"] > 2**30
     assert "onnxruntime" in toolkit_cli("doctor").stdout

@@ -33,8 +33,8 @@ from toolkit.parity.outputs import compare_outputs
 from toolkit.parity.tolerances import TOLERANCES
 
 REQUIRED = {
-    "null", "torch", "torch-compile", "torch-export", "onnxruntime", "openvino", "tensorflow",
-    "tensorflow-xla", "litert",
+    "null", "torch", "torch-compile", "torch-export", "aotinductor", "onnxruntime", "openvino",
+    "tensorflow", "tensorflow-xla", "litert",
 }  # fmt: skip
 THREADS = 2  # of every session here: TensorFlow has one number of them for a process
 

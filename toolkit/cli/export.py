@@ -26,7 +26,8 @@ def export(
     to: Annotated[
         str,
         typer.Option(
-            help="The target: litert, onnx, openvino, savedmodel, tensorrt-rtx, torch-export."
+            help="The target: aotinductor, litert, onnx, openvino, savedmodel, tensorrt-rtx, "
+            "torch-export."
         ),
     ],
     out: Annotated[Path, typer.Option(help="The new directory of the artifact.")],

@@ -34,6 +34,7 @@ class Format(StrEnum):
     KERAS = "keras"  # a .keras file
     SAVEDMODEL = "savedmodel"  # a directory with saved_model.pb and its variables
     LITERT = "litert"  # a .tflite file
+    AOTINDUCTOR = "aotinductor"  # a .pt2 archive with machine code in it
     OPENVINO = "openvino"  # an .xml graph with its .bin beside it
     TENSORRT_RTX = "tensorrt-rtx"  # an .engine with the ONNX graph that it was built from beside it
 

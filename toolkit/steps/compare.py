@@ -41,6 +41,7 @@ DEFAULT_RUNTIME = {
     Format.CHECKPOINT: "torch",
     Format.ONNX: "onnxruntime",
     Format.TORCH_EXPORT: "torch-export",
+    Format.AOTINDUCTOR: "aotinductor",
     Format.OPENVINO: "openvino",
 }
 RESULT_ID = re.compile(r"\d{8}(T|$)")

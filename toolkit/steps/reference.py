@@ -18,6 +18,7 @@ REFERENCES = {
     Format.KERAS: "tensorflow",
     Format.SAVEDMODEL: "tensorflow",
     Format.ONNX: "onnxruntime",
+    Format.AOTINDUCTOR: "aotinductor",
     Format.OPENVINO: "openvino",
     Format.LITERT: "litert",
 }

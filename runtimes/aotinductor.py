@@ -1,0 +1,111 @@
+"""PyTorch's AOTInductor: a package that was compiled beforehand, and runs without a compiler."""
+
+from __future__ import annotations
+
+import json
+import platform
+import tempfile
+from pathlib import Path
+from typing import ClassVar, final
+
+import torch
+from torch._C._aoti import AOTIModelPackageLoader
+
+from models.torch.package import LIBRARY, METADATA, Package, cpu_features, read_package
+from runtimes.executed import Node
+from runtimes.torch_kernels import kernel_node
+from runtimes.torch_session import TorchSession
+from toolkit.core.artifact import Artifact, Format
+from toolkit.core.errors import SourceError
+from toolkit.core.files import wrapping_os_errors
+from toolkit.core.session import Availability, Runtime, Session, SessionOptions
+
+MODEL = "model"  # torch's name for a model that was given none
+
+
+@final
+class AotInductor(Runtime):
+    """Runs machine code that lies in the artifact: that is to trust whoever made it."""
+
+    name: ClassVar[str] = "aotinductor"
+    accepts: ClassVar[frozenset[Format]] = frozenset({Format.AOTINDUCTOR})
+
+    def probe(self) -> Availability:
+        return Availability(ok=True, version=torch.__version__)
+
+    def open(self, artifact: Artifact, options: SessionOptions) -> Session:
+        options.require_optimize(self.name)
+        options.require_known(self.name, ())
+        artifact.verify()
+        package = read_package(artifact.path)
+        _require_this_machine(artifact, package)
+        loader = _load(package)
+        nodes = _nodes(package)
+        return TorchSession(
+            artifact.signature,
+            lambda *inputs: loader.boxed_run(list(inputs)),
+            runtime=self.name,
+            options=options,
+            dtypes=_floats(package),
+            details=lambda: {"compiled_for": dict(package.metadata)},
+            generated=lambda: nodes,
+        )
+
+
+def _load(package: Package) -> AOTIModelPackageLoader:
+    """The library, which lies on the disk only until it is mapped: the loader would unpack it to a
+    directory that stays behind when a process ends without freeing it.
+
+    torch._inductor.aoti_load_package loads it too, but asks for a C++ compiler to know the CPU, and
+    gives a module that reads a description of its inputs at every pass.
+    """
+    with tempfile.TemporaryDirectory(prefix="toolkit-") as place:
+        directory = Path(place) / "data" / "aotinductor" / MODEL
+        with wrapping_os_errors(f"unpack {package.path}"):
+            directory.mkdir(parents=True)
+            (directory / f"{MODEL}{LIBRARY}").write_bytes(package.library)
+            (directory / f"{MODEL}{METADATA}").write_text(json.dumps(package.metadata))
+        try:
+            # Without locks: a session runs one pass at a time, and has a loader of its own.
+            return AOTIModelPackageLoader(place, MODEL, True, 1, -1)
+        except RuntimeError as error:
+            raise SourceError(
+                f"torch {torch.__version__} could not load {package.path}: "
+                f"{str(error).splitlines()[0]}",
+                hint="Export the model again, with the torch that is installed here.",
+            ) from error
+
+
+def _nodes(package: Package) -> list[Node]:
+    """The kernels, and the calls that go to torch's kernels for the CPU past its dispatcher, so
+    that its trace of a pass does not show them."""
+    calls = package.calls_with_out()
+    return [
+        *(kernel_node(*kernel) for kernel in package.kernels().items()),
+        *(
+            Node(name=f"{name} {number}", operator=f"aten::{name}", provider="cpu", dtype=dtype)
+            for number, (name, dtype) in enumerate(calls)
+        ),
+    ]
+
+
+def _require_this_machine(artifact: Artifact, package: Package) -> None:
+    """Raises SourceError for code that another kind of CPU was needed for: it would crash."""
+    machine = package.metadata.get("AOTI_MACHINE")
+    needed = frozenset(artifact.options.get("cpu_features", ()))
+    if machine != platform.machine():
+        lacking = f"{machine}, and this is {platform.machine()}"
+    elif missing := needed.difference(cpu_features()):
+        lacking = f"a CPU with {', '.join(sorted(missing))}, which this one has not"
+    else:
+        return
+    raise SourceError(
+        f"{artifact.path} was compiled for {lacking}.",
+        hint="Export the model again on this machine.",
+    )
+
+
+def _floats(package: Package) -> list[str]:
+    """The floating-point dtypes of its constants."""
+    dtypes = {constant.dtype for constant in package.constants()}
+    return sorted(dtype for dtype in dtypes if "float" in dtype)

@@ -65,8 +65,12 @@ class OnnxFromTensorFlow(Exporter):
 
 
 def _name(model: onnx.ModelProto, signature: Signature) -> None:
-    """The axes as the signature calls them: tf2onnx counts them through."""
+    """Inputs and outputs in the signature's order, which tf2onnx does not keep, and the axes as it
+    calls them: tf2onnx counts them through."""
     specs = {spec.name: spec for spec in (*signature.inputs, *signature.outputs)}
+    places = {name: place for place, name in enumerate(specs)}
+    for values in (model.graph.input, model.graph.output):
+        values.sort(key=lambda value: places[value.name])
     for value in (*model.graph.input, *model.graph.output):
         for dim, name in zip(
             value.type.tensor_type.shape.dim, specs[value.name].shape, strict=True

@@ -302,7 +302,7 @@ def test_a_model_of_the_user_s_own_lives_on_without_its_code(
     )
     done = toolkit.export("net", to="onnx", out="net-onnx")
     assert done.weights.passed
-    assert done.reference == "torch"
+    assert done.outputs.reference == "torch"
     result = toolkit.bench(
         "net-onnx", runtimes=["torch", "onnxruntime"], procedure=Procedure(warmup=1, runs=11)
     )

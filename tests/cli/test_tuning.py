@@ -48,7 +48,7 @@ def test_a_lower_precision_by_option_is_not_float32(toolkit_cli: Run, artifact_d
         ("onnxruntime.graph_optimization_level=basics", "Did you mean 'basic'?"),
         ("onnxruntime.intra_op_num_threads=x", "expected a value of type int"),
         ("openvino.NUM_STREAM=1", "Did you mean 'NUM_STREAMS'?"),
-        ("torch.threads=1", "It has none."),
+        ("torch.threads=1", "Known: dtype."),
     ],
 )
 def test_an_unknown_option_costs_its_row(

@@ -59,6 +59,9 @@ class Written:
     forms: Mapping[str, np.ndarray]
     outputs: np.ndarray
 
+    def parity(self) -> WeightParity:
+        return compare(self.weights, self.stored)
+
     def differs(self, weights: Mapping[str, np.ndarray]) -> bool:
         """Whether the model with other weights gives other outputs than the artifact."""
         counts = {
@@ -74,9 +77,6 @@ class Written:
 def outputs_of(spec: ModelSpec, weights: Mapping[str, np.ndarray]) -> np.ndarray:
     with torch.inference_mode():
         return restored(spec, weights)(torch.from_numpy(ROWS)).numpy()
-
-    def parity(self) -> WeightParity:
-        return compare(self.weights, self.stored)
 
 
 def checkpoint_of(model: str, place: Path) -> Checkpoint:
@@ -162,7 +162,7 @@ def test_required_targets_are_registered() -> None:
 def test_every_format_that_is_written_can_be_read() -> None:
     for name in EXPORTERS.names():
         try:
-            assert EXPORTERS.create(name).format in READERS.names()
+            assert EXPORTERS.create(name).route.format in READERS.names()
         except UnavailableError:
             assert name not in REQUIRED
 

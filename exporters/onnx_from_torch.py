@@ -12,6 +12,7 @@ from typing import ClassVar, final
 import onnx_ir as ir
 import onnxscript.optimizer
 import torch
+from onnx_ir.passes.common import OutputFixPass
 
 from exporters import ROUTES
 from exporters.base import Exported, Exporter, ExportOptions, Route
@@ -19,6 +20,7 @@ from exporters.onnx_file import read_precision
 from models.torch.example import dynamic_shapes, example, explained
 from models.torch.program import module_of
 from toolkit.core.artifact import Artifact
+from toolkit.core.specs import Signature
 
 
 @final
@@ -34,7 +36,7 @@ class OnnxFromTorch(Exporter):
     def export(self, source: Artifact, directory: Path, options: ExportOptions) -> Exported:
         signature = source.signature
         module = module_of(source)
-        with _quiet(), explained(source):
+        with _quiet(), explained(source.path):
             program = torch.onnx.export(
                 module,
                 example(source),
@@ -42,13 +44,13 @@ class OnnxFromTorch(Exporter):
                 opset_version=options.opset,
                 optimize=False,
                 verbose=False,
-                input_names=[spec.name for spec in signature.inputs],
-                output_names=[spec.name for spec in signature.outputs],
                 dynamic_shapes=dynamic_shapes(signature, module),
             )
             assert program is not None  # None is what the old exporter gives
             onnxscript.optimizer.fold_constants(program.model)
+        OutputFixPass()(program.model)  # an input that is given back, a value that is given twice
         _strip_metadata(program.model)
+        _name(program.model, signature)
         ir.save(program.model, directory / "model.onnx")
         opset = program.model.opset_imports[""]
         return Exported(
@@ -56,6 +58,30 @@ class OnnxFromTorch(Exporter):
             precision=read_precision(directory / "model.onnx"),
             options={"exporter": "torch-dynamo", "opset": opset},
         )
+
+
+def _name(model: ir.Model, signature: Signature) -> None:
+    """Calls inputs and outputs what the signature calls them, and the axes too, wherever the
+    exporter's own names stand; a weight of such a name gets another."""
+    taken = {spec.name for spec in (*signature.inputs, *signature.outputs)}
+    for weight in [w for name, w in model.graph.initializers.items() if name in taken]:
+        weight.name = f"{weight.name}.weight"
+    names: dict[str, str] = {}
+    for value, spec in zip(
+        (*model.graph.inputs, *model.graph.outputs),
+        (*signature.inputs, *signature.outputs),
+        strict=True,
+    ):
+        value.name = spec.name
+        for dim, name in zip(value.shape or (), spec.shape, strict=False):
+            if isinstance(dim, ir.SymbolicDim) and dim.value and isinstance(name, str):
+                names.setdefault(dim.value, name)
+    nodes = model.graph.all_nodes()
+    for value in (*model.graph.inputs, *(value for node in nodes for value in node.outputs)):
+        if value.shape is not None and not value.shape.frozen:
+            for axis, dim in enumerate(value.shape):
+                if isinstance(dim, ir.SymbolicDim) and dim.value in names:
+                    value.shape[axis] = names[dim.value]
 
 
 def _strip_metadata(model: ir.Model) -> None:

@@ -23,7 +23,6 @@ from exporters.base import (
 )
 from models.keras.program import (
     GRAPH,
-    SERVING,
     explained,
     in_layout,
     load_keras,
@@ -31,6 +30,7 @@ from models.keras.program import (
     serving_of,
     signature_of_keras,
     signature_of_serving,
+    write_saved_model,
 )
 from toolkit.core.artifact import Artifact
 
@@ -56,14 +56,10 @@ class SavedModel(Exporter):
             f"TensorFlow {tf.__version__} could not write {source.path}",
             "Report it with the versions from `toolkit doctor`.",
         ):
-            serve: Any = serving_of(source, signature)
-            module = tf.Module()
-            module.serve = serve
-            module.kept = list(serve.get_concrete_function().variables)
-            tf.saved_model.save(module, str(directory), signatures={SERVING: serve})
+            variables = write_saved_model(serving_of(source, signature), directory)
         return Exported(
             entry=GRAPH,
-            precision=_precision(serve.get_concrete_function().variables),
+            precision=_precision(variables),
             options={"exporter": "tf.saved_model", "tensorflow": tf.__version__},
             signature=signature,
         )

@@ -68,7 +68,11 @@ class TorchAotInductor(Exporter):
         if reason := missing_compiler():
             raise UnavailableError(f"{reason}.", hint=INSTALL)
         module = module_of(source)
-        with explained(source), _quiet(), tempfile.TemporaryDirectory(prefix="toolkit-") as scratch:
+        with (
+            explained(source.path),
+            _quiet(),
+            tempfile.TemporaryDirectory(prefix="toolkit-") as scratch,
+        ):
             program = torch.export.export(
                 module,
                 example(source, batch=USUAL_BATCH),

@@ -36,7 +36,7 @@ class TorchProgram(Exporter):
 
     def export(self, source: Artifact, directory: Path, options: ExportOptions) -> Exported:
         module = module_of(source)
-        with explained(source):
+        with explained(source.path):
             program = torch.export.export(
                 module, example(source), dynamic_shapes=dynamic_shapes(source.signature, module)
             )

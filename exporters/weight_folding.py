@@ -10,6 +10,7 @@ in front of it and leave its arithmetic out.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
@@ -25,6 +26,8 @@ SPELLINGS = (
     (".", ("weight", "bias", "running_mean", "running_var")),
     ("/", ("gamma", "beta", "moving_mean", "moving_variance")),
 )
+BIASES = frozenset({"bias", "beta"})
+NOTHING_ADDED = "zeros, which are not added"
 # A fold is a sum, a root, a division, a product and two sums, each rounded to float32 by half of
 # 2**-23 of its terms; twice that.
 ROUNDING = 8 * 2.0**-24
@@ -84,9 +87,20 @@ def folded(
                 if explained:
                     found.update(explained)
                     break
-    for tensor in {place.stored.name: place.stored for place in found.values()}.values():
+    for tensor in {p.stored.name: p.stored for p in found.values() if p.stored}.values():
         room.take(tensor)
     return found
+
+
+def left_out(unmatched: Mapping[str, np.ndarray], free: Sequence[StoredTensor]) -> dict[str, Found]:
+    """Biases of zeros, of which converters leave the addition out: those of whose size nothing is
+    stored that no weight accounts for."""
+    sizes = {tensor.array.size for tensor in free if not _is_uniform(tensor)}
+    return {
+        name: Found(match=Match.FOLDED, stored=None, how=NOTHING_ADDED)
+        for name, array in unmatched.items()
+        if re.split(r"[./]", name)[-1] in BIASES and not array.any() and array.size not in sizes
+    }
 
 
 def batch_norms(weights: Mapping[str, np.ndarray]) -> Iterator[BatchNorm]:
@@ -132,7 +146,7 @@ def _kernel(
         own = f"{name.rpartition('/' if last else '.')[0]}{'/' if last else '.'}bias"
         bias = unmatched.get(own)
         offset, terms = norm.shift(epsilon, 0.0 if bias is None else bias)
-        rest = _nearest(offset, terms, [t for t in free if t.array.size == offset.size])
+        rest = _added(offset, terms, free)
         if rest is None:
             continue
         how = f"times {norm.layer}, eps {epsilon:g}"
@@ -148,20 +162,31 @@ def _kernel(
 def _alone(norm: BatchNorm, epsilon: float, free: Sequence[StoredTensor]) -> dict[str, Found]:
     """Scale and shift as tensors of their own."""
     scale = norm.scale(epsilon)
-    places = [
-        _nearest(values, terms, [t for t in free if t.array.size == values.size])
-        for values, terms in ((scale, np.abs(scale)), norm.shift(epsilon))
-    ]
-    if places[0] is None or places[1] is None:
+    place = _nearest(scale, np.abs(scale), [t for t in free if t.array.size == scale.size])
+    rest = _added(*norm.shift(epsilon), free)
+    if place is None or rest is None:
         return {}
     how = f"scale and shift of {norm.layer}, eps {epsilon:g}"
     return {
         name: Found(match=Match.FOLDED, stored=tensor, how=how, error=error)
-        for name, (tensor, error) in zip(
-            norm.names, (places[0], places[1], places[1], places[0]), strict=True
-        )
+        for name, (tensor, error) in zip(norm.names, (place, rest, rest, place), strict=True)
         if name is not None
     }
+
+
+def _added(
+    offset: np.ndarray, terms: np.ndarray, free: Sequence[StoredTensor]
+) -> tuple[StoredTensor | None, float] | None:
+    """As `_nearest`; in no tensor where it is all zeros, and none of its size is stored."""
+    same_size = [tensor for tensor in free if tensor.array.size == offset.size]
+    if not offset.any() and all(_is_uniform(tensor) for tensor in same_size):
+        return None, 0.0
+    return _nearest(offset, terms, same_size)
+
+
+def _is_uniform(tensor: StoredTensor) -> bool:
+    """Whether it is one number everywhere, as the scale of a batch norm before any training."""
+    return tensor.array.size > 1 and bool((tensor.array == tensor.array.flat[0]).all())
 
 
 def _nearest(

@@ -50,11 +50,12 @@ EXPLAINED = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """Where a weight lies, and how: `how` says it in words, `error` is the largest absolute
-    difference of a value to the model's (0 where every bit is kept)."""
+    """Where a weight lies, None for one that takes no part in what is computed; `how` says how in
+    words, `error` is the largest absolute difference of a value to the model's (0 where every bit
+    is kept)."""
 
     match: Match
-    stored: StoredTensor
+    stored: StoredTensor | None
     how: str = ""
     error: float = 0.0
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from exporters.base import StoredTensor
-from exporters.weight_folding import folded
+from exporters.weight_folding import folded, left_out
 from exporters.weight_matching import (
     Found,
     Match,
@@ -86,28 +86,31 @@ class WeightParity:
     def failures(self) -> list[TensorParity]:
         return [tensor for tensor in self.tensors if not tensor.match.explained]
 
-    def to_json(self) -> Json:
+    def summary(self) -> Json:
+        """How many became what."""
         return {
             "passed": self.passed,
             "explained": self.explained,
             "total": self.total,
             "counts": {match: count for match in Match if (count := self.count(match))},
-            "tensors": [tensor.to_json() for tensor in self.tensors],
         }
+
+    def to_json(self) -> Json:
+        return {**self.summary(), "tensors": [tensor.to_json() for tensor in self.tensors]}
 
 
 def compare(weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor]) -> WeightParity:
     """Finds each weight among the stored tensors.
 
     First bit for bit, then in another order of axes or shape, then rounded or quantised, then as a
-    part of a batch norm that was folded. Among stored tensors of equal value the one of the same
-    name is taken first. Weights of equal value may share one stored tensor (exporters merge them)
-    if it has a reader for each. A weight that is found where another's name stands is altered:
-    two of one shape that changed places are both found by value. A stored tensor of more than one
-    number that no weight accounts for, and that is not int64 or bool as shapes are, is extra, and
-    fails the proof; one that is a single number everywhere is a scalar, as the bias of zeros that
-    exporters give to a convolution without any. The counts of batches of batch norms are left out:
-    no output depends on them, and exporters drop them.
+    part of a batch norm that was folded, or a bias of zeros that is left out. Among stored tensors
+    of equal value the one of the same name is taken first. Weights of equal value may share one
+    stored tensor (exporters merge them) if it has a reader for each. A weight that is found where
+    another's name stands is altered: two of one shape that changed places are both found by value.
+    A stored tensor of more than one number that no weight accounts for, and that is not int64 or
+    bool as shapes are, is extra, and fails the proof; one that is a single number everywhere is a
+    scalar, as the bias of zeros that exporters give to a convolution without any. The counts of
+    batches of batch norms are left out: no output depends on them, and exporters drop them.
     """
     weights = {name: array for name, array in weights.items() if name.split(".")[-1] != COUNT}
     live = [tensor for tensor in stored if tensor.readers]
@@ -116,6 +119,7 @@ def compare(weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor]) -
     for way in (rearranged, cast, quantised):
         found |= way(_without(weights, found), live, room)
     found |= folded(weights, _without(weights, found), live, room)
+    found |= left_out(_without(weights, found), room.free(live))
     by_name = {tensor.name: tensor for tensor in stored}
     tensors = [
         _weight(name, array, found.get(name), by_name.get(name), weights)
@@ -147,29 +151,33 @@ def _weight(
 ) -> TensorParity:
     if found is None:
         return _describe(name, array, Match.ALTERED if namesake else Match.MISSING, namesake)
-    match = found.match
-    if match is not Match.FOLDED and _stands_for_another(name, array, found, namesake, weights):
+    match, place = found.match, found.stored
+    if (
+        place
+        and match is not Match.FOLDED
+        and _stands_for_another(name, array, place, namesake, weights)
+    ):
         match = Match.ALTERED
-    described = _describe(name, array, match, found.stored)
+    described = _describe(name, array, match, place)
     return replace(described, how=found.how, error=found.error)
 
 
 def _stands_for_another(
     name: str,
     array: np.ndarray,
-    found: Found,
+    found: StoredTensor,
     namesake: StoredTensor | None,
     weights: Mapping[str, np.ndarray],
 ) -> bool:
     """Whether what was found bears the name of another weight of other values."""
     if namesake is not None:
-        own = tensor_digest(namesake.array) == tensor_digest(found.stored.array)
-        return namesake.name != found.stored.name and not own
-    if names_layer(found.stored.name, name):
+        own = tensor_digest(namesake.array) == tensor_digest(found.array)
+        return namesake.name != found.name and not own
+    if names_layer(found.name, name):
         return False
     digest = tensor_digest(array)
     return any(
-        names_layer(found.stored.name, other)
+        names_layer(found.name, other)
         and weights[other].shape == array.shape
         and tensor_digest(weights[other]) != digest
         for other in weights

@@ -11,7 +11,7 @@ import numpy as np
 
 from models.base import Builder, Size, Weights
 from models.weights import from_keras, refuse_misfit, to_keras
-from toolkit.core.errors import UnavailableError
+from toolkit.core.errors import UnavailableError, UsageError
 from toolkit.core.specs import ModelSpec
 
 if keras.backend.backend() != "tensorflow":
@@ -65,3 +65,14 @@ def reseed(module: keras.Model, seed: int) -> None:
     for number, state in enumerate(drawn):
         stream = int(np.random.default_rng([seed, number]).integers(2**31))
         state.assign([stream, 0])
+
+
+def by_path(model: keras.Model) -> dict[str, np.ndarray]:
+    """Copies of all weights. Raises UsageError when two have the same path."""
+    found = {variable.path: np.array(variable.numpy()) for variable in model.weights}
+    if len(found) < len(model.weights):
+        raise UsageError(
+            "Two variables of the Keras model have the same path.",
+            hint="Give its layers names of their own.",
+        )
+    return found

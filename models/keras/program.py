@@ -27,6 +27,7 @@ from toolkit.core.specs import CHANNELS_LAST, Dim, Signature, TensorSpec
 SERVING = "serving_default"
 GRAPH = "saved_model.pb"
 BATCH, OUTPUT = "batch", "output"
+MEND = "Mend the model there; tf.function says what it can follow."
 MOST_TIMES = 100  # how much more than its file an archive may unpack to
 # Operators that reach beyond the graph: files, processes, Python.
 REACHING = frozenset(
@@ -59,19 +60,23 @@ def serving_of(source: Artifact, signature: Signature) -> Callable[..., dict[str
     Of a checkpoint, a .keras file, or a SavedModel. `signature` is the source's, but for the
     layout of images: they are turned into the source's own. It keeps alive what it needs.
     """
+    return _serve(_runner(source), source.signature, signature)
+
+
+def _serve(
+    run: Callable[[dict[str, Any]], dict[str, Any]], own: Signature, signature: Signature
+) -> Callable[..., dict[str, Any]]:
     specs = [
         tf.TensorSpec([d if isinstance(d, int) else None for d in s.shape], s.dtype, s.name)
         for s in signature.inputs
     ]
-    run = _runner(source)
-    own = source.signature.inputs
 
     @tf.function(input_signature=specs, autograph=False)  # type: ignore[untyped-decorator, unused-ignore]
     def serve(*tensors: Any) -> dict[str, Any]:
         return run(
             {
                 mine.name: _turn(tensor, spec.layout, mine.layout or CHANNELS_LAST)
-                for mine, spec, tensor in zip(own, signature.inputs, tensors, strict=True)
+                for mine, spec, tensor in zip(own.inputs, signature.inputs, tensors, strict=True)
             }
         )
 
@@ -87,22 +92,56 @@ def _turn(tensor: Any, given: str | None, wanted: str) -> Any:
 
 
 def _runner(source: Artifact) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    names = [spec.name for spec in source.signature.outputs]
-    inputs = [spec.name for spec in source.signature.inputs]
+    outputs = [spec.name for spec in source.signature.outputs]
     if source.format is Format.SAVEDMODEL:
         source.verify()
         serving = load_serving(source.path.parent)
-        return lambda feeds: {name: serving(**feeds)[name] for name in names}
+        return lambda feeds: {name: serving(**feeds)[name] for name in outputs}
     model = model_of(source)
     if source.format is Format.KERAS:
-        flat = keras.Model(model.inputs, tf.nest.flatten(model.output))
-        return lambda feeds: dict(
-            zip(names, flat([feeds[name] for name in inputs], training=False), strict=True)
-        )
+        return _flat(model, source.signature)
     layout = source.signature.inputs[0].layout or ""  # the families take images channels last
+    (taken,) = (spec.name for spec in source.signature.inputs)
     return lambda feeds: {
-        names[0]: model(_turn(feeds[inputs[0]], layout, CHANNELS_LAST), training=False)
+        outputs[0]: model(_turn(feeds[taken], layout, CHANNELS_LAST), training=False)
     }
+
+
+def _flat(model: keras.Model, signature: Signature) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """A functional model as a function of feeds."""
+    flat = keras.Model(model.inputs, tf.nest.flatten(model.output))
+    outputs = [spec.name for spec in signature.outputs]
+
+    def run(feeds: dict[str, Any]) -> dict[str, Any]:
+        given = [feeds[spec.name] for spec in signature.inputs]
+        return dict(zip(outputs, tf.nest.flatten(flat(given, training=False)), strict=True))
+
+    return run
+
+
+def write_model(model: keras.Model, source: str, directory: Path) -> Signature:
+    """Writes a functional or sequential model that is in memory as a SavedModel.
+
+    Raises SourceError for a model that says not what it takes, or that TensorFlow cannot write.
+    """
+    if not model.built or not getattr(model, "inputs", None):
+        raise SourceError(
+            f"{source} gave a Keras model that says not what it takes.",
+            hint="Begin it with a keras.Input, or return keras.Model(x, y) of its layers.",
+        )
+    signature = signature_of_keras(model)
+    with explained(f"TensorFlow {tf.__version__} could not write {source}", MEND):
+        write_saved_model(_serve(_flat(model, signature), signature, signature), directory)
+    return signature
+
+
+def write_saved_model(serve: Any, directory: Path) -> list[Any]:
+    """Writes a tf.function as what a SavedModel serves by default; the variables in it."""
+    module = tf.Module()
+    module.serve = serve
+    variables = module.kept = list(serve.get_concrete_function().variables)
+    tf.saved_model.save(module, str(directory), signatures={SERVING: serve})
+    return variables
 
 
 def load_serving(directory: Path) -> Any:

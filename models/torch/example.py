@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +18,6 @@ from toolkit.core.specs import Signature
 
 EXAMPLE_BATCH = 2  # torch.export takes an extent of 1 for a constant
 BATCH = "batch"
-SYMBOL = re.compile(r"[su]\d+")  # an axis that nobody has named but torch
 
 
 def example(source: Artifact, *, batch: int = EXAMPLE_BATCH) -> tuple[torch.Tensor, ...]:
@@ -46,9 +44,7 @@ def example(source: Artifact, *, batch: int = EXAMPLE_BATCH) -> tuple[torch.Tens
 
 def dynamic_shapes(signature: Signature, module: nn.Module) -> tuple[Any, ...]:
     """For each input, its axes that vary; the same name is the same axis."""
-    dims = {
-        name: Dim.AUTO if SYMBOL.fullmatch(name) else Dim(name, min=1) for name in _names(signature)
-    }
+    dims = {name: Dim(name, min=1) if name == BATCH else Dim.AUTO for name in _names(signature)}
     shapes = tuple(
         {
             axis: Dim.AUTO if dim is None else dims[dim]
@@ -63,7 +59,7 @@ def dynamic_shapes(signature: Signature, module: nn.Module) -> tuple[Any, ...]:
 
 
 @contextmanager
-def explained(source: Artifact) -> Iterator[None]:
+def explained(source: object, hint: str = "Mend the model there") -> Iterator[None]:
     """Turns what torch raises on a model that it cannot export into a SourceError."""
     try:
         yield
@@ -73,10 +69,9 @@ def explained(source: Artifact) -> Iterator[None]:
             cause = cause.__cause__
         told = str(cause).strip().partition("\n")[0].rstrip(".")
         raise SourceError(
-            f"torch {torch.__version__} could not export {source.path}: "
-            f"{type(cause).__name__}: {told}.",
-            hint="Mend the model there; https://docs.pytorch.org/docs/stable/export.html says what "
-            "torch.export can follow.",
+            f"torch {torch.__version__} could not export {source}: {type(cause).__name__}: {told}.",
+            hint=f"{hint}; https://docs.pytorch.org/docs/stable/export.html says what torch.export "
+            "can follow.",
         ) from error
 
 

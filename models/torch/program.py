@@ -154,11 +154,16 @@ def output_names(program: ExportedProgram) -> list[str]:
     ]
 
 
-def path_name(path: Sequence[Any], root: str = "output") -> str:
-    """`("boxes", 0)` as boxes.0; what has no key but its place is `output.0`, or `output`."""
-    keys = [
+def keys_of(path: Sequence[Any]) -> list[str]:
+    """The keys and places that lead to a part of something nested."""
+    return [
         str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key)))) for key in path
     ]
+
+
+def path_name(path: Sequence[Any], root: str = "output") -> str:
+    """`("boxes", 0)` as boxes.0; what has no key but its place is `output.0`, or `output`."""
+    keys = keys_of(path)
     if not keys or keys[0].isdecimal():
         keys.insert(0, root)
     return ".".join(keys)
@@ -173,7 +178,7 @@ def signature_of_program(program: ExportedProgram) -> Signature:
         (
             str(values[name].shape[0])
             for name in names
-            if values[name].ndim and not isinstance(values[name].shape[0], int)
+            if values[name].ndim and not str(values[name].shape[0]).isdecimal()
         ),
         None,
     )
@@ -196,6 +201,8 @@ def _tensor_spec(name: str, value: torch.Tensor, batch: str | None) -> TensorSpe
         if isinstance(extent, int):
             return extent
         text = str(extent)
+        if text.isdecimal():  # one that varied until an operator fixed it
+            return int(text)
         return "batch" if text == batch else text if text.isidentifier() else None
 
     return TensorSpec(

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
 
 def bench(
-    artifact: options.Artifact,
+    artifact: options.Source,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="Export to these targets first, with proof, and measure them too; separated by "
+            "commas.  [default: onnx for code or a family, none for files]"
+        ),
+    ] = None,
     runtime: options.Runtimes = None,
     batch: options.Batches = None,
     scope: options.Scopes = None,
@@ -52,6 +59,8 @@ def bench(
     p99_ms: Annotated[
         float | None, typer.Option(help="What the p99 of the latency may be for --find-qps.")
     ] = None,
+    example: options.ExampleCode = None,
+    dynamic: options.Dynamic = None,
     data: options.Data = None,
     data_dir: options.DataDir = None,
     data_option: options.DataOptions = None,
@@ -76,6 +85,8 @@ def bench(
     with output.progress() as progress:
         result = toolkit.bench(
             artifact,
+            to=options.names(to),
+            example=options.example(example, dynamic),
             runtimes=options.names(runtime),
             batches=None if batch is None else options.integers(batch, "--batch"),
             scopes=options.names(scope),
@@ -152,6 +163,8 @@ def print_figures(figures: Json) -> None:
         console.print(table)
     if "open" in figures["plan"]["scopes"]:
         console.print(_openings(console, rows))
+    for export in figures["plan"].get("exports", ()):
+        console.out(_export_told(export))
     console.out(f"inputs: {figures['plan']['inputs']}")
     for line in _remarks_on_work(figures):
         console.out(line)
@@ -266,6 +279,15 @@ def _rates(row: Json, found: Json) -> dict[str, str]:
     least = "≥ " if row["work"]["lower_bound"] else ""
     shown = {"GFLOP/s": f"{least}{rate / 1e9:,.1f}"}
     return shown if share is None else {**shown, "of peak": f"{least}{share:.1%}"}
+
+
+def _export_told(export: Json) -> str:
+    weights, outputs = export["weights"], export["outputs"]
+    worst = max(outputs["cases"], key=lambda case: case["relative"] or 0)
+    return (
+        f"{export['target']}: {weights['explained']} of {weights['total']} weights explained, "
+        f"outputs off by {worst['relative']:.1e} of their range at most"
+    )
 
 
 def _remarks_on_work(figures: Json) -> Iterator[str]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def export(
-    source: options.Artifact,
+    source: options.Source,
     to: Annotated[
         str,
         typer.Option(
@@ -62,6 +62,8 @@ def export(
             help="For tensorrt-rtx: the least, the usual and the largest batch.  [default: 1,8,64]"
         ),
     ] = None,
+    example: options.ExampleCode = None,
+    dynamic: options.Dynamic = None,
     data: options.Data = None,
     data_dir: options.DataDir = None,
     data_option: options.DataOptions = None,
@@ -93,6 +95,7 @@ def export(
                 dim=dim,
                 input_=input_,
             ),
+            example=options.example(example, dynamic),
             progress=progress,
         )
     if json:
@@ -182,5 +185,7 @@ def outputs_told(outputs: OutputParity) -> str:
 
 def weights_told(weights: WeightParity) -> str:
     """The sum of it in a sentence."""
+    if not weights.total:
+        return "The model has no weights."
     counts = ", ".join(f"{count} {match}" for match, count in weights.to_json()["counts"].items())
     return f"{weights.explained} of {weights.total} weights are explained: {counts}."

@@ -11,6 +11,7 @@ from toolkit.core.errors import UsageError
 
 if TYPE_CHECKING:
     from toolkit.measuring.traffic import Traffic
+    from toolkit.steps.capture import Example
     from toolkit.steps.inputs import InputRequest, RandomInput
 
 Artifact = Annotated[
@@ -18,6 +19,30 @@ Artifact = Annotated[
     typer.Argument(
         help="Directory of an artifact, checkpoint or SavedModel, or a file: .onnx, .pt2, .keras, "
         ".tflite, OpenVINO's .xml."
+    ),
+]
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="Directory of an artifact, checkpoint or SavedModel; a file: .onnx, .pt2, .keras, "
+        ".tflite, OpenVINO's .xml; the name of a family, with fresh weights; or your own code, "
+        "which is run: file.py:callable or package.module:callable, which gives the model."
+    ),
+]
+ExampleCode = Annotated[
+    str | None,
+    typer.Option(
+        "--example",
+        help="Your code that gives what your torch module is called with: file.py:callable, for a "
+        "tuple of arguments, a dict of them by name, or both in a tuple.  [default: random values "
+        "of the shapes given by --input, or rows of --inputs]",
+    ),
+]
+Dynamic = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="The axes of your torch module's inputs that vary, counted from 0, and their names: "
+        "input:0=batch,2=height. May be repeated, or none.  [default: 0=batch]"
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
@@ -186,6 +211,34 @@ def settings(texts: list[str], option: str) -> dict[str, str]:
                 hint=f"Give, for example, {option} blocks=3, each name once.",
             )
         found[name] = value
+    return found
+
+
+def example(code: str | None, dynamic: list[str] | None) -> Example | None:
+    """What --example and --dynamic ask for together; None for neither."""
+    from toolkit.steps.capture import Example
+
+    if code is None and dynamic is None:
+        return None
+    return Example(code=code, axes=None if dynamic is None else axes(dynamic))
+
+
+def axes(texts: list[str]) -> dict[str, dict[int, str]]:
+    """`["input:0=batch,2=height"]` as {"input": {0: "batch", 2: "height"}}; ["none"] as {}."""
+    found: dict[str, dict[int, str]] = {}
+    for text in texts if texts != ["none"] else []:
+        name, _, rest = text.rpartition(":")
+        pairs = [part.strip().partition("=")[::2] for part in rest.split(",")]
+        known = {
+            int(axis): word for axis, word in pairs if axis.isdecimal() and word.isidentifier()
+        }
+        if not name or name in found or len(known) < len(pairs):
+            raise UsageError(
+                f"Got --dynamic {text}{' again' if name in found else ''}, expected axes by place.",
+                hint="Give, for example, --dynamic input:0=batch,2=height, each input and axis "
+                "once, or --dynamic none.",
+            )
+        found[name] = known
     return found
 
 

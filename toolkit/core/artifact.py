@@ -22,6 +22,7 @@ ARTIFACT_SCHEMA = "toolkit.artifact/2"
 CHECKPOINT_SCHEMA = "toolkit.checkpoint/2"
 WEIGHTS = "weights.safetensors"
 RESUME = "resume.safetensors"
+SOURCE = "source"  # beside an artifact: what it was made from, where that lay in no file
 PROGRAM = "program.pt2"  # of a user's own module, so that it opens without its code
 
 
@@ -326,7 +327,7 @@ def _write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
 
 
 def _write_manifest(directory: Path, schema: str, body: Mapping[str, Any]) -> None:
-    records = record_files(directory)
+    records = record_files(directory, apart=[SOURCE])
     records.pop(MANIFEST, None)
     document = seal(schema, {**body, "files": _files_to_json(records)})
     write_document(directory / MANIFEST, document)

@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,14 +33,15 @@ class FileRecord:
     size_bytes: int
 
 
-def record_files(directory: Path) -> dict[str, FileRecord]:
-    """A record of every file below `directory`, by its relative POSIX path."""
+def record_files(directory: Path, apart: Collection[str] = ()) -> dict[str, FileRecord]:
+    """A record of every file below `directory`, by its relative POSIX path, but for those in the
+    directories `apart`."""
     return {
         path.relative_to(directory).as_posix(): FileRecord(
             digest=digest_file(path), size_bytes=path.stat().st_size
         )
         for path in sorted(directory.rglob("*"))
-        if path.is_file()
+        if path.is_file() and not any(path.is_relative_to(directory / name) for name in apart)
     }
 
 

@@ -87,7 +87,7 @@ def _from_file(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except BaseException as error:
         del sys.modules[unique]
-        if isinstance(error, Exception):
+        if isinstance(error, Exception | SystemExit):
             raise _failed(f"import {path}", error) from error
         raise
     return module
@@ -102,7 +102,7 @@ def _from_package(name: str) -> ModuleType:
                 f"There is no module {name!r}, here or installed.", hint=EXPECTED
             ) from None
         raise _failed(f"import {name}", error) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failed(f"import {name}", error) from error
 
 
@@ -110,11 +110,11 @@ def _call(source: str, folder: Path, made: Callable[[], Any]) -> Any:
     try:
         with theirs(folder):
             return made()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failed(f"call {source}", error) from error
 
 
-def _failed(attempt: str, error: Exception) -> UsageError:
+def _failed(attempt: str, error: BaseException) -> UsageError:
     at = error.__traceback__
     while at is not None and at.tb_next is not None:
         at = at.tb_next

@@ -10,16 +10,20 @@ from toolkit.core.measurement import Result
 from toolkit.core.progress import Progress, Silent
 from toolkit.measuring.engine import Procedure
 from toolkit.measuring.traffic import Traffic
+from toolkit.steps.capture import Example
 from toolkit.steps.contender import Entry
+from toolkit.steps.forms import forms_of
 from toolkit.steps.inputs import InputRequest, input_source, resolve_batches
 from toolkit.steps.rows import Group, measure_groups
 from toolkit.steps.settings import Settings
-from toolkit.steps.sources import candidates, known_runtimes, open_artifact, remarks_on
+from toolkit.steps.sources import known_runtimes
 
 
 def bench(
     artifact: str | os.PathLike[str],
     *,
+    to: Sequence[str] | None = None,
+    example: Example | None = None,
     runtimes: Sequence[str] | None = None,
     batches: Sequence[int] | None = None,
     scopes: Sequence[str] | None = None,
@@ -36,6 +40,8 @@ def bench(
 ) -> Result:
     """Measures every runtime at every batch, and stores the result as `out/<id>.json`.
 
+    Each target in `to` is exported first, with proof, to a place that is removed again; of a user's
+    code, or a family, that is ONNX unless told. `example` is what a user's module is called with.
     Without `runtimes`, all but null that open one of the artifact's forms are measured; without
     `batches`, the one that the model or `inputs` fix, else 1. `cpus` pins every worker to these
     cores; `tuning` gives options of a runtime's own by its name. The rows of a batch are measured
@@ -45,35 +51,37 @@ def bench(
     measured; the others go on. Ctrl-C stores what there is, then raises KeyboardInterrupt. Raises
     SourceError, IntegrityError, UnknownNameError, UsageError before anything is started.
     """
-    source = open_artifact(artifact)
-    artifacts = candidates(source)
-    names = known_runtimes(runtimes, artifacts)
-    settings = Settings.parse(
-        runtimes=names,
-        scopes=scopes,
-        threads=threads,
-        cpus=cpus,
-        tuning=tuning,
-        procedure=procedure,
-        timeout_s=timeout_s,
-        allow_fallback=allow_fallback,
-        traffic=traffic,
-    )
-    request = inputs or InputRequest()
-    feeding = input_source(source, request)
-    sizes = resolve_batches(source, batches, request.dims)
-    entries = [Entry(artifacts=artifacts, runtime=name) for name in names]
-    return measure_groups(
-        [Group(batch=batch, inputs=feeding, entries=entries) for batch in sizes],
-        settings,
-        plan={
-            "artifact": str(source.path),
-            "artifact_digest": source.digest,
-            "runtimes": names,
-            "batches": sizes,
-            "inputs": feeding.description,
-        },
-        out=Path(out),
-        progress=progress or Silent(),
-        warnings=remarks_on(source),
-    )
+    listener = progress or Silent()
+    if runtimes is not None:
+        known_runtimes(runtimes, ())  # before anything is exported
+    with forms_of(artifact, to, example, inputs or InputRequest(), listener) as forms:
+        names = known_runtimes(runtimes, forms.artifacts)
+        settings = Settings.parse(
+            runtimes=names,
+            scopes=scopes,
+            threads=threads,
+            cpus=cpus,
+            tuning=tuning,
+            procedure=procedure,
+            timeout_s=timeout_s,
+            allow_fallback=allow_fallback,
+            traffic=traffic,
+        )
+        feeding = input_source(forms.source, forms.request)
+        sizes = resolve_batches(forms.source, batches, forms.request.dims)
+        entries = [Entry(artifacts=forms.artifacts, runtime=name) for name in names]
+        return measure_groups(
+            [Group(batch=batch, inputs=feeding, entries=entries) for batch in sizes],
+            settings,
+            plan={
+                "artifact": forms.name,
+                "artifact_digest": forms.source.digest,
+                "exports": forms.exports,
+                "runtimes": names,
+                "batches": sizes,
+                "inputs": feeding.description,
+            },
+            out=Path(out),
+            progress=listener,
+            warnings=forms.warnings,
+        )

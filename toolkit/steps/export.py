@@ -12,7 +12,7 @@ from pathlib import Path
 import models
 from exporters.base import Exported, ExportOptions, Route
 from exporters.weight_parity import WeightParity, compare
-from toolkit.core.artifact import PROGRAM, Artifact, Format, parents_of
+from toolkit.core.artifact import PROGRAM, SOURCE, Artifact, Format, parents_of
 from toolkit.core.documents import Json, seal, write_document
 from toolkit.core.errors import ParityError, UsageError
 from toolkit.core.files import new_directory, refuse_existing
@@ -20,13 +20,14 @@ from toolkit.core.progress import Progress, Silent
 from toolkit.core.siblings import ours
 from toolkit.core.specs import Signature, TensorSpec
 from toolkit.steps import parity_outputs
+from toolkit.steps.capture import Example, remark_on
 from toolkit.steps.files import Files
 from toolkit.steps.inputs import InputRequest
 from toolkit.steps.parity_outputs import OutputParity
-from toolkit.steps.parity_weights import weights_of
+from toolkit.steps.parity_weights import unread_weights, weights_of
 from toolkit.steps.reference import reference_runtime
 from toolkit.steps.routes import find_route, route_of
-from toolkit.steps.sources import open_artifact
+from toolkit.steps.sources import open_source
 
 PARITY_SCHEMA = "toolkit.parity/3"
 PROOF = "parity.json"
@@ -60,11 +61,14 @@ def export(
     passes: Sequence[str] = (),
     options: ExportOptions | None = None,
     inputs: InputRequest | None = None,
+    example: Example | None = None,
     progress: Progress | None = None,
 ) -> Export:
     """Writes the model of `source` in format `to` to the new directory `out`, with the proof.
 
-    `source` is a checkpoint, an artifact, or a file of somebody else's. Where the target is made
+    `source` is a checkpoint, an artifact, a file of somebody else's; or a user's code, or a family,
+    from which a checkpoint or SavedModel is made first and kept as `out/source`: `example` and
+    `inputs` are what the user's module is called with for that. Where the target is made
     from another format than that, the model is exported to it first, through `via` if that is
     named, to a place that is removed again: the proof is against `source`. `passes` rewrite the
     ONNX graph, after the weights in it are proved and before anything is made of it; the outputs
@@ -79,17 +83,23 @@ def export(
     target = Path(out)
     refuse_existing(target)
     chosen, listener = options or ExportOptions(), progress or Silent()
-    given = open_artifact(source)
-    route = _route(given, to, via, passes)
-    routes = [route_of(name) for name in route if name is not None]
-    _require_passes(passes, to, given, routes)
-    _require_options(chosen, to, routes)
-    _require_builder(given, routes)
     with (
         new_directory(target) as partial,
         tempfile.TemporaryDirectory() as scratch,
         Files() as files,
     ):
+        given, request = open_source(
+            source, example, inputs or InputRequest(), partial / SOURCE, files
+        )
+        if remark := remark_on(source):
+            listener.note(f"warning: {remark}")
+        route = _route(given, to, via, passes, made=given.directory.name == SOURCE)
+        routes = [route_of(name) for name in route if name is not None]
+        for name in unread_weights(given, files):
+            listener.note(f"{name} is not read with these inputs, and is left out")
+        _require_passes(passes, to, given, routes)
+        _require_options(chosen, to, routes)
+        _require_builder(given, routes)
         stage = _Stage(
             given=given,
             artifact=given,
@@ -102,20 +112,20 @@ def export(
             place.mkdir(exist_ok=True)
             what = route_of(exporter).format if exporter else given.format
             listener.update("export", number + 1, len(route) + 1, f"{what}, and its weights")
-            stage = stage.next(exporter, place, chosen, passes, target)
+            stage = stage.next(exporter, place, chosen, passes, partial)
         assert stage.weights is not None
         listener.update(
             "export", len(route) + 1, len(route) + 1, f"outputs of {stage.checked_with}"
         )
         outputs = parity_outputs.compare(
-            given, stage.runs, stage.checked_with, inputs or InputRequest(), progress=listener
+            given, stage.runs, stage.checked_with, request, progress=listener
         )
         outputs = replace(outputs, not_run=stage.not_run)
         done = Export(artifact=stage.artifact, weights=stage.weights, outputs=outputs)
         if not outputs.passed:
-            raise _outputs_differ(outputs, target)
+            raise _outputs_differ(outputs, to)
         write_document(partial / PROOF, seal(PARITY_SCHEMA, done.proof()))
-        stage.save(partial, target)
+        stage.save(partial)
     return replace(done, artifact=Artifact.load(target))
 
 
@@ -149,9 +159,10 @@ class _Stage:
         place: Path,
         options: ExportOptions,
         passes: Sequence[str],
-        target: Path,
+        home: Path,
     ) -> _Stage:
-        """What comes of it by an exporter, in `place`; without one a copy, for the passes.
+        """What comes of it by an exporter, in `place`, on the way to what will lie in `home`;
+        without one a copy, for the passes.
 
         Raises ParityError where a weight is missing or altered. Where passes rewrote the graph
         before, the proof is that of the graph before them, if what was made now is the graph
@@ -168,15 +179,17 @@ class _Stage:
         before = weights_of(self.artifact if self.changes else self.given, self.files)
         weights = compare(before, stored)
         if not weights.passed:
-            raise _weights_differ(weights, target)
+            raise _weights_differ(weights, format)
         changes = self.changes
         if format is Format.ONNX and passes and not changes:
             signature = exported.signature or self.artifact.signature
             changes, exported = _rewrite(passes, place / exported.entry, exported, signature)
         known = self.given.options.get("passes", ())
         exported = replace(exported, options={**exported.options, "passes": [*known, *changes]})
-        artifact = _saved(place, self.artifact, self.given, format, exported, target)
-        checked_with = route_of(exporter).checked_with if exporter else CHECKED_WITH
+        artifact = _saved(place, self.artifact, self.given, format, exported, home)
+        checked_with = (
+            route_of(exporter).checked_with if exporter else reference_runtime([artifact])
+        )
         return replace(
             self,
             artifact=artifact,
@@ -186,23 +199,25 @@ class _Stage:
             changes=changes,
         )
 
-    def save(self, directory: Path, target: Path) -> None:
+    def save(self, directory: Path) -> None:
         """The manifest once more, over all that lies in `directory` by now."""
         kept = {
             name: getattr(self.artifact, name)
             for name in ("model", "format", "precision", "signature", "entry", "options")
         }
-        Artifact.save(directory, parents=parents_of(target, self.given), **kept)
+        Artifact.save(directory, parents=parents_of(directory, self.given), **kept)
 
 
-CHECKED_WITH = "onnxruntime"  # a graph that was only rewritten
 FLAGS = {"compute_capabilities": "--compute-capability"}  # where it is not the option's own name
 
 
-def _route(given: Artifact, to: str, via: str | None, passes: Sequence[str]) -> list[str | None]:
-    """The exporters in turn, by name; None stands for a copy, which the passes are applied to."""
+def _route(
+    given: Artifact, to: str, via: str | None, passes: Sequence[str], *, made: bool
+) -> list[str | None]:
+    """The exporters in turn, by name; None stands for a copy, which the passes are applied to, or
+    which is all that is wanted of what was made from a user's code."""
     route: list[str | None] = [*find_route(given.format, to, via)]
-    if given.format is Format.ONNX and (passes or not route):
+    if (given.format is Format.ONNX and (passes or not route)) or (made and not route):
         return [None, *route]
     if not route:
         raise UsageError(
@@ -217,7 +232,7 @@ def _saved(
     given: Artifact,
     format: Format,
     exported: Exported,
-    target: Path,
+    home: Path,
 ) -> Artifact:
     """The manifest of what an exporter wrote of `source`."""
     return Artifact.save(
@@ -227,7 +242,7 @@ def _saved(
         precision=exported.precision,
         signature=exported.signature or source.signature,
         entry=exported.entry,
-        parents=parents_of(target, given),
+        parents=parents_of(home, given),
         options=exported.options,
     )
 
@@ -315,22 +330,22 @@ def _require_builder(given: Artifact, routes: Sequence[Route]) -> None:
         models.FAMILIES.create(given.model.family).builders.entry(first.framework)
 
 
-def _weights_differ(weights: WeightParity, target: Path) -> ParityError:
+def _weights_differ(weights: WeightParity, format: Format) -> ParityError:
     failures = weights.failures()
     named = "; ".join(f"{t.name} {list(t.shape)} is {t.match}" for t in failures[:5])
     more = f" and {len(failures) - 5} more" if len(failures) > 5 else ""
     return ParityError(
         f"Weight parity failed: {weights.explained} of {weights.total} weights are explained in "
-        f"what was exported; {named}{more}. {target} was not written.",
+        f"the {format} form; {named}{more}. Nothing was written.",
         hint="The exporter changed the model. Report it with the versions from `toolkit doctor`.",
     )
 
 
-def _outputs_differ(outputs: OutputParity, target: Path) -> ParityError:
+def _outputs_differ(outputs: OutputParity, to: str) -> ParityError:
     case = outputs.worst
     return ParityError(
-        f"Output parity failed on {case.inputs}, batch {case.batch}: {case.judgement.reason}. "
-        f"{target} was not written.",
+        f"Output parity of the export to {to} failed on {case.inputs}, batch {case.batch}: "
+        f"{case.judgement.reason}. Nothing was written.",
         hint="The weights are right, so an operation is not: `toolkit parity outputs A B --layers` "
         "names the first that departs.",
     )

@@ -9,9 +9,11 @@ from typing import Any, Self, final
 from exporters import EXPORTERS, READ_APART, READERS
 from exporters.base import Description, Exported, ExportOptions, StoredTensor
 from toolkit.core.artifact import Artifact, Format
+from toolkit.core.errors import SourceError, WorkerDiedError
 from toolkit.core.specs import Signature
 from toolkit.measuring.client import WorkerProcess
 from toolkit.measuring.environment import session_options
+from toolkit.steps.capture import Example
 from toolkit.steps.routes import route_of
 
 TIMEOUT_S = 3600.0
@@ -21,7 +23,8 @@ MODULE = "toolkit.steps.files_worker"
 @final
 class Files:
     """A context manager: leaving it ends the process that was started for those that are
-    apart, which would bring TensorFlow, its threads and its messages into this one.
+    apart, which would bring TensorFlow, its threads and its messages into this one, or a user's
+    code.
 
     Raises what exporters and readers raise, and WorkerDiedError where one ended the process.
     """
@@ -78,6 +81,22 @@ class Files:
             options=found["options"],
             signature=signature and Signature.from_json(signature),
         )
+
+    def capture(self, source: str, example: Example, directory: Path) -> Mapping[str, int]:
+        """As `toolkit.steps.capture.capture`, in the process apart: it runs the user's code."""
+        message = {
+            "command": "capture",
+            "source": source,
+            "example": example.to_json(),
+            "directory": str(directory.resolve()),
+        }
+        try:
+            return dict(self._ask(message)["extents"])
+        except WorkerDiedError as error:
+            raise SourceError(
+                f"{source} ended the process that it ran in: {error.problem}",
+                hint="Run that code by itself, to see what it does.",
+            ) from error
 
     def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
         return dict(self._started().ask(message)[0])

@@ -1,4 +1,4 @@
-"""The process in which exporters and readers of a framework of their own run."""
+"""The process in which a user's code runs, and exporters and readers of another framework."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from toolkit.core.artifact import Artifact
 from toolkit.core.documents import Json
 from toolkit.core.errors import WorkerError
 from toolkit.measuring.process import Reply, run
+from toolkit.steps.capture import Example, capture
 
 
 @final
@@ -24,6 +25,10 @@ class FilesWorker:
         command = message["command"]
         if command == "export":
             return _export(message), {}
+        if command == "capture":
+            example = Example.from_json(message["example"])
+            extents = capture(message["source"], example, Path(message["directory"]))
+            return {"extents": dict(extents)}, {}
         reader, path = READERS.create(message["format"]), Path(message["path"])
         if command == "describe":
             found = reader.describe(path)

@@ -123,7 +123,7 @@ def input_source(artifact: Artifact, request: InputRequest) -> InputSource:
     signature = artifact.signature
     check_names(signature, request)
     if request.file is not None:
-        return Rows(signature, _read_npz(request.file), f"rows of {request.file}")
+        return Rows(signature, read_npz(request.file), f"rows of {request.file}")
     one = signature.inputs[0] if len(signature.inputs) == 1 else None
     if request.data is not None:
         rows = load_test_rows(
@@ -330,7 +330,7 @@ def _checked(signature: Signature, feeds: Feeds, what: str) -> None:
         ) from error
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
+def read_npz(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an .npz file by name. Raises SourceError; never unpickles."""
     try:
         with np.load(path, allow_pickle=False) as archive:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from exporters.weight_parity import could_be_a_weight
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.documents import Json
+from toolkit.core.errors import UsageError
 from toolkit.core.work import Work
 from toolkit.measuring.rates import work_figures
 from toolkit.steps.files import Files
@@ -83,10 +84,14 @@ def inspect(
     ]
     (chosen,) = resolve_batches(source, None if batch is None else [batch], request.dims)
     warnings: list[str] = []
-    shapes = {
-        spec.name: shape_of(source.signature, spec, chosen, request)
-        for spec in source.signature.inputs
-    }
+    try:
+        shapes = {
+            spec.name: shape_of(source.signature, spec, chosen, request)
+            for spec in source.signature.inputs
+        }
+    except UsageError as error:  # of an axis without an extent
+        shapes = None
+        warnings.append(f"The work is not counted: {error.problem} {error.hint}")
     return Inspection(
         artifact=source,
         operators=operators,
@@ -94,6 +99,6 @@ def inspect(
         parameters=sum(tensor.array.size for tensor in stored),
         stored_bytes=sum(tensor.array.nbytes for tensor in stored),
         batch=chosen,
-        work=work_of(candidates(source), shapes, warnings),
+        work=None if shapes is None else work_of(candidates(source), shapes, warnings),
         warnings=warnings,
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from exporters.weight_parity import WeightParity, compare, could_be_a_weight
-from toolkit.core.artifact import Artifact, Format
+from toolkit.core.artifact import PROGRAM, Artifact, Format
 from toolkit.core.documents import Json
 from toolkit.steps.files import Files
 from toolkit.steps.sources import open_artifact
@@ -46,11 +46,25 @@ def parity_weights(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Weig
 
 
 def weights_of(artifact: Artifact, files: Files) -> Mapping[str, np.ndarray]:
-    """The tensors of a checkpoint; of another form, those that are read and could be weights."""
+    """The tensors of a checkpoint that its model reads; of another form, those that are read and
+    could be weights."""
     stored = files.stored_tensors(artifact.format, artifact.path)
+    unread = unread_weights(artifact, files)
     return {
         tensor.name: tensor.array
         for tensor in stored
-        if artifact.format is Format.CHECKPOINT
-        or (tensor.readers and could_be_a_weight(tensor.array))
+        if tensor.name not in unread
+        and (
+            artifact.format is Format.CHECKPOINT
+            or (tensor.readers and could_be_a_weight(tensor.array))
+        )
     }
+
+
+def unread_weights(artifact: Artifact, files: Files) -> list[str]:
+    """The weights of a user's own checkpoint that its program does not read, as where an argument
+    of forward is left out; a family's reads all."""
+    if PROGRAM not in artifact.files:
+        return []
+    stored = files.stored_tensors(Format.TORCH_EXPORT, artifact.directory / PROGRAM)
+    return [t.name for t in stored if not t.readers and could_be_a_weight(t.array)]

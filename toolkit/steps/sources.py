@@ -6,6 +6,7 @@ import difflib
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from exporters import SUFFIXES
@@ -23,7 +24,10 @@ from toolkit.core.errors import IntegrityError, SourceError, UnavailableError, U
 from toolkit.core.files import FileRecord, digest_bytes, digest_file, wrapping_os_errors
 from toolkit.core.siblings import ours
 from toolkit.core.specs import ModelSpec
+from toolkit.core.usercode import is_user_code
+from toolkit.steps.capture import Example, is_in_no_file
 from toolkit.steps.files import Files
+from toolkit.steps.inputs import InputRequest, batch_axis
 
 Source = str | os.PathLike[str]
 
@@ -62,6 +66,33 @@ def open_artifact(source: Source) -> Artifact:
         artifact.verify()
         return artifact
     raise _not_a_source(path)
+
+
+def open_source(
+    source: Source, example: Example | None, request: InputRequest, directory: Path, files: Files
+) -> tuple[Artifact, InputRequest]:
+    """As `open_artifact`; a user's code, or a family, is made into files in the new `directory`.
+
+    What `request` asks for is there what a torch module is called with, and comes back as what can
+    be asked of the artifact: the shapes are those that it takes, the axes that vary as long as in
+    the example unless told, but for the batch. Raises as `toolkit.steps.capture.capture` too.
+    """
+    if not is_in_no_file(source):
+        if example is not None:
+            raise UsageError(
+                f"Got an example or --dynamic for {source}, which lies in a file.",
+                hint="Leave them out; they are for a torch module of your own.",
+            )
+        return open_artifact(source), request
+    directory.mkdir()
+    example = replace(example or Example(), inputs=request.random, file=request.file)
+    extents = dict(files.capture(os.fspath(source), example, directory))
+    artifact = open_artifact(directory)
+    if artifact.format is not Format.CHECKPOINT or not is_user_code(os.fspath(source)):
+        return artifact, request
+    extents.pop(str(batch_axis(artifact.signature)), None)
+    random = {name: replace(asked, shape=None) for name, asked in request.random.items()}
+    return artifact, replace(request, random=random, dims={**extents, **request.dims})
 
 
 def open_checkpoint(source: Source) -> Checkpoint:
@@ -191,6 +222,12 @@ def _schema(manifest: Path) -> object:
 
 
 def _not_a_source(path: Path, expected: str = EXPECTED) -> SourceError:
+    if is_in_no_file(path):
+        return SourceError(
+            f"{path} lies in no file.",
+            hint="Only `toolkit export` and `toolkit bench` make a model from code, or a family: "
+            "export it first.",
+        )
     if not path.exists():
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.name, siblings, n=1)

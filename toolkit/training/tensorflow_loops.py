@@ -13,13 +13,14 @@ import numpy as np
 import tensorflow as tf
 
 import models
+from models.keras.base import by_path
 from toolkit.core.errors import UnavailableError, unknown_name
 from toolkit.core.session import Availability
 from toolkit.core.specs import ModelSpec
 from toolkit.training import formula
 from toolkit.training.base import Epoch, EpochRun, Job, Settings, Trainer, TrainingSession
 from toolkit.training.rows import Rows
-from toolkit.training.tensorflow_model import Net, by_path, own_model
+from toolkit.training.tensorflow_model import Net, own_model
 
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import models
 from models.base import Builder
-from models.keras.base import reseed
+from models.keras.base import by_path, reseed
 from models.weights import refuse_misfit
 from toolkit.core.errors import UsageError
 from toolkit.core.specs import Task, TaskKind
@@ -90,17 +90,6 @@ def own_model(module: Callable[[], Any]) -> keras.Model:
             hint="Return a Keras model, or choose the framework of what it returns: --framework.",
         )
     return made
-
-
-def by_path(model: keras.Model) -> dict[str, np.ndarray]:
-    """Copies of all weights. Raises UsageError when two have the same path."""
-    found = {variable.path: np.array(variable.numpy()) for variable in model.weights}
-    if len(found) < len(model.weights):
-        raise UsageError(
-            "Two variables of the Keras model have the same path.",
-            hint="Give its layers names of their own.",
-        )
-    return found
 
 
 def _fit(model: keras.Model, task: Task) -> bool:

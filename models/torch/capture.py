@@ -1,0 +1,217 @@
+"""A user's own module as an exported program that takes and gives tensors in a row."""
+
+from __future__ import annotations
+
+import inspect
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.export import Dim
+from torch.utils import _pytree as pytree
+
+from models.torch.example import explained
+from models.torch.program import keys_of, path_name, signature_of_program
+from toolkit.core.errors import UsageError, unknown_name
+from toolkit.core.specs import Signature, TensorSpec
+
+BATCH = "batch"
+Axes = Mapping[str, Mapping[int, str]]
+"""Which axes of which inputs vary, and what they are called."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Captured:
+    """What a module takes and gives, its weights, the program that says how they are used, and the
+    extents that the named axes had in the example."""
+
+    extents: Mapping[str, int]
+    signature: Signature
+    weights: Mapping[str, np.ndarray]
+    program: bytes
+
+
+def capture(module: nn.Module, example: Any, axes: Axes | None, source: str) -> Captured:
+    """`example` is what forward is called with: a tensor or array, a tuple of arguments, a dict of
+    arguments by name, or a tuple and a dict; whatever in it is no tensor stays as it is.
+
+    Inputs are called as forward's parameters, parts of them by their keys and places behind that.
+    `axes` vary; without it the first axis of every input that has the extent of the first input's.
+    Raises UsageError for an example that does not fit, SourceError for a module that torch.export
+    cannot follow.
+    """
+    module.eval()
+    arguments = _bound(module, example, source)
+    leaves, spec = pytree.tree_flatten_with_path(arguments)
+    is_tensor = [isinstance(leaf, torch.Tensor) for _, leaf in leaves]
+    tensors = dict(zip(_keys(leaves), (leaf for _, leaf in leaves), strict=True))
+    tensors = {name: leaf for name, leaf in tensors.items() if isinstance(leaf, torch.Tensor)}
+    if not tensors:
+        raise UsageError(
+            f"{source} got no tensor to run with.", hint="Give one: --input name=2x3x32x32."
+        )
+    varying = _default_axes(tensors) if axes is None else _checked_axes(tensors, axes)
+    extents = {
+        word: tensors[name].shape[axis]
+        for name, named in varying.items()
+        for axis, word in named.items()
+    }
+    tensors = {name: _widened(t, varying.get(name, {})) for name, t in tensors.items()}
+    outputs = _called(module, arguments, source)
+    _flatten_forward(module, [leaf for _, leaf in leaves], spec, is_tensor)
+    with explained(source, "Mend the model, or say by --dynamic which axes vary"):
+        program = torch.export.export(
+            module,
+            tuple(tensors.values()),
+            dynamic_shapes=(
+                tuple(dict.fromkeys(varying.get(name, {}), Dim.AUTO) for name in tensors),
+            ),
+        )
+    stream = io.BytesIO()
+    torch.export.save(program, stream)
+    found = signature_of_program(program)
+    named = _named(found, list(tensors), outputs, varying, source)
+    state = module.state_dict()
+    weights = {name: tensor.detach().cpu().numpy().copy() for name, tensor in state.items()}
+    return Captured(extents=extents, signature=named, weights=weights, program=stream.getvalue())
+
+
+def _bound(module: nn.Module, example: Any, source: str) -> dict[str, Any]:
+    """The arguments by the names of forward's parameters, arrays as tensors."""
+    args, kwargs = _split(example)
+    given = pytree.tree_map(_tensor, (args, kwargs))
+    try:
+        bound = inspect.signature(module.forward).bind(*given[0], **given[1])
+    except TypeError as error:
+        takes = ", ".join(inspect.signature(module.forward).parameters)
+        raise UsageError(
+            f"{source} cannot be called with these inputs: {error}; forward takes: {takes}.",
+            hint="Give an input for each: --input name=2x3x32x32, or all by --example.",
+        ) from None
+    return dict(bound.arguments)
+
+
+def _split(example: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    if isinstance(example, Mapping):
+        return (), example
+    if not isinstance(example, tuple | list):
+        return (example,), {}
+    if len(example) == 2 and isinstance(example[0], tuple | list) and isinstance(example[1], dict):
+        return example[0], example[1]
+    return example, {}
+
+
+def _tensor(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    return value.detach().cpu() if isinstance(value, torch.Tensor) else value
+
+
+def _called(module: nn.Module, arguments: Mapping[str, Any], source: str) -> list[str]:
+    """Runs it once, as it is; the names of the tensors that it gives."""
+    try:
+        with torch.no_grad():
+            given = module.forward(**arguments)
+    except Exception as error:  # it is the user's own
+        told = str(error).strip().partition("\n")[0].rstrip(".")
+        raise UsageError(
+            f"{source} fails on the inputs of {', '.join(arguments)}: "
+            f"{type(error).__name__}: {told}.",
+            hint="Give inputs that it takes, or mend it.",
+        ) from error
+    taken = _keys(pytree.tree_flatten_with_path(arguments)[0])
+    names = [path_name(path) for path, _ in _tensors_of(given)]
+    names = [f"output.{name}" if name in taken else name for name in names]
+    if not names:
+        raise UsageError(
+            f"{source} gives a {type(given).__name__} without any tensor in it.",
+            hint="Return a tensor, or a tuple or dict of them.",
+        )
+    return names
+
+
+def _keys(leaves: Sequence[tuple[Any, Any]]) -> list[str]:
+    """What the parts of the arguments are called."""
+    return [".".join(keys_of(path)) for path, _ in leaves]
+
+
+def _tensors_of(outputs: Any) -> list[tuple[Any, torch.Tensor]]:
+    paths, _ = pytree.tree_flatten_with_path(outputs)
+    return [(path, leaf) for path, leaf in paths if isinstance(leaf, torch.Tensor)]
+
+
+def _default_axes(tensors: Mapping[str, torch.Tensor]) -> Axes:
+    first = next((t for t in tensors.values() if t.ndim), None)
+    if first is None:
+        return {}
+    same = [name for name, t in tensors.items() if t.ndim and t.shape[0] == first.shape[0]]
+    return {name: {0: BATCH} for name in same}
+
+
+def _checked_axes(tensors: Mapping[str, torch.Tensor], axes: Axes) -> Axes:
+    for name, named in axes.items():
+        if name not in tensors:
+            raise unknown_name("input", name, tensors)
+        for axis in named:
+            if not 0 <= axis < tensors[name].ndim:
+                raise UsageError(
+                    f"Got axis {axis} of input {name!r}, which has {tensors[name].ndim}.",
+                    hint="Axes count from 0: --dynamic input:0=batch,2=height.",
+                )
+    return axes
+
+
+def _widened(tensor: torch.Tensor, axes: Mapping[int, str]) -> torch.Tensor:
+    """Twice along every varying axis of extent 1, which torch.export takes for a constant."""
+    for axis in axes:
+        if tensor.shape[axis] == 1:
+            tensor = torch.cat([tensor, tensor], dim=axis)
+    return tensor
+
+
+def _flatten_forward(
+    module: nn.Module, leaves: list[Any], spec: Any, is_tensor: list[bool]
+) -> None:
+    """Makes forward take its tensors in a row, and give its tensors as a tuple."""
+    original = module.forward
+
+    def forward(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        given = iter(tensors)
+        filled = [
+            next(given) if is_one else leaf for leaf, is_one in zip(leaves, is_tensor, strict=True)
+        ]
+        outputs = original(**pytree.tree_unflatten(filled, spec))
+        return tuple(leaf for _, leaf in _tensors_of(outputs))
+
+    module.forward = forward  # its submodules keep their names so
+
+
+def _named(
+    found: Signature, inputs: list[str], outputs: list[str], axes: Axes, source: str
+) -> Signature:
+    """With the names of inputs, outputs and axes in place of torch's."""
+    called: dict[object, str] = {}
+    for spec, name in zip(found.inputs, inputs, strict=True):
+        for axis, word in axes.get(name, {}).items():
+            if isinstance(spec.shape[axis], int):
+                raise UsageError(
+                    f"Axis {axis} of input {name!r} of {source} was to vary ({word!r}), and the "
+                    f"model takes {spec.shape[axis]} alone.",
+                    hint="Leave it out of --dynamic, or give --dynamic none for a model that takes "
+                    "one shape.",
+                )
+            if spec.shape[axis] is not None:
+                called.setdefault(spec.shape[axis], word)
+
+    def renamed(spec: TensorSpec, name: str) -> TensorSpec:
+        shape = tuple(dim if isinstance(dim, int) else called.get(dim) for dim in spec.shape)
+        return TensorSpec(name=name, dtype=spec.dtype, shape=shape)
+
+    return Signature(
+        inputs=tuple(renamed(s, n) for s, n in zip(found.inputs, inputs, strict=True)),
+        outputs=tuple(renamed(s, n) for s, n in zip(found.outputs, outputs, strict=True)),
+    )

@@ -1,0 +1,194 @@
+"""A model that lies in no file yet, as a checkpoint or a SavedModel: a user's code, or a family."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import models
+from exporters import READERS
+from exporters.weight_parity import compare
+from models.initial import fresh_weights
+from toolkit.core.artifact import PROGRAM, Artifact, Checkpoint, Format
+from toolkit.core.errors import ParityError, UsageError
+from toolkit.core.files import write_atomically
+from toolkit.core.siblings import ours
+from toolkit.core.specs import ModelSpec
+from toolkit.core.usercode import UserCode, is_user_code, load_user_code
+from toolkit.steps.inputs import RandomInput, read_npz
+from toolkit.steps.own import OWN
+
+SEED = 0
+Axes = Mapping[str, Mapping[int, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """What a user's torch module is called with: what `code` gives (file.py:callable), two rows of
+    an .npz file, or random values of these shapes; and which axes vary, None for the first."""
+
+    code: str | None = None
+    file: Path | None = None
+    inputs: Mapping[str, RandomInput] = field(default_factory=dict)
+    axes: Axes | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "code": self.code,
+            "file": self.file and str(self.file),
+            "inputs": {name: vars(value) for name, value in self.inputs.items()},
+            "axes": None
+            if self.axes is None
+            else {name: {str(a): n for a, n in axes.items()} for name, axes in self.axes.items()},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Example:
+        axes = data["axes"]
+        return cls(
+            code=data["code"],
+            file=data["file"] and Path(data["file"]),
+            inputs={
+                name: RandomInput(**{**value, "shape": value["shape"] and tuple(value["shape"])})
+                for name, value in data["inputs"].items()
+            },
+            axes=None
+            if axes is None
+            else {name: {int(a): n for a, n in named.items()} for name, named in axes.items()},
+        )
+
+
+def is_in_no_file(source: str | os.PathLike[str]) -> bool:
+    """Whether a source is a user's callable or the name of a family, rather than a path."""
+    text = os.fspath(source)
+    return not Path(text).exists() and (is_user_code(text) or text in models.FAMILIES.names())
+
+
+def remark_on(source: str | os.PathLike[str]) -> str | None:
+    """A warning where what is made of a source was never trained."""
+    if not is_in_no_file(source) or is_user_code(os.fspath(source)):
+        return None
+    return f"{source} lies in no file here: it is the family, with fresh weights of seed {SEED}."
+
+
+def capture(source: str, example: Example, directory: Path) -> Mapping[str, int]:
+    """Writes what `source` makes into the empty `directory`: a checkpoint with the module's
+    program, or a SavedModel of a Keras model, proved weight by weight.
+
+    Gives the extents that named axes of a torch module's inputs had in the example. A family has
+    the fresh weights of seed 0. Runs the user's code. Raises SourceError and
+    UsageError for code that fails, or makes neither a torch nor a Keras model.
+    """
+    if not is_user_code(source):
+        _refuse_example(source, example)
+        _fresh(source, directory)
+        return {}
+    own = load_user_code(source)
+    made = own.make()
+    kinds = {kind.__module__.partition(".")[0] for kind in type(made).__mro__}
+    if "torch" in kinds:
+        return _torch(own, made, example, directory)
+    if "keras" in kinds:
+        _refuse_example(source, example)
+        _keras(own, made, directory)
+        return {}
+    raise UsageError(
+        f"{source} gave a {type(made).__name__}, expected a torch module or a Keras model.",
+        hint="Return the model from that callable, or name its class.",
+    )
+
+
+def _fresh(family: str, directory: Path) -> None:
+    entry = models.FAMILIES.create(family)
+    spec = entry.spec("torch")
+    builder = models.builder(spec, "torch")
+    shapes = {n: a.shape for n, a in builder.weights(builder.build(spec)).items()}
+    Checkpoint.save(
+        directory,
+        spec=spec,
+        weights=fresh_weights(shapes, SEED, entry.initialisation),
+        seed=SEED,
+        epoch=0,
+        metrics={},
+        training={"source": None},
+    )
+
+
+def _torch(own: UserCode, module: Any, example: Example, directory: Path) -> Mapping[str, int]:
+    with ours():
+        from models.torch.capture import capture as capture_module
+
+        found = capture_module(module, _values(own, example), example.axes, own.source)
+    write_atomically(directory / PROGRAM, found.program)
+    Checkpoint.save(
+        directory,
+        spec=ModelSpec(name=own.name, family=OWN, framework="torch", signature=found.signature),
+        weights=found.weights,
+        seed=SEED,
+        epoch=0,
+        metrics={},
+        training={"source": {"code": own.source, "digest": own.digest}},
+    )
+    return found.extents
+
+
+def _values(own: UserCode, example: Example) -> Any:
+    """What forward is called with, by name, or as the example's code gives it."""
+    if example.code is not None:
+        return load_user_code(example.code).make()
+    if example.file is not None:
+        return {name: array[:2] for name, array in read_npz(example.file).items()}
+    rng = np.random.default_rng(SEED)
+    return {name: _drawn(name, asked, rng, own) for name, asked in example.inputs.items()}
+
+
+def _drawn(name: str, asked: RandomInput, rng: np.random.Generator, own: UserCode) -> np.ndarray:
+    if asked.shape is None:
+        raise UsageError(
+            f"Input {name!r} of {own.source} has no shape.",
+            hint=f"Give it: --input {name}=2x3x32x32.",
+        )
+    dtype = np.dtype(asked.dtype or "float32")
+    if dtype.kind == "f":
+        return np.asarray(rng.standard_normal(asked.shape)).astype(dtype)
+    low, high = int(asked.low or 0), int(2 if asked.high is None else asked.high)
+    return np.asarray(rng.integers(low, high, asked.shape)).astype(dtype)
+
+
+def _keras(own: UserCode, model: Any, directory: Path) -> None:
+    with ours():
+        from models.keras.base import by_path
+        from models.keras.program import write_model
+
+        signature = write_model(model, own.source, directory)
+        weights = by_path(model)
+    artifact = Artifact.save(
+        directory,
+        model=ModelSpec(name=own.name, family=OWN, framework="tensorflow", signature=signature),
+        format=Format.SAVEDMODEL,
+        precision="float32",
+        signature=signature,
+        entry="saved_model.pb",
+        parents=(),
+        options={"source": {"code": own.source, "digest": own.digest}},
+    )
+    parity = compare(weights, READERS.create(Format.SAVEDMODEL).stored_tensors(artifact.path))
+    if not parity.passed:
+        failures = ", ".join(tensor.name for tensor in parity.failures()[:5])
+        raise ParityError(
+            f"The SavedModel of {own.source} has not all of its weights: {failures}.",
+            hint="Report it with the versions from `toolkit doctor`.",
+        )
+
+
+def _refuse_example(source: str, example: Example) -> None:
+    if example.code is not None or example.axes is not None:
+        raise UsageError(
+            f"Got an example or --dynamic for {source}, which says itself what it takes.",
+            hint="Leave them out; they are for a torch module of your own.",
+        )

@@ -1,0 +1,85 @@
+"""What `bench` measures: the forms that lie there, and those that it has made of them first."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit.core.artifact import SOURCE, Artifact
+from toolkit.core.documents import Json
+from toolkit.core.progress import Progress
+from toolkit.steps.capture import Example, is_in_no_file, remark_on
+from toolkit.steps.export import export
+from toolkit.steps.files import Files
+from toolkit.steps.inputs import InputRequest
+from toolkit.steps.sources import candidates, open_source, remarks_on
+
+USUAL = ("onnx",)  # what is made of a model that lies in no file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forms:
+    """`name` is what the user called it; `source` is what all were made from; `artifacts` those
+    that the runtimes may open, the ones that were made first; `exports` what the proof of each of
+    those came to; `warnings` what cannot be said of them."""
+
+    name: str
+    source: Artifact
+    artifacts: tuple[Artifact, ...]
+    request: InputRequest
+    exports: Sequence[Json]
+    warnings: Sequence[str]
+
+
+@contextmanager
+def forms_of(
+    source: str | os.PathLike[str],
+    to: Sequence[str] | None,
+    example: Example | None,
+    inputs: InputRequest,
+    progress: Progress,
+) -> Iterator[Forms]:
+    """Exports `source` to each target in `to`, with proof, for as long as the block lasts.
+
+    Raises what `export` raises.
+    """
+    unmade = is_in_no_file(source)
+    targets = list(dict.fromkeys((USUAL if unmade else ()) if to is None else to))
+    with tempfile.TemporaryDirectory(prefix="toolkit-") as scratch:
+        place = Path(scratch) / SOURCE
+        with Files() as files:
+            origin, request = open_source(source, example, inputs, place, files)
+        found, exports = [], []
+        for target in targets:
+            done = export(
+                place if unmade else source,
+                to=target,
+                out=Path(scratch) / target,
+                inputs=request,
+                progress=progress,
+            )
+            found.append(done.artifact)
+            exports.append(
+                {
+                    "target": target,
+                    "digest": done.artifact.digest,
+                    "weights": done.weights.summary(),
+                    "outputs": done.outputs.to_json(),
+                }
+            )
+        forms = {form.digest: form for first in (*found, origin) for form in candidates(first)}
+        remark = remark_on(source)
+        warnings = [remark] if remark else [] if targets else remarks_on(origin)
+        name = os.fspath(source) if unmade else str(origin.path)
+        yield Forms(
+            name=name,
+            source=origin,
+            artifacts=tuple(forms.values()),
+            request=request,
+            exports=exports,
+            warnings=warnings,
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from exporters.base import Exporter, Route, TensorReader
+from exporters.base import Exporter, Exposer, Route, TensorReader
 from toolkit.core.artifact import Format
 from toolkit.core.registry import Entry, Registry
 
@@ -96,6 +96,16 @@ READERS: Registry[TensorReader] = Registry(
         "tensorrt-rtx": Entry("exporters.tensorrt_rtx:TensorRtRtxTensors", extra="rtx"),
     },
     group="toolkit.readers",
+)
+
+EXPOSERS: Registry[Exposer] = Registry(
+    "format whose inner tensors can be had",
+    {
+        "checkpoint": Entry("exporters.inner_torch:TorchExposer"),
+        "torch-export": Entry("exporters.inner_torch:TorchExposer"),
+        "onnx": Entry("exporters.inner_onnx:OnnxExposer"),
+        "openvino": Entry("exporters.inner_openvino:OpenVinoExposer", extra="cpu"),
+    },
 )
 
 SUFFIXES: Mapping[str, Format] = {

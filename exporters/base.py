@@ -134,6 +134,18 @@ class Exporter(ABC):
         """
 
 
+class Exposer(ABC):
+    """Writes a model once more, so that it gives its inner tensors too."""
+
+    @abstractmethod
+    def expose(self, source: Artifact, directory: Path) -> tuple[Path, Mapping[str, str]]:
+        """A file in `directory` whose outputs are the inner tensors in floating point, in the order
+        in which they are computed, and those of the model; and what makes each, in that order.
+
+        Raises SourceError for a model that cannot be written so.
+        """
+
+
 class TensorReader(ABC):
     """Reads back what lies in the files of a format, from the disk."""
 

@@ -69,16 +69,16 @@ class OpenVinoTensors(TensorReader):
                 array=_array(operation),
                 readers=_readers(operation),
             )
-            for operation in _read(path).get_ordered_ops()
+            for operation in read_ir(path).get_ordered_ops()
             if operation.get_type_name() == "Constant"
         ]
 
     def operators(self, path: Path) -> Mapping[str, int]:
-        kinds = (operation.get_type_name() for operation in _read(path).get_ordered_ops())
+        kinds = (operation.get_type_name() for operation in read_ir(path).get_ordered_ops())
         return Counter(kind for kind in kinds if kind not in HELD)
 
     def describe(self, path: Path) -> Description:
-        model = _read(path)
+        model = read_ir(path)
         floats = {
             operation.get_element_type().to_dtype().name
             for operation in model.get_ordered_ops()
@@ -113,7 +113,8 @@ def _tensor_spec(port: Any, path: Path) -> TensorSpec:
     )
 
 
-def _read(path: Path) -> Any:
+def read_ir(path: Path) -> Any:
+    """The graph of an .xml and its .bin. Raises SourceError."""
     try:
         return ov.Core().read_model(path)
     except RuntimeError as error:

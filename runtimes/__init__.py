@@ -17,6 +17,7 @@ RUNTIMES: Registry[Runtime] = Registry(
         "torch-export": Entry("runtimes.torch_export:TorchExport"),
         "aotinductor": Entry("runtimes.aotinductor:AotInductor"),
         "onnxruntime": Entry("runtimes.onnxruntime:OnnxRuntime", extra="cpu"),
+        "onnx-reference": Entry("runtimes.onnx_reference:OnnxReference"),
         "openvino": Entry("runtimes.openvino:OpenVino", extra="cpu"),
         "tensorflow": Entry("runtimes.tensorflow:TensorFlow", extra="tensorflow"),
         "tensorflow-xla": Entry("runtimes.tensorflow_xla:TensorFlowXla", extra="tensorflow"),
@@ -25,12 +26,16 @@ RUNTIMES: Registry[Runtime] = Registry(
     group="toolkit.runtimes",
 )
 
+ON_REQUEST = frozenset({"null", "onnx-reference"})
+"""What nobody deploys: these are measured only where they are named."""
+
 ACCEPTS: Mapping[str, frozenset[Format]] = {
     "torch": frozenset({Format.CHECKPOINT}),
     "torch-compile": frozenset({Format.CHECKPOINT}),
     "torch-export": frozenset({Format.TORCH_EXPORT}),
     "aotinductor": frozenset({Format.AOTINDUCTOR}),
     "onnxruntime": frozenset({Format.ONNX}),
+    "onnx-reference": frozenset({Format.ONNX}),
     "openvino": frozenset({Format.ONNX, Format.OPENVINO}),
     "tensorflow": frozenset({Format.SAVEDMODEL, Format.KERAS}),
     "tensorflow-xla": frozenset({Format.SAVEDMODEL, Format.KERAS}),

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from exporters.onnx_file import external_files
 from exporters.passes import PASSES
 from exporters.passes.base import NumberedPass
+from exporters.passes.precision import Float64
 from toolkit.core.documents import Json
 from toolkit.core.errors import SourceError, UsageError
 
@@ -57,6 +58,21 @@ def apply(given: Sequence[str], path: Path) -> list[Json]:
         )
     _save(model, path)
     return changes
+
+
+def write_doubled(source: Path, target: Path) -> None:
+    """Writes the graph of a file in float64, its large tensors beside it.
+
+    Raises SourceError for a graph that cannot be had in float64.
+    """
+    model = ir.load(source)
+    try:
+        Float64()(model)
+    except (ir.passes.PreconditionError, ir.passes.PostconditionError) as error:
+        raise SourceError(
+            f"{source} has no form in float64: {error}", hint="It can be held to float32 alone."
+        ) from error
+    ir.save(model, target, external_data=f"{target.name}.data")
 
 
 def _made(text: str) -> ir.passes.InPlacePass:

@@ -180,6 +180,8 @@ def outputs_told(outputs: OutputParity) -> str:
     told = f"Errors are against {outputs.oracle}."
     if outputs.oracle is None:
         told = f"Errors are against {outputs.reference}; no oracle: {outputs.remark}."
+    elif outputs.remark:
+        told = f"{told[:-1]}, or {outputs.reference} where it has not run: {outputs.remark}."
     return f"{told}\nNote: {outputs.not_run}." if outputs.not_run else told
 
 

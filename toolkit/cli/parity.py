@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from toolkit.cli import options
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from toolkit.steps.parity_layers import Layers
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -55,6 +60,9 @@ def outputs(
     runtime: Annotated[
         str | None, typer.Option(help="What runs B.  [default: the first that opens it]")
     ] = None,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Compare inner tensors too, by name.")
+    ] = False,
     data: options.Data = None,
     data_dir: options.DataDir = None,
     data_option: options.DataOptions = None,
@@ -80,12 +88,44 @@ def outputs(
         input_=input_,
     )
     with output.progress() as progress:
-        found = toolkit.parity_outputs(a, b, runtime=runtime, inputs=request, progress=progress)
+        found = toolkit.parity_outputs(
+            a, b, runtime=runtime, inputs=request, layers=layers, progress=progress
+        )
     if json:
         output.print_json(found.to_json())
     else:
         console = output.stdout()
         console.print(outputs_table(found.outputs))
         console.out(outputs_told(found.outputs))
+        if found.layers:
+            console.print(_layers_table(found.layers))
+            console.out(_layers_told(found.layers))
     if not found.outputs.passed:
         raise typer.Exit(1)
+
+
+def _layers_table(found: Layers) -> Table:
+    from toolkit.cli import output
+
+    table = output.table(
+        f"Inner tensors of {found.runtime} with {found.reference}",
+        "tensor", "made by", "error", "reference's", "allowed", "relative", "",
+    )  # fmt: skip
+    for layer in found.layers:
+        judged = layer.judgement
+        table.add_row(
+            output.escape(layer.name),
+            output.escape(layer.operator),
+            *(output.scientific(v) for v in (judged.error, judged.reference_error, judged.bound)),
+            output.scientific(judged.relative),
+            "same" if judged.passed else "DEPARTS",
+        )
+    return table
+
+
+def _layers_told(found: Layers) -> str:
+    first = found.first_departing
+    told = f"None of {len(found.layers)} tensors departs"
+    if first:
+        told = f"The first that departs is {first.name}, made by {first.operator}"
+    return f"{told}; {found.others} of the first form have no counterpart of their name and shape."

@@ -10,11 +10,8 @@ import numpy as np
 
 from toolkit.core.artifact import Artifact
 from toolkit.core.documents import Json
-from toolkit.core.errors import ToolkitError
 from toolkit.core.progress import Progress, Silent
 from toolkit.core.specs import Feeds, Outputs, Signature, paired, relaid
-from toolkit.measuring.client import WorkerProcess
-from toolkit.measuring.environment import session_options
 from toolkit.parity.judging import Judgement, judge, worst
 from toolkit.steps.inputs import (
     InputRequest,
@@ -23,11 +20,11 @@ from toolkit.steps.inputs import (
     noise_source,
     resolve_batches,
 )
-from toolkit.steps.reference import oracle_of, reference_of
+from toolkit.steps.oracle import expected_of, outputs_of
+from toolkit.steps.parity_layers import Layers, compare_layers
 from toolkit.steps.sources import candidates, known_runtimes, open_artifact
 
 BATCHES = (1, 3, 64)
-TIMEOUT_S = 600.0
 LARGE = 1e3  # how many times a standard normal value
 CONSTANT = (
     "warning: an output is the same for all inputs that were tried, so that it proves little: give "
@@ -85,10 +82,11 @@ class OutputParity:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputComparison:
-    """Whether B gives the outputs of A."""
+    """Whether B gives the outputs of A, and the inner tensors where those were asked for."""
 
     a: Artifact
     outputs: OutputParity
+    layers: Layers | None = None
 
     def to_json(self) -> Json:
         return {
@@ -100,6 +98,7 @@ class OutputComparison:
                 "digest": self.outputs.artifact.digest,
             },
             **self.outputs.to_json(),
+            "layers": self.layers and self.layers.to_json(),
         }
 
 
@@ -109,18 +108,25 @@ def parity_outputs(
     *,
     runtime: str | None = None,
     inputs: InputRequest | None = None,
+    layers: bool = False,
     progress: Progress | None = None,
 ) -> OutputComparison:
-    """Runs B on `runtime`, the first that opens it unless told, and A as the reference.
+    """Runs B on `runtime`, the first that opens it unless told, and A as the reference; with
+    `layers`, also so that both give their inner tensors, on one of the inputs.
 
     Raises SourceError, IntegrityError, UnavailableError; FeedError where B takes other inputs.
     """
     first, second = open_artifact(a), open_artifact(b)
     chosen = runtime or known_runtimes(None, [second])[0]
-    outputs = compare(
-        first, second, chosen, inputs or InputRequest(), progress=progress or Silent()
+    request = inputs or InputRequest()
+    outputs = compare(first, second, chosen, request, progress=progress or Silent())
+    if not layers:
+        return OutputComparison(a=first, outputs=outputs)
+    _, _, (feeds, *_) = _inputs(first, second, request)[0]
+    found = compare_layers(
+        first, second, runtime, feeds, relaid(feeds, first.signature, second.signature)
     )
-    return OutputComparison(a=first, outputs=outputs)
+    return OutputComparison(a=first, outputs=outputs, layers=found)
 
 
 def compare(
@@ -136,30 +142,19 @@ def compare(
     paired(given.signature.inputs, artifact.signature.inputs)  # refused before anything runs
     names = paired(artifact.signature.outputs, given.signature.outputs)
     sets = _inputs(given, artifact, request)
-    threads = session_options(None).threads
-    forms = candidates(given)
-    reference, oracle = reference_of(forms, threads), oracle_of(forms, threads)
-    remark = None if oracle else f"nothing here runs {given.format} in float64"
-    with WorkerProcess(threads=threads, timeout_s=TIMEOUT_S) as worker:
-        worker.open(reference.runtime, forms, reference.options)
-        expected = [[worker.run(one) for one in feeds] for _, _, feeds in sets]
-        exact: list[list[Outputs] | list[None]] = [[None] * len(feeds) for _, _, feeds in sets]
-        if oracle is not None:
-            try:
-                worker.open(oracle.runtime, forms, oracle.options)
-                exact = [[worker.run(one) for one in feeds] for _, _, feeds in sets]
-            except ToolkitError as error:
-                remark, oracle = error.problem, None
-    with WorkerProcess(threads=threads, timeout_s=TIMEOUT_S) as worker:
-        worker.open(runtime, [artifact], session_options(None))
-        got = [
+    truth = expected_of(candidates(given), [feeds for _, _, feeds in sets])
+    got = [
+        [_named(one, names) for one in outputs]
+        for outputs in outputs_of(
+            runtime,
+            artifact,
             [
-                _named(worker.run(relaid(one, given.signature, artifact.signature)), names)
-                for one in feeds
-            ]
-            for _, _, feeds in sets
-        ]
-    if not _vary(given.signature, [outputs for case in expected for outputs in case]):
+                [relaid(one, given.signature, artifact.signature) for one in feeds]
+                for _, _, feeds in sets
+            ],
+        )
+    ]
+    if not _vary(given.signature, [outputs for case in truth.outputs for outputs in case]):
         progress.note(CONSTANT)
     cases = [
         Case(
@@ -167,20 +162,20 @@ def compare(
             batch=batch,
             judgement=worst(
                 [
-                    judge(mine, theirs, truth, artifact.precision)
-                    for mine, theirs, truth in zip(*outputs, strict=True)
+                    judge(mine, theirs, exact, artifact.precision)
+                    for mine, theirs, exact in zip(*outputs, strict=True)
                 ]
             ),
         )
-        for (what, batch, _), *outputs in zip(sets, got, expected, exact, strict=True)
+        for (what, batch, _), *outputs in zip(sets, got, truth.outputs, truth.exact, strict=True)
     ]
     return OutputParity(
         artifact=artifact,
         runtime=runtime,
-        reference=reference.runtime,
-        oracle=oracle.name if oracle else None,
+        reference=truth.reference,
+        oracle=truth.oracle,
         cases=tuple(cases),
-        remark=remark,
+        remark=truth.remark,
     )
 
 

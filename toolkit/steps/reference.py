@@ -1,4 +1,4 @@
-"""The reference that outputs are held against, and the oracle that tells how exact it is."""
+"""The reference that outputs are held against."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ REFERENCES = {
 AS_WRITTEN = frozenset(
     {"torch", "torch-export", "onnxruntime", "litert"}
 )  # run without optimisation
-ORACLES = {Format.CHECKPOINT: "torch", Format.TORCH_EXPORT: "torch-export"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Opening:
-    """A runtime, and how it is opened; `name` says it in words."""
+    """A runtime, the forms that it is handed, and how; `name` says it in words."""
 
     runtime: str
     name: str
+    forms: Sequence[Artifact]
     options: SessionOptions
 
 
@@ -53,17 +53,7 @@ def reference_of(artifacts: Sequence[Artifact], threads: int) -> Opening:
     """How the reference is opened: the graph as it is written, where that can be had."""
     runtime = reference_runtime(artifacts)
     options = SessionOptions(threads=threads, optimize=runtime not in AS_WRITTEN)
-    return Opening(runtime=runtime, name=runtime, options=options)
-
-
-def oracle_of(artifacts: Sequence[Artifact], threads: int) -> Opening | None:
-    """The same model in float64; None where nothing runs it so."""
-    formats = {artifact.format for artifact in artifacts}
-    runtime = next((name for format, name in ORACLES.items() if format in formats), None)
-    if runtime is None:
-        return None
-    options = SessionOptions(threads=threads, optimize=False, tuning={"dtype": "float64"})
-    return Opening(runtime=runtime, name=f"{runtime} in float64", options=options)
+    return Opening(runtime=runtime, name=runtime, forms=artifacts, options=options)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from exporters import SUFFIXES
-from runtimes import ACCEPTS, RUNTIMES
+from runtimes import ACCEPTS, ON_REQUEST, RUNTIMES
 from toolkit.core.artifact import (
     ARTIFACT_SCHEMA,
     CHECKPOINT_SCHEMA,
@@ -145,7 +145,7 @@ def remarks_on(artifact: Artifact) -> list[str]:
 
 def _unopened(artifact: Artifact) -> str | None:
     """A warning where the rows can only be of other forms; None where a third party may open it."""
-    others = set(RUNTIMES.names()) - ACCEPTS.keys() - {"null"}
+    others = set(RUNTIMES.names()) - ACCEPTS.keys() - ON_REQUEST
     if others or any(artifact.format in formats for formats in ACCEPTS.values()):
         return None
     return (
@@ -155,7 +155,7 @@ def _unopened(artifact: Artifact) -> str | None:
 
 
 def known_runtimes(asked: Sequence[str] | None, forms: Sequence[Artifact]) -> list[str]:
-    """The runtimes asked for, or all that compute and may open one of the forms.
+    """The runtimes asked for, or all that are deployed and may open one of the forms.
 
     Raises UnknownNameError for a name that is none, UnavailableError where none opens any form.
     """
@@ -166,7 +166,7 @@ def known_runtimes(asked: Sequence[str] | None, forms: Sequence[Artifact]) -> li
         )
     if asked is None:
         formats = {form.format for form in forms}
-        names = [name for name in RUNTIMES.names() if name != "null"]
+        names = [name for name in RUNTIMES.names() if name not in ON_REQUEST]
         found = [name for name in names if name not in ACCEPTS or ACCEPTS[name] & formats]
         if not found:
             raise nothing_runs(forms)

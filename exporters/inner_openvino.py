@@ -1,0 +1,43 @@
+"""An OpenVINO graph that gives its inner tensors too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, final
+
+import openvino as ov
+
+from exporters.base import Exposer
+from exporters.openvino_ir import HELD, read_ir
+from toolkit.core.artifact import Artifact
+
+
+@final
+class OpenVinoExposer(Exposer):
+    """A tensor has the name that the graph has for it, as one that was read from ONNX, or else that
+    of its operator."""
+
+    def expose(self, source: Artifact, directory: Path) -> tuple[Path, Mapping[str, str]]:
+        model = read_ir(source.path)
+        given = {_place(result.input_value(0)) for result in model.get_results()}
+        operators: dict[str, str] = {}
+        inner = []
+        for operation in model.get_ordered_ops():
+            if operation.get_type_name() in HELD:
+                continue
+            for port in operation.outputs():
+                name = min(port.get_names(), default=operation.get_friendly_name())
+                operators[name] = f"{operation.get_type_name()} {operation.get_friendly_name()}"
+                ranked = not port.get_partial_shape().rank.is_dynamic
+                if ranked and port.get_element_type().is_real() and _place(port) not in given:
+                    port.get_tensor().set_names({name})
+                    inner.append(port)
+        model.add_outputs(inner)
+        path = directory / "model.xml"
+        ov.save_model(model, path, compress_to_fp16=False)
+        return path, operators
+
+
+def _place(port: Any) -> tuple[str, int]:
+    return port.get_node().get_name(), port.get_index()

@@ -1,0 +1,144 @@
+"""What a model should give: by the float32 reference, and by an oracle in float64."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from toolkit.core.artifact import Artifact, Format
+from toolkit.core.errors import ToolkitError, UnavailableError, WorkerTimeoutError
+from toolkit.core.session import SessionOptions
+from toolkit.core.siblings import ours
+from toolkit.core.specs import Feeds, Outputs, Signature
+from toolkit.measuring.client import WorkerProcess
+from toolkit.measuring.environment import session_options
+from toolkit.steps.reference import Opening, reference_of
+from toolkit.steps.sources import open_artifact
+
+TORCH = {Format.CHECKPOINT: "torch", Format.TORCH_EXPORT: "torch-export"}
+TIMEOUT_S = 600.0
+LONGEST_S = 60.0  # of the oracle, for all inputs together
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What a model gives for sets of feeds, by the reference and by the oracle.
+
+    `exact` has None for each of the feeds that the oracle has not run on, and `remark` says why.
+    """
+
+    reference: str
+    outputs: Sequence[Sequence[Outputs]]
+    oracle: str | None
+    exact: Sequence[Sequence[Outputs | None]]
+    remark: str | None
+
+
+def expected_of(forms: Sequence[Artifact], sets: Sequence[Sequence[Feeds]]) -> Expected:
+    """Runs the reference for a model, then its oracle, for as long as that may take."""
+    threads = session_options(None).threads
+    reference = reference_of(forms, threads)
+    outputs = _run(reference, sets)
+    exact: list[list[Outputs | None]] = [[None] * len(feeds) for feeds in sets]
+    name = remark = None
+    with tempfile.TemporaryDirectory(prefix="toolkit-") as scratch:
+        try:
+            oracle = _oracle_of(forms, threads, Path(scratch))
+            done, wanted = _fill(exact, oracle, sets), sum(map(len, sets))
+        except ToolkitError as error:
+            remark = error.problem.rstrip(".")
+        else:
+            name = oracle.name if done else None
+            if done < wanted:
+                remark = f"{oracle.name} ran on {done} of {wanted} inputs in {LONGEST_S:g} s"
+    return Expected(
+        reference=reference.runtime, outputs=outputs, oracle=name, exact=exact, remark=remark
+    )
+
+
+def outputs_of(
+    runtime: str, artifact: Artifact, sets: Sequence[Sequence[Feeds]]
+) -> list[list[Outputs]]:
+    """What an artifact gives on a runtime, as it is deployed."""
+    options = session_options(None)
+    return _run(Opening(runtime=runtime, name=runtime, forms=[artifact], options=options), sets)
+
+
+def _run(opening: Opening, sets: Sequence[Sequence[Feeds]]) -> list[list[Outputs]]:
+    with WorkerProcess(threads=opening.options.threads, timeout_s=TIMEOUT_S) as worker:
+        worker.open(opening.runtime, opening.forms, opening.options)
+        return [[worker.run(one) for one in feeds] for feeds in sets]
+
+
+def _fill(
+    exact: list[list[Outputs | None]], oracle: Opening, sets: Sequence[Sequence[Feeds]]
+) -> int:
+    """Runs the oracle, the smallest feeds first, while those that follow can be expected to be
+    done in time; on how many it ran."""
+    signature = oracle.forms[0].signature
+    todo = sorted(
+        (sum(array.nbytes for array in one.values()), place, number)
+        for place, feeds in enumerate(sets)
+        for number, one in enumerate(feeds)
+    )
+    done, spent, last = 0, 0.0, (0.0, 1)  # seconds for so many bytes
+    with WorkerProcess(threads=oracle.options.threads, timeout_s=LONGEST_S) as worker:
+        worker.open(oracle.runtime, oracle.forms, oracle.options)
+        for size, place, number in todo:
+            if spent + last[0] * size / last[1] > LONGEST_S:
+                break
+            start = time.monotonic()
+            try:
+                exact[place][number] = worker.run(_in_dtypes(sets[place][number], signature))
+            except WorkerTimeoutError:
+                break
+            last = (time.monotonic() - start, max(size, 1))
+            spent, done = spent + last[0], done + 1
+    return done
+
+
+def _in_dtypes(feeds: Feeds, signature: Signature) -> Feeds:
+    """Feeds of float32 as the float64 that a signature takes."""
+    dtypes = {spec.name: spec.dtype for spec in signature.inputs}
+    return {
+        name: array.astype(np.float64) if dtypes.get(name) == "float64" else array
+        for name, array in feeds.items()
+    }
+
+
+def _oracle_of(artifacts: Sequence[Artifact], threads: int, directory: Path) -> Opening:
+    """The same model in float64: torch's where there is one, else an ONNX graph as the standard
+    defines it, written into `directory`.
+
+    Raises UnavailableError where nothing runs any of the forms so, SourceError for a graph that
+    cannot be had in float64.
+    """
+    formats = [artifact.format for artifact in artifacts]
+    options = SessionOptions(threads=threads, optimize=False)
+    for format, runtime in TORCH.items():
+        if format in formats:
+            return Opening(
+                runtime=runtime,
+                name=f"{runtime} in float64",
+                forms=artifacts,
+                options=replace(options, tuning={"dtype": "float64"}),
+            )
+    if Format.ONNX not in formats:
+        raise UnavailableError(
+            f"Nothing here runs {formats[0]} in float64.", hint="Give the form that it was made of."
+        )
+    with ours():
+        from exporters.passes.rewriting import write_doubled
+
+        write_doubled(artifacts[formats.index(Format.ONNX)].path, directory / "float64.onnx")
+    return Opening(
+        runtime="onnx-reference",
+        name="ONNX's reference evaluator in float64",
+        forms=[open_artifact(directory / "float64.onnx")],
+        options=options,
+    )

@@ -1,0 +1,129 @@
+"""Hold the inner tensors of two forms of a model against each other, by name."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from exporters import EXPOSERS
+from runtimes import ACCEPTS
+from toolkit.core.artifact import Artifact
+from toolkit.core.documents import Json
+from toolkit.core.errors import UsageError
+from toolkit.core.specs import Feeds
+from toolkit.parity.judging import Judgement, judge
+from toolkit.steps.oracle import expected_of, outputs_of
+from toolkit.steps.sources import candidates, known_runtimes, open_artifact
+
+FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """An inner tensor, or an output, that both forms have: what makes it in the second, and how
+    far that is off."""
+
+    name: str
+    operator: str
+    judgement: Judgement
+
+    def to_json(self) -> Json:
+        return {"name": self.name, "operator": self.operator, **self.judgement.to_json()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layers:
+    """The tensors of both forms in the order in which the second computes them; `others` counts
+    those of the first that the second has not, by their names and shapes."""
+
+    runtime: str
+    reference: str
+    oracle: str | None
+    layers: tuple[Layer, ...]
+    others: int
+
+    @property
+    def first_departing(self) -> Layer | None:
+        return next((layer for layer in self.layers if not layer.judgement.passed), None)
+
+    def to_json(self) -> Json:
+        first = self.first_departing
+        return {
+            "runtime": self.runtime,
+            "reference": self.reference,
+            "oracle": self.oracle,
+            "first_departing": first and first.name,
+            "others": self.others,
+            "tensors": [layer.to_json() for layer in self.layers],
+        }
+
+
+def compare_layers(
+    given: Artifact, artifact: Artifact, runtime: str | None, feeds: Feeds, other_feeds: Feeds
+) -> Layers:
+    """Runs both forms so that they give their inner tensors, on the same inputs, each in its own
+    layout.
+
+    An optimising runtime fuses less where inner tensors are asked for. Raises UsageError for forms
+    of which no inner tensors can be had, or that have none of the same name.
+    """
+    exposable = EXPOSERS.names()
+    forms = [form for form in candidates(given) if form.format in exposable]
+    for form, found in ((given, forms), (artifact, [artifact])):
+        if not found or found[0].format not in exposable:
+            raise UsageError(
+                f"No inner tensors can be had of {form.path}, which is {form.format}.",
+                hint=f"Name a form that is {', '.join(exposable)}, or leave --layers out.",
+            )
+    with tempfile.TemporaryDirectory(prefix="toolkit-") as scratch:
+        first, _ = _exposed(forms[0], Path(scratch) / "first")
+        second, operators = _exposed(artifact, Path(scratch) / "second")
+        opens = runtime is not None and second.format in ACCEPTS.get(runtime, {second.format})
+        chosen = runtime if runtime and opens else known_runtimes(None, [second])[0]
+        truth = expected_of([first], [[feeds]])
+        ((got,),) = outputs_of(chosen, second, [[other_feeds]])
+    (expected,), (exact,) = truth.outputs[0], truth.exact[0]
+    both = got.keys() & expected.keys()
+    shared = [n for n in operators if n in both and got[n].shape == expected[n].shape]
+    if not shared:
+        raise UsageError(
+            f"{given.path} and {artifact.path} have no inner tensors of the same names and shapes.",
+            hint="Compare forms of which one was made from the other.",
+        )
+    return Layers(
+        runtime=chosen,
+        reference=truth.reference,
+        oracle=truth.oracle,
+        layers=tuple(
+            Layer(
+                name=name,
+                operator=operators[name],
+                judgement=judge(
+                    {name: _like(got[name], expected[name])},
+                    {name: expected[name]},
+                    None if exact is None or name not in exact else {name: exact[name]},
+                    artifact.precision,
+                ),
+            )
+            for name in shared
+        ),
+        others=len(expected) - len(shared),
+    )
+
+
+def _exposed(source: Artifact, directory: Path) -> tuple[Artifact, Mapping[str, str]]:
+    directory.mkdir()
+    path, operators = EXPOSERS.create(source.format).expose(source, directory)
+    found = open_artifact(path)
+    signature = replace(found.signature, inputs=source.signature.inputs)
+    return replace(found, precision=source.precision, signature=signature), operators
+
+
+def _like(array: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """One in another floating-point dtype as one in the reference's."""
+    both = np.issubdtype(expected.dtype, np.floating) and array.dtype.name in FLOATS
+    return array.astype(expected.dtype) if both else array

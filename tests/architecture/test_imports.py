@@ -37,6 +37,7 @@ HEAVY = (
 )
 LEAVES = (
     "exporters.graph_work",
+    "exporters.inner_",
     "exporters.litert",
     "exporters.onnx_file",
     "exporters.onnx_from_tensorflow",
@@ -54,7 +55,7 @@ LEAVES = (
     "models.torch",
     "runtimes.aotinductor",
     "runtimes.litert",
-    "runtimes.onnxruntime",
+    "runtimes.onnx",
     "runtimes.openvino",
     "runtimes.tensorflow",
     "runtimes.torch_",

@@ -33,7 +33,8 @@ from toolkit.parity.outputs import compare_outputs
 from toolkit.parity.tolerances import TOLERANCES
 
 REQUIRED = {
-    "null", "torch", "torch-compile", "torch-export", "aotinductor", "onnxruntime", "openvino",
+    "null", "torch", "torch-compile", "torch-export", "aotinductor", "onnxruntime",
+    "onnx-reference", "openvino",
     "tensorflow", "tensorflow-xla", "litert",
 }  # fmt: skip
 THREADS = 2  # of every session here: TensorFlow has one number of them for a process

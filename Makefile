@@ -7,7 +7,7 @@ MXNET_PYTHON ?= python3.11
 MXNET_BIN := .venv-mxnet/bin
 MXNET_READY := .venv-mxnet/.ready
 
-.PHONY: help setup mxnet-env demo test check format bench matrix clean
+.PHONY: help setup mxnet-env demo test mutants check format bench matrix clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -38,6 +38,9 @@ demo: $(READY)  ## The main job: train, export, prove, measure (result in demo/)
 test: $(READY)  ## Run the tests, a few at a time; those that tell fast from slow afterwards, alone
 	$(BIN)/pytest -m 'not alone' --numprocesses auto --maxprocesses 4 --dist loadfile
 	$(BIN)/pytest -m alone
+
+mutants: $(READY)  ## Inspect, export and measure 200 damaged and hostile ONNX files
+	ALL_MUTANTS=1 $(BIN)/pytest --durations=5 tests/cli/test_damaged.py
 
 check: $(READY)  ## Format, lint, types, import rules
 	$(BIN)/ruff format --check .

@@ -9,10 +9,9 @@ from typing import final
 import onnx_ir as ir
 
 from exporters.base import Exposer
+from exporters.onnx_saving import save_graph
 from exporters.passes.inference import infer
 from toolkit.core.artifact import Artifact
-
-DATA = "model.data"
 
 
 @final
@@ -35,7 +34,7 @@ class OnnxExposer(Exposer):
         ]
         graph.outputs.extend(inner)
         path = directory / "model.onnx"
-        ir.save(model, path, external_data=DATA)
+        save_graph(model, path)
         return path, {
             value.name or "": f"{node.op_type} {node.name}".strip()
             for node in graph

@@ -43,7 +43,7 @@ VALUE_KEEPING = frozenset(
 R = TypeVar("R")
 
 
-def reads_onnx(read: Callable[[Path], R]) -> Callable[[Path], R]:
+def reads_graph(read: Callable[[Path], R]) -> Callable[[Path], R]:
     """Turns what onnx raises on a graph that cannot be meant into a SourceError."""
 
     def reading(path: Path) -> R:
@@ -79,7 +79,7 @@ def load_model(path: Path, *, external_data: bool = True) -> onnx.ModelProto:
     return model
 
 
-@reads_onnx
+@reads_graph
 def read_signature(path: Path) -> Signature:
     """Inputs and outputs as the file declares them; initializers are not inputs."""
     model = load_model(path)
@@ -91,7 +91,7 @@ def read_signature(path: Path) -> Signature:
     )
 
 
-@reads_onnx
+@reads_graph
 def read_precision(path: Path) -> str:
     """The floating-point dtype of what the graph stores, of more than one element; where it stores
     nothing, that of its inputs and outputs, which a Cast may follow.
@@ -139,7 +139,7 @@ def _fixed(node: onnx.NodeProto, opsets: Mapping[str, int]) -> Iterator[str]:
             yield name
 
 
-@reads_onnx
+@reads_graph
 def external_files(path: Path) -> list[str]:
     """The files beside the model that hold its external data."""
     graph = onnx.load(path, load_external_data=False).graph
@@ -171,7 +171,7 @@ def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
     return str(dim.dim_param) or None
 
 
-@reads_onnx
+@reads_graph
 def index_bounds(path: Path) -> dict[str, int]:
     """For each input that is an index into a stored table, the number of rows of the smallest.
 
@@ -193,13 +193,13 @@ def index_bounds(path: Path) -> dict[str, int]:
     return bounds
 
 
-@reads_onnx
+@reads_graph
 def constant_names(path: Path) -> set[str]:
     """Those of all initializers and constants, in subgraphs too."""
     return {name for graph in _graphs(load_model(path).graph) for name, _ in _constants(graph)}
 
 
-@reads_onnx
+@reads_graph
 def node_inputs(path: Path) -> dict[str, list[str]]:
     """What each node takes, in subgraphs too, by its name; that of one without any is
     `node_of_` and its first output, as in TensorRT. Left out where several have one name."""
@@ -228,7 +228,7 @@ class OnnxTensors(TensorReader):
         )
 
 
-@reads_onnx
+@reads_graph
 def _operators(path: Path) -> Mapping[str, int]:
     graph = load_model(path, external_data=False).graph
     return Counter(
@@ -239,7 +239,7 @@ def _operators(path: Path) -> Mapping[str, int]:
     )
 
 
-@reads_onnx
+@reads_graph
 def stored_tensors(path: Path) -> list[StoredTensor]:
     """Every initializer and constant, those of subgraphs too, and which live nodes read it.
 

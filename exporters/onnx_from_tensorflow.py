@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, final
 
 import onnx
+import onnx_ir as ir
 import tensorflow as tf
 import tf2onnx
 from tf2onnx import constants
@@ -16,6 +17,7 @@ from tf2onnx import constants
 from exporters import ROUTES
 from exporters.base import Exported, Exporter, ExportOptions, Route
 from exporters.onnx_file import read_precision
+from exporters.onnx_saving import save_graph
 from models.keras.program import explained, serving_of
 from toolkit.core.artifact import Artifact
 from toolkit.core.errors import UsageError
@@ -51,7 +53,7 @@ class OnnxFromTensorFlow(Exporter):
                 serve, input_signature=serve.input_signature, opset=opset
             )
         _name(model, source.signature)
-        onnx.save(model, directory / ENTRY)
+        save_graph(ir.from_proto(model), directory / ENTRY)
         return Exported(
             entry=ENTRY,
             precision=read_precision(directory / ENTRY),

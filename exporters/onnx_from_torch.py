@@ -17,6 +17,7 @@ from onnx_ir.passes.common import OutputFixPass
 from exporters import ROUTES
 from exporters.base import Exported, Exporter, ExportOptions, Route
 from exporters.onnx_file import read_precision
+from exporters.onnx_saving import save_graph
 from models.torch.example import dynamic_shapes, example, explained
 from models.torch.program import module_of
 from toolkit.core.artifact import Artifact
@@ -51,7 +52,7 @@ class OnnxFromTorch(Exporter):
         OutputFixPass()(program.model)  # an input that is given back, a value that is given twice
         _strip_metadata(program.model)
         _name(program.model, signature)
-        ir.save(program.model, directory / "model.onnx")
+        save_graph(program.model, directory / "model.onnx")
         opset = program.model.opset_imports[""]
         return Exported(
             entry="model.onnx",

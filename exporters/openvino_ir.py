@@ -21,7 +21,7 @@ from exporters.base import (
     StoredTensor,
     TensorReader,
 )
-from exporters.onnx_file import read_precision
+from exporters.onnx_file import read_precision, reads_graph
 from toolkit.core.artifact import Artifact
 from toolkit.core.errors import SourceError
 from toolkit.core.specs import Signature, TensorSpec
@@ -41,16 +41,20 @@ class OpenVinoIr(Exporter):
     def export(self, source: Artifact, directory: Path, options: ExportOptions) -> Exported:
         try:
             model = ov.Core().read_model(source.path)
-        except RuntimeError as error:
+        except (RuntimeError, UnicodeDecodeError) as error:
             raise SourceError(
                 f"OpenVINO {ov.__version__} could not convert {source.path}: {error}",
                 hint="The message names what it does not support; choose another target.",
             ) from error
-        for port, spec in zip(
-            (*model.inputs, *model.outputs),
-            (*source.signature.inputs, *source.signature.outputs),
-            strict=True,
-        ):
+        ports = (*model.inputs, *model.outputs)
+        specs = (*source.signature.inputs, *source.signature.outputs)
+        if len(ports) != len(specs):
+            raise SourceError(
+                f"OpenVINO {ov.__version__} reads {len(model.inputs)} inputs and "
+                f"{len(model.outputs)} outputs in {source.path}, expected {source.signature}.",
+                hint="The graph takes or gives something twice, or nothing: mend it.",
+            )
+        for port, spec in zip(ports, specs, strict=True):
             port.get_tensor().set_names({spec.name})
         ov.save_model(model, directory / ENTRY, compress_to_fp16=False)
         return Exported(
@@ -63,37 +67,52 @@ class OpenVinoIr(Exporter):
 @final
 class OpenVinoTensors(TensorReader):
     def stored_tensors(self, path: Path) -> Sequence[StoredTensor]:
-        return [
-            StoredTensor(
-                name=operation.get_friendly_name(),
-                array=_array(operation),
-                readers=_readers(operation),
-            )
-            for operation in read_ir(path).get_ordered_ops()
-            if operation.get_type_name() == "Constant"
-        ]
+        return _stored_tensors(path)
 
     def operators(self, path: Path) -> Mapping[str, int]:
-        kinds = (operation.get_type_name() for operation in read_ir(path).get_ordered_ops())
-        return Counter(kind for kind in kinds if kind not in HELD)
+        return _operators(path)
 
     def describe(self, path: Path) -> Description:
-        model = read_ir(path)
-        floats = {
-            operation.get_element_type().to_dtype().name
-            for operation in model.get_ordered_ops()
-            if operation.get_type_name() == "Constant" and operation.get_element_type().is_real()
-        }
-        return Description(
-            signature=Signature(
-                inputs=tuple(_tensor_spec(port, path) for port in model.inputs),
-                outputs=tuple(_tensor_spec(port, path) for port in model.outputs),
-            ),
-            precision=floats.pop() if len(floats) == 1 else "mixed" if floats else "none",
-            directory=path.parent,
-            entry=path.name,
-            files=[path.name, path.with_suffix(".bin").name],
+        return _describe(path)
+
+
+@reads_graph
+def _stored_tensors(path: Path) -> Sequence[StoredTensor]:
+    return [
+        StoredTensor(
+            name=operation.get_friendly_name(),
+            array=_array(operation),
+            readers=_readers(operation),
         )
+        for operation in read_ir(path).get_ordered_ops()
+        if operation.get_type_name() == "Constant"
+    ]
+
+
+@reads_graph
+def _operators(path: Path) -> Mapping[str, int]:
+    kinds = (operation.get_type_name() for operation in read_ir(path).get_ordered_ops())
+    return Counter(kind for kind in kinds if kind not in HELD)
+
+
+@reads_graph
+def _describe(path: Path) -> Description:
+    model = read_ir(path)
+    floats = {
+        operation.get_element_type().to_dtype().name
+        for operation in model.get_ordered_ops()
+        if operation.get_type_name() == "Constant" and operation.get_element_type().is_real()
+    }
+    return Description(
+        signature=Signature(
+            inputs=tuple(_tensor_spec(port, path) for port in model.inputs),
+            outputs=tuple(_tensor_spec(port, path) for port in model.outputs),
+        ),
+        precision=floats.pop() if len(floats) == 1 else "mixed" if floats else "none",
+        directory=path.parent,
+        entry=path.name,
+        files=[path.name, path.with_suffix(".bin").name],
+    )
 
 
 def _tensor_spec(port: Any, path: Path) -> TensorSpec:
@@ -117,7 +136,7 @@ def read_ir(path: Path) -> Any:
     """The graph of an .xml and its .bin. Raises SourceError."""
     try:
         return ov.Core().read_model(path)
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeDecodeError) as error:
         raise SourceError(
             f"{path} could not be read as OpenVINO's IR: {error}",
             hint="Give the .xml that `toolkit export --to openvino` wrote.",

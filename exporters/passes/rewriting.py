@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from exporters.onnx_file import external_files
+from exporters.onnx_saving import save_graph
 from exporters.passes import PASSES
 from exporters.passes.base import NumberedPass
 from exporters.passes.precision import Float64
@@ -72,7 +73,7 @@ def write_doubled(source: Path, target: Path) -> None:
         raise SourceError(
             f"{source} has no form in float64: {error}", hint="It can be held to float32 alone."
         ) from error
-    ir.save(model, target, external_data=f"{target.name}.data")
+    save_graph(model, target)
 
 
 def _made(text: str) -> ir.passes.InPlacePass:
@@ -90,7 +91,7 @@ def _made(text: str) -> ir.passes.InPlacePass:
 def _save(model: ir.Model, path: Path) -> None:
     """Writes the graph over the file, and removes what it no longer reads."""
     beside = external_files(path)
-    ir.save(model, path, external_data=beside[0] if beside else None)
+    save_graph(model, path, beside=beside[0] if beside else None)
     for name in set(beside) - set(external_files(path)):
         (path.parent / name).unlink()
 

@@ -10,7 +10,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import toolkit
+from exporters import onnx_saving
+from exporters.weight_parity import Match
 from tests.conftest import Run
+from toolkit.core.errors import IntegrityError
+from toolkit.measuring.engine import Procedure
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 TABLE = np.random.default_rng(0).standard_normal((50, 8)).astype(np.float32)
@@ -173,3 +178,30 @@ def test_wrong_inputs(
     assert done.returncode == 2, (done.stdout, done.stderr)
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_does_not_fit_into_one_file_lies_beside_it(
+    checkpoint_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the tensors of a graph of more than 2 GB; here the file ends sooner."""
+    monkeypatch.setattr(onnx_saving, "INLINE_BYTES", 100_000)
+    monkeypatch.chdir(tmp_path)
+    done = toolkit.export(checkpoint_dir, to="onnx", out="far")
+    assert {"model.onnx", "model.onnx.data"} <= set(done.artifact.files)
+    assert Path("far/model.onnx").stat().st_size < 100_000
+    assert done.weights.count(Match.IDENTICAL) == done.weights.total
+    done = toolkit.export("far", to="onnx", out="simpler", passes=["simplify", "static-batch=2"])
+    assert Path("simpler/model.onnx.data").is_file()
+    done = toolkit.export("simpler", to="openvino", out="ir")
+    assert done.weights.passed
+    result = toolkit.bench(
+        "simpler", runtimes=["onnxruntime", "openvino"], procedure=Procedure(warmup=0, runs=1)
+    )
+    assert [row.status for row in result.rows] == ["ok", "ok"]
+    assert toolkit.parity_outputs("far/model.onnx", "far/model.onnx", layers=True).outputs.passed
+    # What lies beside is part of the artifact.
+    content = bytearray(Path("far/model.onnx.data").read_bytes())
+    content[1000] ^= 1
+    Path("far/model.onnx.data").write_bytes(content)
+    with pytest.raises(IntegrityError, match=r"model\.onnx\.data"):
+        toolkit.inspect("far")

@@ -168,7 +168,7 @@ def _tensor_spec(value: onnx.ValueInfoProto, path: Path) -> TensorSpec:
 def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
     if dim.WhichOneof("value") == "dim_value":
         return int(dim.dim_value) if dim.dim_value > 0 else None
-    return str(dim.dim_param) or None
+    return None if dim.dim_param in ("", "?") else str(dim.dim_param)
 
 
 @reads_graph

@@ -41,6 +41,7 @@ MOVING = frozenset(
         "Reshape", "ShapeOf", "Split", "StridedSlice", "Tile", "Transpose",
     }
 )  # fmt: skip
+BODIES = frozenset({"If", "Loop", "TensorIterator"})
 
 
 @final
@@ -81,6 +82,12 @@ class OpenVinoSession(Session):
         super().__init__(artifact.signature)
         self._compiled = compiled
         self._request = compiled.create_infer_request()
+        named = {name: port for port in compiled.outputs for name in port.get_names()}
+        # Two outputs that are one tensor bear one name.
+        self._ports = {
+            spec.name: named.get(spec.name, port)
+            for spec, port in zip(self.signature.outputs, compiled.outputs, strict=True)
+        }
         self._infer: Callable[[], object] = not_ready
 
     def _prepare(self, dims: Mapping[str, int]) -> None:
@@ -99,8 +106,8 @@ class OpenVinoSession(Session):
 
     def _download(self) -> Outputs:
         return {
-            spec.name: host_copy(self._request.get_tensor(spec.name).data)
-            for spec in self.signature.outputs
+            name: host_copy(self._request.get_tensor(port).data)
+            for name, port in self._ports.items()
         }
 
     def _provenance(self) -> Provenance:
@@ -135,8 +142,17 @@ def _executed(graph: Any) -> list[Node]:
             name=name,
             operator=kind,
             provider=DEVICE,
-            dtype=None if kind in MOVING else DTYPES.get(info["runtimePrecision"].astype(str)),
+            dtype=None if kind in MOVING else _dtype(kind, info),
         )
         for name, info in layers
         if (kind := info["layerType"].astype(str)) not in HELD
     ]
+
+
+def _dtype(kind: str, info: Any) -> str | None:
+    """Of the arithmetic; what lies in the body of a branch or loop is not told but by its outputs,
+    since its own precision is that of the condition."""
+    if kind in BODIES:
+        told = info["outputPrecisions"].astype(str).split(",")
+        return next((DTYPES[name] for name in told if name in DTYPES), None)
+    return DTYPES.get(info["runtimePrecision"].astype(str))

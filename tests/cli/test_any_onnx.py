@@ -205,3 +205,21 @@ def test_what_does_not_fit_into_one_file_lies_beside_it(
     Path("far/model.onnx.data").write_bytes(content)
     with pytest.raises(IntegrityError, match=r"model\.onnx\.data"):
         toolkit.inspect("far")
+
+
+def test_a_shape_by_input_says_the_batch(toolkit_cli: Run, tmp_path: Path) -> None:
+    """Also where the file calls every axis that varies by one mark, which is no name."""
+    made = model(
+        [helper.make_node("ReduceMean", ["x"], ["y"], axes=[1, 2], keepdims=0)],
+        [value("x", FLOAT, ["?", "?", "?", 4])],
+        [value("y", FLOAT, ["?", 4])],
+    )
+    onnx.save(made, tmp_path / "m.onnx")
+    shape = ("--input", "x=5x3x7x4")
+    (row,) = rows_of(toolkit_cli("bench", "m.onnx", *QUICK[2:], *shape, "--json",
+                                 "--runtime", "onnxruntime"))  # fmt: skip
+    assert row["batch"] == 5
+    done = toolkit_cli("parity", "outputs", "m.onnx", "m.onnx", *shape, "--json")
+    assert {case["batch"] for case in json.loads(done.stdout)["cases"]} == {5}
+    done = toolkit_cli("bench", "m.onnx", *QUICK, *shape, "--batch", 2)
+    assert "is to run at batch 5 only" in done.stderr

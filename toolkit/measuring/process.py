@@ -44,9 +44,12 @@ def serve(source: BinaryIO, sink: BinaryIO, worker: Worker) -> None:
 
 
 def _foreign(error: Exception, message: Mapping[str, Any]) -> WorkerError:
-    first = (str(error).strip() or "no message").splitlines()[0]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
+    told = lines[0]
+    if told.startswith("Exception from "):  # OpenVINO: where it was raised comes before what it is
+        told = " ".join(lines[:3])
     return WorkerError(
-        f"{type(error).__name__} during {message['command']!r}: {first}",
+        f"{type(error).__name__} during {message['command']!r}: {told}",
         hint="The runtime itself raised this; look it up in the runtime's own documentation.",
     )
 

@@ -68,7 +68,7 @@ def bench(
             traffic=traffic,
         )
         feeding = input_source(forms.source, forms.request)
-        sizes = resolve_batches(forms.source, batches, forms.request.dims)
+        sizes = resolve_batches(forms.source, batches, forms.request)
         entries = [Entry(artifacts=forms.artifacts, runtime=name) for name in names]
         return measure_groups(
             [Group(batch=batch, inputs=feeding, entries=entries) for batch in sizes],

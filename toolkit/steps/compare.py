@@ -100,7 +100,7 @@ def compare(
     )
     request = inputs or InputRequest()
     feeding = input_source(sources[0], request)
-    sizes = resolve_batches(sources[0], batches, request.dims)
+    sizes = resolve_batches(sources[0], batches, request)
     for batch in sizes:
         _require_same_inputs(sources, feeding, batch)
     entrants = [candidates(source) for source in sources]

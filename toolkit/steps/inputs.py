@@ -258,15 +258,24 @@ def batch_axis(signature: Signature) -> str | int | None:
     return next((spec.shape[0] for spec in signature.inputs if spec.shape), None)
 
 
+def implied_batch(signature: Signature, request: InputRequest) -> int | None:
+    """The batch that --dim names, or a shape by --input has, or the model fixes; None for any."""
+    axis = batch_axis(signature)
+    found = request.dims.get(axis) if isinstance(axis, str) else axis
+    leading = next((spec for spec in signature.inputs if spec.shape), None)
+    asked = request.random.get(leading.name) if leading else None
+    return asked.shape[0] if found is None and asked and asked.shape else found
+
+
 def resolve_batches(
-    artifact: Artifact, batches: Sequence[int] | None, dims: Mapping[str, int]
+    artifact: Artifact, batches: Sequence[int] | None, request: InputRequest
 ) -> list[int]:
-    """The batches to measure: those asked for, the one that --dim names, the fixed one, or 1.
+    """The batches to measure: those asked for, the one that --dim names or a shape by --input has,
+    the fixed one, or 1.
 
     Raises UsageError for a batch that the model cannot take, and for an axis without an extent.
     """
-    axis = batch_axis(artifact.signature)
-    implied = dims.get(axis) if isinstance(axis, str) else axis
+    implied = implied_batch(artifact.signature, request)
     chosen = list(dict.fromkeys(batches)) if batches is not None else [implied or 1]
     if not chosen or not artifact.signature.inputs:
         raise UsageError(

@@ -82,7 +82,7 @@ def inspect(
         if source.format is Format.CHECKPOINT
         or (tensor.readers and could_be_a_weight(tensor.array))
     ]
-    (chosen,) = resolve_batches(source, None if batch is None else [batch], request.dims)
+    (chosen,) = resolve_batches(source, None if batch is None else [batch], request)
     warnings: list[str] = []
     try:
         shapes = {

@@ -16,9 +16,9 @@ from toolkit.parity.judging import Judgement, judge, worst
 from toolkit.steps.inputs import (
     InputRequest,
     batch_axis,
+    implied_batch,
     input_source,
     noise_source,
-    resolve_batches,
 )
 from toolkit.steps.oracle import expected_of, outputs_of
 from toolkit.steps.parity_layers import Layers, compare_layers
@@ -186,9 +186,8 @@ def _inputs(
     # What both take: the candidate may have its batch fixed.
     both = replace(given, signature=_fixed(given.signature, artifact.signature))
     source = input_source(both, request)
-    implied = resolve_batches(both, None, request.dims)
-    any_batch = implied == [1] and not isinstance(batch_axis(both.signature), int)
-    batches = BATCHES if any_batch else tuple(implied)
+    implied = implied_batch(both.signature, request)
+    batches = BATCHES if implied is None else (implied,)
     sets = [(source.description, batch, source.sets(batch)) for batch in batches]
     if request.file is not None:
         return sets

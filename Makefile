@@ -7,7 +7,7 @@ MXNET_PYTHON ?= python3.11
 MXNET_BIN := .venv-mxnet/bin
 MXNET_READY := .venv-mxnet/.ready
 
-.PHONY: help setup mxnet-env demo test mutants check format bench matrix clean
+.PHONY: help setup mxnet-env demo others test mutants check format bench matrix clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -35,6 +35,9 @@ mxnet-env: $(MXNET_READY)  ## Make .venv-mxnet, in which MXNet trains beside the
 demo: $(READY)  ## The main job: train, export, prove, measure (result in demo/)
 	BIN=$(BIN) scripts/demo
 
+others: $(READY)  ## Models that others made, from PyPI: look into them, prove, measure (docs/others.md)
+	BIN=$(BIN) scripts/others
+
 test: $(READY)  ## Run the tests, a few at a time; those that tell fast from slow afterwards, alone
 	$(BIN)/pytest -m 'not alone' --numprocesses auto --maxprocesses 4 --dist loadfile
 	$(BIN)/pytest -m alone
@@ -59,4 +62,4 @@ matrix: $(READY)  ## Export every model to every target, print what the proofs f
 	$(BIN)/python benchmarks/matrix.py docs/matrix.md
 
 clean:  ## Remove what was made
-	rm -rf .venv .venv-mxnet demo results
+	rm -rf .venv .venv-mxnet demo others results

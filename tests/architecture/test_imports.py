@@ -42,6 +42,7 @@ LEAVES = (
     "exporters.onnx_file",
     "exporters.onnx_from_tensorflow",
     "exporters.onnx_from_torch",
+    "exporters.onnx_saving",
     "exporters.onnx_schemas",
     "exporters.openvino_ir",
     "exporters.operator_work",

@@ -130,7 +130,8 @@ def test_dropout_is_drawn_from_the_epoch_s_seed(mode: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-@pytest.mark.parametrize("workers", [0, 2])
+# Workers are forked, which a process that other tests have loaded TensorFlow into may not survive.
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.alone)])
 def test_the_loader_gives_the_epoch_s_batches_bit_for_bit(workers: int) -> None:
     seen: list[np.ndarray] = []
 

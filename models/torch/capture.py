@@ -14,14 +14,10 @@ from torch import nn
 from torch.export import Dim
 from torch.utils import _pytree as pytree
 
-from models.torch.example import explained
+from models.torch.example import BATCH, explained
 from models.torch.program import keys_of, path_name, signature_of_program
 from toolkit.core.errors import UsageError, unknown_name
-from toolkit.core.specs import Signature, TensorSpec
-
-BATCH = "batch"
-Axes = Mapping[str, Mapping[int, str]]
-"""Which axes of which inputs vary, and what they are called."""
+from toolkit.core.specs import Axes, Signature, TensorSpec
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -235,3 +235,20 @@ def test_only_export_and_bench_run_code(toolkit_cli: Run, place: Path) -> None:
     assert done.returncode == 2
     assert "lies in no file" in done.stderr
     assert "export it first" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("--scope", "forwards"), "Did you mean 'forward'?"),
+        (("--runtime", "onnxruntim"), "Did you mean 'onnxruntime'?"),
+        (("--runtime", "torch", "--option", "openvino.NUM_STREAMS=2"), "runtime in this run"),
+    ],
+)
+def test_wrong_use_costs_no_export(
+    toolkit_cli: Run, place: Path, args: tuple[str, ...], says: str
+) -> None:
+    done = toolkit_cli("bench", "net.py:Net", *ONE, *args)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert "export 1/2" not in done.stderr

@@ -21,6 +21,9 @@ Outputs = dict[str, np.ndarray]
 Dim = int | str | None
 """An extent, the name of a dynamic axis, or None for a dynamic axis without a name."""
 
+Axes = Mapping[str, Mapping[int, str]]
+"""Which axes of which inputs vary, and what they are called."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TensorSpec:

@@ -52,21 +52,21 @@ def bench(
     SourceError, IntegrityError, UnknownNameError, UsageError before anything is started.
     """
     listener = progress or Silent()
+    settings = Settings.parse(
+        scopes=scopes,
+        threads=threads,
+        cpus=cpus,
+        tuning=tuning,
+        procedure=procedure,
+        timeout_s=timeout_s,
+        allow_fallback=allow_fallback,
+        traffic=traffic,
+    )
     if runtimes is not None:
-        known_runtimes(runtimes, ())  # before anything is exported
+        settings.check_runtimes(known_runtimes(runtimes, ()))
     with forms_of(artifact, to, example, inputs or InputRequest(), listener) as forms:
         names = known_runtimes(runtimes, forms.artifacts)
-        settings = Settings.parse(
-            runtimes=names,
-            scopes=scopes,
-            threads=threads,
-            cpus=cpus,
-            tuning=tuning,
-            procedure=procedure,
-            timeout_s=timeout_s,
-            allow_fallback=allow_fallback,
-            traffic=traffic,
-        )
+        settings.check_runtimes(names)
         feeding = input_source(forms.source, forms.request)
         sizes = resolve_batches(forms.source, batches, forms.request)
         entries = [Entry(artifacts=forms.artifacts, runtime=name) for name in names]

@@ -18,13 +18,12 @@ from toolkit.core.artifact import PROGRAM, Artifact, Checkpoint, Format
 from toolkit.core.errors import ParityError, UsageError
 from toolkit.core.files import write_atomically
 from toolkit.core.siblings import ours
-from toolkit.core.specs import ModelSpec
+from toolkit.core.specs import Axes, ModelSpec
 from toolkit.core.usercode import UserCode, is_user_code, load_user_code
 from toolkit.steps.inputs import RandomInput, read_npz
 from toolkit.steps.own import OWN
 
 SEED = 0
-Axes = Mapping[str, Mapping[int, str]]
 
 
 @dataclass(frozen=True, kw_only=True)

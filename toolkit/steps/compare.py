@@ -89,7 +89,6 @@ def compare(
         runtimes = [DEFAULT_RUNTIME[sources[0].format]]
     names = known_runtimes(runtimes, sources)
     settings = Settings.parse(
-        runtimes=names,
         scopes=scopes,
         threads=threads,
         cpus=cpus,
@@ -98,6 +97,7 @@ def compare(
         timeout_s=timeout_s,
         allow_fallback=allow_fallback,
     )
+    settings.check_runtimes(names)
     request = inputs or InputRequest()
     feeding = input_source(sources[0], request)
     sizes = resolve_batches(sources[0], batches, request)

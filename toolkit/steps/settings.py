@@ -39,7 +39,6 @@ class Settings:
     def parse(
         cls,
         *,
-        runtimes: Sequence[str],
         scopes: Sequence[str] | None,
         threads: int | None,
         cpus: Collection[int] | None,
@@ -53,9 +52,6 @@ class Settings:
 
         Raises UnknownNameError and UsageError for what cannot be meant.
         """
-        for name in tuning or {}:
-            if name not in runtimes:
-                raise unknown_name("runtime in this run", name, runtimes)
         check_timeout(timeout_s)
         pinned = None if cpus is None else frozenset(cpus)
         chosen = procedure or Procedure()
@@ -76,6 +72,12 @@ class Settings:
             timeout_s=timeout_s,
             allow_fallback=allow_fallback,
         )
+
+    def check_runtimes(self, names: Sequence[str]) -> None:
+        """Raises UnknownNameError for tuning of a runtime that is not measured."""
+        for name in self.tuning:
+            if name not in names:
+                raise unknown_name("runtime in this run", name, names)
 
     def of(self, runtime: str) -> SessionOptions:
         return replace(self.options, tuning=self.tuning.get(runtime, {}))

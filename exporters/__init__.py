@@ -72,7 +72,7 @@ ROUTES: Mapping[str, Route] = {
     "tensorrt-rtx": Route(
         takes=frozenset({Format.ONNX}),
         format=Format.TENSORRT_RTX,
-        checked_with=None,
+        checked_with="tensorrt-rtx",
         options=frozenset({"compute_capabilities", "batches"}),
     ),
 }

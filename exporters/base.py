@@ -107,14 +107,14 @@ class Route:
 
     `takes` are the formats that it starts from, and `framework` the one that it builds a
     checkpoint's model in, None for one that builds none. `checked_with` is the runtime whose
-    outputs are held against the model's, None where nothing here can run what it writes: then those
-    of the form are that it starts from. `options` names the fields of ExportOptions that it heeds.
+    outputs are held against the model's: where it cannot run, for want of a GPU, those of the form
+    are that the exporter starts from. `options` names the fields of ExportOptions that it heeds.
     One that is `apart` runs in a process of its own.
     """
 
     takes: frozenset[Format]
     format: Format
-    checked_with: str | None
+    checked_with: str
     framework: str | None = None
     options: frozenset[str] = frozenset()
     apart: bool = False

@@ -22,12 +22,43 @@ RUNTIMES: Registry[Runtime] = Registry(
         "tensorflow": Entry("runtimes.tensorflow:TensorFlow", extra="tensorflow"),
         "tensorflow-xla": Entry("runtimes.tensorflow_xla:TensorFlowXla", extra="tensorflow"),
         "litert": Entry("runtimes.litert:LiteRt", extra="litert"),
+        "torch-cuda": Entry("runtimes.torch_cuda:TorchCuda"),
+        "torch-compile-cuda": Entry("runtimes.torch_cuda:TorchCompileCuda"),
+        "onnxruntime-cuda": Entry("runtimes.onnxruntime_gpu:OnnxRuntimeCuda", extra="gpu"),
+        "onnxruntime-tensorrt": Entry("runtimes.onnxruntime_gpu:OnnxRuntimeTensorRt", extra="gpu"),
+        "onnxruntime-nv-tensorrt-rtx": Entry(
+            "runtimes.onnxruntime_gpu:OnnxRuntimeNvTensorRtRtx", extra="rtx-plugin"
+        ),
+        "tensorrt": Entry("runtimes.tensorrt:TensorRt", extra="gpu"),
+        "tensorrt-rtx": Entry("runtimes.tensorrt_rtx:TensorRtRtx", extra="rtx"),
+        "tripy": Entry("runtimes.tripy:Tripy", extra="tripy"),
     },
     group="toolkit.runtimes",
 )
 
 ON_REQUEST = frozenset({"null", "onnx-reference"})
 """What nobody deploys: these are measured only where they are named."""
+
+PROVIDERS: Mapping[str, str] = {
+    "cpu": "onnxruntime",
+    "cuda": "onnxruntime-cuda",
+    "tensorrt": "onnxruntime-tensorrt",
+    "nv-tensorrt-rtx": "onnxruntime-nv-tensorrt-rtx",
+}
+"""ONNX Runtime's execution providers, a runtime each: side by side in one run, and each with an
+answer of its own to whether it can run here."""
+
+ON_CUDA: Mapping[str, str] = {
+    "torch": "torch-cuda",
+    "torch-compile": "torch-compile-cuda",
+    "onnxruntime": "onnxruntime-cuda",
+}
+"""Where a model that a runtime opens for the CPU runs on a GPU."""
+
+FOR_CUDA = frozenset(
+    {*ON_CUDA.values(), *PROVIDERS.values(), "tensorrt", "tensorrt-rtx", "tripy"}
+) - {"onnxruntime"}
+"""Those that run on a GPU. They say the same themselves (tested)."""
 
 ACCEPTS: Mapping[str, frozenset[Format]] = {
     "torch": frozenset({Format.CHECKPOINT}),
@@ -40,6 +71,14 @@ ACCEPTS: Mapping[str, frozenset[Format]] = {
     "tensorflow": frozenset({Format.SAVEDMODEL, Format.KERAS}),
     "tensorflow-xla": frozenset({Format.SAVEDMODEL, Format.KERAS}),
     "litert": frozenset({Format.LITERT}),
+    "torch-cuda": frozenset({Format.CHECKPOINT}),
+    "torch-compile-cuda": frozenset({Format.CHECKPOINT}),
+    "onnxruntime-cuda": frozenset({Format.ONNX}),
+    "onnxruntime-tensorrt": frozenset({Format.ONNX}),
+    "onnxruntime-nv-tensorrt-rtx": frozenset({Format.ONNX}),
+    "tensorrt": frozenset({Format.TENSORRT}),
+    "tensorrt-rtx": frozenset({Format.TENSORRT_RTX}),
+    "tripy": frozenset({Format.TRIPY}),
 }
 """What our own runtimes open, so that none has to be imported to know that it opens nothing of what
 there is. They say the same themselves (tested); one of a third party is asked."""

@@ -28,6 +28,8 @@ def compare(
             help="Runtimes, separated by commas.  [default: onnxruntime; torch for a checkpoint]"
         ),
     ] = None,
+    provider: options.Provider = None,
+    device: options.Device = "cpu",
     batch: options.Batches = None,
     scope: options.Scopes = None,
     threads: options.Threads = None,
@@ -70,7 +72,8 @@ def compare(
                 a,
                 b,
                 tolerance=tolerance,
-                runtimes=options.names(runtime),
+                runtimes=options.runtimes(runtime, provider),
+                device=device,
                 batches=None if batch is None else options.integers(batch, "--batch"),
                 scopes=options.names(scope),
                 threads=threads,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from toolkit.core.errors import UsageError
+from toolkit.core.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
     from toolkit.measuring.traffic import Traffic
@@ -49,6 +49,19 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard outpu
 Runtimes = Annotated[
     str | None,
     typer.Option("--runtime", help="Runtimes, separated by commas.  [default: all that open it]"),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="cpu or cuda: there, torch means torch-cuda, onnxruntime onnxruntime-cuda, and so on."
+    ),
+]
+Provider = Annotated[
+    str | None,
+    typer.Option(
+        help="Execution providers of onnxruntime, a row each: cpu, cuda, tensorrt, "
+        "nv-tensorrt-rtx; separated by commas."
+    ),
 ]
 Threads = Annotated[
     int | None,
@@ -142,6 +155,33 @@ def names(text: str | None) -> list[str] | None:
     if not parts:
         raise UsageError(f"Got {text!r}, expected names.", hint="Give one, or several as a,b,c.")
     return parts
+
+
+def runtimes(text: str | None, provider: str | None) -> list[str] | None:
+    """The runtimes that are named, onnxruntime with each of its providers that are.
+
+    Raises UnknownNameError for a provider that is none, UsageError for one of no runtime.
+    """
+    given, providers = names(text), names(provider)
+    if providers is None:
+        return given
+    from runtimes import PROVIDERS
+
+    for name in providers:
+        if name not in PROVIDERS:
+            raise unknown_name("execution provider", name, PROVIDERS)
+    if given is not None and "onnxruntime" not in given:
+        raise UsageError(
+            f"Got --provider {provider} with --runtime {text}, which has no onnxruntime.",
+            hint="Name onnxruntime as well, or leave --provider out.",
+        )
+    return [
+        one
+        for runtime in given or ["onnxruntime"]
+        for one in (
+            [PROVIDERS[name] for name in providers] if runtime == "onnxruntime" else [runtime]
+        )
+    ]
 
 
 def integers(text: str, option: str) -> list[int]:

@@ -20,6 +20,8 @@ def verify(
     data_dir: options.DataDir = None,
     data_option: options.DataOptions = None,
     runtime: options.Runtimes = None,
+    provider: options.Provider = None,
+    device: options.Device = "cpu",
     threads: options.Threads = None,
     timeout: options.Timeout = 300.0,
     json: options.Json = False,
@@ -34,7 +36,8 @@ def verify(
     with output.progress() as progress:
         done = toolkit.verify(
             artifact,
-            runtimes=options.names(runtime),
+            runtimes=options.runtimes(runtime, provider),
+            device=device,
             data=data,
             data_dir=data_dir,
             data_settings=options.settings(data_option or [], "--data-option"),

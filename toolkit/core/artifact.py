@@ -37,7 +37,9 @@ class Format(StrEnum):
     LITERT = "litert"  # a .tflite file
     AOTINDUCTOR = "aotinductor"  # a .pt2 archive with machine code in it
     OPENVINO = "openvino"  # an .xml graph with its .bin beside it
-    TENSORRT_RTX = "tensorrt-rtx"  # an .engine with the ONNX graph that it was built from beside it
+    TENSORRT = "tensorrt"  # an .engine with the ONNX graph that it was built from beside it
+    TENSORRT_RTX = "tensorrt-rtx"  # the same of TensorRT for RTX, which is another library
+    TRIPY = "tripy"  # an executable of NVIDIA Tripy, with the weights that it was compiled with
 
 
 @dataclass(frozen=True, kw_only=True)

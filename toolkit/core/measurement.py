@@ -166,7 +166,8 @@ class Status(StrEnum):
 class Row:
     """One runtime on one artifact at one batch: what it was asked, did and took.
 
-    Rows of one group were measured in turn, and are compared with the first of them.
+    Rows of one group were measured in turn, and are compared with the first of them. `device` is
+    the one that was asked for: the runtime's.
     `artifact_bytes` are those of all files of the artifact that was opened. A row that trains has
     its trainer as `runtime`, and `learning`.
     """
@@ -180,6 +181,7 @@ class Row:
     status: Status
     reason: str | None = None
     precision_requested: str
+    device: str = "cpu"
     computes: bool = True
     tuning: Mapping[str, str] = field(default_factory=dict)
     openings: tuple[Opening, ...] = ()
@@ -209,6 +211,7 @@ class Row:
             "status": self.status,
             "reason": self.reason,
             "precision_requested": self.precision_requested,
+            "device": self.device,
             "computes": self.computes,
             "tuning": dict(self.tuning),
             "openings": [opening.to_json() for opening in self.openings],
@@ -233,6 +236,7 @@ class Row:
             status=Status(data["status"]),
             reason=data["reason"],
             precision_requested=data["precision_requested"],
+            device=data.get("device", "cpu"),
             computes=data["computes"],
             tuning=data["tuning"],
             openings=tuple(Opening.from_json(opening) for opening in data["openings"]),

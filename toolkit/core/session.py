@@ -99,8 +99,9 @@ class Session(ABC):
     """A model opened by a runtime, on one device, ready to run.
 
     `forward` on device-resident inputs is `upload` once, then `forward(); synchronize()`; the
-    whole way of the data is `run`. Inputs handed to `upload` may be read in place until the next
-    upload, so they must not be altered before; outputs of `download` are the caller's own.
+    whole way of the data is `run`, in which a device is waited for once. Inputs handed to `upload`
+    may be read in place until the next upload, so they must not be altered before; outputs of
+    `download` are the caller's own.
     """
 
     def __init__(self, signature: Signature) -> None:
@@ -148,7 +149,7 @@ class Session(ABC):
 
     @final
     def download(self) -> Outputs:
-        """The outputs of the last pass as fresh host arrays that no later pass overwrites.
+        """Waits for the last pass; its outputs as fresh host arrays that no later pass overwrites.
 
         Raises SessionError before the first upload and after close.
         """
@@ -158,14 +159,13 @@ class Session(ABC):
 
     @abstractmethod
     def _download(self) -> Outputs:
-        """The outputs as fresh arrays; something was uploaded before."""
+        """The outputs as fresh arrays, once the pass is complete; something was uploaded before."""
 
     @final
     def run(self, feeds: Feeds) -> Outputs:
-        """Upload, forward, synchronize, download."""
+        """Upload, forward, download, which waits for the pass."""
         self.upload(feeds)
         self.forward()
-        self.synchronize()
         return self.download()
 
     @final
@@ -207,12 +207,14 @@ class Session(ABC):
 class Runtime(ABC):
     """What opens artifacts. Stateless; made without arguments.
 
-    `computes` is False for a runtime whose outputs are not the model's (the null runtime).
+    `computes` is False for a runtime whose outputs are not the model's (the null runtime), `device`
+    is where it runs: "cpu" or "cuda".
     """
 
     name: ClassVar[str]
     accepts: ClassVar[frozenset[Format]]
     computes: ClassVar[bool] = True
+    device: ClassVar[str] = "cpu"
 
     @abstractmethod
     def probe(self) -> Availability:

@@ -78,6 +78,7 @@ class Opened:
     """What a worker says after it opened a session and ran it once."""
 
     computes: bool
+    device: str
     artifact_digest: str
     opening: Opening
 
@@ -195,6 +196,7 @@ class WorkerProcess:
         reply, _ = self.ask(message, arrays)
         return Opened(
             computes=reply["computes"],
+            device=reply["device"],
             artifact_digest=reply["artifact"],
             opening=Opening.from_json(reply["opening"]),
         )

@@ -107,6 +107,7 @@ class Worker:
         gc.freeze()  # or the collection before each block would go through all that was imported
         return {
             "computes": runtime.computes,
+            "device": runtime.device,
             "artifact": artifact.digest,
             "opening": opening,
         }

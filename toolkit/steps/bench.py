@@ -11,12 +11,12 @@ from toolkit.core.progress import Progress, Silent
 from toolkit.measuring.engine import Procedure
 from toolkit.measuring.traffic import Traffic
 from toolkit.steps.capture import Example
+from toolkit.steps.choices import known_runtimes, unopened
 from toolkit.steps.contender import Entry
 from toolkit.steps.forms import forms_of
 from toolkit.steps.inputs import InputRequest, input_source, resolve_batches
 from toolkit.steps.rows import Group, measure_groups
 from toolkit.steps.settings import Settings
-from toolkit.steps.sources import known_runtimes
 
 
 def bench(
@@ -25,6 +25,7 @@ def bench(
     to: Sequence[str] | None = None,
     example: Example | None = None,
     runtimes: Sequence[str] | None = None,
+    device: str = "cpu",
     batches: Sequence[int] | None = None,
     scopes: Sequence[str] | None = None,
     threads: int | None = None,
@@ -42,7 +43,8 @@ def bench(
 
     Each target in `to` is exported first, with proof, to a place that is removed again; of a user's
     code, or a family, that is ONNX unless told. `example` is what a user's module is called with.
-    Without `runtimes`, all but null that open one of the artifact's forms are measured; without
+    Without `runtimes`, all but null that open one of the artifact's forms on `device` (cpu, or
+    cuda: there, those that are named for the CPU mean their like on a GPU) are measured; without
     `batches`, the one that the model or `inputs` fix, else 1. `cpus` pins every worker to these
     cores; `tuning` gives options of a runtime's own by its name. The rows of a batch are measured
     in turn, a block each, in a process each; with `traffic`, in place of `scopes`, they answer
@@ -63,9 +65,9 @@ def bench(
         traffic=traffic,
     )
     if runtimes is not None:
-        settings.check_runtimes(known_runtimes(runtimes, ()))
+        settings.check_runtimes(known_runtimes(runtimes, (), device))
     with forms_of(artifact, to, example, inputs or InputRequest(), listener) as forms:
-        names = known_runtimes(runtimes, forms.artifacts)
+        names = known_runtimes(runtimes, forms.artifacts, device)
         settings.check_runtimes(names)
         feeding = input_source(forms.source, forms.request)
         sizes = resolve_batches(forms.source, batches, forms.request)
@@ -83,5 +85,5 @@ def bench(
             },
             out=Path(out),
             progress=listener,
-            warnings=forms.warnings,
+            warnings=[*forms.warnings, *filter(None, (unopened(f, names) for f in forms.named))],
         )

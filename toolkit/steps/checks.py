@@ -10,8 +10,6 @@ from toolkit.core.specs import Feeds, Outputs
 from toolkit.parity.outputs import combine, compare_outputs
 from toolkit.parity.tolerances import TOLERANCES, tolerance_for
 
-DEVICE = "cpu"  # the only one that a session can be asked for
-
 
 def agreement(
     run: Callable[[Feeds, int], Outputs],
@@ -46,8 +44,8 @@ def fallback_of(row: Row) -> str | None:
     parts = []
     if ran not in ("none", asked) and (asked, ran) != ("int8", "mixed"):
         parts.append(f"Asked for {asked}, ran in {ran}.")
-    if row.provenance.device not in ("none", DEVICE):
-        parts.append(f"Asked for the {DEVICE}, ran on {row.provenance.device}.")
+    if row.provenance.device not in ("none", row.device):
+        parts.append(f"Asked for the {row.device}, ran on {row.provenance.device}.")
     return " ".join(parts) or None
 
 

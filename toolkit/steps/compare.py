@@ -21,6 +21,7 @@ from toolkit.measuring.comparison import (
 )
 from toolkit.measuring.engine import Procedure
 from toolkit.results import store
+from toolkit.steps.choices import known_runtimes, nothing_runs, remarks_on
 from toolkit.steps.contender import Entry
 from toolkit.steps.inputs import InputRequest, InputSource, input_source, resolve_batches
 from toolkit.steps.results import find_result
@@ -28,10 +29,7 @@ from toolkit.steps.rows import Group, measure_groups
 from toolkit.steps.settings import Settings
 from toolkit.steps.sources import (
     candidates,
-    known_runtimes,
-    nothing_runs,
     open_artifact,
-    remarks_on,
 )
 
 Named = str | os.PathLike[str]
@@ -57,6 +55,7 @@ def compare(
     *,
     tolerance: float = TOLERANCE,
     runtimes: Sequence[str] | None = None,
+    device: str = "cpu",
     batches: Sequence[int] | None = None,
     scopes: Sequence[str] | None = None,
     threads: int | None = None,
@@ -72,8 +71,8 @@ def compare(
     """Measures B against A on each runtime and batch, a block of each in turn on the same inputs.
 
     `tolerance` is the share by which B may be slower. Without `runtimes`, it is torch for
-    checkpoints and onnxruntime for ONNX. The rest is as in `bench`; the result is stored as
-    `out/<id>.json`. Raises what `bench` raises, and UsageError for artifacts of different formats
+    checkpoints and onnxruntime for ONNX, on `device`. The rest is as in `bench`; the result is
+    stored as `out/<id>.json`. Raises what `bench` raises, and UsageError for artifacts of different formats
     or inputs.
     """
     check_tolerance(tolerance)
@@ -87,7 +86,7 @@ def compare(
         if sources[0].format not in DEFAULT_RUNTIME:
             raise nothing_runs(sources)
         runtimes = [DEFAULT_RUNTIME[sources[0].format]]
-    names = known_runtimes(runtimes, sources)
+    names = known_runtimes(runtimes, sources, device)
     settings = Settings.parse(
         scopes=scopes,
         threads=threads,
@@ -125,7 +124,7 @@ def compare(
         },
         out=Path(out),
         progress=progress or Silent(),
-        warnings=[remark for source in sources for remark in remarks_on(source)],
+        warnings=[remark for source in sources for remark in remarks_on(source, names)],
     )
     return Comparison(
         pairs=paired(result, tolerance),

@@ -85,6 +85,7 @@ class Contender:
                 artifact_digest=opened.artifact_digest,
                 artifact_bytes=sizes[opened.artifact_digest],
                 computes=opened.computes,
+                device=opened.device,
                 openings=(*self.row.openings, opened.opening),
             )
             self._check_outputs(worker, self.row.precision_requested, self.row.parity)

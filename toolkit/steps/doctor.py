@@ -30,8 +30,8 @@ from toolkit.measuring.environment import describe_environment, session_options
 from toolkit.measuring.load import LoadMeter
 from toolkit.measuring.peak import COPY, PRECISIONS
 from toolkit.measuring.warnings import load_warnings
+from toolkit.steps.choices import PROBE_TIMEOUT_S, probe
 
-PROBE_TIMEOUT_S = 120
 PEAK_SECONDS = 2.0  # for each ceiling
 
 
@@ -93,7 +93,7 @@ def doctor(
     names = RUNTIMES.names()
     infos = []
     for done, name in enumerate(names):
-        infos.append(_probe(name))
+        infos.append(_info(name))
         listener.update("probe runtimes", done + 1, len(names), name)
     if ceilings:
         store(_measure_ceilings(count, cpu, listener), cpu)
@@ -145,14 +145,8 @@ def _known_ceilings(cpu: Json, progress: Progress) -> Iterator[Ceilings]:
                 yield found
 
 
-def _probe(name: str) -> RuntimeInfo:
-    try:
-        with WorkerProcess(threads=1, timeout_s=PROBE_TIMEOUT_S) as worker:
-            found = worker.probe(name)
-    except ToolkitError as error:
-        return RuntimeInfo(
-            name=name, status=Status.UNAVAILABLE, reason=error.problem, hint=error.hint
-        )
+def _info(name: str) -> RuntimeInfo:
+    found = probe(name)
     return RuntimeInfo(
         name=name,
         status=Status.OK if found.ok else Status.UNAVAILABLE,

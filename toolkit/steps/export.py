@@ -21,6 +21,7 @@ from toolkit.core.siblings import ours
 from toolkit.core.specs import Signature, TensorSpec
 from toolkit.steps import parity_outputs
 from toolkit.steps.capture import Example, remark_on
+from toolkit.steps.choices import missing_gpu
 from toolkit.steps.files import Files
 from toolkit.steps.inputs import InputRequest
 from toolkit.steps.parity_outputs import OutputParity
@@ -133,7 +134,7 @@ def export(
 class _Stage:
     """A form on the way from `given`: what an exporter wrote, the proof of its weights, and what
     passes have changed since. `runs` is that form, or the last one before it that something here
-    runs: the outputs are compared on that, with `checked_with`."""
+    runs: the outputs are compared on that, with `checked_with`; `unable` says why."""
 
     given: Artifact
     artifact: Artifact
@@ -142,6 +143,7 @@ class _Stage:
     checked_with: str
     weights: WeightParity | None = None
     changes: Sequence[Json] = ()
+    unable: str | None = None
 
     @property
     def not_run(self) -> str | None:
@@ -149,8 +151,8 @@ class _Stage:
         if self.runs is self.artifact:
             return None
         return (
-            f"the {self.artifact.format} form itself has not run, as no runtime here runs it: "
-            f"these are the outputs of the {self.runs.format} form that it was made from"
+            f"the {self.artifact.format} form itself has not run, as {self.unable}: these are the "
+            f"outputs of the {self.runs.format} form that it was made from"
         )
 
     def next(
@@ -190,13 +192,15 @@ class _Stage:
         checked_with = (
             route_of(exporter).checked_with if exporter else reference_runtime([artifact])
         )
+        unable = missing_gpu(checked_with)
         return replace(
             self,
             artifact=artifact,
-            runs=artifact if checked_with else self.runs,
-            checked_with=checked_with or self.checked_with,
+            runs=self.runs if unable else artifact,
+            checked_with=self.checked_with if unable else checked_with,
             weights=self.weights if self.changes else weights,
             changes=changes,
+            unable=unable,
         )
 
     def save(self, directory: Path) -> None:

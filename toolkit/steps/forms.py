@@ -16,7 +16,7 @@ from toolkit.steps.capture import Example, is_in_no_file, remark_on
 from toolkit.steps.export import export
 from toolkit.steps.files import Files
 from toolkit.steps.inputs import InputRequest
-from toolkit.steps.sources import candidates, open_source, remarks_on
+from toolkit.steps.sources import absent_parent, candidates, open_source
 
 USUAL = ("onnx",)  # what is made of a model that lies in no file
 
@@ -24,12 +24,13 @@ USUAL = ("onnx",)  # what is made of a model that lies in no file
 @dataclass(frozen=True, kw_only=True)
 class Forms:
     """`name` is what the user called it; `source` is what all were made from; `artifacts` those
-    that the runtimes may open, the ones that were made first; `exports` what the proof of each of
-    those came to; `warnings` what cannot be said of them."""
+    that the runtimes may open, the ones that were made first, and `named` those of them that were
+    asked for; `exports` what the proof of each export came to; `warnings` what cannot be said."""
 
     name: str
     source: Artifact
     artifacts: tuple[Artifact, ...]
+    named: Sequence[Artifact]
     request: InputRequest
     exports: Sequence[Json]
     warnings: Sequence[str]
@@ -73,13 +74,14 @@ def forms_of(
             )
         forms = {form.digest: form for first in (*found, origin) for form in candidates(first)}
         remark = remark_on(source)
-        warnings = [remark] if remark else [] if targets else remarks_on(origin)
+        absent = None if targets else absent_parent(origin)
         name = os.fspath(source) if unmade else str(origin.path)
         yield Forms(
             name=name,
             source=origin,
             artifacts=tuple(forms.values()),
+            named=found or [origin],
             request=request,
             exports=exports,
-            warnings=warnings,
+            warnings=[warning for warning in (remark, absent) if warning],
         )

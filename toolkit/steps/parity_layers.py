@@ -16,8 +16,9 @@ from toolkit.core.documents import Json
 from toolkit.core.errors import UsageError
 from toolkit.core.specs import Feeds
 from toolkit.parity.judging import Judgement, judge
+from toolkit.steps.choices import known_runtimes
 from toolkit.steps.oracle import expected_of, outputs_of
-from toolkit.steps.sources import candidates, known_runtimes, open_artifact
+from toolkit.steps.sources import candidates, open_artifact
 
 FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 

@@ -13,6 +13,7 @@ from toolkit.core.documents import Json
 from toolkit.core.progress import Progress, Silent
 from toolkit.core.specs import Feeds, Outputs, Signature, paired, relaid
 from toolkit.parity.judging import Judgement, judge, worst
+from toolkit.steps.choices import known_runtimes
 from toolkit.steps.inputs import (
     InputRequest,
     batch_axis,
@@ -22,7 +23,7 @@ from toolkit.steps.inputs import (
 )
 from toolkit.steps.oracle import expected_of, outputs_of
 from toolkit.steps.parity_layers import Layers, compare_layers
-from toolkit.steps.sources import candidates, known_runtimes, open_artifact
+from toolkit.steps.sources import candidates, open_artifact
 
 BATCHES = (1, 3, 64)
 LARGE = 1e3  # how many times a standard normal value
@@ -182,12 +183,14 @@ def compare(
 def _inputs(
     given: Artifact, artifact: Artifact, request: InputRequest
 ) -> list[tuple[str, int, list[Feeds]]]:
-    """What is tried: in words, the batch, the sets of inputs."""
+    """What is tried: in words, the batch, the sets of inputs. An engine is built for batches from
+    the least to the largest, and is tried with both and the usual one."""
     # What both take: the candidate may have its batch fixed.
     both = replace(given, signature=_fixed(given.signature, artifact.signature))
     source = input_source(both, request)
     implied = implied_batch(both.signature, request)
-    batches = BATCHES if implied is None else (implied,)
+    usual = tuple(dict.fromkeys(artifact.options.get("batches") or BATCHES))
+    batches = usual if implied is None else (implied,)
     sets = [(source.description, batch, source.sets(batch)) for batch in batches]
     if request.file is not None:
         return sets

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.session import SessionOptions
 from toolkit.measuring.client import WorkerProcess
-from toolkit.steps.sources import nothing_runs
+from toolkit.steps.choices import nothing_runs
 
 # By the form that is nearest to the source.
 REFERENCES = {

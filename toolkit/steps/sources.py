@@ -5,12 +5,10 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from exporters import SUFFIXES
-from runtimes import ACCEPTS, ON_REQUEST, RUNTIMES
 from toolkit.core.artifact import (
     ARTIFACT_SCHEMA,
     CHECKPOINT_SCHEMA,
@@ -20,7 +18,7 @@ from toolkit.core.artifact import (
     Format,
 )
 from toolkit.core.documents import canonical
-from toolkit.core.errors import IntegrityError, SourceError, UnavailableError, UsageError
+from toolkit.core.errors import IntegrityError, SourceError, UsageError
 from toolkit.core.files import FileRecord, digest_bytes, digest_file, wrapping_os_errors
 from toolkit.core.siblings import ours
 from toolkit.core.specs import ModelSpec
@@ -135,56 +133,6 @@ def absent_parent(artifact: Artifact) -> str | None:
     return (
         f"The checkpoint that {artifact.directory} was made from is not at {place}: the reference "
         "is ONNX Runtime without optimisation, on the nearest ONNX form. Put the checkpoint back."
-    )
-
-
-def remarks_on(artifact: Artifact) -> list[str]:
-    """Warnings of what cannot be measured of it here."""
-    return [remark for remark in (absent_parent(artifact), _unopened(artifact)) if remark]
-
-
-def _unopened(artifact: Artifact) -> str | None:
-    """A warning where the rows can only be of other forms; None where a third party may open it."""
-    others = set(RUNTIMES.names()) - ACCEPTS.keys() - ON_REQUEST
-    if others or any(artifact.format in formats for formats in ACCEPTS.values()):
-        return None
-    return (
-        f"{artifact.path} itself does not run, as no runtime here opens {artifact.format}: every "
-        "row is of a form that it was made from."
-    )
-
-
-def known_runtimes(asked: Sequence[str] | None, forms: Sequence[Artifact]) -> list[str]:
-    """The runtimes asked for, or all that are deployed and may open one of the forms.
-
-    Raises UnknownNameError for a name that is none, UnavailableError where none opens any form.
-    """
-    if isinstance(asked, str) or (asked is not None and not asked):
-        raise UsageError(
-            f"Got {asked!r} for the runtimes, expected a list of names.",
-            hint="Give, for example, ['torch', 'onnxruntime'], or None for all.",
-        )
-    if asked is None:
-        formats = {form.format for form in forms}
-        names = [name for name in RUNTIMES.names() if name not in ON_REQUEST]
-        found = [name for name in names if name not in ACCEPTS or ACCEPTS[name] & formats]
-        if not found:
-            raise nothing_runs(forms)
-        return found
-    for name in asked:
-        RUNTIMES.entry(name)
-    return list(asked)
-
-
-def nothing_runs(forms: Sequence[Artifact]) -> UnavailableError:
-    """The error for a model of which nothing is there but forms that no runtime here opens."""
-    first = forms[0]
-    runnable = sorted({format.value for formats in ACCEPTS.values() for format in formats})
-    places = " and ".join(str(first.place_of(parent)) for parent in first.parents)
-    origin = f"; it was made from {places}" if places else ""
-    return UnavailableError(
-        f"No runtime here opens {first.path}, which is {first.format}.",
-        hint=f"Name a form that one opens, {', '.join(runnable)}{origin}.",
     )
 
 

@@ -23,9 +23,10 @@ from toolkit.measuring.client import WorkerProcess, check_timeout
 from toolkit.measuring.environment import session_options
 from toolkit.parity.outputs import compare_outputs
 from toolkit.parity.tolerances import tolerance_for
+from toolkit.steps.choices import known_runtimes, remarks_on
 from toolkit.steps.inputs import load_test_rows
 from toolkit.steps.reference import reference_runtime, reference_worker
-from toolkit.steps.sources import candidates, known_runtimes, open_artifact, remarks_on
+from toolkit.steps.sources import candidates, open_artifact
 
 BATCH = 64
 
@@ -107,13 +108,15 @@ def verify(
     data_settings: Mapping[str, Any] | None = None,
     data_dir: str | os.PathLike[str] | None = None,
     runtimes: Sequence[str] | None = None,
+    device: str = "cpu",
     threads: int | None = None,
     timeout_s: float = 300.0,
     progress: Progress | None = None,
 ) -> Verification:
     """Runs every runtime over the test split of `data`, each in a process of its own.
 
-    `data_settings` and `data_dir` are as in toolkit.steps.inputs.load_test_rows. A runtime that
+    `data_settings` and `data_dir` are as in toolkit.steps.inputs.load_test_rows, `runtimes` and
+    `device` as in toolkit.steps.choices.known_runtimes. A runtime that
     cannot run, or breaks a tolerance, is a row with its reason. Raises what the reference raises,
     since without it there is nothing to hold the others against.
     """
@@ -121,7 +124,7 @@ def verify(
     check_timeout(timeout_s)
     source = open_artifact(artifact)
     choices = candidates(source)
-    names = known_runtimes(runtimes, choices)
+    names = known_runtimes(runtimes, choices, device)
     tolerance = tolerance_for(source.precision)
     listener = progress or Silent()
     split = load_test_rows(
@@ -133,7 +136,7 @@ def verify(
     )
     _check_fit(source, data, split)
     reference = reference_runtime(choices)
-    remarks = remarks_on(source)
+    remarks = remarks_on(source, names)
     for remark in remarks:
         listener.note(f"warning: {remark}")
     listener.note(f"reference: {reference} over {len(split)} test rows of {data}")

@@ -7,7 +7,9 @@ MXNET_PYTHON ?= python3.11
 MXNET_BIN := .venv-mxnet/bin
 MXNET_READY := .venv-mxnet/.ready
 
-.PHONY: help setup mxnet-env demo others test mutants check format bench matrix clean
+GPU_PACKAGES := .gpu-packages/.ready
+
+.PHONY: help setup mxnet-env gpu-packages demo others test mutants check format bench matrix clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -31,6 +33,11 @@ $(MXNET_READY): pyproject.toml constraints-mxnet.txt
 	touch $(MXNET_READY)
 
 mxnet-env: $(MXNET_READY)  ## Make .venv-mxnet, in which MXNet trains beside the others (Python 3.11)
+
+$(GPU_PACKAGES): gpu-packages.txt scripts/gpu-packages $(READY)
+	BIN=$(BIN) scripts/gpu-packages
+
+gpu-packages: $(GPU_PACKAGES)  ## Put the packages for GPUs beside .venv that the tests import without one
 
 demo: $(READY)  ## The main job: train, export, prove, measure (result in demo/)
 	BIN=$(BIN) scripts/demo
@@ -62,4 +69,4 @@ matrix: $(READY)  ## Export every model to every target, print what the proofs f
 	$(BIN)/python benchmarks/matrix.py docs/matrix.md
 
 clean:  ## Remove what was made
-	rm -rf .venv .venv-mxnet demo others results
+	rm -rf .venv .venv-mxnet .gpu-packages demo others results

@@ -72,8 +72,8 @@ def compare(
 
     `tolerance` is the share by which B may be slower. Without `runtimes`, it is torch for
     checkpoints and onnxruntime for ONNX, on `device`. The rest is as in `bench`; the result is
-    stored as `out/<id>.json`. Raises what `bench` raises, and UsageError for artifacts of different formats
-    or inputs.
+    stored as `out/<id>.json`. Raises what `bench` raises, and UsageError for artifacts of different
+    formats or inputs.
     """
     check_tolerance(tolerance)
     sources = [open_artifact(name) for name in (a, b)]

@@ -1,0 +1,88 @@
+"""The NVIDIA GPUs of this machine, asked of the driver itself.
+
+Nothing but the standard library: what needs a GPU asks here before it imports anything heavy.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from dataclasses import dataclass
+
+DRIVER = "libcuda.so.1"
+NAME_BYTES = 256
+MAJOR, MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
+NO_DRIVER = (
+    "Run it on a machine with an NVIDIA GPU and its driver (`nvidia-smi` lists both); in a "
+    "container, start that with --gpus all."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """`capability` is the compute capability, 89 for 8.9."""
+
+    name: str
+    capability: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Driver:
+    """`version` is the newest CUDA that it runs, such as 13.0; `reason` says why there is no GPU,
+    which is None where there is one."""
+
+    version: str | None = None
+    gpus: tuple[Gpu, ...] = ()
+    reason: str | None = None
+
+
+@functools.cache
+def driver() -> Driver:
+    """What the driver says, through CUDA's driver API. Never raises."""
+    try:
+        cuda = ctypes.CDLL(DRIVER)
+    except OSError:
+        return Driver(reason=f"no NVIDIA driver: {DRIVER} cannot be loaded")
+    try:
+        return _asked(cuda)
+    except (AttributeError, OSError, _CudaError) as error:
+        return Driver(reason=f"the NVIDIA driver gives no GPU: {error}")
+
+
+class _CudaError(Exception):
+    """What a call of the driver came to."""
+
+
+def _asked(cuda: ctypes.CDLL) -> Driver:
+    def call(name: str, *arguments: object) -> None:
+        if code := getattr(cuda, name)(*arguments):
+            text = ctypes.c_char_p()
+            cuda.cuGetErrorName(code, ctypes.byref(text))
+            raise _CudaError(f"{name} says {(text.value or b'error').decode()} ({code})")
+
+    call("cuInit", 0)
+    count, version = ctypes.c_int(), ctypes.c_int()
+    call("cuDriverGetVersion", ctypes.byref(version))
+    call("cuDeviceGetCount", ctypes.byref(count))
+    gpus = []
+    for number in range(count.value):
+        device, size = ctypes.c_int(), ctypes.c_size_t()
+        major, minor = ctypes.c_int(), ctypes.c_int()
+        name = ctypes.create_string_buffer(NAME_BYTES)
+        call("cuDeviceGet", ctypes.byref(device), number)
+        call("cuDeviceGetName", name, NAME_BYTES, device)
+        call("cuDeviceTotalMem_v2", ctypes.byref(size), device)
+        call("cuDeviceGetAttribute", ctypes.byref(major), MAJOR, device)
+        call("cuDeviceGetAttribute", ctypes.byref(minor), MINOR, device)
+        gpus.append(
+            Gpu(
+                name=name.value.decode(errors="replace"),
+                capability=10 * major.value + minor.value,
+                memory_bytes=size.value,
+            )
+        )
+    found = f"{version.value // 1000}.{version.value % 1000 // 10}"
+    return Driver(
+        version=found, gpus=tuple(gpus), reason=None if gpus else "the NVIDIA driver lists no GPU"
+    )

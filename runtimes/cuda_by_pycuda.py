@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, final
@@ -14,6 +15,13 @@ from toolkit.core.errors import UnavailableError
 from toolkit.core.nvidia import NO_DRIVER
 
 FIRST = 0
+
+
+@functools.cache
+def _primary_context() -> Any:
+    """Retained until the process ends: PyCUDA lets go of it only in the thread that retained it,
+    and leaves it current there."""
+    return cuda.Device(FIRST).retain_primary_context()
 
 
 @final
@@ -34,7 +42,8 @@ class CudaByPycuda(CudaDevice):
         self.capability = 10 * major + minor
         self._memory: dict[int, Any] = {}
         self._pinned: dict[int, Any] = {}
-        self._context: Any = device.retain_primary_context()
+        self._events: list[Any] = []
+        self._context = _primary_context()
         with self._entered("Stream"):
             self._stream: Any = cuda.Stream()
         self.stream = self._stream.handle
@@ -84,7 +93,8 @@ class CudaByPycuda(CudaDevice):
 
     def event(self) -> Any:
         with self._entered("Event"):
-            return cuda.Event()
+            self._events.append(cuda.Event())
+        return self._events[-1]
 
     def record(self, event: Any) -> None:
         with self._entered("Event.record"):
@@ -103,5 +113,4 @@ class CudaByPycuda(CudaDevice):
             self._open = False
             with self._entered("close"):
                 self._stream = None
-            self._context.detach()
-            self._context = None
+                self._events.clear()

@@ -70,7 +70,7 @@ class CudaDevice(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Frees the stream and the events, and lets go of the context. May be called again."""
+        """Frees the stream and the events. May be called again."""
 
 
 DEVICES: Registry[CudaDevice] = Registry(

@@ -337,8 +337,6 @@ static void drain(Stream *stream) {
 }
 
 static CUresult enqueue(void *handle, Task given) {
-    CUresult code = have_context();
-    if (code) return code;
     pthread_mutex_lock(&lock);
     Stream *stream = stream_of(handle);
     if (!stream) {
@@ -427,6 +425,7 @@ static CUresult copy(void *to, const void *from, size_t size, void *stream, int 
                 (!from_device || lies_in(from, size, 1));
     tell(to_device && from_device ? "copy" : to_device ? "copy-to-device" : "copy-to-host", size);
     pthread_mutex_unlock(&lock);
+    if (have_context()) return have_context();
     if (!right) return INVALID_VALUE;
     return enqueue(stream, (Task){.to = to, .from = from, .size = size});
 }

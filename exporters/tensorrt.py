@@ -39,13 +39,13 @@ class TensorRt(Exporter):
 
     def export(self, source: Artifact, directory: Path, options: ExportOptions) -> Exported:
         gpu = _gpu()
-        cache = TimingCache.of(gpu, LIBRARY)
+        timings = TimingCache.of(gpu, LIBRARY)
         order = Order(
             compute_capabilities=(gpu.capability,),
             batches=options.batches,
             gpu=gpu.name,
-            prepare=cache.attach,
-            keep=cache.keep,
+            prepare=timings.attach,
+            keep=timings.keep,
         )
         return write_engine(LIBRARY, source, directory, order)
 

@@ -16,22 +16,12 @@ from exporters.base import Exported
 from exporters.onnx_file import external_files, read_precision
 from exporters.tensorrt_network import Library, Parsed, parse
 from toolkit.core.artifact import Artifact
-from toolkit.core.engines import ENGINE, GRAPH, WHOLE, EngineRecord
+from toolkit.core.engines import DTYPES, ENGINE, GRAPH, WHOLE, EngineRecord
 from toolkit.core.errors import IntegrityError, SourceError, UsageError
 from toolkit.core.files import digest_file, write_atomically
 from toolkit.core.specs import Dim, TensorSpec
 
 BATCHES = (1, 8, 64)
-DTYPES = {
-    "FLOAT": "float32",
-    "HALF": "float16",
-    "BF16": "bfloat16",
-    "INT8": "int8",
-    "INT32": "int32",
-    "INT64": "int64",
-    "UINT8": "uint8",
-    "BOOL": "bool",
-}
 
 
 def _nothing(config: Any) -> None:

@@ -15,7 +15,7 @@ from runtimes.cuda_device import DEVICES, CudaDevice, missing_packages, open_dev
 from runtimes.executed import describe, device_of, precision_of
 from runtimes.tensorrt_layers import PROVIDER, read_layers
 from toolkit.core.artifact import Artifact
-from toolkit.core.engines import EngineRecord, log_of
+from toolkit.core.engines import DTYPES, EngineRecord, log_of
 from toolkit.core.errors import FeedError, SessionError, SourceError
 from toolkit.core.session import (
     Availability,
@@ -31,16 +31,6 @@ MEMORY = "memory"
 PROFILE = 0
 PASSES = 20
 DEVICES_OF = {PROVIDER: "cuda"}
-DTYPES = {
-    "FLOAT": "float32",
-    "HALF": "float16",
-    "BF16": "bfloat16",
-    "INT8": "int8",
-    "INT32": "int32",
-    "INT64": "int64",
-    "UINT8": "uint8",
-    "BOOL": "bool",
-}
 SAME_VERSION = 3  # its first numbers, which an engine is bound to
 
 

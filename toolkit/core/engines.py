@@ -18,6 +18,18 @@ GRAPH = "model.onnx"  # the very one that was parsed, since an engine does not g
 RECORD = "engine.json"
 SCHEMA = "toolkit.engine/1"
 MOST_MESSAGES = 20
+DTYPES = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "BF16": "bfloat16",
+    "INT8": "int8",
+    "INT32": "int32",
+    "INT64": "int64",
+    "UINT8": "uint8",
+    "BOOL": "bool",
+}
+"""By TensorRT's names."""
+
 WHOLE = "Give a whole directory that `toolkit export` wrote, or export again."
 
 

@@ -342,4 +342,5 @@ class TensorRtSession(Session):
             for buffer in (*self._inputs, *self._outputs):
                 buffer.free()
             self._context = self._engine = None
+            self._events = []
             self._device.close()

@@ -39,7 +39,7 @@ class TensorRt(Exporter):
 
     def export(self, source: Artifact, directory: Path, options: ExportOptions) -> Exported:
         gpu = _gpu()
-        timings = TimingCache.of(gpu, LIBRARY)
+        timings = TimingCache.of(gpu, trt.__version__)
         order = Order(
             compute_capabilities=(gpu.capability,),
             batches=options.batches,

@@ -10,7 +10,6 @@ from typing import Any, Self, final
 
 import platformdirs
 
-from exporters.tensorrt_network import Library
 from toolkit.core.files import write_atomically
 from toolkit.core.nvidia import Gpu
 
@@ -26,11 +25,10 @@ class TimingCache:
     path: Path
 
     @classmethod
-    def of(cls, gpu: Gpu, library: Library) -> Self:
-        version = library.trt.__version__
+    def of(cls, gpu: Gpu, version: str) -> Self:
         name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{gpu.name} {gpu.capability} {version}").strip("-")
         place = platformdirs.user_cache_path("inference-toolkit") / "timing-caches"
-        return cls(path=place / f"{library.target}-{name}.bin")
+        return cls(path=place / f"tensorrt-{name}.bin")
 
     def attach(self, config: Any) -> None:
         """Lets a build use it, and add to it."""

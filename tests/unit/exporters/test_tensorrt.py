@@ -104,7 +104,7 @@ def test_damaged_timings_are_ignored_and_replaced(
     if damage in ("strange", "of another GPU"):  # whole, but not what TensorRT takes
         content = b"what is this" if damage == "strange" else MAGIC + b" of another GPU"
         FakeBuilderConfig.last.cache.data = content
-        exporter.TimingCache.of(GPU, exporter.LIBRARY).keep(FakeBuilderConfig.last)
+        exporter.TimingCache.of(GPU, exporter.trt.__version__).keep(FakeBuilderConfig.last)
     else:
         altered = {"cut": whole[:-3], "altered": whole[:-1] + b"D", "empty": b""}
         kept.write_bytes(altered[damage])
@@ -115,15 +115,11 @@ def test_damaged_timings_are_ignored_and_replaced(
 
 def test_another_gpu_or_version_has_timings_of_its_own(exporter: ModuleType) -> None:
     paths = {
-        exporter.TimingCache.of(gpu, exporter.LIBRARY).path
+        exporter.TimingCache.of(gpu, version).path
         for gpu in (GPU, Gpu(name="NVIDIA L4", capability=89, memory_bytes=1 << 34))
+        for version in ("10.16.1.11", "11.4.0.106")
     }
-    exporter.LIBRARY.trt.__version__ = "11.4.0.106"
-    try:
-        paths.add(exporter.TimingCache.of(GPU, exporter.LIBRARY).path)
-    finally:
-        exporter.LIBRARY.trt.__version__ = "10.16.1.11"
-    assert len(paths) == 3
+    assert len(paths) == 4
 
 
 def test_without_a_gpu_it_is_unavailable_and_says_what_to_do(

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import pytest
 
 from tests.fake_cuda import NAME, fake_cuda, no_gpu
-from tests.gpu_packages import gpu_package
+from tests.gpu_packages import built_pycuda, gpu_package
 
 START = """
 import ctypes, os, sys, threading
@@ -45,7 +45,8 @@ def package(request: pytest.FixtureRequest) -> tuple[str, dict[str, str]]:
     if place is None:
         pytest.importorskip("cuda.bindings")
         return name, {}
-    places = [str(gpu_package(place)), *filter(None, [os.environ.get("PYTHONPATH")])]
+    found = built_pycuda() if place == "pycuda" else gpu_package(place)
+    places = [str(found), *filter(None, [os.environ.get("PYTHONPATH")])]
     return name, {"PYTHONPATH": os.pathsep.join(places)}
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.doubles.engines import fake_engine
 from tests.fake_cuda import NAME, fake_cuda, no_gpu
-from tests.gpu_packages import gpu_package
+from tests.gpu_packages import built_pycuda, gpu_package
 from tests.tensorrt_names import stub_libraries
 from toolkit.core.artifact import Artifact
 
@@ -72,7 +72,7 @@ def package(request: pytest.FixtureRequest) -> tuple[str, dict[str, str]]:
     if request.param == "cuda-bindings":
         pytest.importorskip("cuda.bindings")
         return request.param, {}
-    place = [str(gpu_package("pycuda")), *filter(None, [os.environ.get("PYTHONPATH")])]
+    place = [str(built_pycuda()), *filter(None, [os.environ.get("PYTHONPATH")])]
     return request.param, {"PYTHONPATH": os.pathsep.join(place)}
 
 

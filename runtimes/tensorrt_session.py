@@ -4,7 +4,7 @@ and TensorRT for RTX have the same names for all that is used here."""
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
 import ml_dtypes  # noqa: F401  # gives NumPy the name bfloat16
@@ -12,8 +12,8 @@ import numpy as np
 
 from runtimes import nvidia
 from runtimes.cuda_device import DEVICES, CudaDevice, missing_packages, open_device
-from runtimes.executed import describe, device_of, precision_of
-from runtimes.tensorrt_layers import PROVIDER, read_layers
+from runtimes.executed import Node, describe, device_of, precision_of
+from runtimes.tensorrt_layers import FLOATING, PROVIDER, UNKNOWN, read_layers
 from toolkit.core.artifact import Artifact
 from toolkit.core.engines import DTYPES, EngineRecord, log_of
 from toolkit.core.errors import FeedError, SessionError, SourceError
@@ -133,6 +133,13 @@ def _require_signature(trt: Any, artifact: Artifact, engine: Any) -> None:
         )
 
 
+def _profile(engine: Any, name: str) -> list[list[int]] | None:
+    """The least, the usual and the largest shape; None where there is one only."""
+    if min(engine.get_tensor_shape(name), default=0) >= 0:
+        return None
+    return [list(shape) for shape in engine.get_tensor_profile_shape(name, PROFILE)]
+
+
 @final
 class _Buffer:
     """Device memory of a tensor, and pinned host memory of the same size; both grow."""
@@ -200,7 +207,9 @@ class TensorRtSession(Session):
         self._record = record
         self._device = device
         self._engine = engine
+        self._precision = artifact.precision
         self._log = log_of(trt)
+        self._profile = {spec.name: _profile(engine, spec.name) for spec in self.signature.inputs}
         self._inputs = [_Buffer(device, spec) for spec in self.signature.inputs]
         self._outputs = [_Buffer(device, spec) for spec in self.signature.outputs]
         self._events: list[Any] = []
@@ -254,7 +263,9 @@ class TensorRtSession(Session):
         self._bound = True
 
     def _require_in_profile(self, name: str, shape: tuple[int, ...]) -> None:
-        least, _, most = self._profile_of(name)
+        if (profile := self._profile[name]) is None:
+            return
+        least, _, most = profile
         fits = all(low <= n <= high for low, n, high in zip(least, shape, most, strict=True))
         if not fits:
             raise FeedError(
@@ -263,10 +274,6 @@ class TensorRtSession(Session):
                 hint="Feed a batch of that range, or export again with --batches "
                 "LEAST,USUAL,LARGEST.",
             )
-
-    def _profile_of(self, name: str) -> list[list[int]]:
-        """The least, the usual and the largest shape."""
-        return [list(shape) for shape in self._engine.get_tensor_profile_shape(name, PROFILE)]
 
     def forward(self) -> None:
         if not self._execute(self._stream):
@@ -291,24 +298,37 @@ class TensorRtSession(Session):
         inspector.execution_context = self._context
         json_format = self._trt.LayerInformationFormat.JSON
         nodes = read_layers(inspector.get_engine_information(json_format))
+        precision, told_by = self._ran_in(nodes)
         return Provenance(
             runtime=self._runtime,
             version=self._trt.__version__,
             device=device_of(nodes, DEVICES_OF),
-            precision=precision_of(nodes),
+            precision=precision,
             threads=self._options.threads,
             details={
                 "gpu": self._device.gpu,
                 "compute_capability": _dotted(self._device.capability),
                 "device_memory_by": self._device.package,
                 "device_memory_bytes": self._engine.device_memory_size_v2,
-                "profile": {b.name: self._profile_of(b.name) for b in self._inputs},
+                "precision_told_by": told_by,
+                "profile": self._profile,
                 "built_for": [_dotted(n) for n in self._record.compute_capabilities],
                 "tf32_allowed": self._record.tf32,
                 "device_times_ms": self._device_times(),
                 **describe(nodes),
             },
         )
+
+    def _ran_in(self, nodes: Sequence[Node]) -> tuple[str, str]:
+        """The precision, and what tells it: the layers whose dtype the inspector knows, or, where
+        it knows none, that a strongly typed network computes in the floating-point dtype of its
+        graph. Of whole numbers the types do not say whether they were multiplied as such.
+        """
+        if known := [node for node in nodes if node.dtype != UNKNOWN]:
+            return precision_of(known), "engine inspector"
+        if self._precision in FLOATING and not self._record.tf32:
+            return self._precision, "strongly typed network"
+        return UNKNOWN, "nothing"
 
     def _device_times(self) -> dict[str, float | int]:
         """Medians of passes on what was uploaded last, each part between two events."""

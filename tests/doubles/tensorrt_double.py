@@ -117,8 +117,12 @@ class ICudaEngine:
         assert name in self.hidden.infos
         return TensorLocation.DEVICE
 
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return self.hidden.shape(name, {})
+
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
         assert profile_index == 0
+        assert -1 in self.get_tensor_shape(name), "of a shape that is fixed nothing is promised"
         shapes = []
         for batch in self.hidden.batches:
             shape = self.hidden.shape(name, {})
@@ -150,6 +154,7 @@ class IExecutionContext:
         CALLS.append(("set_input_shape", name, tuple(shape)))
         least, _, most = self.hidden.batches
         wanted = self.hidden.shape(name, {})
+        assert name in self.hidden.inputs
         fits = len(wanted) == len(shape) and all(
             least <= got <= most if want < 0 else got == want
             for got, want in zip(shape, wanted, strict=True)

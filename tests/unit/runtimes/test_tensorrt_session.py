@@ -3,6 +3,7 @@ that the conformance suite expects of a session. Nothing here has run on a GPU."
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+import toolkit
 from runtimes.tensorrt_session import open_engine
 from tests.conformance.test_runtimes import (  # noqa: F401  # run here on the session of the double
     feeds,
@@ -39,6 +41,7 @@ from tests.doubles import tensorrt_double as trt
 from tests.doubles.cuda_double import FakeCudaDevice
 from tests.doubles.engines import fake_engine
 from toolkit.core.artifact import Artifact, Format
+from toolkit.core.engines import EngineRecord
 from toolkit.core.errors import FeedError, SessionError, SourceError, ToolkitError, UsageError
 from toolkit.core.session import Availability, Runtime, Session, SessionOptions
 
@@ -147,6 +150,66 @@ def test_a_batch_outside_the_profile_is_refused_with_its_range(
                 with pytest.raises(SessionError, match="no inputs"):
                     call()
         np.testing.assert_array_equal(session.run(feeds(2))["logits"], good)
+
+
+def test_a_fixed_batch_has_no_profile(
+    main_path: Path, tmp_path: Path, runtime: FakeTensorRtRuntime
+) -> None:
+    toolkit.export(
+        main_path / "lenet-onnx", to="onnx", out=tmp_path / "onnx", passes=["static-batch=4"]
+    )
+    artifact = fake_engine(Artifact.load(tmp_path / "onnx"), tmp_path / "e")
+    with runtime.open(artifact, THREADS) as session:
+        assert session.run(feeds(4))["logits"].shape == (4, 10)
+        assert session.provenance().details["profile"] == {"input": None}
+        with pytest.raises(FeedError, match="4, 3, 32, 32"):
+            session.run(feeds(3))
+
+
+@pytest.mark.parametrize(
+    ("layers", "precision", "told_by"),
+    [
+        (["conv", "gemm"], "float32", "strongly typed network"),
+        (
+            ["pool", {"Name": "c", "LayerType": "CaskConvolution", "Weights": {"Type": "Half"}}],
+            "float16",
+            "engine inspector",
+        ),
+    ],
+)
+def test_what_the_inspector_does_not_know_the_types_of_the_network_say(
+    session: Session,
+    monkeypatch: pytest.MonkeyPatch,
+    layers: list[object],
+    precision: str,
+    told_by: str,
+) -> None:
+    """Those of an engine with names alone, and of one with dynamic shapes."""
+    text = json.dumps({"Layers": layers})
+    monkeypatch.setattr(trt.EngineInspector, "get_engine_information", lambda *_: text)
+    session.run(feeds(2))
+    found = session.provenance()
+    assert found.precision == precision
+    assert found.details["precision_told_by"] == told_by
+
+
+@pytest.mark.parametrize(("precision", "tf32"), [("int8", False), ("float32", True)])
+def test_of_whole_numbers_and_tf32_the_types_say_nothing(
+    artifact_dir: Path,
+    tmp_path: Path,
+    runtime: FakeTensorRtRuntime,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    tf32: bool,
+) -> None:
+    monkeypatch.setattr(
+        trt.EngineInspector, "get_engine_information", lambda *_: '{"Layers":["x"]}'
+    )
+    artifact = fake_engine(Artifact.load(artifact_dir), tmp_path / "e")
+    replace(EngineRecord.load(artifact.directory), tf32=tf32).save(artifact.directory)
+    with runtime.open(replace(artifact, precision=precision), THREADS) as session:
+        session.run(feeds(1))
+        assert session.provenance().precision == "unknown"
 
 
 @pytest.mark.parametrize("failing", [1, 2, 3, 4, 5, 6, 7, 8])

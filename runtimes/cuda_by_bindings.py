@@ -10,7 +10,7 @@ import numpy as np
 from cuda.bindings import driver as cuda
 
 from runtimes.cuda_device import CudaDevice, refused
-from toolkit.core.errors import UnavailableError
+from toolkit.core.errors import SessionError, UnavailableError
 from toolkit.core.nvidia import NO_DRIVER
 
 FIRST = 0
@@ -30,8 +30,9 @@ class CudaByBindings(CudaDevice):
         self._events: list[Any] = []
         try:
             _done(cuda.cuInit(0), "cuInit")
-        except Exception as error:  # RuntimeError where there is no driver at all
-            raise UnavailableError(f"There is no GPU: {error}", hint=NO_DRIVER) from error
+        except (SessionError, RuntimeError) as error:  # the latter where there is no driver
+            told = getattr(error, "problem", str(error))
+            raise UnavailableError(f"There is no GPU: {told}", hint=NO_DRIVER) from error
         self._device = _done(cuda.cuDeviceGet(FIRST), "cuDeviceGet")
         name = _done(cuda.cuDeviceGetName(NAME_BYTES, self._device), "cuDeviceGetName")
         self.gpu = name.rstrip(b"\0 ").decode(errors="replace")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import numpy as np
 
-from toolkit.core.errors import SessionError, UnavailableError
+from toolkit.core.errors import SessionError
 from toolkit.core.registry import Entry, Registry
 
 
@@ -87,15 +86,8 @@ DEVICES: Registry[CudaDevice] = Registry(
 
 def missing_packages() -> list[str] | None:
     """Why none of them can be imported, a reason each; None where one can."""
-    reasons = []
-    for name in DEVICES.names():
-        module = DEVICES.entry(name).target.partition(":")[0]
-        try:
-            importlib.import_module(module)
-            return None
-        except (ImportError, OSError, RuntimeError) as error:  # a package that is only half there
-            reasons.append(f"{name} cannot be imported: {error}")
-    return reasons
+    reasons = [reason for name in DEVICES.names() if (reason := _missing(name))]
+    return reasons if len(reasons) == len(DEVICES.names()) else None
 
 
 def open_device(package: str | None = None) -> CudaDevice:
@@ -103,11 +95,17 @@ def open_device(package: str | None = None) -> CudaDevice:
 
     Raises UnknownNameError, and UnavailableError where there is none or no GPU.
     """
-    names = DEVICES.names() if package is None else [package]
-    for name in names[:-1]:
-        with contextlib.suppress(UnavailableError):
-            return DEVICES.create(name)
-    return DEVICES.create(names[-1])
+    names = DEVICES.names()
+    found = next((name for name in names if not _missing(name)), names[0])
+    return DEVICES.create(found if package is None else package)
+
+
+def _missing(package: str) -> str | None:
+    try:
+        importlib.import_module(DEVICES.entry(package).target.partition(":")[0])
+    except (ImportError, OSError, RuntimeError) as error:  # of one that is only half there as well
+        return f"{package} cannot be imported: {error}"
+    return None
 
 
 def refused(call: str, told: str) -> SessionError:

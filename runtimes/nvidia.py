@@ -12,7 +12,8 @@ from toolkit.core.nvidia import NO_DRIVER, Driver, Gpu, driver
 from toolkit.core.session import Availability
 
 __all__ = [
-    "Conflict", "Driver", "Gpu", "available", "conflict_of", "conflicts", "driver", "installed",
+    "NO_DRIVER", "Conflict", "Driver", "Gpu", "available", "conflict_of", "conflicts", "driver",
+    "installed",
 ]  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from runtimes.executed import Node, describe, device_of, precision_of
 from runtimes.tensorrt_layers import FLOATING, PROVIDER, UNKNOWN, read_layers
 from toolkit.core.artifact import Artifact
 from toolkit.core.engines import DTYPES, EngineRecord, log_of
-from toolkit.core.errors import FeedError, SessionError, SourceError
+from toolkit.core.errors import FeedError, SessionError, SourceError, UnavailableError
 from toolkit.core.session import (
     Availability,
     Provenance,
@@ -100,7 +100,13 @@ def _dotted(capability: int) -> str:
 def _deserialized(trt: Any, runtime: str, artifact: Artifact) -> Any:
     log = log_of(trt)
     log.take()
-    engine = trt.Runtime(log).deserialize_cuda_engine(artifact.path.read_bytes())
+    try:
+        loader = trt.Runtime(log)
+    except TypeError as error:  # what its bindings make of a library that gives no runtime
+        raise UnavailableError(
+            f"{runtime} {trt.__version__} could not start: {log.take()}.", hint=nvidia.NO_DRIVER
+        ) from error
+    engine = loader.deserialize_cuda_engine(artifact.path.read_bytes())
     if engine is None:
         raise SourceError(
             f"{runtime} {trt.__version__} could not open {artifact.path}: {log.take()}.",

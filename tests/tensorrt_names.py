@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = "ILayer IConstantLayer IConvolutionLayer IDeconvolutionLayer IScaleLayer"
 CLASSES = {
     "trt": "",
-    "runtime": "Runtime",
+    "loader": "Runtime",
     "engine": "ICudaEngine",
     "context": "IExecutionContext",
     "inspector": "EngineInspector",
@@ -99,7 +99,7 @@ def stub_libraries(bindings: Path) -> Path:
     wanted = re.findall(r"UND (\w+)$", told, re.MULTILINE)
     ours = sorted({name for name in wanted if _is_tensorrt_s(name)})
     place = Path(tempfile.mkdtemp(prefix="toolkit-stub-"))
-    (place / "stub.c").write_text("".join(f"void {name}(void) {{}}\n" for name in ours))
+    (place / "stub.c").write_text("".join(f"void *{name}(void) {{ return 0; }}\n" for name in ours))
     for library in re.findall(r"\[(libnv[^]]+)\]", told):
         flags = ["-shared", "-fPIC", f"-Wl,-soname,{library}"]
         _run(compiler, *flags, "-o", place / library, place / "stub.c")

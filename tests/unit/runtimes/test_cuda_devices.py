@@ -181,6 +181,6 @@ except ToolkitError as error: print(error.problem)
     assert told(code, fake_cuda()) == [
         "cuda-bindings cannot be imported",
         "pycuda cannot be imported",
-        "Install what it needs: pip install pycuda",
+        "Install what it needs: pip install cuda-bindings",
         "There is no package for device memory named 'cupy'.",
     ]

@@ -177,6 +177,46 @@ def test_tensorrt_can_run_where_there_is_a_gpu(tmp_path: Path, version: str, kno
     assert "nvidia-smi" in found[1]
 
 
+@pytest.mark.parametrize(
+    ("version", "known"), [("tensorrt-10", "10.16.1.11"), ("tensorrt-11", "11.4.0.106")]
+)
+def test_a_library_that_gives_nothing_could_not_start(
+    artifact_dir: Path, tmp_path: Path, version: str, known: str
+) -> None:
+    """As the real bindings say it, where the library returns null."""
+    engine = fake_engine(Artifact.load(artifact_dir), tmp_path / "e", version=known).directory
+    code = """
+import sys
+from pathlib import Path
+from exporters import EXPORTERS, READERS
+from exporters.base import ExportOptions
+from runtimes import RUNTIMES
+from toolkit.core.artifact import Artifact
+from toolkit.core.errors import UnavailableError
+from toolkit.core.session import SessionOptions
+engine, graph = Artifact.load(Path(sys.argv[1])), Artifact.load(Path(sys.argv[2]))
+for call in (
+    lambda: RUNTIMES.create("tensorrt").open(engine, SessionOptions()),
+    lambda: READERS.create("tensorrt").stored_tensors(engine.path),
+    lambda: EXPORTERS.create("tensorrt").export(graph, engine.directory, ExportOptions()),
+):
+    try: call()
+    except UnavailableError as error: print(error.problem)
+"""
+    env = {**tensorrt_env(tmp_path, version), "XDG_CACHE_HOME": str(tmp_path)}
+    found = told(code, engine, artifact_dir, env={**fake_cuda(), **env}).splitlines()
+    assert found == [
+        f"tensorrt {known} could not start: it does not say why.",
+        f"TensorRT {known} could not start: it does not say why.",
+        f"TensorRT {known} could not start: it does not say why.",
+    ]
+    found = told(code, engine, artifact_dir, env={**no_gpu(), **env}).splitlines()
+    assert found[0].startswith("There is no GPU: cuInit says CUDA_ERROR_NO_DEVICE")
+    assert found[2].startswith(
+        "TensorRT builds an engine on the GPU that it is for, and the NVIDIA"
+    )
+
+
 def test_tensorrt_rtx_can_run_where_there_is_a_gpu() -> None:
     pytest.importorskip("tensorrt_rtx")
     found = told(PROBE, "tensorrt-rtx", env=fake_cuda()).splitlines()

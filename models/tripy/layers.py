@@ -33,5 +33,5 @@ def mean_pool(x: tp.Tensor) -> tp.Tensor:
 
 
 def flatten(x: tp.Tensor, features: int) -> tp.Tensor:
-    """[N, C, H, W] -> [N, features]. With the number known, nothing is computed of the shape."""
-    return tp.reshape(x, (-1, features))
+    """[N, C, H, W] -> [N, features]. With the number known, nothing is computed of the extents."""
+    return tp.reshape(x, (x.shape[0], features))

@@ -120,9 +120,7 @@ def _slice(
 ) -> Tensor:
     """Element k along an axis is the one at start + k * stride; one outside of x is `fill`."""
     given = {"start": _start, "size": _size, "stride": _stride}
-    start, size, stride = (
-        op.attributes[n] if t is None else t.tolist() for n, t in given.items()
-    )
+    start, size, stride = (op.attributes[n] if t is None else t.tolist() for n, t in given.items())
     for axis, (first, count, step) in enumerate(zip(start, size, stride, strict=True)):
         places = first + step * torch.arange(count)
         inside = (places >= 0) & (places < _x.shape[axis])

@@ -42,7 +42,9 @@ def translate_mlir_to_executable(module: ir.Module) -> Executable:
     names = {id(value): f"v{number}" for number, value in enumerate(values)}
     program = Program(
         inputs=[
-            Input(names[id(value)], Type(value.type.dtype, value.type.shape), **_profile(attributes))
+            Input(
+                names[id(value)], Type(value.type.dtype, value.type.shape), **_profile(attributes)
+            )
             for value, attributes in zip(block.arguments, function.arg_attrs, strict=True)
         ],
         operations=[value.as_data(names) for value in block.operations],

@@ -15,6 +15,7 @@ from exporters.base import Exported, Exporter, ExportOptions, Route
 from exporters.tripy_file import EXECUTABLE, PAIR, PAIR_SCHEMA
 from models import builder
 from models.tripy.base import held
+from models.tripy.messages import words_of
 from toolkit.core.artifact import PROGRAM, WEIGHTS, Artifact, Checkpoint
 from toolkit.core.documents import seal, write_document
 from toolkit.core.errors import SourceError
@@ -72,9 +73,8 @@ def _compile(module: Any, source: Artifact, batches: Sequence[int], path: Path) 
     try:
         tp.compile(module, args=inputs).save(str(path))
     except Exception as error:  # those of its compiled half share no base with Tripy's own
-        told = str(error).strip().rstrip(".") or type(error).__name__
         raise SourceError(
-            f"Tripy {tp.__version__} could not compile {source.path}: {told}.",
+            f"Tripy {tp.__version__} could not compile {source.path}: {words_of(error)}.",
             hint="It compiles for the GPU of this machine, so there has to be one: `toolkit "
             "doctor` says what the driver lists.",
         ) from error

@@ -9,6 +9,7 @@ import numpy as np
 import nvtripy as tp
 import tensorrt
 
+from models.tripy.messages import words_of
 from runtimes.nvidia import available, conflict_of, driver
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.errors import FeedError, SourceError
@@ -46,13 +47,18 @@ class Tripy(Runtime):
         try:
             executable = tp.Executable.load(str(artifact.path))
         except Exception as error:  # those of its compiled half share no base with Tripy's own
-            told = str(error).strip().rstrip(".") or type(error).__name__
-            raise SourceError(
-                f"Tripy {tp.__version__} could not load {artifact.path}: {told}.",
-                hint="An executable is for the GPU, and the versions of Tripy and TensorRT, that "
-                "it was compiled with: export the checkpoint again, here.",
-            ) from error
+            raise _unloadable(artifact, words_of(error)) from error
+        if not isinstance(executable, tp.Executable):
+            raise _unloadable(artifact, "it holds something else")
         return TripySession(artifact, executable)
+
+
+def _unloadable(artifact: Artifact, told: str) -> SourceError:
+    return SourceError(
+        f"Tripy {tp.__version__} could not load {artifact.path}: {told}.",
+        hint="An executable is for the GPU, and the versions of Tripy and TensorRT, that it was "
+        "compiled with: export the checkpoint again, here.",
+    )
 
 
 @final

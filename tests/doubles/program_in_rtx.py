@@ -187,8 +187,6 @@ class _Writer:
         return _given(layer)
 
 
-
-
 def _given(layer: Any) -> Any:
     assert layer is not None, LOG.errors
     return layer.get_output(0)

@@ -335,8 +335,8 @@ def _require_builder(given: Artifact, routes: Sequence[Route]) -> None:
         models.FAMILIES.create(given.model.family).builders.entry(first.framework)
     elif first.framework != "torch":
         raise SourceError(
-            f"{given.model.name!r} is a torch model of your own, and an export to {first.format} builds a "
-            f"family of the toolkit in {first.framework}.",
+            f"{given.model.name!r} is a torch model of your own, and an export to {first.format} "
+            f"builds a family of the toolkit in {first.framework}.",
             hint="Choose a target that is made in torch or from ONNX, or a family of `toolkit "
             "models`.",
         )

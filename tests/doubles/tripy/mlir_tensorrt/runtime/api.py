@@ -6,6 +6,7 @@ for: until then it is NaN. More strictly than on a GPU, a copy to the host waits
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any
@@ -137,16 +138,18 @@ class RuntimeSession:
     def execute_function(
         self, name: str, *, in_args: list[MemRefValue], stream: Stream, client: RuntimeClient
     ) -> list[MemRefValue]:
-        arrays = [each.view(np.ndarray) for each in in_args]
         try:
-            shapes = [result.shape for result in interpreter.run(self._program, arrays)]
+            found = interpreter.run(self._program, [each.view(np.ndarray) for each in in_args])
         except interpreter.RuntimeMismatchError as error:
             raise MTRTException(str(error)) from error
-        made = [np.full(shape, np.nan, np.float32) for shape in shapes]
+        made = [np.full_like(result, np.nan) for result in found]
+        kept = [weakref.ref(each) for each in in_args]
 
         def pass_over_it() -> None:
-            for result, found in zip(made, interpreter.run(self._program, arrays), strict=True):
-                result[...] = found
+            if any(each() is None for each in kept):
+                raise MTRTException("a pass read memory that was let go")
+            for result, array in zip(made, found, strict=True):
+                result[...] = array
 
         stream.queue.append(pass_over_it)
         return [_memref(result, PointerType.device) for result in made]

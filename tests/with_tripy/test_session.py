@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,22 @@ def test_inputs_that_are_replaced_stay_while_a_pass_reads_them(session: Any) -> 
     session.forward()
     assert close(session.download(), 3)
     assert session._replaced == []
+
+
+def test_memory_is_let_go_without_a_collection_of_garbage(session: Any) -> None:
+    """While a block is timed there is none."""
+    held = []
+    gc.disable()
+    try:
+        for _ in range(3):
+            session.run(feeds(2))
+            tensors = (*session._host, *session._inputs, session._outputs)
+            held.append([weakref.ref(each.trace_tensor.producer.data) for each in tensors])
+            del tensors
+    finally:
+        gc.enable()
+    alive = [sum(each() is not None for each in of_run) for of_run in held]
+    assert alive == [0, 0, 3]
 
 
 def test_any_layout_of_the_caller_s_arrays_will_do(session: Any) -> None:

@@ -38,17 +38,17 @@ TOLERANCES = {
         why="As for float32, with a rounding that is nine digits finer; the margin is wider, since "
         "some kernels compute exponentials to fewer digits.",
     ),
+    "tf32": Tolerance(
+        absolute=1e-3,
+        relative=1e-2,
+        agreement=0.99,
+        why="Ten bits of fraction in each factor of a product, as in float16; sums are float32.",
+    ),
     "float16": Tolerance(
         absolute=1e-3,
         relative=1e-2,
         agreement=0.99,
         why="Ten bits of fraction: a rounding of 5e-4 a layer, of which some ten come together.",
-    ),
-    "tf32": Tolerance(
-        absolute=1e-3,
-        relative=1e-2,
-        agreement=0.99,
-        why="Factors of ten bits of fraction, as in float16, whose products are added in float32.",
     ),
     "bfloat16": Tolerance(
         absolute=1e-2,

@@ -92,3 +92,21 @@ def test_a_model_of_one_s_own_is_refused(toolkit_cli: Run, tmp_path: Path) -> No
     assert done.returncode == 2
     assert "a torch model of your own" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("capability", "precision"), [(75, "float32"), (90, "tf32")])
+def test_where_there_is_a_gpu_the_executable_itself_is_compared(
+    toolkit_cli: Run, capability: int, precision: str
+) -> None:
+    """The driver is a fake, and torch on the CPU computes what the executable would."""
+    fake = pytest.importorskip("tests.fake_cuda")
+    env = {**fake.fake_cuda(capability=capability), "PYTHONPATH": tripy_env()["PYTHONPATH"]}
+    done = toolkit_cli("export", "lenet", "--to", "tripy", "--out", "out", "--json", env=env)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["weights"]["counts"] == {"identical": 10}
+    outputs = document["outputs"]
+    assert (outputs["runtime"], outputs["not_run"]) == ("tripy", None)
+    assert outputs["precision"] == precision
+    assert {case["batch"] for case in outputs["cases"]} == {1, 8, 64}
+    assert ("multiplied float32 as TF32" in done.stderr) is (precision == "tf32")

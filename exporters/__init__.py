@@ -21,6 +21,7 @@ EXPORTERS: Registry[Exporter] = Registry(
         ),
         "litert": Entry("exporters.litert:LiteRt", extra="litert"),
         "tensorrt-rtx": Entry("exporters.tensorrt_rtx:TensorRtRtx", extra="rtx"),
+        "tripy": Entry("exporters.tripy_module:TripyModule", extra="tripy"),
     },
     group="toolkit.exporters",
 )
@@ -75,9 +76,18 @@ ROUTES: Mapping[str, Route] = {
         checked_with="tensorrt-rtx",
         options=frozenset({"compute_capabilities", "batches"}),
     ),
+    "tripy": Route(
+        takes=frozenset({Format.CHECKPOINT}),
+        format=Format.TRIPY,
+        framework="tripy",
+        checked_with="tripy",
+        options=frozenset({"batches"}),
+        apart=True,
+    ),
 }
 """Of our own exporters, so that none has to be imported to find a way from one format to another.
-Those of TensorFlow are apart: it brings threads and messages that no other process should have."""
+Those of TensorFlow are apart: it brings threads and messages that no other process should have. So
+is Tripy's: it keeps all that it ever compiled."""
 
 READ_APART = frozenset({Format.SAVEDMODEL, Format.KERAS})
 """Formats whose readers bring TensorFlow as well."""
@@ -94,6 +104,7 @@ READERS: Registry[TensorReader] = Registry(
         "keras": Entry("exporters.saved_model:KerasTensors", extra="tensorflow"),
         "litert": Entry("exporters.litert:LiteRtTensors", extra="litert"),
         "tensorrt-rtx": Entry("exporters.tensorrt_rtx:TensorRtRtxTensors", extra="rtx"),
+        "tripy": Entry("exporters.tripy_file:TripyTensors"),
     },
     group="toolkit.readers",
 )

@@ -27,7 +27,7 @@ def export(
         str,
         typer.Option(
             help="The target: aotinductor, litert, onnx, openvino, savedmodel, tensorrt-rtx, "
-            "torch-export."
+            "torch-export, tripy."
         ),
     ],
     out: Annotated[Path, typer.Option(help="The new directory of the artifact.")],
@@ -59,7 +59,8 @@ def export(
     batches: Annotated[
         str | None,
         typer.Option(
-            help="For tensorrt-rtx: the least, the usual and the largest batch.  [default: 1,8,64]"
+            help="For tensorrt-rtx and tripy: the least, the usual and the largest batch.  "
+            "[default: 1,8,64]"
         ),
     ] = None,
     example: options.ExampleCode = None,

@@ -38,6 +38,12 @@ TOLERANCES = {
         why="As for float32, with a rounding that is nine digits finer; the margin is wider, since "
         "some kernels compute exponentials to fewer digits.",
     ),
+    "tf32": Tolerance(
+        absolute=1e-3,
+        relative=1e-2,
+        agreement=0.99,
+        why="Ten bits of fraction in each factor of a product, as in float16; sums are float32.",
+    ),
     "float16": Tolerance(
         absolute=1e-3,
         relative=1e-2,

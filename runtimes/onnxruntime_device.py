@@ -21,7 +21,7 @@ from runtimes.onnxruntime_session import (
 )
 from toolkit.core.artifact import Artifact
 from toolkit.core.documents import Json
-from toolkit.core.errors import SourceError, UnavailableError
+from toolkit.core.errors import SourceError, ToolkitError, UnavailableError
 from toolkit.core.session import Provenance, Session, SessionOptions, not_ready
 from toolkit.core.specs import Feeds, Outputs
 
@@ -45,10 +45,10 @@ Axes = Mapping[str, tuple[str, int]]
 class Target:
     """Where sessions run, and what it takes to make one there.
 
-    `provider_options` are those for inputs of given shapes. `further` providers, with their
-    options, take the nodes that `provider` leaves; the CPU does so where `allow_cpu_nodes`.
-    `plugin` gives the devices of a provider that comes as a library of its own. `precision` judges
-    the nodes that ran, `details` tells of the device.
+    `axes` are the named ones of the graph, `provider_options` those for inputs of given shapes.
+    `further` providers, with their options, take the nodes that `provider` leaves; the CPU does so
+    where `allow_cpu_nodes`. `plugin` gives the devices of a provider that comes as a library of its
+    own. `precision` judges the nodes that ran, `details` tells of the device.
     """
 
     runtime: str
@@ -56,6 +56,7 @@ class Target:
     options: SessionOptions
     provider: str
     device: str
+    axes: Axes
     provider_options: Callable[[Shapes], Mapping[str, str]]
     precision: Callable[[Collection[Node]], str]
     details: Callable[[Shapes], Json]
@@ -88,6 +89,8 @@ def create(target: Target, settings: ort.SessionOptions, shapes: Shapes) -> ort.
         settings.add_session_config_entry(NO_FALLBACK, "1")
     try:
         session = _make(target, settings, shapes)
+    except ToolkitError:
+        raise
     except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
         if "fallback to CPU EP has been explicitly disabled" not in str(error):
             raise unreadable(target.artifact.path, error) from error
@@ -107,6 +110,8 @@ def _require(target: Target, session: ort.InferenceSession) -> None:
 
 
 def _make(target: Target, settings: ort.SessionOptions, shapes: Shapes) -> ort.InferenceSession:
+    for axis, (name, place) in target.axes.items():
+        settings.add_free_dimension_override_by_name(axis, shapes[name][place])
     options = target.provider_options(shapes)
     path = target.artifact.path
     if target.plugin is not None:
@@ -158,12 +163,9 @@ class DeviceSession(Session):
     engine is built for these shapes and no range of them.
     """
 
-    def __init__(
-        self, target: Target, axes: Axes, settings: ort.SessionOptions | None = None
-    ) -> None:
+    def __init__(self, target: Target, settings: ort.SessionOptions | None = None) -> None:
         super().__init__(target.artifact.signature)
         self._target = target
-        self._axes = axes
         self._settings = settings
         self._threads = settings_of(target.options).intra_op_num_threads
         self._extents: Mapping[str, int] = {}
@@ -182,8 +184,6 @@ class DeviceSession(Session):
 
     def _open(self, shapes: Shapes) -> None:
         settings = self._settings or settings_of(self._target.options)
-        for axis, (name, place) in self._axes.items():
-            settings.add_free_dimension_override_by_name(axis, shapes[name][place])
         self._session = create(self._target, settings, shapes)
         binding = self._session.io_binding()
         for spec in self.signature.inputs:
@@ -257,7 +257,7 @@ class DeviceSession(Session):
         )
 
     def _twin(self, settings: ort.SessionOptions) -> tuple[ort.InferenceSession, Outputs]:
-        with DeviceSession(self._target, self._axes, settings) as twin:
+        with DeviceSession(self._target, settings) as twin:
             outputs = twin.run(self._feeds)
             return twin._session, outputs
 

@@ -186,7 +186,7 @@ def _open(kind: Kind, found: Availability, artifact: Artifact, options: SessionO
         )
     if kind.provider in ENGINES:
         _set_tf32_of_engines(parsed.tf32)
-    return DeviceSession(target(kind, artifact, parsed), read_axes(artifact))
+    return DeviceSession(target(kind, artifact, parsed))
 
 
 def _set_tf32_of_engines(allowed: bool) -> None:
@@ -199,6 +199,7 @@ def _set_tf32_of_engines(allowed: bool) -> None:
 
 
 def target(kind: Kind, artifact: Artifact, options: GpuOptions) -> Target:
+    """Raises SourceError for a file that is no ONNX graph."""
     plugin = kind.provider == NV_TENSORRT_RTX
     return Target(
         runtime=kind.runtime,
@@ -206,6 +207,7 @@ def target(kind: Kind, artifact: Artifact, options: GpuOptions) -> Target:
         options=options.session,
         provider=kind.provider,
         device="cuda",
+        axes=read_axes(artifact),
         provider_options=partial(provider_options, kind, artifact, options),
         precision=partial(precision, kind.provider, artifact.precision, options),
         details=partial(_details, kind, artifact, options),

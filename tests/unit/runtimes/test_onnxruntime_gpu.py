@@ -26,6 +26,7 @@ from toolkit.core.artifact import Artifact
 from toolkit.core.errors import (
     SessionError,
     SourceError,
+    ToolkitError,
     UnavailableError,
     UnknownNameError,
     UsageError,
@@ -68,6 +69,7 @@ def on_the_cpu(artifact: Artifact, **changes: Any) -> Target:
         options=SessionOptions(threads=1),
         provider=CPU,
         device="cpu",
+        axes=read_axes(artifact),
         provider_options=lambda shapes: {},
         precision=precision_of,
         details=lambda shapes: {"seen": {name: list(shape) for name, shape in shapes.items()}},
@@ -78,7 +80,7 @@ def on_the_cpu(artifact: Artifact, **changes: Any) -> Target:
 
 @pytest.fixture
 def session(artifact: Artifact) -> DeviceSession:
-    return DeviceSession(on_the_cpu(artifact), read_axes(artifact))
+    return DeviceSession(on_the_cpu(artifact))
 
 
 def feeds(batch: int, seed: int = 1) -> dict[str, np.ndarray]:
@@ -121,7 +123,7 @@ def test_a_shape_has_one_session_whose_buffers_are_filled_in_place(
         "runtimes.onnxruntime_device.create",
         lambda target, settings, shapes: made.append(shapes) or create(target, settings, shapes),
     )
-    with DeviceSession(on_the_cpu(artifact), read_axes(artifact)) as session:
+    with DeviceSession(on_the_cpu(artifact)) as session:
         for batch in (2, 2, 2, 3, 3):
             session.run(feeds(batch))
     assert made == [{"x": (2, 4)}, {"x": (3, 4)}]
@@ -155,11 +157,15 @@ def test_named_axes_have_the_extents_that_are_fed(artifact: Artifact, tmp_path: 
     onnx.save(model, tmp_path / "shaped.onnx")
     shaped = open_artifact(tmp_path / "shaped.onnx")
     assert read_axes(shaped) == {"batch": ("x", 0)}
-    with DeviceSession(on_the_cpu(shaped), read_axes(shaped)) as session:
+    with DeviceSession(on_the_cpu(shaped)) as session:
         session.run(feeds(3))
         ran = {node["operator"] for node in session.provenance().details["nodes"]}
     assert "MatMul" in ran
     assert "Shape" not in ran
+    refused = on_the_cpu(shaped, provider=NO_NODES, allow_cpu_nodes=False)
+    with pytest.raises(SourceError, match="activation") as caught:
+        DeviceSession(refused).run(feeds(3))
+    assert "Shape" not in caught.value.problem
 
 
 def test_what_ran_is_asked_of_a_second_session(session: DeviceSession) -> None:
@@ -188,7 +194,7 @@ def test_work_before_an_upload_and_after_the_end_is_refused(session: DeviceSessi
 def test_nodes_that_the_provider_leaves_to_the_cpu_are_named(artifact: Artifact) -> None:
     assert NO_NODES in ort.get_available_providers()
     target = on_the_cpu(artifact, provider=NO_NODES, allow_cpu_nodes=False)
-    session = DeviceSession(target, read_axes(artifact))
+    session = DeviceSession(target)
     with pytest.raises(SourceError) as caught:
         session.run(feeds(2))
     assert f"{NO_NODES} does not take 3 nodes" in caught.value.problem
@@ -201,7 +207,7 @@ def test_nodes_that_the_provider_leaves_to_the_cpu_are_named(artifact: Artifact)
 
 def test_nodes_may_be_left_to_the_cpu_where_that_is_allowed(artifact: Artifact) -> None:
     target = on_the_cpu(artifact, provider=NO_NODES)
-    with DeviceSession(target, read_axes(artifact)) as session:
+    with DeviceSession(target) as session:
         session.run(feeds(2))
         assert session.provenance().device == "cpu"
 
@@ -227,7 +233,19 @@ def test_a_graph_that_cannot_run_is_refused(tmp_path: Path, artifact: Artifact) 
     model.graph.node[0].op_type = "NoSuchOperator"
     onnx.save(model, artifact.path)
     with pytest.raises(SourceError, match="NoSuchOperator"):
-        DeviceSession(on_the_cpu(artifact), read_axes(artifact)).run(feeds(1))
+        DeviceSession(on_the_cpu(artifact)).run(feeds(1))
+
+
+def test_a_place_for_engines_that_cannot_be_written_is_named(
+    artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    kind, options = KINDS["onnxruntime-tensorrt"], parsed()
+    made = onnxruntime_gpu.target(kind, artifact, options)
+    target = on_the_cpu(artifact, provider_options=made.provider_options)
+    with pytest.raises(ToolkitError, match="keep engines"):
+        DeviceSession(target).run(feeds(1))
 
 
 def test_nodes_by_provider(artifact: Artifact) -> None:

@@ -36,6 +36,11 @@ COMMANDS = {
             "which has no onnxruntime",
             "Name onnxruntime as well",
         ),
+        (
+            ("--provider", "cpu,cuda", "--device", "cuda"),
+            "with --device cuda",
+            "Leave --device out",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused(

@@ -1,11 +1,13 @@
 """What every runtime must do, asked of every runtime alike.
 
 A new entry in the registry is picked up by itself. A runtime that cannot be had on the machine of
-the tests is skipped with its reason, unless REQUIRED names it.
+the tests is skipped with its reason, unless REQUIRED names it; on a machine with a GPU,
+GPU_RUNTIMES=torch-cuda,onnxruntime-cuda in the environment names more.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -36,7 +38,7 @@ REQUIRED = {
     "null", "torch", "torch-compile", "torch-export", "aotinductor", "onnxruntime",
     "onnx-reference", "openvino",
     "tensorflow", "tensorflow-xla", "litert",
-}  # fmt: skip
+} | set(filter(None, os.environ.get("GPU_RUNTIMES", "").split(",")))  # fmt: skip
 THREADS = 2  # of every session here: TensorFlow has one number of them for a process
 
 EXPECTED_FAILURES = {
@@ -261,7 +263,7 @@ def test_provenance_says_what_ran(runtime: Runtime, source: Artifact, threads: i
         found = worker.provenance()
     assert found.runtime == runtime.name
     assert found.version == runtime.probe().version
-    assert found.device == "cpu"
+    assert found.device == runtime.device
     assert found.threads == threads
 
 

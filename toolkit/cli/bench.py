@@ -89,7 +89,7 @@ def bench(
             artifact,
             to=options.names(to),
             example=options.example(example, dynamic),
-            runtimes=options.runtimes(runtime, provider),
+            runtimes=options.runtimes(runtime, provider, device),
             device=device,
             batches=None if batch is None else options.integers(batch, "--batch"),
             scopes=options.names(scope),

@@ -9,7 +9,7 @@ MXNET_READY := .venv-mxnet/.ready
 
 GPU_PACKAGES := .gpu-packages/.ready
 
-.PHONY: help setup mxnet-env gpu-packages gpu-check demo others test mutants check format bench matrix clean
+.PHONY: help setup mxnet-env gpu-packages pycuda gpu-check demo others test mutants check format bench matrix clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -38,6 +38,9 @@ $(GPU_PACKAGES): gpu-packages.txt scripts/gpu-packages $(READY)
 	BIN=$(BIN) scripts/gpu-packages
 
 gpu-packages: $(GPU_PACKAGES)  ## Put the packages for GPUs beside .venv that the tests import without one
+
+pycuda: $(READY)  ## Build PyCUDA beside .venv for its tests, without a GPU or CUDA's toolkit (a minute; a C++ compiler)
+	BIN=$(BIN) scripts/pycuda
 
 demo: $(READY)  ## The main job: train, export, prove, measure (result in demo/)
 	BIN=$(BIN) scripts/demo

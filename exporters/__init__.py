@@ -20,6 +20,7 @@ EXPORTERS: Registry[Exporter] = Registry(
             "exporters.onnx_from_tensorflow:OnnxFromTensorFlow", extra="tensorflow"
         ),
         "litert": Entry("exporters.litert:LiteRt", extra="litert"),
+        "tensorrt": Entry("exporters.tensorrt:TensorRt", extra="gpu"),
         "tensorrt-rtx": Entry("exporters.tensorrt_rtx:TensorRtRtx", extra="rtx"),
         "tripy": Entry("exporters.tripy_module:TripyModule", extra="tripy"),
     },
@@ -70,6 +71,12 @@ ROUTES: Mapping[str, Route] = {
         checked_with="litert",
         apart=True,
     ),
+    "tensorrt": Route(
+        takes=frozenset({Format.ONNX}),
+        format=Format.TENSORRT,
+        checked_with="tensorrt",
+        options=frozenset({"batches"}),
+    ),
     "tensorrt-rtx": Route(
         takes=frozenset({Format.ONNX}),
         format=Format.TENSORRT_RTX,
@@ -103,6 +110,7 @@ READERS: Registry[TensorReader] = Registry(
         "savedmodel": Entry("exporters.saved_model:SavedModelTensors", extra="tensorflow"),
         "keras": Entry("exporters.saved_model:KerasTensors", extra="tensorflow"),
         "litert": Entry("exporters.litert:LiteRtTensors", extra="litert"),
+        "tensorrt": Entry("exporters.tensorrt:TensorRtTensors", extra="gpu"),
         "tensorrt-rtx": Entry("exporters.tensorrt_rtx:TensorRtRtxTensors", extra="rtx"),
         "tripy": Entry("exporters.tripy_file:TripyTensors"),
     },

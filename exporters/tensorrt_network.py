@@ -1,7 +1,8 @@
-"""The network that TensorRT-RTX's parser makes of an ONNX file, and the weights in it.
+"""The network that TensorRT's parser makes of an ONNX file, and the weights in it.
 
 A built engine does not give its weights back, and nothing of it can be asked without a GPU. The
-network that it is built from can.
+network that it is built from can. TensorRT's Python module is passed in: TensorRT 10 and 11 and
+TensorRT-RTX have the same names for all that is used here.
 """
 
 from __future__ import annotations
@@ -16,41 +17,44 @@ from typing import Any, final
 
 import numpy as np
 import onnx
-import tensorrt_rtx as trt
 
 from exporters.base import StoredTensor
 from exporters.onnx_file import constant_names, node_inputs
 from exporters.weight_matching import tensor_digest
-from toolkit.core.errors import SourceError
-
-WEIGHTED = {
-    trt.LayerType.CONSTANT: trt.IConstantLayer,
-    trt.LayerType.CONVOLUTION: trt.IConvolutionLayer,
-    trt.LayerType.DECONVOLUTION: trt.IDeconvolutionLayer,
-    trt.LayerType.SCALE: trt.IScaleLayer,
-}
-"""The layers that hold weights of their own; the others take them as inputs."""
+from toolkit.core.engines import log_of
+from toolkit.core.errors import SourceError, UnavailableError
+from toolkit.core.nvidia import NO_DRIVER
 
 ZERO_POINT = 2  # its place among the inputs of these
-QUANTISING = frozenset({trt.LayerType.QUANTIZE, trt.LayerType.DEQUANTIZE})
+QUANTISING = frozenset({"QUANTIZE", "DEQUANTIZE"})
 MADE_OF = re.compile(r"\[ONNX Layer: (.*)\]")  # in the metadata of a layer
 
 
 @final
-class Log(trt.ILogger):
-    """Keeps what went wrong, in TensorRT-RTX's words."""
+@dataclass(frozen=True, kw_only=True)
+class Library:
+    """TensorRT or TensorRT-RTX: its Python module, its name, and the target that it builds."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.errors: list[str] = []
+    trt: Any
+    name: str
+    target: str
 
-    def log(self, severity: Any, message: str) -> None:
-        if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
-            self.errors.append(message)
+    def __str__(self) -> str:
+        return f"{self.name} {self.trt.__version__}"
 
+    @property
+    def log(self) -> Any:
+        return log_of(self.trt)
 
-# TensorRT keeps the first logger of a process and ignores every later one.
-LOG = Log()
+    def weighted(self) -> Mapping[str, Any]:
+        """The layers that hold weights of their own; the others take them as inputs."""
+        trt = self.trt
+        return {
+            "CONSTANT": trt.IConstantLayer,
+            "CONVOLUTION": trt.IConvolutionLayer,
+            "DECONVOLUTION": trt.IDeconvolutionLayer,
+            "SCALE": trt.IScaleLayer,
+        }
 
 
 @final
@@ -58,6 +62,7 @@ LOG = Log()
 class Parsed:
     """A network, and what its weights lie in the memory of."""
 
+    library: Library
     path: Path
     builder: Any
     parser: Any
@@ -65,9 +70,10 @@ class Parsed:
 
     def layers(self) -> Iterator[Any]:
         """Each as the class that has its weights."""
+        trt, weighted = self.library.trt, self.library.weighted()
         for number in range(self.network.num_layers):
             layer = self.network.get_layer(number)
-            layer.__class__ = WEIGHTED.get(layer.type, trt.ILayer)
+            layer.__class__ = weighted.get(layer.type.name, trt.ILayer)
             yield layer
 
     def inputs(self) -> list[Any]:
@@ -77,26 +83,36 @@ class Parsed:
         return [self.network.get_output(number) for number in range(self.network.num_outputs)]
 
 
-def parse(path: Path) -> Parsed:
+def parse(library: Library, path: Path) -> Parsed:
     """The network of an ONNX file, strongly typed: each tensor has the dtype that the file says.
 
-    Raises SourceError, with the node and the parser's words, for what it does not take.
+    Raises SourceError, with the node and the parser's words, for what it does not take, and
+    UnavailableError where the library does nothing without a GPU.
     """
     _check(path)
-    LOG.errors.clear()
-    builder = trt.Builder(LOG)
+    trt, log = library.trt, library.log
+    builder = _builder(library)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, LOG)
+    parser = trt.OnnxParser(network, log)
     parsed = parser.parse_from_file(str(path))
     errors = [_told(parser.get_error(number)) for number in range(parser.num_errors)]
     # Of what is no graph at all the parser says that it was parsed, into a network of nothing.
     if not parsed or errors or not network.num_outputs:
-        told = "; ".join(errors or LOG.errors) or "it found no outputs"
+        told = "; ".join(errors) or log.take()
         raise SourceError(
-            f"TensorRT-RTX {trt.__version__} could not parse {path}: {told}.",
+            f"{library} could not parse {path}: {told}.",
             hint="The message names what it does not take; choose another target.",
         )
-    return Parsed(path=path, builder=builder, parser=parser, network=network)
+    return Parsed(library=library, path=path, builder=builder, parser=parser, network=network)
+
+
+def _builder(library: Library) -> Any:
+    library.log.take()
+    try:
+        return library.trt.Builder(library.log)
+    except TypeError as error:  # what its bindings make of a library that gives no builder
+        told = library.log.take()
+        raise UnavailableError(f"{library} could not start: {told}.", hint=NO_DRIVER) from error
 
 
 def _check(path: Path) -> None:
@@ -118,8 +134,8 @@ def _told(error: Any) -> str:
 
 def operators(parsed: Parsed) -> Mapping[str, int]:
     """How often each type of layer is in the network."""
-    types = (layer.type for layer in parsed.layers())
-    return Counter(type.name for type in types if type != trt.LayerType.CONSTANT)
+    types = (layer.type.name for layer in parsed.layers())
+    return Counter(type for type in types if type != "CONSTANT")
 
 
 def stored_tensors(parsed: Parsed) -> list[StoredTensor]:
@@ -128,7 +144,7 @@ def stored_tensors(parsed: Parsed) -> list[StoredTensor]:
     The parser gives a kernel that several nodes read to a layer for each of them: they are one
     tensor with several readers, as long as they are equal bit for bit. A batch norm is a layer of
     `scale` and `shift` [C], which its four tensors were multiplied into. What no output depends on
-    has no readers. Raises SourceError for a dtype that TensorRT-RTX does not give back.
+    has no readers. Raises SourceError for a dtype that TensorRT does not give back.
     """
     layers = list(parsed.layers())
     live = _live(layers, [tensor.name for tensor in parsed.outputs()])
@@ -140,7 +156,7 @@ def stored_tensors(parsed: Parsed) -> list[StoredTensor]:
     found: dict[tuple[str, str], StoredTensor] = {}
     digests: dict[str, str] = {}
     for number, layer in enumerate(layers):
-        constant = layer.type == trt.LayerType.CONSTANT
+        constant = layer.type.name == "CONSTANT"
         itself = [_label(layer)] if number in live else []
         read_by = readers[layer.get_output(0).name] if constant else itself
         for name, array in _weights(layer, names):
@@ -170,7 +186,7 @@ class _Names:
             zero_points={
                 layer.get_input(ZERO_POINT).name
                 for layer in layers
-                if layer.type in QUANTISING and layer.num_inputs > ZERO_POINT
+                if layer.type.name in QUANTISING and layer.num_inputs > ZERO_POINT
             },
         )
 
@@ -183,19 +199,21 @@ class _Names:
 
 def _weights(layer: Any, names: _Names) -> Iterator[tuple[str, np.ndarray]]:
     """The weights that a layer has, in the shape of the ONNX file."""
-    if layer.type == trt.LayerType.CONSTANT:
+    kind = layer.type.name
+    if kind == "CONSTANT":
         array = _array(layer.weights, layer).reshape(tuple(layer.shape))
         if layer.get_output(0).name in names.zero_points:
             array = array.astype(np.int8)  # TensorRT has them in float32
         elif layer.name not in names.constants and array.dtype == np.int32:
             array = array.astype(np.int64)  # a shape or an axis of the parser's own
         yield layer.name, array
-    elif layer.type == trt.LayerType.SCALE:
-        for place, part in ((1, "scale"), (2, "shift"), (1, "power")):
-            array = _array(getattr(layer, part), layer)
+    elif kind == "SCALE":
+        parts = {"scale": layer.scale, "shift": layer.shift, "power": layer.power}
+        for (part, held), place in zip(parts.items(), (1, 2, 1), strict=True):
+            array = _array(held, layer)
             if array.size:
                 yield f"{names.of_input(layer, place, 'weights')}.{part}", array
-    elif layer.type in WEIGHTED:
+    elif kind in ("CONVOLUTION", "DECONVOLUTION"):
         kernel, bias = (_array(held, layer) for held in (layer.kernel, layer.bias))
         if kernel.size:  # none where it comes as an input
             shape = _kernel_shape(layer, kernel.size)
@@ -207,7 +225,7 @@ def _weights(layer: Any, names: _Names) -> Iterator[tuple[str, np.ndarray]]:
 def _kernel_shape(layer: Any, size: int) -> tuple[int, ...]:
     """[O, I / groups, ...], of a deconvolution [I, O / groups, ...]."""
     window, maps = tuple(layer.kernel_size_nd), layer.num_output_maps
-    if layer.type == trt.LayerType.DECONVOLUTION:
+    if layer.type.name == "DECONVOLUTION":
         maps //= layer.num_groups
         return size // (maps * math.prod(window)), maps, *window
     return maps, size // (maps * math.prod(window)), *window
@@ -219,7 +237,7 @@ def _array(held: Any, layer: Any) -> np.ndarray:
         return np.empty(0, np.float32)
     if not isinstance(held, np.ndarray):  # NumPy has no such dtype
         raise SourceError(
-            f"The weights of layer {layer.name!r} are {held.dtype.name}, which TensorRT-RTX "
+            f"The weights of layer {layer.name!r} are {held.dtype.name}, which TensorRT "
             "does not give back, so that they cannot be proved.",
             hint="Start from a graph in float32 or float16, or with int8 Q/DQ nodes.",
         )

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import platformdirs
 
-from runtimes.nvidia import Driver
 from toolkit.core.artifact import Artifact
 from toolkit.core.documents import canonical
 from toolkit.core.files import digest_bytes, wrapping_os_errors
+from toolkit.core.nvidia import Driver
 
 DIGITS = 32
 

@@ -10,12 +10,13 @@ from typing import Any, ClassVar, final
 
 import onnxruntime as ort
 
-from runtimes import engine_cache, nvidia, onnxruntime_libraries, onnxruntime_options
+from runtimes import engine_cache, onnxruntime_libraries, onnxruntime_options
 from runtimes.engine_cache import Shapes
 from runtimes.executed import Node, precision_of
 from runtimes.onnxruntime_device import DeviceSession, Target, read_axes
 from runtimes.onnxruntime_options import GpuOptions
 from runtimes.tf32 import precision_with
+from toolkit.core import nvidia
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.documents import Json
 from toolkit.core.errors import UnavailableError

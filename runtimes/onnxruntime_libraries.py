@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from runtimes.nvidia import installed
+from toolkit.core.nvidia import installed
 
 FOLDER = Path(ort.__file__).parent / "capi"
 CUDA_PROVIDER = "libonnxruntime_providers_cuda.so"

@@ -5,7 +5,7 @@ It is off unless asked for, since it is coarser than the float32 that a model as
 
 from __future__ import annotations
 
-from runtimes import nvidia
+from toolkit.core import nvidia
 
 OPTION = "tf32"
 FIRST_CAPABILITY = 80

@@ -12,7 +12,7 @@ from torch import nn
 
 from models.torch.compiler import INSTALL, missing_compiler
 from models.torch.program import module_of
-from runtimes import nvidia, tf32
+from runtimes import tf32
 from runtimes.executed import Node
 from runtimes.torch_accelerator import Accelerator, Cuda
 from runtimes.torch_compile import compiler
@@ -20,6 +20,7 @@ from runtimes.torch_device_session import TorchDeviceSession
 from runtimes.torch_float64 import OPTIONS as DTYPES
 from runtimes.torch_float64 import in_asked_dtype
 from runtimes.torch_session import dtypes_of
+from toolkit.core import nvidia
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.documents import Json
 from toolkit.core.errors import UnavailableError

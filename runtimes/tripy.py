@@ -10,9 +10,9 @@ import nvtripy as tp
 import tensorrt
 
 from models.tripy.messages import words_of
-from runtimes.nvidia import available, conflict_of, driver
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.errors import FeedError, SourceError
+from toolkit.core.nvidia import available, conflict_of, driver
 from toolkit.core.session import (
     Availability,
     Provenance,

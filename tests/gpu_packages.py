@@ -18,7 +18,7 @@ def gpu_package(name: str) -> Path:
 
     Without it the test is skipped; in a CI, where that hides it, it fails.
     """
-    place = Path(os.environ.get("GPU_PACKAGES", ROOT / ".gpu-packages")) / name
+    place = _place(name)
     if not place.is_dir():
         assert "CI" not in os.environ, "run make gpu-packages before the tests"
         pytest.skip("no .gpu-packages: run make gpu-packages")
@@ -39,3 +39,15 @@ def environment(place: Path, *packages: Path, without: tuple[str, ...]) -> Path:
         if not (site / path.name).is_symlink():
             (site / path.name).symlink_to(path.resolve())
     return place / "bin" / "python"
+
+
+def built_pycuda() -> Path:
+    """The folder of PyCUDA, which `make pycuda` builds. Without it the test is skipped."""
+    place = _place("pycuda")
+    if not place.is_dir():
+        pytest.skip("no .gpu-packages/pycuda: run make pycuda")
+    return place
+
+
+def _place(name: str) -> Path:
+    return Path(os.environ.get("GPU_PACKAGES", ROOT / ".gpu-packages")) / name

@@ -16,6 +16,7 @@ import toolkit
 from tests.conftest import TOOLKIT
 
 HEAVY = (
+    "cuda",
     "cv2",
     "elftools",
     "flax",
@@ -29,6 +30,7 @@ HEAVY = (
     "onnxscript",
     "openvino",
     "pooch",
+    "pycuda",
     "requests",
     "scipy",
     "sklearn",
@@ -50,7 +52,7 @@ LEAVES = (
     "exporters.operator_work",
     "exporters.passes.",
     "exporters.saved_model",
-    "exporters.tensorrt_",
+    "exporters.tensorrt",
     "exporters.torch_",
     "exporters.tripy_module",
     "models.flax",
@@ -59,10 +61,12 @@ LEAVES = (
     "models.torch",
     "models.tripy",
     "runtimes.aotinductor",
+    "runtimes.cuda_by_",
     "runtimes.litert",
     "runtimes.onnx",
     "runtimes.openvino",
     "runtimes.tensorflow",
+    "runtimes.tensorrt",
     "runtimes.torch_",
     "runtimes.tripy",
     "toolkit.data.california_housing",

@@ -17,9 +17,9 @@ import toolkit
 from models import FAMILIES, builder
 from models.initial import fresh_weights
 from runtimes import ACCEPTS, FOR_CUDA
-from runtimes.nvidia import driver
 from toolkit.core.artifact import Artifact, Checkpoint, Format
 from toolkit.core.measurement import Status
+from toolkit.core.nvidia import driver
 from toolkit.core.session import Availability
 from toolkit.measuring.engine import Procedure
 from toolkit.parity.tolerances import TOLERANCES

@@ -11,14 +11,14 @@ import numpy as np
 import nvtripy as tp
 import pytest
 
-from runtimes import nvidia
 from runtimes import tripy as own
-from runtimes.nvidia import Driver, Gpu
 from runtimes.tripy import Tripy, TripySession
 from tests.with_tripy.test_export import exported
 from tests.with_tripy.twins import Twins
+from toolkit.core import nvidia
 from toolkit.core.artifact import Artifact
 from toolkit.core.errors import FeedError, SessionError, SourceError, UnknownNameError, UsageError
+from toolkit.core.nvidia import Driver, Gpu
 from toolkit.core.session import SessionOptions
 
 TWINS = Twins("lenet")

@@ -26,8 +26,8 @@ def export(
     to: Annotated[
         str,
         typer.Option(
-            help="The target: aotinductor, litert, onnx, openvino, savedmodel, tensorrt-rtx, "
-            "torch-export, tripy."
+            help="The target: aotinductor, litert, onnx, openvino, savedmodel, tensorrt, "
+            "tensorrt-rtx, torch-export, tripy."
         ),
     ],
     out: Annotated[Path, typer.Option(help="The new directory of the artifact.")],
@@ -59,8 +59,8 @@ def export(
     batches: Annotated[
         str | None,
         typer.Option(
-            help="For tensorrt-rtx and tripy: the least, the usual and the largest batch.  "
-            "[default: 1,8,64]"
+            help="For tensorrt, tensorrt-rtx and tripy: the least, the usual and the largest "
+            "batch.  [default: 1,8,64]"
         ),
     ] = None,
     example: options.ExampleCode = None,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from runtimes import RUNTIMES
-from runtimes.nvidia import Conflict, conflicts
 from toolkit.core.documents import Json
 from toolkit.core.errors import (
     ToolkitError,
@@ -17,6 +16,7 @@ from toolkit.core.errors import (
     WorkerTimeoutError,
 )
 from toolkit.core.measurement import Status
+from toolkit.core.nvidia import Conflict, conflicts
 from toolkit.core.progress import Progress, Silent
 from toolkit.measuring.ceilings import (
     Ceilings,

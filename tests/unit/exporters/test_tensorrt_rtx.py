@@ -14,9 +14,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from exporters.base import Exported, ExportOptions
-from exporters.tensorrt_network import parse, stored_tensors
-from exporters.tensorrt_rtx import ENGINE, GRAPH, TensorRtRtx, TensorRtRtxTensors, profile_of
+from exporters.tensorrt_engine import profile_of
+from exporters.tensorrt_network import Parsed, stored_tensors
+from exporters.tensorrt_network import parse as parsed_by
+from exporters.tensorrt_rtx import LIBRARY, TensorRtRtx, TensorRtRtxTensors
 from exporters.weight_parity import Match, compare
+from toolkit.core.engines import ENGINE, GRAPH, EngineRecord
 from toolkit.core.errors import SourceError, UsageError
 from toolkit.steps.sources import open_artifact
 
@@ -52,6 +55,10 @@ def saved(
     return place / "given.onnx"
 
 
+def parse(path: Path) -> Parsed:
+    return parsed_by(LIBRARY, path)
+
+
 def exported(path: Path, options: ExportOptions = ADA) -> Exported:
     out = path.parent / "out"
     shutil.rmtree(out, ignore_errors=True)
@@ -69,6 +76,11 @@ def test_an_engine_is_written_with_the_graph_that_it_was_built_from(tmp_path: Pa
     assert (out / GRAPH).read_bytes() == path.read_bytes()
     assert done.options["compute_capabilities"] == [89]
     assert done.options["batches"] == (1, 8, 64)
+    record = EngineRecord.load(out)
+    assert (record.library, record.version) == ("tensorrt-rtx", LIBRARY.trt.__version__)
+    assert (record.compute_capabilities, record.batches) == ((89,), (1, 8, 64))
+    assert (record.gpu, record.tf32) == (None, False)
+    assert set(record.files) == {ENGINE, GRAPH}
     first = (out / ENGINE).read_bytes()
     exported(path)
     assert (out / ENGINE).read_bytes() == first

@@ -14,14 +14,14 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from runtimes import engine_cache, nvidia, onnxruntime_gpu, onnxruntime_options
+from runtimes import engine_cache, onnxruntime_gpu, onnxruntime_options
 from runtimes.executed import Node, precision_of
-from runtimes.nvidia import Driver, Gpu
 from runtimes.onnxruntime_device import CPU, DeviceSession, Target, create, nodes_on, read_axes
 from runtimes.onnxruntime_gpu import KINDS, OnnxRuntimeCuda, precision, provider_options
 from runtimes.onnxruntime_options import GpuOptions
 from runtimes.onnxruntime_session import settings_of
 from runtimes.tf32 import precision_with
+from toolkit.core import nvidia
 from toolkit.core.artifact import Artifact
 from toolkit.core.errors import (
     SessionError,
@@ -32,6 +32,7 @@ from toolkit.core.errors import (
     UsageError,
 )
 from toolkit.core.files import FileRecord
+from toolkit.core.nvidia import Driver, Gpu
 from toolkit.core.session import SessionOptions
 from toolkit.steps.sources import open_artifact
 

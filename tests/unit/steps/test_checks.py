@@ -54,7 +54,6 @@ def test_a_row_that_computes_nothing_or_never_ran_falls_back_to_nothing() -> Non
         ("float32", "bfloat16", "bfloat16"),
         ("float32", "tf32", "tf32"),
         ("float16", "float32", "float16"),
-        ("float32", "tf32", "tf32"),
         ("int8", "float32", "int8"),
         ("float32", "none", "float32"),
         ("float32", "unknown", "float32"),

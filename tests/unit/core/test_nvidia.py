@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runtimes.nvidia import available, conflict_of, conflicts, driver
+from toolkit.core.nvidia import available, conflict_of, conflicts, driver
 
 
 def install(site: Path, **versions: str) -> None:

@@ -1,0 +1,75 @@
+"""ONNX -> an engine of TensorRT 10 or 11, built on the GPU that it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, final
+
+import tensorrt as trt
+
+from exporters import ROUTES, tensorrt_network
+from exporters.base import (
+    Description,
+    Exported,
+    Exporter,
+    ExportOptions,
+    Route,
+    StoredTensor,
+    TensorReader,
+)
+from exporters.tensorrt_engine import Order, closed_book, graph_of, write_engine
+from exporters.tensorrt_network import Library, parse
+from exporters.timing_cache import TimingCache
+from toolkit.core.artifact import Artifact
+from toolkit.core.errors import UnavailableError
+from toolkit.core.nvidia import NO_DRIVER, Gpu, driver
+
+LIBRARY = Library(trt=trt, name="TensorRT", target="tensorrt")
+
+
+@final
+class TensorRt(Exporter):
+    """The engine runs on GPUs of the compute capability of the one that it is built on.
+
+    How long its kernels take is kept for the next build on the same GPU.
+    """
+
+    route: ClassVar[Route] = ROUTES["tensorrt"]
+
+    def export(self, source: Artifact, directory: Path, options: ExportOptions) -> Exported:
+        gpu = _gpu()
+        timings = TimingCache.of(gpu, trt.__version__)
+        order = Order(
+            compute_capabilities=(gpu.capability,),
+            batches=options.batches,
+            gpu=gpu.name,
+            prepare=timings.attach,
+            keep=timings.keep,
+        )
+        return write_engine(LIBRARY, source, directory, order)
+
+
+@final
+class TensorRtTensors(TensorReader):
+    """As that of TensorRT-RTX: what the network has that the engine was built from."""
+
+    def stored_tensors(self, path: Path) -> Sequence[StoredTensor]:
+        return tensorrt_network.stored_tensors(parse(LIBRARY, graph_of(path)))
+
+    def operators(self, path: Path) -> Mapping[str, int]:
+        return tensorrt_network.operators(parse(LIBRARY, graph_of(path)))
+
+    def describe(self, path: Path) -> Description:
+        raise closed_book(path)
+
+
+def _gpu() -> Gpu:
+    """The first, which TensorRT builds on. Raises UnavailableError where there is none."""
+    found = driver()
+    if found.reason is not None:
+        raise UnavailableError(
+            f"TensorRT builds an engine on the GPU that it is for, and {found.reason}.",
+            hint=f"{NO_DRIVER} Engines of --to tensorrt-rtx are built without a GPU.",
+        )
+    return found.gpus[0]

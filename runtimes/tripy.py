@@ -10,6 +10,7 @@ import nvtripy as tp
 import tensorrt
 
 from models.tripy.messages import words_of
+from runtimes.tf32 import FIRST_CAPABILITY
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.errors import FeedError, SourceError
 from toolkit.core.nvidia import available, conflict_of, driver
@@ -25,7 +26,6 @@ from toolkit.core.session import (
 from toolkit.core.specs import Feeds, Outputs
 
 CPU, GPU = tp.device("cpu"), tp.device("gpu")
-HAS_TF32 = 80  # the compute capability from which TensorRT multiplies float32 as TF32, unless told
 TF32 = (
     "Tripy has no switch for TF32, which TensorRT uses from compute capability 8.0 on unless told "
     "not to: factors of a product are rounded to 10 bits of fraction"
@@ -50,7 +50,7 @@ class Tripy(Runtime):
             raise _unloadable(artifact, words_of(error)) from error
         if not isinstance(executable, tp.Executable):
             raise _unloadable(artifact, "it holds something else")
-        return TripySession(artifact, executable)
+        return TripySession(artifact, options, executable)
 
 
 def _unloadable(artifact: Artifact, told: str) -> SourceError:
@@ -68,9 +68,10 @@ class TripySession(Session):
     What a pass still reads is kept until it is waited for.
     """
 
-    def __init__(self, artifact: Artifact, executable: Any) -> None:
+    def __init__(self, artifact: Artifact, options: SessionOptions, executable: Any) -> None:
         super().__init__(artifact.signature)
         self._precision = artifact.precision
+        self._threads = options.threads
         self._executable = executable
         self._host: tuple[Any, ...] = ()
         self._inputs: tuple[Any, ...] = ()
@@ -124,13 +125,15 @@ class TripySession(Session):
     def _provenance(self) -> Provenance:
         found = driver()
         gpu = next(iter(found.gpus), None)
-        rounds = self._precision == "float32" and (gpu is None or gpu.capability >= HAS_TF32)
+        rounds = self._precision == "float32" and (
+            gpu is None or gpu.capability >= FIRST_CAPABILITY
+        )
         return Provenance(
             runtime="tripy",
             version=tp.__version__,
             device="cuda",
             precision="tf32" if rounds else self._precision,
-            threads=1,
+            threads=self._threads,
             details={
                 "tensorrt": tensorrt.__version__,
                 "gpu": gpu and gpu.name,

@@ -11,6 +11,7 @@ import pytest
 
 from exporters.tripy_file import TripyTensors
 from tests.conftest import Run, run_toolkit
+from tests.fake_cuda import fake_cuda
 from tests.tripy_env import tripy_env
 from toolkit.core.errors import SourceError
 
@@ -99,8 +100,7 @@ def test_where_there_is_a_gpu_the_executable_itself_is_compared(
     toolkit_cli: Run, capability: int, precision: str
 ) -> None:
     """The driver is a fake, and torch on the CPU computes what the executable would."""
-    fake = pytest.importorskip("tests.fake_cuda")
-    env = {**fake.fake_cuda(capability=capability), "PYTHONPATH": tripy_env()["PYTHONPATH"]}
+    env = {**fake_cuda(capability=capability), "PYTHONPATH": tripy_env()["PYTHONPATH"]}
     done = toolkit_cli("export", "lenet", "--to", "tripy", "--out", "out", "--json", env=env)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)

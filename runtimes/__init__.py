@@ -23,7 +23,7 @@ RUNTIMES: Registry[Runtime] = Registry(
         "tensorflow-xla": Entry("runtimes.tensorflow_xla:TensorFlowXla", extra="tensorflow"),
         "litert": Entry("runtimes.litert:LiteRt", extra="litert"),
         "torch-cuda": Entry("runtimes.torch_cuda:TorchCuda"),
-        "torch-compile-cuda": Entry("runtimes.torch_cuda:TorchCompileCuda"),
+        "torch-compile-cuda": Entry("runtimes.torch_compile_cuda:TorchCompileCuda"),
         "onnxruntime-cuda": Entry("runtimes.onnxruntime_gpu:OnnxRuntimeCuda", extra="gpu"),
         "onnxruntime-tensorrt": Entry("runtimes.onnxruntime_gpu:OnnxRuntimeTensorRt", extra="gpu"),
         "onnxruntime-nv-tensorrt-rtx": Entry(

@@ -71,9 +71,11 @@ def read_axes(artifact: Artifact) -> Axes:
         graph = onnx.load(artifact.path, load_external_data=False).graph
     except Exception as error:  # protobuf's, which share no base but Exception
         raise unreadable(artifact.path, error) from error
+    fed = {spec.name for spec in artifact.signature.inputs}
     return {
         axis.dim_param: (value.name, place)
         for value in reversed(graph.input)
+        if value.name in fed
         for place, axis in enumerate(value.type.tensor_type.shape.dim)
         if axis.dim_param
     }

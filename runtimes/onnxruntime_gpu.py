@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +14,7 @@ from runtimes.engine_cache import Shapes
 from runtimes.executed import Node, precision_of
 from runtimes.onnxruntime_device import DeviceSession, Target, read_axes
 from runtimes.onnxruntime_options import GpuOptions
-from runtimes.tf32 import precision_with
+from runtimes.tf32 import forbid_in_libraries, precision_with
 from toolkit.core import nvidia
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.documents import Json
@@ -26,7 +25,6 @@ CUDA = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
 NV_TENSORRT_RTX = "NvTensorRTRTXExecutionProvider"
 ENGINES = frozenset({TENSORRT, NV_TENSORRT_RTX})
-NO_TF32 = "NVIDIA_TF32_OVERRIDE"
 
 FOR_GPU = (
     "pip uninstall --yes onnxruntime; pip install onnxruntime-gpu "
@@ -186,17 +184,9 @@ def _open(kind: Kind, found: Availability, artifact: Artifact, options: SessionO
             f"{kind.runtime} cannot be used here: {found.reason}.", hint=found.hint or ""
         )
     if kind.provider in ENGINES:
-        _set_tf32_of_engines(parsed.tf32)
+        options.require_optimize(kind.runtime)
+        forbid_in_libraries(unless=parsed.tf32)  # these providers have no option for TF32
     return DeviceSession(target(kind, artifact, parsed))
-
-
-def _set_tf32_of_engines(allowed: bool) -> None:
-    """Before the first engine is built. These providers have no option for it, and this variable
-    overrules what they set: https://docs.nvidia.com/deeplearning/tensorrt (Reduced Precision)."""
-    if allowed:
-        os.environ.pop(NO_TF32, None)
-    else:
-        os.environ[NO_TF32] = "0"
 
 
 def target(kind: Kind, artifact: Artifact, options: GpuOptions) -> Target:

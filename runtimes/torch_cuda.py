@@ -1,8 +1,7 @@
-"""PyTorch on an NVIDIA GPU, as it is and through torch.compile."""
+"""PyTorch on an NVIDIA GPU: the module, run operation by operation."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, final
@@ -10,12 +9,10 @@ from typing import Any, ClassVar, final
 import torch
 from torch import nn
 
-from models.torch.compiler import INSTALL, missing_compiler
 from models.torch.program import module_of
 from runtimes import tf32
 from runtimes.executed import Node
 from runtimes.torch_accelerator import Accelerator, Cuda
-from runtimes.torch_compile import compiler
 from runtimes.torch_device_session import TorchDeviceSession
 from runtimes.torch_float64 import OPTIONS as DTYPES
 from runtimes.torch_float64 import in_asked_dtype
@@ -58,11 +55,11 @@ class TorchCuda(Runtime):
     device: ClassVar[str] = Cuda.device
 
     def probe(self) -> Availability:
-        return _probe()
+        return probe_torch()
 
     def open(self, artifact: Artifact, options: SessionOptions) -> Session:
         options.require_known(self.name, (*FLAGS, *DTYPES))
-        _require(self)
+        require(self)
         given = parse(options)
         module = in_asked_dtype(module_of(artifact), self.name, given.others)
         return open_on(
@@ -72,43 +69,6 @@ class TorchCuda(Runtime):
             runtime=self.name,
             options=given,
             runs=lambda module: module,
-        )
-
-
-@final
-class TorchCompileCuda(Runtime):
-    """Compiles for each batch that it meets, in its first pass: that pass takes seconds."""
-
-    name: ClassVar[str] = "torch-compile-cuda"
-    accepts: ClassVar[frozenset[Format]] = frozenset({Format.CHECKPOINT})
-    device: ClassVar[str] = Cuda.device
-
-    def probe(self) -> Availability:
-        found = _probe()
-        if not found.ok:
-            return found
-        if importlib.util.find_spec("triton") is None:
-            return replace(
-                found, ok=False, reason="the package triton is not installed", hint=_install()
-            )
-        if reason := missing_compiler():
-            return replace(found, ok=False, reason=reason, hint=INSTALL)
-        return found
-
-    def open(self, artifact: Artifact, options: SessionOptions) -> Session:
-        options.require_optimize(self.name)
-        _require(self)
-        given = parse(options)
-        program = compiler(self.name, given.others)
-        return open_on(
-            Cuda,
-            artifact,
-            module_of(artifact),
-            runtime=self.name,
-            options=given,
-            runs=program.compile,
-            details=program.details,
-            generated=program.kernels,
         )
 
 
@@ -163,7 +123,8 @@ def describe_device() -> Json:
     return found
 
 
-def _require(runtime: Runtime) -> None:
+def require(runtime: Runtime) -> None:
+    """Raises UnavailableError where the runtime is not."""
     found = runtime.probe()
     if not found.ok:
         raise UnavailableError(
@@ -171,7 +132,7 @@ def _require(runtime: Runtime) -> None:
         )
 
 
-def _probe() -> Availability:
+def probe_torch() -> Availability:
     """Why torch has no GPU: its build, the driver, or what it makes of both."""
     version = torch.__version__
     if torch.version.cuda is None:
@@ -179,7 +140,7 @@ def _probe() -> Availability:
             ok=False,
             version=version,
             reason=f"torch {version} is built without CUDA",
-            hint=_install(),
+            hint=install_command(),
         )
     found = nvidia.available(version)
     if found.ok and not torch.cuda.is_available():
@@ -188,12 +149,13 @@ def _probe() -> Availability:
             ok=False,
             reason=f"torch {version}, built for CUDA {torch.version.cuda}, finds no GPU; the "
             f"driver is for CUDA {nvidia.driver().version}",
-            hint=_install(),
+            hint=install_command(),
         )
     return found
 
 
-def _install() -> str:
+def install_command() -> str:
+    """How to get a torch for the driver here, or for the newest CUDA."""
     index = index_for(nvidia.driver().version)
     return f"pip install --force-reinstall torch --index-url {INDEX}/{index}"
 

@@ -28,6 +28,7 @@ from toolkit.core.errors import SourceError, UnavailableError
 from toolkit.core.session import SessionOptions
 from toolkit.core.specs import ModelSpec
 from toolkit.measuring.client import WorkerProcess
+from toolkit.steps.choices import missing_gpu
 from toolkit.steps.files import Files
 from toolkit.steps.parity_weights import weights_of
 from toolkit.steps.sources import candidates
@@ -123,7 +124,8 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         stored = list(files.stored_tensors(artifact.format, artifact.path))
         forms = weights_of(artifact, files)
     with WorkerProcess(threads=2, timeout_s=240) as worker:
-        runtime = ROUTES[target].checked_with or "torch"
+        checked_with = ROUTES[target].checked_with
+        runtime = "torch" if missing_gpu(checked_with) else checked_with
         worker.open(runtime, candidates(artifact), SessionOptions(threads=2))
         got = worker.run({"input": ROWS})
     weights = {

@@ -103,6 +103,14 @@ def feeds(batch: int, seed: int = 0) -> dict[str, np.ndarray]:
     return {"input": rng.standard_normal((batch, 3, 32, 32)).astype(np.float32)}
 
 
+def assert_same(found: np.ndarray, expected: np.ndarray, runtime: Runtime) -> None:
+    """Bit for bit; on a GPU, where a session chooses algorithms by trying them, in float32."""
+    if runtime.device == "cpu":
+        np.testing.assert_array_equal(found, expected)
+    else:
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_it_opens_what_is_said_of_it(runtime: Runtime) -> None:
     """Without importing it."""
     assert runtime.name == "null" or ACCEPTS[runtime.name] == runtime.accepts
@@ -223,7 +231,7 @@ def test_open_and_close_can_be_repeated(runtime: Runtime, source: Artifact) -> N
     for _ in range(3):
         with runtime.open(source, SessionOptions(threads=THREADS)) as session:
             results.append(session.run(feeds(1))["logits"])
-    np.testing.assert_array_equal(results[0], results[2])
+    assert_same(results[0], results[2], runtime)
 
 
 def test_sessions_at_work_at_the_same_time_do_not_disturb_each_other(
@@ -286,7 +294,7 @@ def test_provenance_names_what_computed(session: Session) -> None:
     assert {node["dtype"] for node in nodes} - {None} == {"float32"}
 
 
-def test_asking_what_ran_leaves_the_session_as_it_was(session: Session) -> None:
+def test_asking_what_ran_leaves_the_session_as_it_was(session: Session, runtime: Runtime) -> None:
     expected = session.run(feeds(3))["logits"]
     first, second = session.provenance(), session.provenance()
     assert first.precision == second.precision
@@ -294,7 +302,7 @@ def test_asking_what_ran_leaves_the_session_as_it_was(session: Session) -> None:
     np.testing.assert_array_equal(session.download()["logits"], expected)
     other = session.run(feeds(5, seed=1))["logits"]
     assert other.shape == (5, 10)
-    np.testing.assert_array_equal(session.run(feeds(3))["logits"], expected)
+    assert_same(session.run(feeds(3))["logits"], expected, runtime)
 
 
 def test_what_ran_is_not_known_before_a_pass(session: Session) -> None:

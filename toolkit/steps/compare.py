@@ -34,7 +34,7 @@ from toolkit.steps.sources import (
 
 Named = str | os.PathLike[str]
 
-# What opens an artifact of a format without more than our own dependencies and extra `cpu`, or at all.
+# What opens a format, of several that with the least to install.
 DEFAULT_RUNTIME = {
     Format.CHECKPOINT: "torch",
     Format.ONNX: "onnxruntime",

@@ -3,6 +3,7 @@ is bound, filled, fetched and refused; and what the providers are given."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from runtimes.onnxruntime_device import CPU, DeviceSession, Target, create, node
 from runtimes.onnxruntime_gpu import KINDS, OnnxRuntimeCuda, precision, provider_options
 from runtimes.onnxruntime_options import GpuOptions
 from runtimes.onnxruntime_session import settings_of
-from runtimes.tf32 import precision_with
+from runtimes.tf32 import OVERRIDE, forbid_in_libraries, precision_with
 from toolkit.core import nvidia
 from toolkit.core.artifact import Artifact
 from toolkit.core.errors import (
@@ -422,15 +423,30 @@ def test_an_engine_s_precision_is_not_that_of_its_inputs(
     found: str,
 ) -> None:
     monkeypatch.setattr(nvidia, "driver", lambda: AMPERE)
+    monkeypatch.delenv(OVERRIDE, raising=False)
     assert precision(provider, asked, parsed(**tuning), engine(provider)) == found
 
 
 def test_tf32_is_that_of_float32_on_a_gpu_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(OVERRIDE, raising=False)
     for driver, ran in ((AMPERE, "tf32"), (TURING, "float32"), (Driver(), "float32")):
         monkeypatch.setattr(nvidia, "driver", lambda driver=driver: driver)
         assert precision_with(True, "float32") == ran
         assert precision_with(False, "float32") == "float32"
         assert precision_with(True, "float16") == "float16"
+
+
+def test_the_variable_of_nvidia_s_libraries_overrules_options(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(nvidia, "driver", lambda: AMPERE)
+    for value, ran in (("0", "float32"), ("1", "tf32")):
+        monkeypatch.setenv(OVERRIDE, value)
+        assert precision_with(True, "float32") == precision_with(False, "float32") == ran
+    forbid_in_libraries(unless=False)
+    assert os.environ[OVERRIDE] == "0"
+    forbid_in_libraries(unless=True)
+    assert OVERRIDE not in os.environ
 
 
 def available(monkeypatch: pytest.MonkeyPatch, fault: Callable[[], str | None]) -> Any:

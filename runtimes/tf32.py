@@ -16,9 +16,9 @@ OVERRIDE = "NVIDIA_TF32_OVERRIDE"
 
 
 def precision_with(tf32: bool, precision: str) -> str:
-    """What float32 comes to where TF32 is allowed: "tf32" on a GPU that has it."""
+    """What float32 comes to where TF32 is allowed: "tf32", but on a GPU that has it not."""
     gpus = nvidia.driver().gpus
-    has_it = bool(gpus) and gpus[0].capability >= FIRST_CAPABILITY
+    has_it = not gpus or gpus[0].capability >= FIRST_CAPABILITY
     allowed = {"0": False, "1": True}.get(os.environ.get(OVERRIDE, ""), tf32)
     return "tf32" if allowed and has_it and precision == "float32" else precision
 

@@ -10,7 +10,7 @@ import nvtripy as tp
 import tensorrt
 
 from models.tripy.messages import words_of
-from runtimes.tf32 import FIRST_CAPABILITY
+from runtimes.tf32 import precision_with
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.errors import FeedError, SourceError
 from toolkit.core.nvidia import available, conflict_of, driver
@@ -125,21 +125,19 @@ class TripySession(Session):
     def _provenance(self) -> Provenance:
         found = driver()
         gpu = next(iter(found.gpus), None)
-        rounds = self._precision == "float32" and (
-            gpu is None or gpu.capability >= FIRST_CAPABILITY
-        )
+        ran = precision_with(True, self._precision)
         return Provenance(
             runtime="tripy",
             version=tp.__version__,
             device="cuda",
-            precision="tf32" if rounds else self._precision,
+            precision=ran,
             threads=self._threads,
             details={
                 "tensorrt": tensorrt.__version__,
                 "gpu": gpu and gpu.name,
                 "compute_capability": gpu and gpu.capability,
                 "driver": found.version,
-                "tf32": TF32 if rounds else None,
+                "tf32": TF32 if ran == "tf32" else None,
             },
         )
 

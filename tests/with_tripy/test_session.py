@@ -156,7 +156,8 @@ def test_it_says_what_it_multiplies_in(
     session: Any, monkeypatch: pytest.MonkeyPatch, capability: int, precision: str
 ) -> None:
     gpu = Gpu(name="a GPU", capability=capability, memory_bytes=1)
-    monkeypatch.setattr(own, "driver", lambda: Driver(version="13.0", gpus=(gpu,)))
+    for module in (own, nvidia):
+        monkeypatch.setattr(module, "driver", lambda: Driver(version="13.0", gpus=(gpu,)))
     session.run(feeds(1))
     found = session.provenance()
     assert (found.runtime, found.version, found.device) == ("tripy", tp.__version__, "cuda")

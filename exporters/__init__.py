@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from exporters.base import Exporter, Exposer, Route, TensorReader
 from toolkit.core.artifact import Format
+from toolkit.core.nvidia import INDEX, TRIPY_INDEX
 from toolkit.core.registry import Entry, Registry
 
 EXPORTERS: Registry[Exporter] = Registry(
@@ -20,9 +21,9 @@ EXPORTERS: Registry[Exporter] = Registry(
             "exporters.onnx_from_tensorflow:OnnxFromTensorFlow", extra="tensorflow"
         ),
         "litert": Entry("exporters.litert:LiteRt", extra="litert"),
-        "tensorrt": Entry("exporters.tensorrt:TensorRt", extra="gpu"),
+        "tensorrt": Entry("exporters.tensorrt:TensorRt", extra="gpu", options=INDEX),
         "tensorrt-rtx": Entry("exporters.tensorrt_rtx:TensorRtRtx", extra="rtx"),
-        "tripy": Entry("exporters.tripy_module:TripyModule", extra="tripy"),
+        "tripy": Entry("exporters.tripy_module:TripyModule", extra="tripy", options=TRIPY_INDEX),
     },
     group="toolkit.exporters",
 )
@@ -110,7 +111,7 @@ READERS: Registry[TensorReader] = Registry(
         "savedmodel": Entry("exporters.saved_model:SavedModelTensors", extra="tensorflow"),
         "keras": Entry("exporters.saved_model:KerasTensors", extra="tensorflow"),
         "litert": Entry("exporters.litert:LiteRtTensors", extra="litert"),
-        "tensorrt": Entry("exporters.tensorrt:TensorRtTensors", extra="gpu"),
+        "tensorrt": Entry("exporters.tensorrt:TensorRtTensors", extra="gpu", options=INDEX),
         "tensorrt-rtx": Entry("exporters.tensorrt_rtx:TensorRtRtxTensors", extra="rtx"),
         "tripy": Entry("exporters.tripy_file:TripyTensors"),
     },

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from toolkit.core.artifact import Format
+from toolkit.core.nvidia import INDEX, TRIPY_INDEX
 from toolkit.core.registry import Entry, Registry
 from toolkit.core.session import Runtime
 
@@ -29,9 +30,9 @@ RUNTIMES: Registry[Runtime] = Registry(
         "onnxruntime-nv-tensorrt-rtx": Entry(
             "runtimes.onnxruntime_gpu:OnnxRuntimeNvTensorRtRtx", extra="rtx-plugin"
         ),
-        "tensorrt": Entry("runtimes.tensorrt:TensorRt", extra="gpu"),
+        "tensorrt": Entry("runtimes.tensorrt:TensorRt", extra="gpu", options=INDEX),
         "tensorrt-rtx": Entry("runtimes.tensorrt_rtx:TensorRtRtx", extra="rtx"),
-        "tripy": Entry("runtimes.tripy:Tripy", extra="tripy"),
+        "tripy": Entry("runtimes.tripy:Tripy", extra="tripy", options=TRIPY_INDEX),
     },
     group="toolkit.runtimes",
 )

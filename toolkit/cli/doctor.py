@@ -53,7 +53,8 @@ def _print(found: Diagnosis) -> None:
     console = output.stdout()
     runtimes = output.table("Runtimes", "runtime", "status", "version", "what to do")
     for runtime in found.runtimes:
-        advice = " ".join(filter(None, (runtime.reason, runtime.hint)))
+        reason = f"{runtime.reason.rstrip('.')}." if runtime.reason else None
+        advice = " ".join(filter(None, (reason, runtime.hint)))
         runtimes.add_row(
             runtime.name, runtime.status, runtime.version or "-", output.escape(advice)
         )

@@ -15,6 +15,10 @@ from dataclasses import dataclass
 from toolkit.core.documents import Json
 from toolkit.core.session import Availability
 
+INDEX = "--extra-index-url https://pypi.nvidia.com"
+TRIPY_INDEX = "--find-links https://nvidia.github.io/TensorRT-Incubator/packages.html"
+"""For pip: where the packages are that PyPI has only the names of."""
+
 DRIVER = "libcuda.so.1"
 NAME_BYTES = 256
 MAJOR, MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR

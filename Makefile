@@ -9,7 +9,7 @@ MXNET_READY := .venv-mxnet/.ready
 
 GPU_PACKAGES := .gpu-packages/.ready
 
-.PHONY: help setup mxnet-env gpu-packages pycuda demo others test mutants check format bench matrix clean
+.PHONY: help setup mxnet-env gpu-packages pycuda gpu-check demo others test mutants check format bench matrix clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -48,8 +48,15 @@ demo: $(READY)  ## The main job: train, export, prove, measure (result in demo/)
 others: $(READY)  ## Models that others made, from PyPI: look into them, prove, measure (docs/others.md)
 	BIN=$(BIN) scripts/others
 
+gpu-check:  ## On a machine with a GPU: install, test, repeat the LeNet study, write gpu-report/
+	$(PYTHON) benchmarks/gpu_check.py $(GPU_CHECK)
+
+# In two parts, so that no process gathers all frameworks; one that dies ends its part, and is named.
+APART := $(BIN)/pytest -m 'not alone' --numprocesses auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
+
 test: $(READY)  ## Run the tests, a few at a time; those that tell fast from slow afterwards, alone
-	$(BIN)/pytest -m 'not alone' --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(APART) tests/architecture tests/gpu tests/unit
+	$(APART) tests/cli tests/conformance
 	$(BIN)/pytest -m alone
 
 mutants: $(READY)  ## Inspect, export and measure 200 damaged and hostile ONNX files

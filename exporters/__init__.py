@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from exporters.base import Exporter, Exposer, Route, TensorReader
 from toolkit.core.artifact import Format
+from toolkit.core.nvidia import INDEX, TRIPY_INDEX
 from toolkit.core.registry import Entry, Registry
 
 EXPORTERS: Registry[Exporter] = Registry(
@@ -20,8 +21,9 @@ EXPORTERS: Registry[Exporter] = Registry(
             "exporters.onnx_from_tensorflow:OnnxFromTensorFlow", extra="tensorflow"
         ),
         "litert": Entry("exporters.litert:LiteRt", extra="litert"),
-        "tensorrt": Entry("exporters.tensorrt:TensorRt", extra="gpu"),
+        "tensorrt": Entry("exporters.tensorrt:TensorRt", extra="gpu", options=INDEX),
         "tensorrt-rtx": Entry("exporters.tensorrt_rtx:TensorRtRtx", extra="rtx"),
+        "tripy": Entry("exporters.tripy_module:TripyModule", extra="tripy", options=TRIPY_INDEX),
     },
     group="toolkit.exporters",
 )
@@ -82,9 +84,18 @@ ROUTES: Mapping[str, Route] = {
         checked_with="tensorrt-rtx",
         options=frozenset({"compute_capabilities", "batches"}),
     ),
+    "tripy": Route(
+        takes=frozenset({Format.CHECKPOINT}),
+        format=Format.TRIPY,
+        framework="tripy",
+        checked_with="tripy",
+        options=frozenset({"batches"}),
+        apart=True,
+    ),
 }
 """Of our own exporters, so that none has to be imported to find a way from one format to another.
-Those of TensorFlow are apart: it brings threads and messages that no other process should have."""
+Those of TensorFlow are apart: it brings threads and messages that no other process should have. So
+is Tripy's: it keeps all that it ever compiled."""
 
 READ_APART = frozenset({Format.SAVEDMODEL, Format.KERAS})
 """Formats whose readers bring TensorFlow as well."""
@@ -100,8 +111,9 @@ READERS: Registry[TensorReader] = Registry(
         "savedmodel": Entry("exporters.saved_model:SavedModelTensors", extra="tensorflow"),
         "keras": Entry("exporters.saved_model:KerasTensors", extra="tensorflow"),
         "litert": Entry("exporters.litert:LiteRtTensors", extra="litert"),
-        "tensorrt": Entry("exporters.tensorrt:TensorRtTensors", extra="gpu"),
+        "tensorrt": Entry("exporters.tensorrt:TensorRtTensors", extra="gpu", options=INDEX),
         "tensorrt-rtx": Entry("exporters.tensorrt_rtx:TensorRtRtxTensors", extra="rtx"),
+        "tripy": Entry("exporters.tripy_file:TripyTensors"),
     },
     group="toolkit.readers",
 )

@@ -28,6 +28,7 @@ class AlexNet(Family):
         {
             "torch": Entry("models.torch.alexnet:AlexNetBuilder"),
             "tensorflow": Entry("models.keras.alexnet:AlexNetBuilder", "tensorflow"),
+            "tripy": Entry("models.tripy.alexnet:AlexNetBuilder", "tripy"),
         },
     )
     home: ClassVar[Task] = Task(kind=TaskKind.CLASSIFICATION, input_shape=(3, 32, 32), outputs=10)

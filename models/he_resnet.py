@@ -32,6 +32,7 @@ class HeResNet(Family):
             "tensorflow": Entry("models.keras.he_resnet:HeResNetBuilder", "tensorflow"),
             "jax": Entry("models.flax.he_resnet:HeResNetBuilder", "jax"),
             "mxnet": Entry("models.mxnet.he_resnet:HeResNetBuilder", command="make mxnet-env"),
+            "tripy": Entry("models.tripy.he_resnet:HeResNetBuilder", "tripy"),
         },
     )
     home: ClassVar[Task] = Task(kind=TaskKind.CLASSIFICATION, input_shape=(3, 32, 32), outputs=43)

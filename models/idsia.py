@@ -26,6 +26,7 @@ class IDSIA(Family):
             "torch": Entry("models.torch.idsia:IDSIABuilder"),
             "tensorflow": Entry("models.keras.idsia:IDSIABuilder", "tensorflow"),
             "mxnet": Entry("models.mxnet.idsia:IDSIABuilder", command="make mxnet-env"),
+            "tripy": Entry("models.tripy.idsia:IDSIABuilder", "tripy"),
         },
     )
     home: ClassVar[Task] = Task(kind=TaskKind.CLASSIFICATION, input_shape=(3, 48, 48), outputs=43)

@@ -26,6 +26,7 @@ class LeNet(Family):
             "tensorflow": Entry("models.keras.lenet:LeNetBuilder", "tensorflow"),
             "jax": Entry("models.flax.lenet:LeNetBuilder", "jax"),
             "mxnet": Entry("models.mxnet.lenet:LeNetBuilder", command="make mxnet-env"),
+            "tripy": Entry("models.tripy.lenet:LeNetBuilder", "tripy"),
         },
     )
     home: ClassVar[Task] = Task(kind=TaskKind.CLASSIFICATION, input_shape=(3, 32, 32), outputs=10)

@@ -28,6 +28,7 @@ class MLP(Family):
             "tensorflow": Entry("models.keras.mlp:MLPBuilder", "tensorflow"),
             "jax": Entry("models.flax.mlp:MLPBuilder", "jax"),
             "mxnet": Entry("models.mxnet.mlp:MLPBuilder", command="make mxnet-env"),
+            "tripy": Entry("models.tripy.mlp:MLPBuilder", "tripy"),
         },
     )
     home: ClassVar[Task] = Task(kind=TaskKind.REGRESSION, input_shape=(8,), outputs=1)

@@ -45,6 +45,7 @@ def _builders() -> Registry[Builder]:
         {
             "torch": Entry("models.torch.odenet:TrunkBuilder"),
             "tensorflow": Entry("models.keras.odenet:TrunkBuilder", "tensorflow"),
+            "tripy": Entry("models.tripy.odenet:TrunkBuilder", "tripy"),
         },
     )
 

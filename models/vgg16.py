@@ -33,6 +33,7 @@ class VGG16(Family):
         {
             "torch": Entry("models.torch.vgg16:VGG16Builder"),
             "tensorflow": Entry("models.keras.vgg16:VGG16Builder", "tensorflow"),
+            "tripy": Entry("models.tripy.vgg16:VGG16Builder", "tripy"),
         },
     )
     home: ClassVar[Task] = Task(kind=TaskKind.CLASSIFICATION, input_shape=(3, 32, 32), outputs=100)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from toolkit.core.artifact import Format
+from toolkit.core.nvidia import INDEX, TRIPY_INDEX
 from toolkit.core.registry import Entry, Registry
 from toolkit.core.session import Runtime
 
@@ -23,15 +24,15 @@ RUNTIMES: Registry[Runtime] = Registry(
         "tensorflow-xla": Entry("runtimes.tensorflow_xla:TensorFlowXla", extra="tensorflow"),
         "litert": Entry("runtimes.litert:LiteRt", extra="litert"),
         "torch-cuda": Entry("runtimes.torch_cuda:TorchCuda"),
-        "torch-compile-cuda": Entry("runtimes.torch_cuda:TorchCompileCuda"),
+        "torch-compile-cuda": Entry("runtimes.torch_compile_cuda:TorchCompileCuda"),
         "onnxruntime-cuda": Entry("runtimes.onnxruntime_gpu:OnnxRuntimeCuda", extra="gpu"),
         "onnxruntime-tensorrt": Entry("runtimes.onnxruntime_gpu:OnnxRuntimeTensorRt", extra="gpu"),
         "onnxruntime-nv-tensorrt-rtx": Entry(
             "runtimes.onnxruntime_gpu:OnnxRuntimeNvTensorRtRtx", extra="rtx-plugin"
         ),
-        "tensorrt": Entry("runtimes.tensorrt:TensorRt", extra="gpu"),
+        "tensorrt": Entry("runtimes.tensorrt:TensorRt", extra="gpu", options=INDEX),
         "tensorrt-rtx": Entry("runtimes.tensorrt_rtx:TensorRtRtx", extra="rtx"),
-        "tripy": Entry("runtimes.tripy:Tripy", extra="tripy"),
+        "tripy": Entry("runtimes.tripy:Tripy", extra="tripy", options=TRIPY_INDEX),
     },
     group="toolkit.runtimes",
 )

@@ -10,10 +10,10 @@ from typing import Any, final
 import ml_dtypes  # noqa: F401  # gives NumPy the name bfloat16
 import numpy as np
 
-from runtimes import nvidia
 from runtimes.cuda_device import DEVICES, CudaDevice, missing_packages, open_device
 from runtimes.executed import Node, describe, device_of, precision_of
 from runtimes.tensorrt_layers import FLOATING, PROVIDER, UNKNOWN, read_layers
+from toolkit.core import nvidia
 from toolkit.core.artifact import Artifact
 from toolkit.core.engines import DTYPES, EngineRecord, log_of
 from toolkit.core.errors import FeedError, SessionError, SourceError, UnavailableError

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, final
 
 import torch
+from torch import nn
 from torch._dynamo import config as dynamo
 from torch._dynamo.utils import counters
 from torch._inductor import config as inductor
@@ -17,7 +20,7 @@ from torch._inductor.codecache import PyCodeCache
 from models.torch.compiler import INSTALL, missing_compiler
 from models.torch.program import module_of
 from runtimes.executed import Node
-from runtimes.torch_kernels import kernel_node
+from runtimes.torch_kernels import kernel_node, triton_nodes
 from runtimes.torch_session import TorchSession, dtypes_of
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.documents import Json
@@ -38,29 +41,48 @@ class TorchCompile(Runtime):
 
     def open(self, artifact: Artifact, options: SessionOptions) -> Session:
         options.require_optimize(self.name)
-        tuning = _parse(options)
-        inductor.freezing = True
-        # Each session of a process compiles the same code for itself; by default 8 of them may.
-        dynamo.recompile_limit = dynamo.accumulated_recompile_limit
+        program = compiler(self.name, options)
         module = module_of(artifact)
-        torch.compiler.reset()
-        loaded = len(PyCodeCache.modules)
-        compiled = torch.compile(module, dynamic=False, fullgraph=True, options=tuning)
         return TorchSession(
             artifact.signature,
-            compiled,
+            program.compile(module),
             runtime=self.name,
             options=options,
             dtypes=dtypes_of(module),
-            details=_details,
-            generated=lambda: _kernels(PyCodeCache.modules[loaded:]),
+            details=program.details,
+            generated=program.kernels,
         )
 
 
-def _parse(options: SessionOptions) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Compiler:
+    """`compile` makes a callable of a module; `details` and `kernels` tell of all that was
+    compiled since."""
+
+    compile: Callable[[nn.Module], Callable[..., Any]]
+    details: Callable[[], Json]
+    kernels: Callable[[], list[Node]]
+
+
+def compiler(runtime: str, options: SessionOptions) -> Compiler:
+    """Inductor with the options of a session. Raises UnknownNameError, UsageError."""
+    tuning = _parse(runtime, options)
+    inductor.freezing = True
+    # Each session of a process compiles the same code for itself; by default 8 of them may.
+    dynamo.recompile_limit = dynamo.accumulated_recompile_limit
+    torch.compiler.reset()
+    loaded = len(PyCodeCache.modules)
+    return Compiler(
+        compile=partial(torch.compile, dynamic=False, fullgraph=True, options=tuning),
+        details=_details,
+        kernels=lambda: _kernels(PyCodeCache.modules[loaded:]),
+    )
+
+
+def _parse(runtime: str, options: SessionOptions) -> dict[str, Any]:
     """Inductor's own options (torch._inductor.config), each as the type of its default."""
     defaults = inductor.get_config_copy()
-    options.require_known("torch-compile", defaults)
+    options.require_known(runtime, defaults)
     return {
         name: parse_value(name, text, type(defaults[name])) for name, text in options.tuning.items()
     }
@@ -80,10 +102,18 @@ KERNEL = re.compile(r"^(\w+) = async_compile\.cpp_pybinding\(\[(.*?)\]", re.MULT
 
 
 def _kernels(modules: Sequence[ModuleType]) -> list[Node]:
-    """The C++ kernels in the code that Inductor generated, by the types of their arguments.
+    """The kernels in the code that Inductor generated, by the types of their arguments: in C++ for
+    the CPU, in Triton for a GPU.
 
     The trace of a pass shows the library calls between them, such as mkl::_mkl_linear.
     """
     codes = [Path(module.__file__).read_text() for module in modules if module.__file__]
-    found = (kernel for code in codes for kernel in KERNEL.findall(code))
-    return list(dict.fromkeys(kernel_node(name, arguments) for name, arguments in found))
+    found = [
+        node
+        for code in codes
+        for node in (
+            *(kernel_node(*kernel) for kernel in KERNEL.findall(code)),
+            *triton_nodes(code),
+        )
+    ]
+    return list(dict.fromkeys(found))

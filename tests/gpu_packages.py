@@ -4,6 +4,8 @@ there."""
 from __future__ import annotations
 
 import os
+import sysconfig
+import venv
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,22 @@ def gpu_package(name: str) -> Path:
         assert "CI" not in os.environ, "run make gpu-packages before the tests"
         pytest.skip("no .gpu-packages: run make gpu-packages")
     return place
+
+
+def environment(place: Path, *packages: Path, without: tuple[str, ...]) -> Path:
+    """Makes a virtual environment of links in `place`, and gives its Python.
+
+    It has the packages of these folders and, of those of the tests, all but those whose names start
+    with one of `without`: so that nothing is there which PYTHONPATH only hides.
+    """
+    venv.create(place, with_pip=False, symlinks=True)
+    site = next(place.glob("lib/python*/site-packages"))
+    ours = Path(sysconfig.get_paths()["purelib"])
+    kept = [path for path in ours.iterdir() if not path.name.lower().startswith(without)]
+    for path in (*(path for folder in packages for path in folder.iterdir()), *kept):
+        if not (site / path.name).is_symlink():
+            (site / path.name).symlink_to(path.resolve())
+    return place / "bin" / "python"
 
 
 def built_pycuda() -> Path:

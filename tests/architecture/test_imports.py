@@ -24,6 +24,7 @@ HEAVY = (
     "keras",
     "mxnet",
     "numpy",
+    "nvtripy",
     "onnx",
     "onnxruntime",
     "onnxscript",
@@ -53,10 +54,12 @@ LEAVES = (
     "exporters.saved_model",
     "exporters.tensorrt",
     "exporters.torch_",
+    "exporters.tripy_module",
     "models.flax",
     "models.keras",
     "models.mxnet",
     "models.torch",
+    "models.tripy",
     "runtimes.aotinductor",
     "runtimes.cuda_by_",
     "runtimes.litert",
@@ -65,6 +68,7 @@ LEAVES = (
     "runtimes.tensorflow",
     "runtimes.tensorrt",
     "runtimes.torch_",
+    "runtimes.tripy",
     "toolkit.data.california_housing",
     "toolkit.data.cifar",
     "toolkit.data.diabetes",
@@ -163,7 +167,7 @@ def test_the_console_script_is_installed() -> None:
 def test_no_source_file_is_ignored() -> None:
     """What git ignores is in no clone and in no wheel."""
     root = Path(toolkit.__file__).parents[1]
-    ours = (path for path in root.iterdir() if not path.name.startswith((".venv", ".gpu-packages")))
+    ours = (path for path in root.iterdir() if not path.name.startswith((".venv", ".gpu")))
     files = [file for path in ours for file in path.rglob("*.py")]
     done = subprocess.run(
         ["git", "check-ignore", "--stdin"],

@@ -33,7 +33,8 @@ from toolkit.steps.files import Files
 from toolkit.steps.parity_weights import weights_of
 from toolkit.steps.sources import candidates
 
-REQUIRED = set(ROUTES) - {"tensorrt"}  # which takes a GPU
+# TensorRT takes a GPU; tests/with_tripy has Tripy in a process of its own.
+REQUIRED = set(ROUTES) - {"tensorrt", "tripy"}
 # Kernels of equal shapes, a dense layer, batch norms; one kernel that is read many times.
 MODELS = ["resnet20", "residual-odenet"]
 MOST_PAIRS = 60

@@ -26,6 +26,8 @@ EVERYWHERE = {"torch", "tensorflow"}  # each family is written in these
 TOLERANCE = 1e-5  # the largest output is 1
 TRAINING_TOLERANCE = 1e-4  # the statistics of few values are taken in float32 in any order
 
+ELSEWHERE = {"tripy": "Tripy has a process of its own: tests/with_tripy"}
+
 EXPECTED_FAILURES: dict[tuple[str, str, str], str] = {}
 """(family, framework, check): why."""
 
@@ -110,6 +112,8 @@ class Case:
 
 
 def made(params: tuple[str, str, dict[str, Value]]) -> Case:
+    if reason := ELSEWHERE.get(params[1]):
+        pytest.skip(reason)
     try:
         return Case(*params)
     except UnavailableError as error:

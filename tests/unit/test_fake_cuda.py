@@ -31,7 +31,7 @@ def told(code: str, env: Mapping[str, str]) -> str:
 
 
 def test_our_own_look_at_the_driver_finds_it() -> None:
-    code = "from runtimes import nvidia; print(nvidia.driver())"
+    code = "from toolkit.core import nvidia; print(nvidia.driver())"
     found = told(code, fake_cuda(capability=90, memory=1 << 20, driver=12090))
     gpu = f"Gpu(name={NAME!r}, capability=90, memory_bytes=1048576)"
     assert found == f"Driver(version='12.9', gpus=({gpu},), reason=None)"

@@ -89,7 +89,7 @@ def bench(
             artifact,
             to=options.names(to),
             example=options.example(example, dynamic),
-            runtimes=options.runtimes(runtime, provider),
+            runtimes=options.runtimes(runtime, provider, device),
             device=device,
             batches=None if batch is None else options.integers(batch, "--batch"),
             scopes=options.names(scope),
@@ -170,6 +170,8 @@ def print_figures(figures: Json) -> None:
         console.out(_export_told(export))
     console.out(f"inputs: {figures['plan']['inputs']}")
     for line in _remarks_on_work(figures):
+        console.out(line)
+    for line in _device_times(rows):
         console.out(line)
     for row in rows:
         if row["reason"]:
@@ -291,6 +293,21 @@ def _export_told(export: Json) -> str:
         f"{export['target']}: {weights['explained']} of {weights['total']} weights explained, "
         f"outputs off by {worst['relative']:.1e} of their range at most"
     )
+
+
+def _device_times(rows: list[Json]) -> Iterator[str]:
+    """The parts of a run as the device itself times them, where it does."""
+    for row in rows:
+        times = ((row["provenance"] or {}).get("details") or {}).get("device_times_ms")
+        if times:
+            parts = ", ".join(
+                f"{part.replace('_', ' ')} {times[part]:.3g} ms"
+                for part in ("host_to_device", "compute", "device_to_host")
+            )
+            yield (
+                f"{row['runtime']}, batch {row['batch']}, by events of the device, median of "
+                f"{times['passes']} passes: {parts}"
+            )
 
 
 def _remarks_on_work(figures: Json) -> Iterator[str]:

@@ -72,7 +72,7 @@ def compare(
                 a,
                 b,
                 tolerance=tolerance,
-                runtimes=options.runtimes(runtime, provider),
+                runtimes=options.runtimes(runtime, provider, device),
                 device=device,
                 batches=None if batch is None else options.integers(batch, "--batch"),
                 scopes=options.names(scope),

@@ -30,7 +30,10 @@ def doctor(
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Say which runtimes can run here, what to install for the others, and what machine it is."""
+    """Say which runtimes can run here, what to install for the others, and what machine it is.
+
+    Exits with 1 where packages are installed that exclude each other.
+    """
     import toolkit
     from toolkit.cli import output
 
@@ -40,6 +43,8 @@ def doctor(
         output.print_json(found.to_json())
     else:
         _print(found)
+    if found.conflicts:
+        raise typer.Exit(1)
 
 
 def _print(found: Diagnosis) -> None:
@@ -48,11 +53,14 @@ def _print(found: Diagnosis) -> None:
     console = output.stdout()
     runtimes = output.table("Runtimes", "runtime", "status", "version", "what to do")
     for runtime in found.runtimes:
-        advice = " ".join(filter(None, (runtime.reason, runtime.hint)))
+        reason = f"{runtime.reason.rstrip('.')}." if runtime.reason else None
+        advice = " ".join(filter(None, (reason, runtime.hint)))
         runtimes.add_row(
             runtime.name, runtime.status, runtime.version or "-", output.escape(advice)
         )
     console.print(runtimes)
+    for conflict in found.conflicts:
+        console.out(f"conflict: {conflict.reason}. {conflict.hint}")
     environment = found.environment
     cpu = environment["cpu"]
     facts = {
@@ -61,6 +69,12 @@ def _print(found: Diagnosis) -> None:
         f"{cpu['logical_cores']} logical",
         "container quota": f"{cpu['container_cores']} cores" if cpu["container_cores"] else "none",
         "governor": cpu["governor"] or "unknown",
+        **{
+            f"GPU {number}": ", ".join(f"{key} {value}" for key, value in {**gpu, **state}.items())
+            for number, (gpu, state) in enumerate(
+                zip(environment["gpus"], environment["gpu_states"], strict=True)
+            )
+        },
         "memory": output.size(environment["memory_bytes"]),
         "load": ", ".join(f"{load:.2f}" for load in environment["load_average"] or ()),
         "platform": environment["platform"],

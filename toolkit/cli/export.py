@@ -27,7 +27,7 @@ def export(
         str,
         typer.Option(
             help="The target: aotinductor, litert, onnx, openvino, savedmodel, tensorrt, "
-            "tensorrt-rtx, torch-export."
+            "tensorrt-rtx, torch-export, tripy."
         ),
     ],
     out: Annotated[Path, typer.Option(help="The new directory of the artifact.")],
@@ -59,8 +59,8 @@ def export(
     batches: Annotated[
         str | None,
         typer.Option(
-            help="For tensorrt and tensorrt-rtx: the least, the usual and the largest batch.  "
-            "[default: 1,8,64]"
+            help="For tensorrt, tensorrt-rtx and tripy: the least, the usual and the largest "
+            "batch.  [default: 1,8,64]"
         ),
     ] = None,
     example: options.ExampleCode = None,

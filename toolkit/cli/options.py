@@ -157,10 +157,11 @@ def names(text: str | None) -> list[str] | None:
     return parts
 
 
-def runtimes(text: str | None, provider: str | None) -> list[str] | None:
+def runtimes(text: str | None, provider: str | None, device: str) -> list[str] | None:
     """The runtimes that are named, onnxruntime with each of its providers that are.
 
-    Raises UnknownNameError for a provider that is none, UsageError for one of no runtime.
+    Raises UnknownNameError for a provider that is none, UsageError for one of no runtime, or of
+    another device.
     """
     given, providers = names(text), names(provider)
     if providers is None:
@@ -170,6 +171,11 @@ def runtimes(text: str | None, provider: str | None) -> list[str] | None:
     for name in providers:
         if name not in PROVIDERS:
             raise unknown_name("execution provider", name, PROVIDERS)
+    if "cpu" in providers and device != "cpu":
+        raise UsageError(
+            f"Got --provider {provider} with --device {device}, where the cpu has no part.",
+            hint="Leave --device out: each provider says where it runs.",
+        )
     if given is not None and "onnxruntime" not in given:
         raise UsageError(
             f"Got --provider {provider} with --runtime {text}, which has no onnxruntime.",

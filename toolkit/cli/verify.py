@@ -36,7 +36,7 @@ def verify(
     with output.progress() as progress:
         done = toolkit.verify(
             artifact,
-            runtimes=options.runtimes(runtime, provider),
+            runtimes=options.runtimes(runtime, provider, device),
             device=device,
             data=data,
             data_dir=data_dir,

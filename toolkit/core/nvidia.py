@@ -1,4 +1,4 @@
-"""The NVIDIA GPUs of this machine, asked of the driver itself.
+"""The NVIDIA GPUs of this machine, asked of the driver itself; and packages that exclude others.
 
 Nothing but the standard library: what needs a GPU asks here before it imports anything heavy.
 """
@@ -7,7 +7,17 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import importlib.metadata
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from toolkit.core.documents import Json
+from toolkit.core.session import Availability
+
+INDEX = "--extra-index-url https://pypi.nvidia.com"
+TRIPY_INDEX = "--find-links https://nvidia.github.io/TensorRT-Incubator/packages.html"
+"""For pip: where the packages are that PyPI has only the names of."""
 
 DRIVER = "libcuda.so.1"
 NAME_BYTES = 256
@@ -86,3 +96,77 @@ def _asked(cuda: ctypes.CDLL) -> Driver:
     return Driver(
         version=found, gpus=tuple(gpus), reason=None if gpus else "the NVIDIA driver lists no GPU"
     )
+
+
+def available(version: str) -> Availability:
+    """That of a runtime whose packages are there: whether there is a GPU for it."""
+    reason = driver().reason
+    return Availability(
+        ok=reason is None,
+        version=version,
+        reason=reason,
+        hint=None if reason is None else NO_DRIVER,
+    )
+
+
+def installed(distribution: str) -> str | None:
+    """Its version."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conflict:
+    """Distributions that must not lie in one environment, why, and what to do."""
+
+    runtimes: frozenset[str]
+    reason: str
+    hint: str
+
+    def to_json(self) -> Json:
+        return {"runtimes": sorted(self.runtimes), "reason": self.reason, "hint": self.hint}
+
+
+def conflicts() -> Sequence[Conflict]:
+    """Those of this environment."""
+    found = []
+    ours, theirs = installed("onnxruntime"), installed("onnxruntime-gpu")
+    if ours and theirs:
+        found.append(
+            Conflict(
+                runtimes=frozenset({"onnxruntime-cuda", "onnxruntime-tensorrt"}),
+                reason=f"onnxruntime {ours} and onnxruntime-gpu {theirs} are both installed: they "
+                "write the same module, so that files of both may be mixed",
+                hint="pip uninstall --yes onnxruntime onnxruntime-gpu; "
+                f"pip install onnxruntime-gpu=={theirs}",
+            )
+        )
+    tripy = installed("nvtripy")
+    names = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13")
+    newer = next((v for name in names if (v := installed(name)) and _major(v) > 10), None)
+    if tripy and newer:
+        found.append(
+            Conflict(
+                runtimes=frozenset({"tripy"}),
+                reason=f"nvtripy {tripy} runs on TensorRT 10, and TensorRT {newer} is installed",
+                hint="Give nvtripy an environment of its own (docs/gpu.md).",
+            )
+        )
+    return found
+
+
+def conflict_of(runtime: str, version: str | None) -> Availability | None:
+    """Unavailable, with the reason, where packages that `runtime` needs exclude each other."""
+    for conflict in conflicts():
+        if runtime in conflict.runtimes:
+            return Availability(
+                ok=False, version=version, reason=conflict.reason, hint=conflict.hint
+            )
+    return None
+
+
+def _major(version: str) -> int:
+    found = re.match(r"\d+", version)
+    return int(found[0]) if found else 0

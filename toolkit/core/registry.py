@@ -25,13 +25,15 @@ T = TypeVar("T")
 class Entry:
     """Where a plugin lies, and the distribution and its extra that install what it needs.
 
-    `command` makes what pip cannot put beside the rest: an environment of its own.
+    `options` are pip's, for packages that are not on PyPI. `command` makes what pip cannot put
+    beside the rest: an environment of its own.
     """
 
     target: str
     extra: str | None = None
     distribution: str = DISTRIBUTION
     command: str | None = None
+    options: str | None = None
 
     @property
     def install(self) -> str:
@@ -39,7 +41,8 @@ class Entry:
         if self.command is not None:
             return self.command
         extra = f"[{self.extra}]" if self.extra else ""
-        return f"pip install '{self.distribution}{extra}'"
+        options = f" {self.options}" if self.options else ""
+        return f"pip install '{self.distribution}{extra}'{options}"
 
 
 class Registry(Generic[T]):

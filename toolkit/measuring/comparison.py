@@ -16,7 +16,14 @@ SCHEMA = "toolkit.compare/1"
 TOLERANCE = 0.02
 
 # Of the environment and the plan. Where these differ, times say nothing about each other ...
-MACHINE = ("cpu.model", "cpu.flags", "cpu.available_cores", "cpu.container_cores", "threads")
+MACHINE = (
+    "cpu.model",
+    "cpu.flags",
+    "cpu.available_cores",
+    "cpu.container_cores",
+    "gpus",
+    "threads",
+)
 # ... and where these do, the difference may be theirs.
 CIRCUMSTANCES = ("cpu.governor", "platform", "python", "variables")
 
@@ -164,6 +171,7 @@ def refuse_other_machine(a: Result, b: Result) -> None:
         f"{key} {_brief(one)} and {_brief(other)}"
         for key in MACHINE
         if (one := _look_up(a.environment, key)) != (other := _look_up(b.environment, key))
+        and (one or other)  # no GPUs, or stored before they were asked for
     ]
     if a.plan["cpus"] != b.plan["cpus"]:
         found.append(f"--cpus {a.plan['cpus']} and {b.plan['cpus']}")

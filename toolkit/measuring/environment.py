@@ -18,22 +18,30 @@ from toolkit.core.documents import Json
 from toolkit.core.errors import ToolkitError, UsageError
 from toolkit.core.session import SessionOptions
 from toolkit.measuring.ceilings import stored
+from toolkit.measuring.gpus import describe_gpus
 
 PACKAGES = (
+    "cuda-bindings",
     "flax",
     "inference-toolkit",
     "jax",
     "jaxlib",
     "keras",
     "numpy",
+    "nvtripy",
     "onnx",
     "onnxruntime",
+    "onnxruntime-ep-nv-tensorrt-rtx",
+    "onnxruntime-gpu",
     "onnxscript",
     "openvino",
     "optax",
+    "pycuda",
     "safetensors",
     "tensorflow",
     "tensorflow-cpu",
+    "tensorrt",
+    "tensorrt-rtx",
     "torch",
 )
 # Variables that steer threads, kernels or memory. By name or by a prefix that holds nothing else:
@@ -49,13 +57,16 @@ SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL")
 
 
 def describe_environment(threads: int | None = None) -> Json:
-    """Processor, memory, load, ceilings, versions, commit, the variables that steer threads.
+    """Processor, GPUs, memory, load, ceilings, versions, commit, the variables that steer threads.
 
     `threads` is what every worker is given, None when none is started. Unknown is None.
     """
     cpu = _cpu()
+    gpus, states = describe_gpus()
     return {
         "cpu": cpu,
+        "gpus": gpus,
+        "gpu_states": states,
         "memory_bytes": psutil.virtual_memory().total,
         "memory_available_bytes": psutil.virtual_memory().available,
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,

@@ -38,6 +38,12 @@ TOLERANCES = {
         why="As for float32, with a rounding that is nine digits finer; the margin is wider, since "
         "some kernels compute exponentials to fewer digits.",
     ),
+    "tf32": Tolerance(
+        absolute=1e-3,
+        relative=1e-2,
+        agreement=0.99,
+        why="Ten bits of fraction in each factor of a product, as in float16; sums are float32.",
+    ),
     "float16": Tolerance(
         absolute=1e-3,
         relative=1e-2,
@@ -82,13 +88,20 @@ def tolerance_for(precision: str) -> Tolerance:
 
 
 # The largest relative error of one rounding: IEEE 754, round to nearest.
-ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+# Of TF32, that of a factor.
+ROUNDOFF = {
+    "float64": 2.0**-53,
+    "float32": 2.0**-24,
+    "tf32": 2.0**-11,
+    "float16": 2.0**-11,
+    "bfloat16": 2.0**-8,
+}
 
 # How many times the rounding error of the reference may be, of which u / u32 is taken in a coarser
 # precision. Kernels of one arithmetic differ in the order of their sums, and a Winograd convolution
 # is some ten times less exact than a direct one (Lavin and Gray, 2016). The coarser ones have one
 # rounding a value where the reference has one an addition, so that twice is enough.
-MARGINS = {"float64": 16.0, "float32": 16.0, "float16": 2.0, "bfloat16": 2.0}
+MARGINS = {"float64": 16.0, "float32": 16.0, "tf32": 2.0, "float16": 2.0, "bfloat16": 2.0}
 
 # Of one loss to another at the same step, within the first 20 steps and in the mean of the first
 # epoch: rounding, which is 1e-7 at the first step, stays below 1e-3 there for the families here; a

@@ -34,13 +34,16 @@ from toolkit.steps.sources import (
 
 Named = str | os.PathLike[str]
 
-# What opens an artifact of a format without anything but our own dependencies and extra `cpu`.
+# What opens a format, of several that with the least to install.
 DEFAULT_RUNTIME = {
     Format.CHECKPOINT: "torch",
     Format.ONNX: "onnxruntime",
     Format.TORCH_EXPORT: "torch-export",
     Format.AOTINDUCTOR: "aotinductor",
     Format.OPENVINO: "openvino",
+    Format.TENSORRT: "tensorrt",
+    Format.TENSORRT_RTX: "tensorrt-rtx",
+    Format.TRIPY: "tripy",
 }
 RESULT_ID = re.compile(r"\d{8}(T|$)")
 APART = (

@@ -16,6 +16,7 @@ from toolkit.core.errors import (
     WorkerTimeoutError,
 )
 from toolkit.core.measurement import Status
+from toolkit.core.nvidia import Conflict, conflicts
 from toolkit.core.progress import Progress, Silent
 from toolkit.measuring.ceilings import (
     Ceilings,
@@ -55,9 +56,11 @@ class RuntimeInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """`ceilings` are those stored for this machine, by the number of threads."""
+    """`conflicts` are packages that exclude each other and are both here, `ceilings` those stored
+    for this machine, by the number of threads."""
 
     runtimes: tuple[RuntimeInfo, ...]
+    conflicts: tuple[Conflict, ...]
     environment: Json
     ceilings: tuple[Ceilings, ...]
 
@@ -65,6 +68,7 @@ class Diagnosis:
         return {
             "schema": "toolkit.doctor/1",
             "runtimes": [runtime.to_json() for runtime in self.runtimes],
+            "conflicts": [conflict.to_json() for conflict in self.conflicts],
             "environment": self.environment,
             "ceilings": [ceilings.to_json() for ceilings in self.ceilings],
         }
@@ -99,6 +103,7 @@ def doctor(
         store(_measure_ceilings(count, cpu, listener), cpu)
     return Diagnosis(
         runtimes=tuple(infos),
+        conflicts=tuple(conflicts()),
         environment=environment,
         ceilings=tuple(_known_ceilings(cpu, listener)),
     )

@@ -14,7 +14,7 @@ from exporters.base import Exported, ExportOptions, Route
 from exporters.weight_parity import WeightParity, compare
 from toolkit.core.artifact import PROGRAM, SOURCE, Artifact, Format, parents_of
 from toolkit.core.documents import Json, seal, write_document
-from toolkit.core.errors import ParityError, UsageError
+from toolkit.core.errors import ParityError, SourceError, UsageError
 from toolkit.core.files import new_directory, refuse_existing
 from toolkit.core.progress import Progress, Silent
 from toolkit.core.siblings import ours
@@ -325,13 +325,21 @@ def _require_options(options: ExportOptions, to: str, routes: Sequence[Route]) -
 def _require_builder(given: Artifact, routes: Sequence[Route]) -> None:
     """Raises UnknownNameError for a checkpoint whose model the exporter's framework has not.
 
-    A user's own torch module is a program, and asks for no builder in torch.
+    A user's own torch module is a program, which asks for no builder in torch, and has none in any
+    other: SourceError.
     """
     first = next(iter(routes), None)
     if given.format is not Format.CHECKPOINT or first is None or first.framework is None:
         return
-    if first.framework != "torch" or PROGRAM not in given.files:
+    if PROGRAM not in given.files:
         models.FAMILIES.create(given.model.family).builders.entry(first.framework)
+    elif first.framework != "torch":
+        raise SourceError(
+            f"{given.model.name!r} is a torch model of your own, and an export to {first.format} "
+            f"builds a family of the toolkit in {first.framework}.",
+            hint="Choose a target that is made in torch or from ONNX, or a family of `toolkit "
+            "models`.",
+        )
 
 
 def _weights_differ(weights: WeightParity, format: Format) -> ParityError:

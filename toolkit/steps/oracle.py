@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from runtimes import FOR_CUDA
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.errors import ToolkitError, UnavailableError, WorkerTimeoutError
 from toolkit.core.session import SessionOptions
@@ -65,14 +67,35 @@ def outputs_of(
     runtime: str, artifact: Artifact, sets: Sequence[Sequence[Feeds]]
 ) -> list[list[Outputs]]:
     """What an artifact gives on a runtime, as it is deployed."""
+    return outputs_and_precision_of(runtime, artifact, sets)[0]
+
+
+def outputs_and_precision_of(
+    runtime: str, artifact: Artifact, sets: Sequence[Sequence[Feeds]]
+) -> tuple[list[list[Outputs]], str | None]:
+    """The same, and the precision that it ran in: asked of runtimes for GPUs, where one may have no
+    switch for TF32; None of all others."""
     options = session_options(None)
-    return _run(Opening(runtime=runtime, name=runtime, forms=[artifact], options=options), sets)
+    opening = Opening(runtime=runtime, name=runtime, forms=[artifact], options=options)
+    with _opened(opening) as worker:
+        outputs = _outputs(worker, sets)
+        return outputs, worker.provenance().precision if runtime in FOR_CUDA else None
 
 
 def _run(opening: Opening, sets: Sequence[Sequence[Feeds]]) -> list[list[Outputs]]:
+    with _opened(opening) as worker:
+        return _outputs(worker, sets)
+
+
+@contextmanager
+def _opened(opening: Opening) -> Iterator[WorkerProcess]:
     with WorkerProcess(threads=opening.options.threads, timeout_s=TIMEOUT_S) as worker:
         worker.open(opening.runtime, opening.forms, opening.options)
-        return [[worker.run(one) for one in feeds] for feeds in sets]
+        yield worker
+
+
+def _outputs(worker: WorkerProcess, sets: Sequence[Sequence[Feeds]]) -> list[list[Outputs]]:
+    return [[worker.run(one) for one in feeds] for feeds in sets]
 
 
 def _fill(

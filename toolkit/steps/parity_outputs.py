@@ -21,7 +21,7 @@ from toolkit.steps.inputs import (
     input_source,
     noise_source,
 )
-from toolkit.steps.oracle import expected_of, outputs_of
+from toolkit.steps.oracle import expected_of, outputs_and_precision_of
 from toolkit.steps.parity_layers import Layers, compare_layers
 from toolkit.steps.sources import candidates, open_artifact
 
@@ -30,6 +30,10 @@ LARGE = 1e3  # how many times a standard normal value
 CONSTANT = (
     "warning: an output is the same for all inputs that were tried, so that it proves little: give "
     "others with --data or --inputs, or look whether the model is what it should be."
+)
+TF32 = (
+    "warning: {runtime} multiplied float32 as TF32, which it cannot turn off: the outputs are held "
+    "to the bounds of that."
 )
 
 
@@ -48,11 +52,12 @@ class Case:
 @dataclass(frozen=True, kw_only=True)
 class OutputParity:
     """The outputs of `runtime` on an artifact, judged by those of `oracle` beside those of
-    `reference`. `remark` says why there is no oracle, `not_run` what they are not the outputs of:
-    a form that was made from the artifact, and cannot run here."""
+    `reference`, in the bounds of `precision`. `remark` says why there is no oracle, `not_run` what
+    they are not the outputs of: a form that was made from the artifact, and cannot run here."""
 
     artifact: Artifact
     runtime: str
+    precision: str
     reference: str
     oracle: str | None
     cases: tuple[Case, ...]
@@ -73,6 +78,7 @@ class OutputParity:
         return {
             "passed": self.passed,
             "runtime": self.runtime,
+            "precision": self.precision,
             "reference": self.reference,
             "oracle": self.oracle,
             "remark": self.remark,
@@ -144,17 +150,15 @@ def compare(
     names = paired(artifact.signature.outputs, given.signature.outputs)
     sets = _inputs(given, artifact, request)
     truth = expected_of(candidates(given), [feeds for _, _, feeds in sets])
-    got = [
-        [_named(one, names) for one in outputs]
-        for outputs in outputs_of(
-            runtime,
-            artifact,
-            [
-                [relaid(one, given.signature, artifact.signature) for one in feeds]
-                for _, _, feeds in sets
-            ],
-        )
+    own_sets = [
+        [relaid(one, given.signature, artifact.signature) for one in feeds] for _, _, feeds in sets
     ]
+    found, ran = outputs_and_precision_of(runtime, artifact, own_sets)
+    got = [[_named(one, names) for one in outputs] for outputs in found]
+    precision = artifact.precision
+    if (precision, ran) == ("float32", "tf32"):
+        precision = "tf32"
+        progress.note(TF32.format(runtime=runtime))
     if not _vary(given.signature, [outputs for case in truth.outputs for outputs in case]):
         progress.note(CONSTANT)
     cases = [
@@ -163,7 +167,7 @@ def compare(
             batch=batch,
             judgement=worst(
                 [
-                    judge(mine, theirs, exact, artifact.precision)
+                    judge(mine, theirs, exact, precision)
                     for mine, theirs, exact in zip(*outputs, strict=True)
                 ]
             ),
@@ -173,6 +177,7 @@ def compare(
     return OutputParity(
         artifact=artifact,
         runtime=runtime,
+        precision=precision,
         reference=truth.reference,
         oracle=truth.oracle,
         cases=tuple(cases),

@@ -19,6 +19,7 @@ from toolkit.core.specs import Feeds, Outputs
 from toolkit.measuring.capacity import find_rates
 from toolkit.measuring.engine import Part, measure
 from toolkit.measuring.environment import describe_environment
+from toolkit.measuring.gpus import gpu_warnings
 from toolkit.measuring.load import LoadMeter, OtherLoad, average
 from toolkit.measuring.traffic import Traffic, TrafficLane, serve
 from toolkit.measuring.traffic_warnings import traffic_warnings
@@ -60,6 +61,7 @@ def measure_groups(
     run = _Run(settings=settings, progress=progress)
     environment = describe_environment(settings.options.threads)
     machine = machine_warnings(settings.options.threads, environment, settings.clients)
+    machine += gpu_warnings(environment["gpu_states"])
 
     def measure_all(rows: list[Row]) -> None:
         for number, group in enumerate(groups):

@@ -16,6 +16,8 @@ def test_the_description_has_every_key_and_is_strict_json() -> None:
     described = describe_environment(threads=3)
     assert described.keys() == {
         "cpu",
+        "gpus",
+        "gpu_states",
         "memory_bytes",
         "memory_available_bytes",
         "load_average",

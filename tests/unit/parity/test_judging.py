@@ -28,7 +28,7 @@ def test_the_reference_itself_passes() -> None:
     assert found.order == 1.0
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", "tf32", "float16", "bfloat16"])
 def test_what_is_off_by_more_than_is_allowed_fails(precision: str) -> None:
     bound = judged(REFERENCE, precision).bound
     assert bound

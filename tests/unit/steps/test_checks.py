@@ -32,6 +32,7 @@ def row(asked: str, ran: str, device: str = "cpu") -> Row:
         ("int8", "float32", "cpu", "Asked for int8, ran in float32."),
         ("float32", "mixed", "cpu", "Asked for float32, ran in mixed."),
         ("float32", "bfloat16", "cpu", "Asked for float32, ran in bfloat16."),
+        ("float32", "tf32", "cpu", "Asked for float32, ran in tf32."),
         ("float32", "float32", "mixed", "Asked for the cpu, ran on mixed."),
         ("float16", "float32", "gpu", "Asked for float16, ran in float32. Asked for the cpu, "),
     ],
@@ -51,6 +52,7 @@ def test_a_row_that_computes_nothing_or_never_ran_falls_back_to_nothing() -> Non
     ("asked", "ran", "bounds"),
     [
         ("float32", "bfloat16", "bfloat16"),
+        ("float32", "tf32", "tf32"),
         ("float16", "float32", "float16"),
         ("int8", "float32", "int8"),
         ("float32", "none", "float32"),

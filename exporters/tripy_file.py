@@ -1,0 +1,69 @@
+"""What lies beside an executable of NVIDIA Tripy. It is read without Tripy, and without a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import final
+
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from exporters.base import Description, StoredTensor, TensorReader
+from toolkit.core.artifact import WEIGHTS
+from toolkit.core.documents import read_document
+from toolkit.core.errors import IntegrityError, SourceError
+from toolkit.core.files import digest_file
+
+EXECUTABLE = "executable.json"  # as Tripy saves it
+PAIR = "tripy.json"  # which executable was compiled of which weights, by digest
+PAIR_SCHEMA = "toolkit.tripy/1"
+
+
+@final
+class TripyTensors(TensorReader):
+    """The weights that the module held when it was compiled, once they and the executable are known
+    to be the two that were written together: an executable does not give its weights back."""
+
+    def stored_tensors(self, path: Path) -> Sequence[StoredTensor]:
+        _require_whole(path)
+        try:
+            tensors = load((path.parent / WEIGHTS).read_bytes())
+        except (OSError, SafetensorError) as error:
+            raise SourceError(
+                f"{path.parent / WEIGHTS} could not be read: {error}.", hint=WHOLE
+            ) from error
+        return [
+            StoredTensor(name=name, array=array, readers=(name.rpartition(".")[0],))
+            for name, array in sorted(tensors.items())
+        ]
+
+    def operators(self, path: Path) -> Mapping[str, int]:
+        return {}
+
+    def describe(self, path: Path) -> Description:
+        raise SourceError(
+            f"{path} is an executable of Tripy: neither its weights nor its precision can be read "
+            "from it.",
+            hint="Give the directory that `toolkit export` wrote, or the checkpoint.",
+        )
+
+
+def _require_whole(path: Path) -> None:
+    """Raises SourceError unless the files are those that were written together."""
+    try:
+        written = read_document(path.parent / PAIR, PAIR_SCHEMA)["files"]
+        found = {name: digest_file(path.parent / name) for name in written}
+    except (OSError, IntegrityError) as error:
+        raise SourceError(f"{path} could not be read: {error}", hint=WHOLE) from error
+    found |= {EXECUTABLE: digest_file(path)}
+    if found != written:
+        altered = ", ".join(name for name in found if found[name] != written.get(name))
+        raise SourceError(
+            f"{altered} in {path.parent} is not what was written there: the executable and the "
+            "weights do not belong to each other.",
+            hint=WHOLE,
+        )
+
+
+WHOLE = "Give a whole directory that `toolkit export --to tripy` wrote, or export again."

@@ -1,0 +1,1 @@
+"""The families as NVIDIA Tripy modules, a file each."""

@@ -1,0 +1,288 @@
+"""ONNX Runtime on an NVIDIA GPU: its providers for CUDA, TensorRT and TensorRT-RTX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, ClassVar, final
+
+import onnxruntime as ort
+
+from runtimes import engine_cache, onnxruntime_libraries, onnxruntime_options
+from runtimes.engine_cache import Shapes
+from runtimes.executed import Node, precision_of
+from runtimes.onnxruntime_device import DeviceSession, Target, read_axes
+from runtimes.onnxruntime_options import GpuOptions
+from runtimes.tf32 import forbid_in_libraries, precision_with
+from toolkit.core import nvidia
+from toolkit.core.artifact import Artifact, Format
+from toolkit.core.documents import Json
+from toolkit.core.errors import UnavailableError
+from toolkit.core.session import Availability, Runtime, Session, SessionOptions
+
+CUDA = "CUDAExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
+NV_TENSORRT_RTX = "NvTensorRTRTXExecutionProvider"
+ENGINES = frozenset({TENSORRT, NV_TENSORRT_RTX})
+
+FOR_GPU = (
+    "pip uninstall --yes onnxruntime; pip install onnxruntime-gpu "
+    "(an environment of its own is best: docs/gpu.md)."
+)
+FOR_CUDA = "pip install 'onnxruntime-gpu[cuda,cudnn]', which brings CUDA's libraries and cuDNN."
+FOR_TENSORRT = (
+    "This onnxruntime-gpu stands on TensorRT 10: pip install 'tensorrt>=10.13,<11' --extra-index-url https://pypi.nvidia.com, and "
+    "'onnxruntime-gpu[cuda,cudnn]' for CUDA's libraries and cuDNN."
+)
+FOR_PLUGIN = "pip install 'onnxruntime>=1.24' onnxruntime-ep-nv-tensorrt-rtx"
+FOR_PLUGIN_LIBRARIES = (
+    "It needs an RTX GPU of Ampere or newer (compute capability 8.6 or more) and a driver for the "
+    "CUDA that its package is built for."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What is different from one provider to the next.
+
+    `fault` says what keeps its libraries from being used. `cached` gives the options that make it
+    keep engines in a directory.
+    """
+
+    runtime: str
+    provider: str
+    options: frozenset[str]
+    ours: frozenset[str]
+    fault: Callable[[], str | None]
+    remedy: str
+    cached: Callable[[str], Mapping[str, str]] | None = None
+
+
+KINDS = {
+    kind.runtime: kind
+    for kind in (
+        Kind(
+            runtime="onnxruntime-cuda",
+            provider=CUDA,
+            options=onnxruntime_options.CUDA,
+            ours=frozenset({"allow_cpu_nodes", "tf32"}),
+            fault=onnxruntime_libraries.cuda_fault,
+            remedy=FOR_CUDA,
+        ),
+        Kind(
+            runtime="onnxruntime-tensorrt",
+            provider=TENSORRT,
+            options=onnxruntime_options.TENSORRT,
+            ours=frozenset({"allow_cpu_nodes", "allow_cuda_nodes", "engine_cache", "tf32"}),
+            fault=onnxruntime_libraries.tensorrt_fault,
+            remedy=FOR_TENSORRT,
+            cached=lambda place: {
+                "trt_engine_cache_enable": "1",
+                "trt_engine_cache_path": place,
+            },
+        ),
+        Kind(
+            runtime="onnxruntime-nv-tensorrt-rtx",
+            provider=NV_TENSORRT_RTX,
+            options=onnxruntime_options.NV_TENSORRT_RTX,
+            ours=frozenset({"allow_cpu_nodes", "engine_cache", "tf32"}),
+            fault=onnxruntime_libraries.plugin_fault,
+            remedy=FOR_PLUGIN_LIBRARIES,
+            cached=lambda place: {"nv_runtime_cache_path": place},
+        ),
+    )
+}
+
+
+@final
+class OnnxRuntimeCuda(Runtime):
+    name: ClassVar[str] = "onnxruntime-cuda"
+    accepts: ClassVar[frozenset[Format]] = frozenset({Format.ONNX})
+    device: ClassVar[str] = "cuda"
+
+    def probe(self) -> Availability:
+        return _probe(KINDS[self.name], _has_provider)
+
+    def open(self, artifact: Artifact, options: SessionOptions) -> Session:
+        return _open(KINDS[self.name], self.probe(), artifact, options)
+
+
+@final
+class OnnxRuntimeTensorRt(Runtime):
+    """Builds an engine for each shape that it meets, in its first pass: that pass takes long."""
+
+    name: ClassVar[str] = "onnxruntime-tensorrt"
+    accepts: ClassVar[frozenset[Format]] = frozenset({Format.ONNX})
+    device: ClassVar[str] = "cuda"
+
+    def probe(self) -> Availability:
+        return _probe(KINDS[self.name], _has_provider)
+
+    def open(self, artifact: Artifact, options: SessionOptions) -> Session:
+        return _open(KINDS[self.name], self.probe(), artifact, options)
+
+
+@final
+class OnnxRuntimeNvTensorRtRtx(Runtime):
+    """TensorRT-RTX through its plugin for ONNX Runtime; an engine for each shape that it meets."""
+
+    name: ClassVar[str] = "onnxruntime-nv-tensorrt-rtx"
+    accepts: ClassVar[frozenset[Format]] = frozenset({Format.ONNX})
+    device: ClassVar[str] = "cuda"
+
+    def probe(self) -> Availability:
+        return _probe(KINDS[self.name], _has_plugin)
+
+    def open(self, artifact: Artifact, options: SessionOptions) -> Session:
+        return _open(KINDS[self.name], self.probe(), artifact, options)
+
+
+def _probe(kind: Kind, packaged: Callable[[Kind], Availability | None]) -> Availability:
+    """The first thing that is missing: packages, then a GPU, then libraries."""
+    version = str(ort.__version__)
+    if wrong := nvidia.conflict_of(kind.runtime, version) or packaged(kind):
+        return wrong
+    found = nvidia.available(version)
+    if found.ok and (fault := kind.fault()):
+        return Availability(
+            ok=False,
+            version=version,
+            reason=f"{kind.provider} cannot be used: {fault}",
+            hint=kind.remedy,
+        )
+    return found
+
+
+def _has_provider(kind: Kind) -> Availability | None:
+    if kind.provider in ort.get_available_providers():
+        return None
+    return Availability(
+        ok=False,
+        version=ort.__version__,
+        reason=f"this package of onnxruntime {ort.__version__} has no {kind.provider}",
+        hint=FOR_GPU,
+    )
+
+
+def _has_plugin(kind: Kind) -> Availability | None:
+    if onnxruntime_libraries.plugin_version() is None:
+        reason = "the package onnxruntime-ep-nv-tensorrt-rtx is not installed"
+    elif not hasattr(ort, "get_ep_devices"):  # since 1.23
+        reason = f"onnxruntime {ort.__version__} takes no providers from other packages"
+    else:
+        return None
+    return Availability(ok=False, version=ort.__version__, reason=reason, hint=FOR_PLUGIN)
+
+
+def _open(kind: Kind, found: Availability, artifact: Artifact, options: SessionOptions) -> Session:
+    parsed = onnxruntime_options.parse(
+        options, runtime=kind.runtime, provider=kind.options, ours=kind.ours
+    )
+    if not found.ok:
+        raise UnavailableError(
+            f"{kind.runtime} cannot be used here: {found.reason}.", hint=found.hint or ""
+        )
+    if kind.provider in ENGINES:
+        options.require_optimize(kind.runtime)
+        forbid_in_libraries(unless=parsed.tf32)  # these providers have no option for TF32
+    return DeviceSession(target(kind, artifact, parsed))
+
+
+def target(kind: Kind, artifact: Artifact, options: GpuOptions) -> Target:
+    """Raises SourceError for a file that is no ONNX graph."""
+    plugin = kind.provider == NV_TENSORRT_RTX
+    return Target(
+        runtime=kind.runtime,
+        artifact=artifact,
+        options=options.session,
+        provider=kind.provider,
+        device="cuda",
+        axes=read_axes(artifact),
+        provider_options=partial(provider_options, kind, artifact, options),
+        precision=partial(precision, kind.provider, artifact.precision, options),
+        details=partial(_details, kind, artifact, options),
+        further={CUDA: _tf32_of_cuda(options)} if options.allow_cuda_nodes else {},
+        allow_cpu_nodes=options.allow_cpu_nodes,
+        plugin=onnxruntime_libraries.plugin_devices if plugin else None,
+    )
+
+
+def provider_options(
+    kind: Kind, artifact: Artifact, options: GpuOptions, shapes: Shapes
+) -> Mapping[str, str]:
+    """Those that the provider is given for inputs of these shapes."""
+    ours: Mapping[str, str] = {}
+    if kind.provider == CUDA:
+        ours = _tf32_of_cuda(options)
+    elif kind.cached is not None and options.engine_cache:
+        key = engine_key(kind, artifact, options, shapes)
+        ours = kind.cached(str(engine_cache.folder(key)))
+    return {**options.provider, **ours}
+
+
+def _tf32_of_cuda(options: GpuOptions) -> Mapping[str, str]:
+    return {"use_tf32": "1" if options.tf32 else "0"}
+
+
+def engine_key(kind: Kind, artifact: Artifact, options: GpuOptions, shapes: Shapes) -> str:
+    """The name under which the engine of these shapes is kept."""
+    session = {name: options.session.tuning[name] for name in options.session.tuning}
+    return engine_cache.key(
+        artifact,
+        runtime=kind.runtime,
+        shapes=shapes,
+        options={
+            **session,
+            **options.provider,
+            "optimize": str(options.session.optimize),
+            "tf32": str(options.tf32),
+            "allow_cpu_nodes": str(options.allow_cpu_nodes),
+            "allow_cuda_nodes": str(options.allow_cuda_nodes),
+        },
+        versions=_versions(kind),
+        driver=nvidia.driver(),
+    )
+
+
+def _versions(kind: Kind) -> dict[str, str]:
+    found = {"onnxruntime": str(ort.__version__)}
+    if kind.provider == TENSORRT:
+        found["tensorrt"] = onnxruntime_libraries.tensorrt_version()
+    elif kind.provider == NV_TENSORRT_RTX:
+        found["plugin"] = onnxruntime_libraries.plugin_version() or "unknown"
+    return found
+
+
+def precision(provider: str, asked: str, options: GpuOptions, nodes: Collection[Node]) -> str:
+    """What the arithmetic was in, where a record of the pass shows an engine as one node, with the
+    dtypes of its inputs and outputs only.
+
+    TensorRT computes a graph of float32 in float32 unless an option lowers that; whether it keeps
+    to float16 in a graph of float16 is not recorded. TensorRT-RTX keeps to the graph's types.
+    """
+    inside = None
+    if options.lowered:
+        inside = "mixed"
+    elif asked != "float32":
+        inside = asked if provider == NV_TENSORRT_RTX else "unknown"
+    told = [
+        replace(node, dtype=inside) if inside and node.provider in ENGINES else node
+        for node in nodes
+    ]
+    return precision_with(options.tf32, precision_of(told))
+
+
+def _details(kind: Kind, artifact: Artifact, options: GpuOptions, shapes: Shapes) -> Json:
+    driver = nvidia.driver()
+    details: dict[str, Any] = {
+        "gpu": driver.gpus[0].name if driver.gpus else None,
+        "compute_capability": driver.gpus[0].capability if driver.gpus else None,
+        "driver_cuda": driver.version,
+        "tf32": options.tf32,
+        "shapes": {name: list(shape) for name, shape in shapes.items()},
+        **_versions(kind),
+    }
+    if kind.cached is not None and options.engine_cache:
+        details["engine_cache"] = engine_key(kind, artifact, options, shapes)
+    return details

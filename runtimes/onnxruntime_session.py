@@ -1,0 +1,106 @@
+"""What every session of ONNX Runtime is made with, and what one says of a pass."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import onnxruntime as ort
+
+from runtimes.executed import Node, describe
+from runtimes.onnxruntime_nodes import read_nodes
+from toolkit.core.documents import Json
+from toolkit.core.errors import SourceError, unknown_name
+from toolkit.core.session import SessionOptions, parse_value
+from toolkit.core.specs import Outputs
+
+LEVELS = {
+    "disable": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "layout": ort.GraphOptimizationLevel.ORT_ENABLE_LAYOUT,
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+MODES = {
+    "sequential": ort.ExecutionMode.ORT_SEQUENTIAL,
+    "parallel": ort.ExecutionMode.ORT_PARALLEL,
+}
+FIELDS = {
+    "intra_op_num_threads": int,
+    "inter_op_num_threads": int,
+    "enable_cpu_mem_arena": bool,
+    "enable_mem_pattern": bool,
+}
+CHOICES = {"graph_optimization_level": LEVELS, "execution_mode": MODES}
+
+
+def settings_of(options: SessionOptions) -> ort.SessionOptions:
+    """Raises UnknownNameError for an option that a session does not have."""
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = 3
+    _tune(settings, options)
+    return settings
+
+
+def _tune(settings: ort.SessionOptions, options: SessionOptions) -> None:
+    """Sets the options of the runtime's own; a name with a dot is a session configuration entry,
+    such as session.intra_op.allow_spinning."""
+    tuning = {"graph_optimization_level": "all" if options.optimize else "disable"}
+    tuning.update(options.tuning)
+    named = {name: text for name, text in tuning.items() if "." not in name}
+    for name in tuning.keys() - named.keys():
+        settings.add_session_config_entry(name, tuning[name])
+    SessionOptions(tuning=named).require_known("onnxruntime", (*CHOICES, *FIELDS))
+    for name, text in named.items():
+        if name in FIELDS:
+            setattr(settings, name, parse_value(name, text, FIELDS[name]))
+        elif text in CHOICES[name]:
+            setattr(settings, name, CHOICES[name][text])
+        else:
+            raise unknown_name(name, text, CHOICES[name])
+
+
+def unreadable(path: Path, error: Exception) -> SourceError:
+    """The error for a model that ONNX Runtime does not take."""
+    return SourceError(
+        f"ONNX Runtime {ort.__version__} could not open {path}: {error}",
+        hint="Check the file with onnx.checker, or choose another runtime.",
+    )
+
+
+def recorded(
+    settings: ort.SessionOptions,
+    run: Callable[[ort.SessionOptions], tuple[ort.InferenceSession, Outputs]],
+) -> tuple[tuple[Node, ...], Outputs]:
+    """What a second session of the same file and settings runs, and its outputs; `run` makes it.
+
+    A session records from its making on or never, and one of several threads is another once it
+    has recorded a pass: end_profiling() does not stop the thread pool's own profiler, so that each
+    later pass takes longer and keeps some bytes (1.31). One that is timed therefore never records.
+    """
+    settings.enable_profiling = True
+    with tempfile.TemporaryDirectory(prefix="toolkit-") as place:
+        settings.profile_file_prefix = str(Path(place) / "pass")
+        session, outputs = run(settings)
+        nodes = read_nodes(Path(session.end_profiling()).read_text(errors="replace"))
+    return nodes, outputs
+
+
+def identical(own: Outputs, others: Outputs) -> bool:
+    """Bit for bit."""
+    return all(own[name].tobytes() == others[name].tobytes() for name in own)
+
+
+def details_of(session: ort.InferenceSession, nodes: Collection[Node], same: bool) -> Json:
+    """What a session and the record of its twin say for the provenance."""
+    settings = session.get_session_options()
+    return {
+        "providers": session.get_providers(),
+        "graph_optimization_level": settings.graph_optimization_level.name,
+        "execution_mode": settings.execution_mode.name,
+        "recorded_outputs_identical": same,
+        **describe(nodes),
+    }

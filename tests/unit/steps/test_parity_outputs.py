@@ -1,0 +1,78 @@
+"""Outputs that a runtime multiplied as TF32 are held to the bounds of that, and said to be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from models import FAMILIES, builder
+from toolkit.core.artifact import Artifact, Checkpoint
+from toolkit.core.progress import Silent
+from toolkit.core.specs import Feeds, Outputs
+from toolkit.steps import parity_outputs
+from toolkit.steps.inputs import InputRequest
+
+
+class Notes(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    spec = FAMILIES.create("mlp").spec("torch")
+    maker = builder(spec, "torch")
+    return Checkpoint.save(
+        tmp_path_factory.mktemp("mlp"),
+        spec=spec,
+        weights=maker.weights(maker.build(spec)),
+        seed=0,
+        epoch=0,
+        metrics={},
+        training={},
+    ).artifact()
+
+
+@pytest.mark.parametrize(
+    ("ran", "off", "passes", "bounds"),
+    [
+        ("tf32", 2.0**-12, True, "tf32"),
+        ("tf32", 2.0**-3, False, "tf32"),
+        ("float32", 2.0**-12, False, "float32"),
+        ("bfloat16", 2.0**-12, False, "float32"),
+        (None, 2.0**-12, False, "float32"),
+    ],
+)
+def test_the_bounds_are_those_of_what_ran(
+    artifact: Artifact,
+    monkeypatch: pytest.MonkeyPatch,
+    ran: str | None,
+    off: float,
+    passes: bool,
+    bounds: str,
+) -> None:
+    def rounded(
+        runtime: str, artifact: Artifact, sets: Sequence[Sequence[Feeds]]
+    ) -> tuple[list[list[Outputs]], str | None]:
+        found, told = own("torch", artifact, sets)
+        assert told is None
+        largest = max(np.abs(one["values"]).max() for case in found[:1] for one in case)
+        return [
+            [{n: a + np.float32(off * largest) for n, a in one.items()} for one in case]
+            for case in found
+        ], ran
+
+    own = parity_outputs.outputs_and_precision_of
+    monkeypatch.setattr(parity_outputs, "outputs_and_precision_of", rounded)
+    notes = Notes()
+    found = parity_outputs.compare(artifact, artifact, "rt", InputRequest(), progress=notes)
+    assert found.passed is passes
+    assert found.precision == found.to_json()["precision"] == bounds
+    assert any("rt multiplied float32 as TF32" in note for note in notes.notes) is (
+        bounds == "tf32"
+    )

@@ -32,8 +32,8 @@ FOR_GPU = (
 )
 FOR_CUDA = "pip install 'onnxruntime-gpu[cuda,cudnn]', which brings CUDA's libraries and cuDNN."
 FOR_TENSORRT = (
-    "This onnxruntime-gpu stands on TensorRT 10: pip install 'tensorrt>=10.13,<11' --extra-index-url https://pypi.nvidia.com, and "
-    "'onnxruntime-gpu[cuda,cudnn]' for CUDA's libraries and cuDNN."
+    "This onnxruntime-gpu stands on TensorRT 10: pip install 'tensorrt>=10.13,<11' "
+    f"'onnxruntime-gpu[cuda,cudnn]' {nvidia.INDEX}, with CUDA's libraries and cuDNN."
 )
 FOR_PLUGIN = "pip install 'onnxruntime>=1.24' onnxruntime-ep-nv-tensorrt-rtx"
 FOR_PLUGIN_LIBRARIES = (

@@ -70,6 +70,7 @@ class FakeSession(Session):
         self._clock.skip(self.SYNCHRONIZE)
 
     def _download(self) -> Outputs:
+        self.synchronize()
         self._clock.skip(self.DOWNLOAD)
         return {}
 

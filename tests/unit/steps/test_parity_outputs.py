@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from models import FAMILIES, builder
+from models.initial import fresh_weights
 from toolkit.core.artifact import Artifact, Checkpoint
 from toolkit.core.progress import Silent
 from toolkit.core.specs import Feeds, Outputs
@@ -27,15 +28,23 @@ class Notes(Silent):
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     spec = FAMILIES.create("mlp").spec("torch")
     maker = builder(spec, "torch")
+    shapes = {name: array.shape for name, array in maker.weights(maker.build(spec)).items()}
     return Checkpoint.save(
         tmp_path_factory.mktemp("mlp"),
         spec=spec,
-        weights=maker.weights(maker.build(spec)),
+        weights=fresh_weights(shapes, 0),
         seed=0,
         epoch=0,
         metrics={},
         training={},
     ).artifact()
+
+
+def _off(outputs: Outputs, share: float) -> Outputs:
+    """Each output apart from itself by a share of its largest value."""
+    return {
+        name: array + np.float32(share * np.abs(array).max()) for name, array in outputs.items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -61,11 +70,7 @@ def test_the_bounds_are_those_of_what_ran(
     ) -> tuple[list[list[Outputs]], str | None]:
         found, told = own("torch", artifact, sets)
         assert told is None
-        largest = max(np.abs(one["values"]).max() for case in found[:1] for one in case)
-        return [
-            [{n: a + np.float32(off * largest) for n, a in one.items()} for one in case]
-            for case in found
-        ], ran
+        return [[_off(one, off) for one in case] for case in found], ran
 
     own = parity_outputs.outputs_and_precision_of
     monkeypatch.setattr(parity_outputs, "outputs_and_precision_of", rounded)

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, final
 
 import tensorrt as trt
 
-from exporters import ROUTES, tensorrt_network
-from exporters.base import (
-    Description,
-    Exported,
-    Exporter,
-    ExportOptions,
-    Route,
-    StoredTensor,
-    TensorReader,
-)
-from exporters.tensorrt_engine import Order, closed_book, graph_of, write_engine
-from exporters.tensorrt_network import Library, parse
+from exporters import ROUTES
+from exporters.base import Exported, Exporter, ExportOptions, Route
+from exporters.tensorrt_engine import EngineTensors, Order, write_engine
+from exporters.tensorrt_network import Library
 from exporters.timing_cache import TimingCache
 from toolkit.core.artifact import Artifact
 from toolkit.core.errors import UnavailableError
@@ -51,17 +42,8 @@ class TensorRt(Exporter):
 
 
 @final
-class TensorRtTensors(TensorReader):
-    """As that of TensorRT-RTX: what the network has that the engine was built from."""
-
-    def stored_tensors(self, path: Path) -> Sequence[StoredTensor]:
-        return tensorrt_network.stored_tensors(parse(LIBRARY, graph_of(path)))
-
-    def operators(self, path: Path) -> Mapping[str, int]:
-        return tensorrt_network.operators(parse(LIBRARY, graph_of(path)))
-
-    def describe(self, path: Path) -> Description:
-        raise closed_book(path)
+class TensorRtTensors(EngineTensors):
+    library: ClassVar[Library] = LIBRARY
 
 
 def _gpu() -> Gpu:

@@ -7,12 +7,13 @@ float32, and any other precision is what the graph says. Layers can be told apar
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, final
 
-from exporters.base import Exported
+from exporters import tensorrt_network
+from exporters.base import Description, Exported, StoredTensor, TensorReader
 from exporters.onnx_file import external_files, read_precision
 from exporters.tensorrt_network import Library, Parsed, parse
 from toolkit.core.artifact import Artifact
@@ -73,6 +74,30 @@ def write_engine(library: Library, source: Artifact, directory: Path, order: Ord
     return Exported(entry=ENGINE, precision=read_precision(source.path), options=options)
 
 
+class EngineTensors(TensorReader):
+    """What the network has that an engine was built from: it is parsed again, from the graph that
+    was kept, once that and the engine are known to be the two that were written together."""
+
+    library: ClassVar[Library]
+
+    @final
+    def stored_tensors(self, path: Path) -> Sequence[StoredTensor]:
+        return tensorrt_network.stored_tensors(parse(self.library, graph_of(path)))
+
+    @final
+    def operators(self, path: Path) -> Mapping[str, int]:
+        return tensorrt_network.operators(parse(self.library, graph_of(path)))
+
+    @final
+    def describe(self, path: Path) -> Description:
+        raise SourceError(
+            f"{path} is an engine of TensorRT: neither its weights nor what it takes and gives can "
+            "be read without the GPU that it is for.",
+            hint="Give the directory that `toolkit export` wrote, or the ONNX file that the engine "
+            "was built from.",
+        )
+
+
 def graph_of(path: Path) -> Path:
     """The graph beside an engine, if the engine was built from it. Raises SourceError."""
     try:
@@ -89,16 +114,6 @@ def graph_of(path: Path) -> Path:
             hint=WHOLE,
         )
     return path.parent / GRAPH
-
-
-def closed_book(path: Path) -> SourceError:
-    """The error for an engine of which nothing else is there."""
-    return SourceError(
-        f"{path} is an engine of TensorRT: neither its weights nor what it takes and gives can "
-        "be read without the GPU that it is for.",
-        hint="Give the directory that `toolkit export` wrote, or the ONNX file that the engine "
-        "was built from.",
-    )
 
 
 def _copy(source: Artifact, directory: Path) -> None:

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, final
 
 import tensorrt_rtx as trt
 
-from exporters import ROUTES, tensorrt_network
-from exporters.base import (
-    Description,
-    Exported,
-    Exporter,
-    ExportOptions,
-    Route,
-    StoredTensor,
-    TensorReader,
-)
-from exporters.tensorrt_engine import Order, closed_book, graph_of, write_engine
-from exporters.tensorrt_network import Library, parse
+from exporters import ROUTES
+from exporters.base import Exported, Exporter, ExportOptions, Route
+from exporters.tensorrt_engine import EngineTensors, Order, write_engine
+from exporters.tensorrt_network import Library
 from toolkit.core.artifact import Artifact
 from toolkit.core.errors import UsageError
 
@@ -50,18 +42,8 @@ class TensorRtRtx(Exporter):
 
 
 @final
-class TensorRtRtxTensors(TensorReader):
-    """What the network has that the engine was built from: it is parsed again, from the graph that
-    was kept, once that and the engine are known to be the two that were written together."""
-
-    def stored_tensors(self, path: Path) -> Sequence[StoredTensor]:
-        return tensorrt_network.stored_tensors(parse(LIBRARY, graph_of(path)))
-
-    def operators(self, path: Path) -> Mapping[str, int]:
-        return tensorrt_network.operators(parse(LIBRARY, graph_of(path)))
-
-    def describe(self, path: Path) -> Description:
-        raise closed_book(path)
+class TensorRtRtxTensors(EngineTensors):
+    library: ClassVar[Library] = LIBRARY
 
 
 def _capabilities(asked: Sequence[int] | None) -> tuple[int, ...]:

@@ -95,63 +95,51 @@ KINDS = {
 }
 
 
-@final
-class OnnxRuntimeCuda(Runtime):
-    name: ClassVar[str] = "onnxruntime-cuda"
+class OnGpu(Runtime):
+    """One of KINDS."""
+
     accepts: ClassVar[frozenset[Format]] = frozenset({Format.ONNX})
     device: ClassVar[str] = "cuda"
 
+    @final
     def probe(self) -> Availability:
-        return _probe(KINDS[self.name], _has_provider)
+        """The first thing that is missing: packages, then a GPU, then libraries."""
+        kind, version = KINDS[self.name], str(ort.__version__)
+        packaged = _has_plugin if kind.provider == NV_TENSORRT_RTX else _has_provider
+        if wrong := nvidia.conflict_of(kind.runtime, version) or packaged(kind):
+            return wrong
+        found = nvidia.available(version)
+        if found.ok and (fault := kind.fault()):
+            return Availability(
+                ok=False,
+                version=version,
+                reason=f"{kind.provider} cannot be used: {fault}",
+                hint=kind.remedy,
+            )
+        return found
 
+    @final
     def open(self, artifact: Artifact, options: SessionOptions) -> Session:
         return _open(KINDS[self.name], self.probe(), artifact, options)
 
 
 @final
-class OnnxRuntimeTensorRt(Runtime):
+class OnnxRuntimeCuda(OnGpu):
+    name: ClassVar[str] = "onnxruntime-cuda"
+
+
+@final
+class OnnxRuntimeTensorRt(OnGpu):
     """Builds an engine for each shape that it meets, in its first pass: that pass takes long."""
 
     name: ClassVar[str] = "onnxruntime-tensorrt"
-    accepts: ClassVar[frozenset[Format]] = frozenset({Format.ONNX})
-    device: ClassVar[str] = "cuda"
-
-    def probe(self) -> Availability:
-        return _probe(KINDS[self.name], _has_provider)
-
-    def open(self, artifact: Artifact, options: SessionOptions) -> Session:
-        return _open(KINDS[self.name], self.probe(), artifact, options)
 
 
 @final
-class OnnxRuntimeNvTensorRtRtx(Runtime):
+class OnnxRuntimeNvTensorRtRtx(OnGpu):
     """TensorRT-RTX through its plugin for ONNX Runtime; an engine for each shape that it meets."""
 
     name: ClassVar[str] = "onnxruntime-nv-tensorrt-rtx"
-    accepts: ClassVar[frozenset[Format]] = frozenset({Format.ONNX})
-    device: ClassVar[str] = "cuda"
-
-    def probe(self) -> Availability:
-        return _probe(KINDS[self.name], _has_plugin)
-
-    def open(self, artifact: Artifact, options: SessionOptions) -> Session:
-        return _open(KINDS[self.name], self.probe(), artifact, options)
-
-
-def _probe(kind: Kind, packaged: Callable[[Kind], Availability | None]) -> Availability:
-    """The first thing that is missing: packages, then a GPU, then libraries."""
-    version = str(ort.__version__)
-    if wrong := nvidia.conflict_of(kind.runtime, version) or packaged(kind):
-        return wrong
-    found = nvidia.available(version)
-    if found.ok and (fault := kind.fault()):
-        return Availability(
-            ok=False,
-            version=version,
-            reason=f"{kind.provider} cannot be used: {fault}",
-            hint=kind.remedy,
-        )
-    return found
 
 
 def _has_provider(kind: Kind) -> Availability | None:

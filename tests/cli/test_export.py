@@ -13,6 +13,7 @@ import torch
 from onnx import numpy_helper
 
 from tests.conftest import Run
+from toolkit.core.nvidia import driver
 
 TARGETS = ["torch-export", "aotinductor", "openvino"]
 TARGETS_OF_ONNX = ["onnx", "openvino"]
@@ -98,11 +99,20 @@ def test_an_engine_is_measured_by_what_it_was_made_from(
     }
     assert any("itself is not run" in warning for warning in document["warnings"])
     (tmp_path / "theirs.onnx").unlink()
-    for command in (("bench", "e"), ("parity", "outputs", "e", "e"), ("compare", "e", "e")):
+    for command in (("bench", "e"), ("parity", "outputs", "e", "e")):
         done = toolkit_cli(*command)
         assert done.returncode == 3, done.stderr
         assert "No runtime here opens" in done.stderr
         assert "theirs.onnx" in done.stderr
+
+
+@pytest.mark.skipif(driver().reason is None, reason="there is a GPU")
+def test_engines_are_compared_where_they_run(toolkit_cli: Run, artifact_dir: Path) -> None:
+    done = toolkit_cli("export", artifact_dir, "--to", "tensorrt-rtx", "--out", "e")
+    assert done.returncode == 0, done.stderr
+    done = toolkit_cli("compare", "e", "e")
+    assert done.returncode == 3, done.stderr
+    assert "tensorrt-rtx cannot be used here" in done.stdout
 
 
 def test_passes_are_applied_after_the_proof(toolkit_cli: Run, artifact_dir: Path) -> None:

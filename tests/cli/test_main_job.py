@@ -156,7 +156,10 @@ def test_doctor_finds_every_runtime(toolkit_cli: Run) -> None:
     done = toolkit_cli("doctor", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    found = {runtime["name"]: runtime["status"] for runtime in report["runtimes"]}
-    assert found == dict.fromkeys(runtimes.RUNTIMES.names(), "ok")
+    found = {runtime["name"]: runtime for runtime in report["runtimes"]}
+    assert list(found) == runtimes.RUNTIMES.names()
+    for name, runtime in found.items():
+        assert runtime["status"] == "ok" or name in runtimes.FOR_CUDA, runtime
+        assert runtime["status"] == "ok" or (runtime["reason"] and runtime["hint"]), runtime
     assert report["environment"]["memory_bytes"] > 2**30
     assert "onnxruntime" in toolkit_cli("doctor").stdout

@@ -10,7 +10,7 @@ from calibration.histogram import Histogram
 
 @final
 class MinMax(Method):
-    """From the least value to the greatest: nothing is clipped, but one outlier widens all steps."""
+    """From the least value to the greatest: nothing is clipped, and one outlier widens all."""
 
     def range_of(self, histogram: Histogram, grid: Grid) -> Range:
         return within(histogram, float("inf"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from calibration.presets import Recipe
 from toolkit.core.errors import SourceError, unknown_name
 
 LEAST_OPSET = 13  # QuantizeLinear with an axis
+COPY = re.compile(r"\d+$")  # what the quantiser appends to the name of a tensor that it copies
 OPERATORS = sorted({*QDQRegistry, *QLinearOpsRegistry})
 
 
@@ -59,6 +61,7 @@ def quantise(
     """
     model = onnx.load(source)
     _name_nodes(model)
+    own = {tensor.name for tensor in model.graph.initializer}
     activations = QuantType.QInt8 if recipe.symmetric else QuantType.QUInt8
     quantiser = QDQQuantizer(
         model,
@@ -81,10 +84,35 @@ def quantise(
         },
     )
     quantiser.quantize_model()
+    quantiser.model.topological_sort()
     done = quantiser.model.model
     if not any(node.op_type == "QuantizeLinear" for node in done.graph.node):
         raise SourceError(
             f"{source} has nothing that is quantised{' but what was excluded' * bool(excluded)}.",
             hint=f"What is quantised are operators such as {', '.join(OPERATORS[:8])}, on float32.",
         )
+    _merge_copies(done.graph, own)
     onnx.save(done, target)
+
+
+def _merge_copies(graph: onnx.GraphProto, own: Collection[str]) -> None:
+    """One tensor again for those that the quantiser copied for a second reader, and then left as
+    they were; `own` are the names from before."""
+    held = {tensor.name: tensor for tensor in graph.initializer}
+    original = {
+        name: origin
+        for name in held.keys() - own
+        if (origin := COPY.sub("", name)) in own and _same(held[name], held.get(origin))
+    }
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = original.get(name, name)
+    for name in original:
+        graph.initializer.remove(held[name])
+
+
+def _same(one: onnx.TensorProto, other: onnx.TensorProto | None) -> bool:
+    if other is None or (one.data_type, list(one.dims)) != (other.data_type, list(other.dims)):
+        return False
+    a, b = onnx.numpy_helper.to_array(one), onnx.numpy_helper.to_array(other)
+    return a.tobytes() == b.tobytes()

@@ -64,6 +64,7 @@ class Histogram:
         if bound >= math.ldexp(1.0, self._exponent):
             self._widen(math.frexp(bound)[1])
         places = np.floor(values * values.dtype.type(1 / self.width)).astype(np.int32)
+        places -= (places == 0) & (values < 0)  # where the product was too small for a float
         places += BINS
         self.counts += np.bincount(places, minlength=2 * BINS)
 

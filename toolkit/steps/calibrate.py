@@ -217,9 +217,15 @@ def _quantise(
     with WorkerProcess(threads=threads, timeout_s=TIMEOUT_S, module=MODULE) as worker:
         place = {"source": str(folded.path), "excluded": list(excluded)}
         worker.ask({"command": "check", **place})
-        giving, _ = exposed(folded, scratch)
-        message = {"command": "open", "artifact": giving.to_json(), "threads": threads}
-        worker.ask(message)
+        giving, makers = exposed(folded, scratch)
+        worker.ask(
+            {
+                "command": "open",
+                "artifact": giving.to_json(),
+                "threads": threads,
+                "order": list(makers),
+            }
+        )
         _collect(worker, giving, used, progress)
         asked = {"command": "ranges", "method": method, "symmetric": recipe.symmetric}
         tensors: dict[str, dict[str, float]] = worker.ask(asked)[0]["tensors"]

@@ -27,6 +27,7 @@ class CalibrationWorker:
     def __init__(self) -> None:
         self._session: Session | None = None
         self._collector = Collector()
+        self._order: list[str] = []
 
     def handle(self, message: Json, arrays: Mapping[str, np.ndarray]) -> Reply:
         command = message["command"]
@@ -34,6 +35,7 @@ class CalibrationWorker:
             options = SessionOptions(threads=message["threads"])
             artifact = Artifact.from_json(message["artifact"])
             self._session = RUNTIMES.create("onnxruntime").open(artifact, options)
+            self._order = message["order"]
             return {}, {}
         if command == "collect":
             return {"bytes": self._collect(arrays)}, {}
@@ -63,7 +65,7 @@ class CalibrationWorker:
         assert self._session is not None
         outputs = self._session.run(feeds)
         self._collector.add(feeds)
-        self._collector.add(outputs)
+        self._collector.add({name: outputs[name] for name in self._order if name in outputs})
         return sum(array.nbytes for array in outputs.values())
 
     def _ranges(self, method: str, symmetric: bool) -> Json:

@@ -135,9 +135,7 @@ def of_others(path: Path, weight: float) -> None:
         helper.make_node("Relu", ["a"], ["b"], name="relu"),
         helper.make_node("MatMul", ["b", "v"], ["y"], name="last"),
     ]
-    x, y = (
-        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 4]) for name in "xy"
-    )
+    x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 4]) for name in "xy")
     tensors = [numpy_helper.from_array(array, name) for name, array in held.items()]
     graph = helper.make_graph(nodes, "graph", [x], [y], tensors)
     opsets = [helper.make_opsetid("", 18)]

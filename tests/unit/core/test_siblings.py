@@ -1,4 +1,4 @@
-"""A user's own `models.py`, `runtimes.py`, `exporters.py` and `calibration.py` beside his script are his."""
+"""A user's own modules beside his script, named as our packages are, are his."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import sys
 
 def check_mine():
     import calibration, models, runtimes, exporters
-    assert {models.WHOSE, runtimes.WHOSE, exporters.WHOSE, calibration.WHOSE} == {"user"}, "mine were replaced"
+    found = {models.WHOSE, runtimes.WHOSE, exporters.WHOSE, calibration.WHOSE}
+    assert found == {"user"}, "mine were replaced"
 
 def check_toolkit():
     import toolkit

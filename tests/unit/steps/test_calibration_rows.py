@@ -107,7 +107,7 @@ def test_rows_that_cannot_be_used(tmp_path: Path, labelled: Path) -> None:
     bad = np.ones((5, 3), np.float32)
     bad[3, 1] = np.nan
     np.savez(path, x=bad)
-    with pytest.raises(UsageError, match="Row 3 of 'x'.* has NaN"):
+    with pytest.raises(UsageError, match=r"Row 3 of 'x'.* has NaN"):
         picked(path)
     np.savez(path, x=np.ones((5, 4), np.float32))
     with pytest.raises(UsageError, match="do not fit the model"):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import agreement
+import calibration_memory
 import data
 import disturbance
 import harness
@@ -38,6 +39,7 @@ GROUPS: dict[str, Callable[[Place], Iterator[Figure]]] = {
     "training": training.figures,
     "ode": ode.figures,
     "passes": passes.figures,
+    "calibration": calibration_memory.figures,
 }
 
 

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
 from exporters.base import Description, StoredTensor, TensorReader
+from exporters.onnx_quantisation import quantisations
 from exporters.onnx_schemas import formal_at, schema_of
 from toolkit.core.errors import SourceError
 from toolkit.core.specs import Dim, Signature, TensorSpec
@@ -34,6 +35,8 @@ EIGHT_BITS = frozenset(
 )  # fmt: skip
 # Where an operator takes extents or axes that need not be int64: no weights.
 SHAPING = {"Slice": (1, 2, 3, 4), "Pad": (1, 3)}
+# What says how numbers of few bits are meant: no weights either.
+SCALING = {"QuantizeLinear": (1, 2), "DequantizeLinear": (1, 2)}
 VALUE_KEEPING = frozenset(
     {"Cast", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose",
      "Unsqueeze"}
@@ -250,10 +253,13 @@ def stored_tensors(path: Path) -> list[StoredTensor]:
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     readers = _live_readers(model.graph)
+    stored = [pair for graph in _graphs(model.graph) for pair in _constants(graph)]
+    meant = quantisations(model.graph, dict(stored))
     return [
-        StoredTensor(name=name, array=array, readers=readers.get(name, ()))
-        for graph in _graphs(model.graph)
-        for name, array in _constants(graph)
+        StoredTensor(
+            name=name, array=array, readers=readers.get(name, ()), quantisation=meant.get(name)
+        )
+        for name, array in stored
     ]
 
 
@@ -316,7 +322,7 @@ def _live_readers(graph: onnx.GraphProto) -> dict[str, tuple[str, ...]]:
     """For each value, the live nodes that read it."""
     readers: dict[str, list[str]] = defaultdict(list)
     for node in live_nodes(graph):
-        places = SHAPING.get(node.op_type, ())
+        places = {**SHAPING, **SCALING}.get(node.op_type, ())
         shaping = {node.input[place] for place in places if place < len(node.input)}
         for name in reads(node):
             if name in shaping:

@@ -139,22 +139,41 @@ def quantised(
     found: dict[str, Found] = {}
     whole = [tensor for tensor in stored if tensor.quantisation is not None]
     for name, array in weights.items():
-        for tensor in room.free(whole):
-            assert tensor.quantisation is not None
-            if tensor.array.size != array.size:
-                continue
-            values, step = tensor.quantisation.restore(tensor.array)
-            for order, moved in orders(array, values.shape):
-                apart = np.abs(moved.astype(np.float64) - values)
-                if (apart <= 0.5 * step * (1 + 1e-3)).all():
-                    room.take(tensor)
-                    how = f"{tensor.array.dtype}, step {float(step.max()):.3g}{order}"
-                    error = float(apart.max(initial=0))
-                    found[name] = Found(match=Match.QUANTISED, stored=tensor, how=how, error=error)
-                    break
-            if name in found:
+        for tensor in sorted(room.free(whole), key=lambda one: not names_layer(one.name, name)):
+            place = _restored(array, tensor)
+            if place is not None:
+                room.take(tensor)
+                found[name] = place
                 break
     return found
+
+
+def copies(weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor]) -> set[str]:
+    """The names of those tensors that are a weight once more, as whole numbers of another step: a
+    quantiser copies a bias for each node that reads it."""
+    return {
+        tensor.name
+        for tensor in stored
+        if tensor.quantisation is not None
+        and any(_restored(array, tensor) is not None for array in weights.values())
+    }
+
+
+def _restored(array: np.ndarray, tensor: StoredTensor) -> Found | None:
+    """How a quantised tensor is this one; None where it is another."""
+    if tensor.quantisation is None or tensor.array.size != array.size:
+        return None
+    values, step = tensor.quantisation.restore(tensor.array)
+    for order, moved in orders(array, values.shape):
+        apart = np.abs(moved.astype(np.float64) - values)
+        if (apart <= 0.5 * step * (1 + 1e-3)).all():
+            return Found(
+                match=Match.QUANTISED,
+                stored=tensor,
+                how=f"{tensor.array.dtype}, step {float(step.max()):.3g}{order}",
+                error=float(apart.max(initial=0)),
+            )
+    return None
 
 
 def _by_values(

@@ -17,6 +17,7 @@ from exporters.weight_matching import (
     Match,
     Room,
     cast,
+    copies,
     identical,
     names_layer,
     quantised,
@@ -126,6 +127,7 @@ def compare(weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor]) -
         for name, array in weights.items()
     ]
     accounted = {tensor.stored_as for tensor in tensors}
+    accounted |= copies(weights, [tensor for tensor in live if tensor.name not in accounted])
     extra = [
         _describe(tensor.name, tensor.array, Match.EXTRA, tensor)
         for tensor in live

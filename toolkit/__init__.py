@@ -1,8 +1,8 @@
 """Export a trained model, prove that the artifact is the model, and measure how fast it runs.
 
 The functions here are the steps of the command line: `train`, `export`, `verify`, `bench`,
-`bench_training`, `compare`, `parity_outputs`, `parity_weights`, `inspect`, `doctor`, `models`;
-`load` opens a session to run. Nothing heavy is imported before its use.
+`bench_training`, `calibrate`, `compare`, `parity_outputs`, `parity_weights`, `inspect`, `doctor`,
+`models`; `load` opens a session to run. Nothing heavy is imported before its use.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from toolkit.core.version import VERSION as __version__
 if TYPE_CHECKING:
     from toolkit.steps.bench import bench
     from toolkit.steps.bench_training import bench_training
+    from toolkit.steps.calibrate import calibrate
     from toolkit.steps.compare import compare
     from toolkit.steps.doctor import doctor
     from toolkit.steps.export import export
@@ -29,6 +30,7 @@ __all__ = [
     "__version__",
     "bench",
     "bench_training",
+    "calibrate",
     "compare",
     "doctor",
     "export",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import calibration
 import exporters
 import models
 import runtimes
@@ -40,12 +41,14 @@ HEAVY = (
     "torch",
 )
 LEAVES = (
+    "calibration.qdq",
     "exporters.graph_work",
     "exporters.inner_",
     "exporters.litert",
     "exporters.onnx_file",
     "exporters.onnx_from_tensorflow",
     "exporters.onnx_from_torch",
+    "exporters.onnx_quantisation",
     "exporters.onnx_saving",
     "exporters.onnx_schemas",
     "exporters.openvino_ir",
@@ -95,7 +98,7 @@ def loaded_by(code: str) -> set[str]:
 
 
 def modules() -> list[str]:
-    packages = (toolkit, models, exporters, runtimes)
+    packages = (toolkit, models, exporters, runtimes, calibration)
     return sorted(
         info.name
         for package in packages
@@ -109,6 +112,7 @@ def modules() -> list[str]:
         "",
         "train",
         "export",
+        "calibrate",
         "verify",
         "bench",
         "bench-training",
@@ -147,9 +151,9 @@ def test_only_leaves_import_frameworks() -> None:
 
 
 def test_every_module_is_where_it_is_imported_from() -> None:
-    """The four packages are siblings on the disk: the path is the import path."""
+    """The five packages are siblings on the disk: the path is the import path."""
     root = Path(toolkit.__file__).parents[1]
-    for package in (toolkit, models, exporters, runtimes):
+    for package in (toolkit, models, exporters, runtimes, calibration):
         assert Path(package.__file__).parent == root / package.__name__
 
 

@@ -13,6 +13,7 @@ import typer
 from toolkit.cli import (
     bench,
     bench_training,
+    calibrate,
     compare,
     doctor,
     export,
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 app.command()(train.train)
 app.command()(export.export)
+app.command()(calibrate.calibrate)
 app.command()(verify.verify)
 app.command()(bench.bench)
 app.command()(bench_training.bench_training)

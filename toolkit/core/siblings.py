@@ -1,4 +1,4 @@
-"""Lets `models`, `exporters` and `runtimes` mean ours to us, and the user's to the user.
+"""Lets `models`, `exporters`, `runtimes`, `calibration` mean ours to us, the user's to the user.
 
 Our packages are flat and have common names, so a user's `models.py` beside his script comes first
 on his path. Every import of ours that can happen in his process goes through `ours()`: when his
@@ -16,7 +16,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 
-SIBLINGS = ("models", "exporters", "runtimes")
+SIBLINGS = ("models", "exporters", "runtimes", "calibration")
 ROOT = Path(__file__).resolve().parents[2]
 
 _lock = threading.RLock()

@@ -85,7 +85,7 @@ def _cpu() -> Json:
     fields = _cpuinfo()
     return {
         "model": fields.get("model name") or platform.processor() or None,
-        "flags": _cpu_flags(fields.get("flags") or fields.get("Features")),
+        "flags": cpu_flags(),
         "logical_cores": psutil.cpu_count(logical=True),
         "physical_cores": psutil.cpu_count(logical=False),
         "available_cores": len(affinity) if affinity is not None else None,
@@ -110,8 +110,10 @@ def _cpuinfo() -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
-def _cpu_flags(from_kernel: str | None) -> list[str]:
+def cpu_flags() -> list[str]:
     """Vector and matrix instruction sets, as the kernel names them; as NumPy does elsewhere."""
+    fields = _cpuinfo()
+    from_kernel = fields.get("flags") or fields.get("Features")
     if from_kernel is not None:
         vector = re.compile(r"^(sse|avx|fma|amx|f16c|asimd|sve|neon|bf16|i8mm|sme)")
         return sorted(flag for flag in from_kernel.split() if vector.match(flag))

@@ -96,22 +96,42 @@ def load_test_rows(
     directory: Path | None = None,
     progress: Progress | None = None,
 ) -> Split:
-    """The test rows of a data set or file, in the shape and layout that the model takes.
+    """The test rows of a data set or file, as `load_rows` gives both kinds."""
+    return load_rows(
+        artifact, data, settings=settings, directory=directory, progress=progress, kinds=("test",)
+    )["test"]
+
+
+def load_rows(
+    artifact: Artifact,
+    data: str,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    directory: Path | None = None,
+    progress: Progress | None = None,
+    kinds: Sequence[str] = ("train", "test"),
+) -> dict[str, Split]:
+    """The training and test rows of a data set or file, in the shape and layout that the model
+    takes.
 
     Of the model's own data, options that are not in `settings` are those that it was trained with.
     Raises what `load_splits` raises.
     """
     own = artifact.model.data_settings if data == artifact.model.data else {}
-    rows = load_splits(
+    splits = load_splits(
         data,
         shape=row_shape(artifact.signature),
         directory=directory,
         settings={**own, **(settings or {})},
         progress=progress,
-    ).test
+    )
+    found: dict[str, Split] = {kind: getattr(splits, kind) for kind in kinds}
     if artifact.signature.inputs and artifact.signature.inputs[0].layout == CHANNELS_LAST:
-        return replace(rows, inputs=np.ascontiguousarray(np.moveaxis(rows.inputs, 1, -1)))
-    return rows
+        return {
+            kind: replace(rows, inputs=np.ascontiguousarray(np.moveaxis(rows.inputs, 1, -1)))
+            for kind, rows in found.items()
+        }
+    return found
 
 
 def input_source(artifact: Artifact, request: InputRequest) -> InputSource:
@@ -171,7 +191,7 @@ class Rows(InputSource):
         picks = [rng.choice(count, batch, batch > count) for _ in range(SETS)] if count else []
         found: list[Feeds] = [{n: array[pick] for n, array in self._rows.items()} for pick in picks]
         found = found or [dict(self._rows)]  # scalars have no rows to choose from
-        _checked(self._signature, found[0], self.description)
+        check_feeds(self._signature, found[0], self.description)
         return found
 
 
@@ -197,7 +217,7 @@ class Noise(InputSource):
             {spec.name: self._draw(spec, batch, rng) for spec in self._signature.inputs}
             for _ in range(SETS)
         ]
-        _checked(self._signature, found[0], "the inputs asked for")
+        check_feeds(self._signature, found[0], "the inputs asked for")
         return found
 
     def _draw(self, spec: TensorSpec, batch: int, rng: np.random.Generator) -> np.ndarray:
@@ -329,7 +349,7 @@ def check_names(signature: Signature, request: InputRequest) -> None:
             raise unknown_name("input", name, names)
 
 
-def _checked(signature: Signature, feeds: Feeds, what: str) -> None:
+def check_feeds(signature: Signature, feeds: Feeds, what: str) -> None:
     """Raises UsageError, naming where the inputs came from, unless they fit the signature."""
     try:
         signature.check(feeds)

@@ -81,8 +81,8 @@ def compare_layers(
                 hint=f"Name a form that is {', '.join(exposable)}, or leave --layers out.",
             )
     with tempfile.TemporaryDirectory(prefix="toolkit-") as scratch:
-        first, _ = _exposed(forms[0], Path(scratch) / "first")
-        second, operators = _exposed(artifact, Path(scratch) / "second")
+        first, _ = exposed(forms[0], Path(scratch) / "first")
+        second, operators = exposed(artifact, Path(scratch) / "second")
         opens = runtime is not None and second.format in ACCEPTS.get(runtime, {second.format})
         chosen = runtime if runtime and opens else known_runtimes(None, [second])[0]
         truth = expected_of([first], [[feeds]])
@@ -116,7 +116,8 @@ def compare_layers(
     )
 
 
-def _exposed(source: Artifact, directory: Path) -> tuple[Artifact, Mapping[str, str]]:
+def exposed(source: Artifact, directory: Path) -> tuple[Artifact, Mapping[str, str]]:
+    """A form in the new `directory` that gives its inner tensors too, and what makes each."""
     directory.mkdir()
     path, operators = EXPOSERS.create(source.format).expose(source, directory)
     found = open_artifact(path)

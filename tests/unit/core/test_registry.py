@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from calibration import METHODS
 from exporters import EXPORTERS
 from models import FAMILIES
 from runtimes import RUNTIMES
@@ -27,11 +28,12 @@ GROUP = "toolkit.things"
 GROUPS = {
     "toolkit.models": ("models", "FAMILIES"),
     "toolkit.exporters": ("exporters", "EXPORTERS"),
+    "toolkit.calibration": ("calibration", "METHODS"),
     "toolkit.runtimes": ("runtimes", "RUNTIMES"),
     "toolkit.data": ("toolkit.data", "DATA_SETS"),
     "toolkit.trainers": ("toolkit.training", "TRAINERS"),
 }
-REGISTRIES = [FAMILIES, EXPORTERS, RUNTIMES, DATA_SETS, TRAINERS]
+REGISTRIES = [FAMILIES, EXPORTERS, METHODS, RUNTIMES, DATA_SETS, TRAINERS]
 registries = pytest.mark.parametrize("registry", REGISTRIES, ids=lambda r: r.kind)
 
 

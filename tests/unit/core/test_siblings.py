@@ -1,4 +1,4 @@
-"""A user's own `models.py`, `runtimes.py` and `exporters.py` beside his script are his."""
+"""A user's own modules beside his script, named as our packages are, are his."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-NAMES = ("models", "runtimes", "exporters")
+NAMES = ("models", "runtimes", "exporters", "calibration")
 
 HELPERS = """
 import sys
 
 def check_mine():
-    import models, runtimes, exporters
-    assert (models.WHOSE, runtimes.WHOSE, exporters.WHOSE) == ("user",) * 3, "mine were replaced"
+    import calibration, models, runtimes, exporters
+    found = {models.WHOSE, runtimes.WHOSE, exporters.WHOSE, calibration.WHOSE}
+    assert found == {"user"}, "mine were replaced"
 
 def check_toolkit():
     import toolkit

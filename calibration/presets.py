@@ -1,0 +1,85 @@
+"""What each runtime wants of a graph of eight bits: data only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from toolkit.core.errors import UsageError, unknown_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a graph is quantised.
+
+    Weights are int8 around 0. Activations are int8 around 0 where they are `symmetric`, else uint8
+    with a zero point. `reduced` keeps weights to seven bits, `biases` makes int32 of them, and
+    `weights_in_float` keeps the weights as they are with both QuantizeLinear and DequantizeLinear
+    behind them.
+    """
+
+    symmetric: bool
+    per_channel: bool = True
+    reduced: bool = False
+    biases: bool = True
+    weights_in_float: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A recipe, and why it is that. `needs_vnni` says that products of eight bits saturate on a
+    processor without VNNI, unless weights are kept to seven bits."""
+
+    recipe: Recipe
+    why: str
+    needs_vnni: bool = False
+    only_symmetric: bool = False
+
+
+PRESETS: Mapping[str, Preset] = {
+    "onnxruntime": Preset(
+        recipe=Recipe(symmetric=False),
+        why="Its CPU kernels multiply uint8 with int8 and add int32 biases; without VNNI the sums "
+        "of two products saturate in 16 bits.",
+        needs_vnni=True,
+    ),
+    "openvino": Preset(
+        recipe=Recipe(symmetric=False, biases=False),
+        why="Its CPU plugin folds the zero points of uint8 activations into the products, and adds "
+        "biases in floating point; it keeps to seven bits itself where it must.",
+    ),
+    "tensorrt": Preset(
+        recipe=Recipe(symmetric=True, biases=False, weights_in_float=True),
+        why="It takes no zero point but 0, and folds the pair behind the weights when it builds.",
+        only_symmetric=True,
+    ),
+}
+
+
+def preset(name: str) -> Preset:
+    """Raises UnknownNameError for a preset that is none."""
+    if name not in PRESETS:
+        raise unknown_name("preset", name, PRESETS)
+    return PRESETS[name]
+
+
+def recipe_for(
+    name: str, *, symmetric: bool | None, per_channel: bool | None, vnni: bool
+) -> Recipe:
+    """The recipe of a preset with what was asked for in its place, on a machine with or without
+    VNNI. Raises UnknownNameError for a preset that is none, UsageError for what its runtime does
+    not take."""
+    chosen = preset(name)
+    if chosen.only_symmetric and symmetric is False:
+        raise UsageError(
+            f"Got --asymmetric with --preset {name}, which takes no zero point but 0.",
+            hint="Leave it out, or choose another preset.",
+        )
+    own = chosen.recipe
+    return Recipe(
+        symmetric=own.symmetric if symmetric is None else symmetric,
+        per_channel=own.per_channel if per_channel is None else per_channel,
+        reduced=chosen.needs_vnni and not vnni,
+        biases=own.biases,
+        weights_in_float=own.weights_in_float,
+    )

@@ -1,0 +1,118 @@
+"""Quantising a graph in ranges that are given, by onnxruntime.quantization."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import QDQQuantizer, QuantType
+from onnxruntime.quantization.calibrate import TensorData
+from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+from calibration.base import Range
+from calibration.presets import Recipe
+from toolkit.core.errors import SourceError, unknown_name
+
+LEAST_OPSET = 13  # QuantizeLinear with an axis
+COPY = re.compile(r"\d+$")  # what the quantiser appends to the name of a tensor that it copies
+OPERATORS = sorted({*QDQRegistry, *QLinearOpsRegistry})
+
+
+def check_nodes(source: Path, excluded: Collection[str]) -> None:
+    """Raises SourceError for a graph that is too old to be quantised, UnknownNameError for a node
+    that it does not have."""
+    model = onnx.load(source, load_external_data=False)
+    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    if opset < LEAST_OPSET:
+        raise SourceError(
+            f"{source.name} has opset {opset}, expected {LEAST_OPSET} or more.",
+            hint="Export it again, or convert it: onnx.version_converter.convert_version.",
+        )
+    _name_nodes(model)
+    known = [node.name for node in model.graph.node if node.op_type != "Constant"]
+    for name in excluded:
+        if name not in known:
+            raise unknown_name("node", name, known)
+
+
+def _name_nodes(model: onnx.ModelProto) -> None:
+    """Names each node that has no name of its own after its first output, as TensorRT does."""
+    taken: set[str] = set()
+    for node in model.graph.node:
+        if not node.name or node.name in taken:
+            node.name = f"node_of_{node.output[0]}"
+        taken.add(node.name)
+
+
+def quantise(
+    source: Path,
+    target: Path,
+    ranges: Mapping[str, Range],
+    recipe: Recipe,
+    excluded: Collection[str] = (),
+) -> None:
+    """Writes the graph of `source` with a pair of QuantizeLinear and DequantizeLinear at each
+    tensor that eight-bit kernels take or give, but at those of `excluded` nodes alone.
+
+    The graph has passed `check_nodes`. Raises SourceError for one without any such operator.
+    """
+    model = onnx.load(source)
+    _name_nodes(model)
+    own = {tensor.name for tensor in model.graph.initializer}
+    activations = QuantType.QInt8 if recipe.symmetric else QuantType.QUInt8
+    quantiser = QDQQuantizer(
+        model,
+        recipe.per_channel,
+        recipe.reduced,
+        QuantType.QInt8,
+        activations,
+        {
+            name: TensorData(lowest=np.float32(found.low), highest=np.float32(found.high))
+            for name, found in ranges.items()
+        },
+        [],
+        list(excluded),
+        OPERATORS,
+        {
+            "ActivationSymmetric": recipe.symmetric,
+            "WeightSymmetric": True,
+            "QuantizeBias": recipe.biases,
+            "AddQDQPairToWeight": recipe.weights_in_float,
+        },
+    )
+    quantiser.quantize_model()
+    quantiser.model.topological_sort()
+    done = quantiser.model.model
+    if not any(node.op_type == "QuantizeLinear" for node in done.graph.node):
+        raise SourceError(
+            f"{source} has nothing that is quantised{' but what was excluded' * bool(excluded)}.",
+            hint=f"What is quantised are operators such as {', '.join(OPERATORS[:8])}, on float32.",
+        )
+    _merge_copies(done.graph, own)
+    onnx.save(done, target)
+
+
+def _merge_copies(graph: onnx.GraphProto, own: Collection[str]) -> None:
+    """One tensor again for those that the quantiser copied for a second reader, and then left as
+    they were; `own` are the names from before."""
+    held = {tensor.name: tensor for tensor in graph.initializer}
+    original = {
+        name: origin
+        for name in held.keys() - own
+        if (origin := COPY.sub("", name)) in own and _same(held[name], held.get(origin))
+    }
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = original.get(name, name)
+    for name in original:
+        graph.initializer.remove(held[name])
+
+
+def _same(one: onnx.TensorProto, other: onnx.TensorProto | None) -> bool:
+    if other is None or (one.data_type, list(one.dims)) != (other.data_type, list(other.dims)):
+        return False
+    a, b = onnx.numpy_helper.to_array(one), onnx.numpy_helper.to_array(other)
+    return a.tobytes() == b.tobytes()

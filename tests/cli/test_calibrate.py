@@ -1,0 +1,167 @@
+"""toolkit calibrate: from a float artifact to one of eight bits."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from tests.conftest import Run
+from toolkit.core.artifact import Artifact
+from toolkit.core.documents import read_document
+from toolkit.steps.calibrate import RECORD, SCHEMA
+
+PRESETS = ("onnxruntime", "openvino", "tensorrt")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_lenet_keeps_its_classes(preset: str, artifact_dir: Path, toolkit_cli: Run) -> None:
+    done = toolkit_cli(
+        "calibrate", artifact_dir, "--data", "digits", "--preset", preset, "--samples", 100,
+        "--method", "mse", "--out", "int8", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["weights"]["explained"] == told["weights"]["total"] == 10
+    assert told["outputs"]["logits"]["sqnr_db"] > 25
+    assert told["outputs"]["logits"]["agreement"] > 0.98
+    assert (told["samples"], told["rows"]) == (100, "training rows of digits")
+    assert told["warnings"] == []
+    made = Artifact.load(Path(told["artifact"]))
+    made.verify()
+    source = Artifact.load(artifact_dir)
+    assert made.precision == "int8"
+    assert made.signature == source.signature
+    assert made.parents[0].digest == source.digest
+    assert made.options["calibration"]["rows_digest"] == told["rows_digest"]
+    record = read_document(made.directory / RECORD, SCHEMA)
+    assert record["tensors"]["input"]["count"] == 100 * 3 * 32 * 32
+    for found in record["tensors"].values():
+        assert min(found["least"], 0) <= found["low"] <= 0 <= found["high"]
+        assert found["high"] <= max(found["greatest"], 0)
+
+
+def test_it_is_measured_as_int8(artifact_dir: Path, toolkit_cli: Run) -> None:
+    toolkit_cli("calibrate", artifact_dir, "--data", "digits", "--out", "int8")
+    done = toolkit_cli(
+        "bench", "int8", "--runtime", "onnxruntime,openvino", "--runs", 5, "--warmup", 1, "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert [row["status"] for row in rows] == ["ok", "ok"]
+    assert {row["provenance"]["precision"] for row in rows} <= {"int8", "mixed"}
+
+
+def test_tensorrt_builds_what_its_preset_makes(
+    artifact_dir: Path, toolkit_cli: Run, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    from exporters.base import ExportOptions
+    from exporters.tensorrt_network import parse
+    from exporters.tensorrt_rtx import LIBRARY, TensorRtRtx
+
+    toolkit_cli(
+        "calibrate", artifact_dir, "--data", "digits", "--preset", "tensorrt", "--out", "int8"
+    )
+    made = Artifact.load(tmp_path / "int8")
+    types = {layer.type.name for layer in parse(LIBRARY, made.path).layers()}
+    assert {"QUANTIZE", "DEQUANTIZE", "CONVOLUTION"} <= types
+    (tmp_path / "engine").mkdir()
+    options = ExportOptions(compute_capabilities=(89,), batches=(1, 8, 64))
+    assert TensorRtRtx().export(made, tmp_path / "engine", options).precision == "int8"
+
+
+def test_a_batch_norm_is_folded_first(toolkit_cli: Run, tmp_path: Path) -> None:
+    for args in (
+        ("export", "resnet", "--to", "onnx", "--out", "float"),
+        ("calibrate", "float", "--data", "digits", "--samples", "32", "--out", "int8"),
+    ):
+        done = toolkit_cli(*args)
+        assert done.returncode == 0, done.stderr
+    made = Artifact.load(tmp_path / "int8")
+    (change,) = made.options["passes"]
+    assert change["pass"] == "fold-batch-norm"
+    kinds = {node.op_type for node in onnx.load(made.path).graph.node}
+    assert "BatchNormalization" not in kinds
+    assert not any((tmp_path / "int8").glob("*.partial*"))
+
+
+def refused(toolkit_cli: Run, tmp_path: Path, *args: object) -> str:
+    done = toolkit_cli("calibrate", *args, "--out", "int8")
+    assert done.returncode == 2, (done.returncode, done.stderr)
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "int8").exists()
+    return done.stderr
+
+
+def test_wrong_use(
+    artifact_dir: Path, checkpoint_dir: Path, toolkit_cli: Run, tmp_path: Path
+) -> None:
+    digits = (artifact_dir, "--data", "digits")
+    for args, told in (
+        ((*digits, "--method", "minmaks"), "Did you mean 'minmax'?"),
+        ((*digits, "--preset", "openvin"), "Did you mean 'openvino'?"),
+        ((*digits, "--samples", 9999), "Got 9999 samples, and there are 1437"),
+        ((*digits, "--preset", "tensorrt", "--asymmetric"), "takes no zero point but 0"),
+        ((*digits, "--exclude", "nosuch"), "There is no node named 'nosuch'"),
+        ((checkpoint_dir, "--data", "digits"), "what is calibrated is ONNX"),
+        ((artifact_dir, "--data", "rows.npz"), "there is no such file"),
+    ):
+        assert told in refused(toolkit_cli, tmp_path, *args), args
+
+
+def test_eight_bits_are_not_calibrated_again(
+    artifact_dir: Path, toolkit_cli: Run, tmp_path: Path
+) -> None:
+    done = toolkit_cli(
+        "calibrate", artifact_dir, "--data", "digits", "--samples", 8, "--out", "first"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "is int8, expected float32" in refused(
+        toolkit_cli, tmp_path, "first", "--data", "digits"
+    )
+
+
+def of_others(path: Path, weight: float) -> None:
+    """y = relu(x * w) @ v, of four numbers a row."""
+    held = {"w": np.full((4, 4), weight, np.float32), "v": np.eye(4, dtype=np.float32)}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"], name="first"),
+        helper.make_node("Relu", ["a"], ["b"], name="relu"),
+        helper.make_node("MatMul", ["b", "v"], ["y"], name="last"),
+    ]
+    x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 4]) for name in "xy")
+    tensors = [numpy_helper.from_array(array, name) for name, array in held.items()]
+    graph = helper.make_graph(nodes, "graph", [x], [y], tensors)
+    opsets = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+
+
+def test_a_float_model_that_fails_names_the_tensor(toolkit_cli: Run, tmp_path: Path) -> None:
+    of_others(tmp_path / "m.onnx", 3e38)
+    np.savez(tmp_path / "rows.npz", x=np.full((8, 4), 100, np.float32))
+    told = refused(toolkit_cli, tmp_path, "m.onnx", "--data", "rows.npz")
+    assert "The float model cannot be calibrated: a: Got" in told
+
+
+def test_outputs_that_collapse_are_written_and_warned_of(toolkit_cli: Run, tmp_path: Path) -> None:
+    """One row in a thousand sets the range, and all others are rounded to nothing."""
+    of_others(tmp_path / "m.onnx", 1.0)
+    rng = np.random.default_rng(0)
+    rows = rng.uniform(0, 1, (1100, 4)).astype(np.float32)
+    rows[0] = 1e4
+    np.savez(tmp_path / "rows.npz", x=rows)
+    done = toolkit_cli(
+        "calibrate", "m.onnx", "--data", "rows.npz", "--samples", 1099, "--out", "int8", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert any("COLLAPSED" in warning for warning in told["warnings"])
+    assert "HAS COLLAPSED" in done.stderr
+    assert "does not say which rows are test rows" in done.stderr
+    shutil.rmtree(tmp_path / "int8")

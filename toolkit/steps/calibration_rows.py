@@ -1,0 +1,202 @@
+"""Which rows a model is calibrated on, and on which others it is held against the float model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from toolkit.core.artifact import Artifact
+from toolkit.core.documents import Json
+from toolkit.core.errors import UsageError
+from toolkit.core.files import digest_bytes
+from toolkit.core.progress import Progress
+from toolkit.core.specs import Feeds
+from toolkit.steps.inputs import batch_axis, check_feeds, load_rows, read_npz
+
+SAMPLES = 256  # unless told; all, where there are fewer
+MOST_HELD = 512  # rows that outputs are compared on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picked:
+    """Rows of arrays by the name of the input that they are for; `digest` is over them in order."""
+
+    arrays: Mapping[str, np.ndarray]
+    places: np.ndarray
+    description: str
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @property
+    def digest(self) -> str:
+        return digest_bytes("".join(_digests(self.arrays, self.places)).encode())
+
+    def feeds(self, start: int, count: int) -> Feeds:
+        """So many rows, from `start` on; fewer at the end."""
+        places = self.places[start : start + count]
+        return {name: array[places] for name, array in self.arrays.items()}
+
+    def whole(self, batch: int) -> Self:
+        """Without those that are left over in batches of this size."""
+        return replace(self, places=self.places[: len(self) // batch * batch])
+
+    def batches(self, size: int) -> Iterator[Feeds]:
+        for start in range(0, len(self), size):
+            yield self.feeds(start, size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationRows:
+    """`used` to calibrate, `held` to compare. `left_out` counts rows that lie among the test rows
+    as well, and `note` says what cannot be known of them."""
+
+    used: Picked
+    held: Picked
+    left_out: int = 0
+    note: str | None = None
+
+    def to_json(self) -> Json:
+        return {
+            "rows": self.used.description,
+            "samples": len(self.used),
+            "rows_digest": self.used.digest,
+            "left_out": self.left_out,
+            "held": self.held.description,
+        }
+
+
+def pick_rows(
+    artifact: Artifact,
+    data: str,
+    *,
+    samples: int | None,
+    seed: int,
+    settings: Mapping[str, Any] | None = None,
+    directory: Path | None = None,
+    progress: Progress | None = None,
+) -> CalibrationRows:
+    """Rows of a data set or file, the same for the same seed.
+
+    They are training rows, none of which lies among the test rows too, and are compared on test
+    rows. Of an .npz file with an array for each input, any rows: no test rows are known there, and
+    those are compared on that are left, or on the same where none is. Raises UsageError for more
+    samples than there are rows, for NaN, and for rows that the model does not take.
+    """
+    if samples is not None and samples < 1:
+        raise UsageError(f"Got {samples} samples, expected 1 or more.", hint="Give --samples 1.")
+    rng = np.random.default_rng(seed)
+    names = [spec.name for spec in artifact.signature.inputs]
+    own = _own_arrays(data, names)
+    if own is not None:
+        count = min(len(array) if array.ndim else 0 for array in own.values())
+        wanted = _wanted(samples, count, data)
+        order = rng.permutation(count)
+        rest = order[wanted:] if wanted < count else order
+        found = CalibrationRows(
+            used=Picked(arrays=own, places=order[:wanted], description=f"rows of {data}"),
+            held=Picked(
+                arrays=own,
+                places=rest[:MOST_HELD],
+                description=f"{'other' if wanted < count else 'the same'} rows of {data}",
+            ),
+            note=f"{data} does not say which rows are test rows: keep it to others than you test "
+            "with.",
+        )
+    else:
+        if len(names) != 1:
+            raise UsageError(
+                f"{data} gives one input, the model takes {artifact.signature.describe_inputs()}.",
+                hint="Give an .npz file with an array for each input, by name.",
+            )
+        rows = load_rows(artifact, data, settings=settings, directory=directory, progress=progress)
+        train, test = ({names[0]: rows[kind].inputs} for kind in ("train", "test"))
+        places, left_out = _apart(train, test, samples, data, rng)
+        held = rng.permutation(len(rows["test"]))[:MOST_HELD]
+        found = CalibrationRows(
+            used=Picked(arrays=train, places=places, description=f"training rows of {data}"),
+            held=Picked(arrays=test, places=held, description=f"test rows of {data}"),
+            left_out=left_out,
+        )
+    fixed = batch_axis(artifact.signature)
+    batch = fixed if isinstance(fixed, int) else 1
+    found = replace(found, held=found.held.whole(batch), used=found.used.whole(batch))
+    if samples not in (None, len(found.used)):
+        raise UsageError(
+            f"Got {samples} samples, and {artifact.path} runs at batch {batch} only.",
+            hint=f"Give --samples {max(batch, len(found.used))}.",
+        )
+    for picked in (found.used, found.held):
+        check_feeds(artifact.signature, picked.feeds(0, batch), f"The {picked.description}")
+        _require_finite(picked)
+    return found
+
+
+def _own_arrays(data: str, names: Sequence[str]) -> Mapping[str, np.ndarray] | None:
+    """The arrays of an .npz file that has one for each input, and no others; else None."""
+    path = Path(data)
+    if path.suffix.lower() != ".npz" or not path.is_file():
+        return None
+    found = read_npz(path)
+    return {name: found[name] for name in names} if found.keys() == set(names) else None
+
+
+def _apart(
+    train: Mapping[str, np.ndarray],
+    test: Mapping[str, np.ndarray],
+    samples: int | None,
+    data: str,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, int]:
+    """Training rows that are no test rows by their digest, and how many were passed over."""
+    total = len(next(iter(train.values())))
+    tested = set(_digests(test, np.arange(len(next(iter(test.values()))))))
+    wanted = _wanted(samples, total, data)
+    found: list[int] = []
+    left_out = 0
+    for place in rng.permutation(total):
+        if len(found) == wanted:
+            break
+        if next(_digests(train, [place])) in tested:
+            left_out += 1
+        else:
+            found.append(int(place))
+    if not found or (samples is not None and len(found) < wanted):
+        raise _too_many(wanted, len(found), f"training rows of {data} that are no test rows")
+    return np.array(found), left_out
+
+
+def _wanted(samples: int | None, count: int, data: str) -> int:
+    if not count or (samples is not None and samples > count):
+        raise _too_many(samples or 1, count, f"rows of {data} to calibrate on")
+    return min(SAMPLES, count) if samples is None else samples
+
+
+def _too_many(samples: int, count: int, what: str) -> UsageError:
+    return UsageError(
+        f"Got {samples} samples, and there are {count} {what}.",
+        hint="Give fewer --samples, or other --data.",
+    )
+
+
+def _digests(arrays: Mapping[str, np.ndarray], places: Sequence[int] | np.ndarray) -> Iterator[str]:
+    for place in places:
+        yield digest_bytes(
+            b"".join(np.ascontiguousarray(arrays[name][place]).tobytes() for name in sorted(arrays))
+        )
+
+
+def _require_finite(picked: Picked) -> None:
+    for name, array in picked.arrays.items():
+        if array.dtype.kind != "f":
+            continue
+        for place in picked.places:
+            if not np.isfinite(array[place]).all():
+                raise UsageError(
+                    f"Row {place} of {name!r}, of the {picked.description}, has NaN or infinity.",
+                    hint="Mend or remove that row.",
+                )

@@ -1,0 +1,87 @@
+"""The process that runs a float graph for its inner tensors, and quantises it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import final
+
+import numpy as np
+
+from calibration.base import Grid, Range
+from calibration.collector import Collector
+from calibration.methods import parse
+from calibration.presets import Recipe
+from runtimes import RUNTIMES
+from toolkit.core.artifact import Artifact
+from toolkit.core.documents import Json
+from toolkit.core.errors import WorkerError
+from toolkit.core.session import Session, SessionOptions
+from toolkit.measuring.process import Reply, run
+
+
+@final
+class CalibrationWorker:
+    """Answers what toolkit/steps/calibrate.py asks. What a pass gives is gone after it."""
+
+    def __init__(self) -> None:
+        self._session: Session | None = None
+        self._collector = Collector()
+        self._order: list[str] = []
+
+    def handle(self, message: Json, arrays: Mapping[str, np.ndarray]) -> Reply:
+        command = message["command"]
+        if command == "open":
+            options = SessionOptions(threads=message["threads"])
+            artifact = Artifact.from_json(message["artifact"])
+            self._session = RUNTIMES.create("onnxruntime").open(artifact, options)
+            self._order = message["order"]
+            return {}, {}
+        if command == "collect":
+            return {"bytes": self._collect(arrays)}, {}
+        if command == "ranges":
+            return {"tensors": self._ranges(message["method"], message["symmetric"])}, {}
+        if command == "check":
+            from calibration.qdq import check_nodes
+
+            check_nodes(Path(message["source"]), message["excluded"])
+            return {}, {}
+        if command == "quantise":
+            from calibration.qdq import quantise
+
+            ranges = {name: Range(**found) for name, found in message["ranges"].items()}
+            quantise(
+                Path(message["source"]),
+                Path(message["target"]),
+                ranges,
+                Recipe(**message["recipe"]),
+                message["excluded"],
+            )
+            return {}, {}
+        raise WorkerError(f"The worker knows no command {command!r}.", hint="This is a bug.")
+
+    def _collect(self, feeds: Mapping[str, np.ndarray]) -> int:
+        """How many bytes the tensors took."""
+        assert self._session is not None
+        outputs = self._session.run(feeds)
+        self._collector.add(feeds)
+        self._collector.add({name: outputs[name] for name in self._order if name in outputs})
+        return sum(array.nbytes for array in outputs.values())
+
+    def _ranges(self, method: str, symmetric: bool) -> Json:
+        chosen = self._collector.ranges(parse(method), Grid(symmetric=symmetric))
+        return {
+            name: {
+                "low": chosen[name].low,
+                "high": chosen[name].high,
+                "least": histogram.least,
+                "greatest": histogram.greatest,
+                "count": histogram.count,
+            }
+            for name, histogram in self._collector.histograms.items()
+            if histogram.count
+        }
+
+
+if __name__ == "__main__":
+    run(CalibrationWorker())

@@ -59,7 +59,7 @@ def compare(
     could not be told.
     """
     from toolkit.cli import output
-    from toolkit.measuring.comparison import Gate
+    from toolkit.core.gates import Gate
     from toolkit.measuring.engine import Procedure
     from toolkit.steps.compare import are_results, compare, compare_results
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,14 +12,42 @@ from toolkit.cli import options
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from toolkit.steps.verify import Verification
+    from toolkit.steps.verify import Verification, VerifyOptions
 
 
 def verify(
-    artifact: options.Artifact,
-    data: Annotated[str, typer.Option(help="The data set whose test split is run.")],
+    artifacts: Annotated[
+        list[Path],
+        typer.Argument(
+            help="An artifact; or several, of which the first is what the others are compared "
+            "with: directories of artifacts, checkpoints or SavedModels, or files: .onnx, .pt2, "
+            ".keras, .tflite, OpenVINO's .xml.",
+            metavar="ARTIFACT...",
+        ),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="The data set whose test split is run, or an .npz file of the model's inputs and "
+            "labels."
+        ),
+    ] = None,
+    inputs: options.Inputs = None,
     data_dir: options.DataDir = None,
     data_option: options.DataOptions = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="How much worse is still good enough: percentage points of accuracy, or per cent "
+            "of the mean squared error."
+        ),
+    ] = None,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="Show the accuracy of each class.")
+    ] = False,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Show how near inner tensors are, by name.")
+    ] = False,
     runtime: options.Runtimes = None,
     provider: options.Provider = None,
     device: options.Device = "cpu",
@@ -26,25 +55,51 @@ def verify(
     timeout: options.Timeout = 300.0,
     json: options.Json = False,
 ) -> None:
-    """Hold every runtime against the reference on a whole test split.
+    """Hold every runtime against the reference, or artifacts against the first, on the same rows.
 
-    Exits with 1 when a tolerance is broken, 3 when a runtime could not be verified.
+    Exits with 1 when a tolerance or --max-drop is broken, 3 when a runtime could not be verified or
+    the rows are too few to tell.
     """
     import toolkit
     from toolkit.cli import output
+    from toolkit.cli.accuracy import print_accuracy
+    from toolkit.core.gates import Gate
+    from toolkit.steps.labelled import holds_inputs
 
+    asked = max_drop is not None or per_class or layers or inputs is not None
     with output.progress() as progress:
-        done = toolkit.verify(
-            artifact,
-            runtimes=options.runtimes(runtime, provider, device),
-            device=device,
-            data=data,
-            data_dir=data_dir,
-            data_settings=options.settings(data_option or [], "--data-option"),
-            threads=threads,
-            timeout_s=timeout,
-            progress=progress,
-        )
+        kept: VerifyOptions = {
+            "runtimes": options.runtimes(runtime, provider, device),
+            "device": device,
+            "data": data,
+            "data_dir": data_dir,
+            "data_settings": options.settings(data_option or [], "--data-option"),
+            "threads": threads,
+            "timeout_s": timeout,
+            "progress": progress,
+        }
+        if len(artifacts) == 1 and not asked and not holds_inputs(data):
+            done = toolkit.verify(artifacts[0], **kept)
+            _show(done, json)
+            return
+        more: VerifyOptions = {
+            **kept,
+            "inputs": inputs,
+            "max_drop": max_drop,
+            "per_class": per_class,
+            "layers": layers,
+        }
+        compared = toolkit.verify(artifacts, **more)
+    if json:
+        output.print_json(compared.to_json())
+    else:
+        print_accuracy(compared)
+    raise typer.Exit({Gate.PASSED: 0, Gate.FAILED: 1, Gate.UNKNOWN: 3}[compared.gate])
+
+
+def _show(done: Verification, json: bool) -> None:
+    from toolkit.cli import output
+
     if json:
         output.print_json(done.to_json())
     else:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from toolkit.core.documents import Json
 from toolkit.core.errors import UsageError
+from toolkit.core.gates import Gate, overall
 from toolkit.core.measurement import Result, Row, Scope
 from toolkit.measuring.statistics import Ratio
 from toolkit.measuring.summary import compare_apart, compare_rows, doubt_of
@@ -26,14 +26,6 @@ MACHINE = (
 )
 # ... and where these do, the difference may be theirs.
 CIRCUMSTANCES = ("cpu.governor", "platform", "python", "variables")
-
-
-class Gate(StrEnum):
-    """Whether B is slower than A beyond the tolerance."""
-
-    PASSED = "passed"
-    FAILED = "failed"
-    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,11 +82,7 @@ class Comparison:
     @property
     def gate(self) -> Gate:
         """FAILED if any pair failed, else UNKNOWN if any could not be told, or there is none."""
-        gates = {pair.gate for pair in self.pairs}
-        for gate in (Gate.FAILED, Gate.UNKNOWN):
-            if gate in gates:
-                return gate
-        return Gate.PASSED if gates else Gate.UNKNOWN
+        return overall(pair.gate for pair in self.pairs)
 
     def to_json(self) -> Json:
         return {

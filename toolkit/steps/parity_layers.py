@@ -16,6 +16,7 @@ from toolkit.core.documents import Json
 from toolkit.core.errors import UsageError
 from toolkit.core.specs import Feeds
 from toolkit.parity.judging import Judgement, judge
+from toolkit.parity.similarity import Similarity, similarity
 from toolkit.steps.choices import known_runtimes
 from toolkit.steps.oracle import expected_of, outputs_of
 from toolkit.steps.sources import candidates, open_artifact
@@ -25,15 +26,22 @@ FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """An inner tensor, or an output, that both forms have: what makes it in the second, and how
-    far that is off."""
+    """An inner tensor, or an output, that both forms have: what makes it in the second, how far
+    that is off, and how near it is to the reference's."""
 
     name: str
     operator: str
     judgement: Judgement
+    similarity: Similarity | None = None
 
     def to_json(self) -> Json:
-        return {"name": self.name, "operator": self.operator, **self.judgement.to_json()}
+        near = self.similarity or Similarity(sqnr_db=None, cosine=None)
+        return {
+            "name": self.name,
+            "operator": self.operator,
+            **self.judgement.to_json(),
+            **near.to_json(),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +117,7 @@ def compare_layers(
                     None if exact is None or name not in exact else {name: exact[name]},
                     artifact.precision,
                 ),
+                similarity=similarity(_like(got[name], expected[name]), expected[name]),
             )
             for name in shared
         ),

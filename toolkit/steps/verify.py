@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack, overload
 
 import numpy as np
 
@@ -23,6 +22,8 @@ from toolkit.measuring.client import WorkerProcess, check_timeout
 from toolkit.measuring.environment import session_options
 from toolkit.parity.outputs import compare_outputs
 from toolkit.parity.tolerances import tolerance_for
+from toolkit.steps.accuracy import Named, compare_accuracy
+from toolkit.steps.accuracy_report import AccuracyComparison
 from toolkit.steps.choices import known_runtimes, remarks_on
 from toolkit.steps.inputs import load_test_rows
 from toolkit.steps.reference import reference_runtime, reference_worker
@@ -101,25 +102,82 @@ class Verification:
         }
 
 
+class VerifyOptions(TypedDict, total=False):
+    """Those of `verify`. The last four are for a list of artifacts."""
+
+    data: str | None
+    data_settings: Mapping[str, Any] | None
+    data_dir: Named | None
+    runtimes: Sequence[str] | None
+    device: str
+    threads: int | None
+    timeout_s: float
+    progress: Progress | None
+    inputs: Named | None
+    max_drop: float | None
+    per_class: bool
+    layers: bool
+
+
+@overload
+def verify(artifact: Named, **options: Unpack[VerifyOptions]) -> Verification: ...
+
+
+@overload
 def verify(
-    artifact: str | os.PathLike[str],
-    *,
-    data: str,
-    data_settings: Mapping[str, Any] | None = None,
-    data_dir: str | os.PathLike[str] | None = None,
-    runtimes: Sequence[str] | None = None,
-    device: str = "cpu",
-    threads: int | None = None,
-    timeout_s: float = 300.0,
-    progress: Progress | None = None,
-) -> Verification:
+    artifact: list[Any] | tuple[Named, ...], **options: Unpack[VerifyOptions]
+) -> AccuracyComparison: ...
+
+
+def verify(
+    artifact: Named | list[Any] | tuple[Named, ...], **options: Unpack[VerifyOptions]
+) -> Verification | AccuracyComparison:
     """Runs every runtime over the test split of `data`, each in a process of its own.
+
+    A list of artifacts is held against the first of them, or one in a list against its reference:
+    see toolkit.steps.accuracy.compare_accuracy, which takes the same options and more.
 
     `data_settings` and `data_dir` are as in toolkit.steps.inputs.load_test_rows, `runtimes` and
     `device` as in toolkit.steps.choices.known_runtimes. A runtime that
     cannot run, or breaks a tolerance, is a row with its reason. Raises what the reference raises,
     since without it there is nothing to hold the others against.
     """
+    if isinstance(artifact, list | tuple):
+        return compare_accuracy(artifact, **options)
+    data = options.get("data")
+    more = [name for name in ("inputs", "max_drop", "per_class", "layers") if options.get(name)]
+    if data is None or more:
+        got = f"{', '.join(more)} for one artifact" if more else "no data to verify on"
+        raise UsageError(
+            f"Got {got}.",
+            hint="Give --data NAME; in Python, give an artifact in a list for the rest, which is "
+            "held against its reference.",
+        )
+    return _verify_alone(
+        artifact,
+        data=data,
+        data_settings=options.get("data_settings"),
+        data_dir=options.get("data_dir"),
+        runtimes=options.get("runtimes"),
+        device=options.get("device", "cpu"),
+        threads=options.get("threads"),
+        timeout_s=options.get("timeout_s", 300.0),
+        progress=options.get("progress"),
+    )
+
+
+def _verify_alone(
+    artifact: Named,
+    *,
+    data: str,
+    data_settings: Mapping[str, Any] | None,
+    data_dir: Named | None,
+    runtimes: Sequence[str] | None,
+    device: str,
+    threads: int | None,
+    timeout_s: float,
+    progress: Progress | None,
+) -> Verification:
     options = session_options(threads)
     check_timeout(timeout_s)
     source = open_artifact(artifact)

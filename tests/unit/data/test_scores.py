@@ -11,7 +11,15 @@ from hypothesis.extra import numpy as hnp
 from sklearn.metrics import accuracy_score, mean_absolute_error, mean_squared_error
 
 from toolkit.core.specs import TaskKind
-from toolkit.data.scores import loss_of, metric_of, share_equal, top1
+from toolkit.data.scores import (
+    are_probabilities,
+    log_loss_of,
+    loss_of,
+    metric_of,
+    share_equal,
+    share_in_top,
+    top1,
+)
 
 
 def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> float:
@@ -78,3 +86,24 @@ def test_a_masked_class_has_no_probability():
 )
 def test_share_of_equal_elements(a: list[int], b: list[int], share: float):
     assert share_equal(np.array(a), np.array(b)) == share
+
+
+@given(logit_arrays, st.data())
+def test_a_class_is_among_the_largest_as_a_stable_sort_has_it(
+    logits: np.ndarray, data: st.DataObject
+):
+    targets = targets_for(logits, data)
+    count = data.draw(st.integers(1, 6))
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :count]
+    assert share_in_top(logits, targets, count) == (order == targets[:, None]).any(axis=1).mean()
+    assert share_in_top(logits, targets, 1) == share_equal(top1(logits), targets)
+
+
+def test_log_loss_of_a_softmax_is_the_cross_entropy():
+    logits = np.random.default_rng(0).normal(size=(20, 5))
+    targets = np.arange(20) % 5
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert are_probabilities(shares)
+    assert not are_probabilities(logits)
+    assert log_loss_of(shares, targets) == pytest.approx(cross_entropy(logits, targets))
+    assert np.isfinite(log_loss_of(np.array([[0.0, 1.0]]), np.array([0])))

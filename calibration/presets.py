@@ -1,10 +1,11 @@
-"""What each runtime wants of a graph of eight bits: data only."""
+"""What each runtime wants of a graph of eight bits, and is made from: data only."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from toolkit.core.artifact import Format
 from toolkit.core.errors import UsageError, unknown_name
 
 
@@ -32,6 +33,7 @@ class Preset:
 
     recipe: Recipe
     why: str
+    takes: Format = Format.ONNX
     needs_vnni: bool = False
     only_symmetric: bool = False
 
@@ -52,6 +54,11 @@ PRESETS: Mapping[str, Preset] = {
         recipe=Recipe(symmetric=True, biases=False, weights_in_float=True),
         why="It takes no zero point but 0, and folds the pair behind the weights when it builds.",
         only_symmetric=True,
+    ),
+    "litert": Preset(
+        recipe=Recipe(symmetric=False),
+        why="TensorFlow's own converter quantises: int8 with a zero point, int32 biases.",
+        takes=Format.SAVEDMODEL,
     ),
 }
 

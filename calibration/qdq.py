@@ -38,6 +38,17 @@ def check_nodes(source: Path, excluded: Collection[str]) -> None:
             raise unknown_name("node", name, known)
 
 
+def quantisable(source: Path, excluded: Collection[str]) -> dict[str, str]:
+    """The operator of each node, by its name, that may be quantised, in the order of the graph."""
+    model = onnx.load(source, load_external_data=False)
+    _name_nodes(model)
+    return {
+        node.name: node.op_type
+        for node in model.graph.node
+        if node.op_type in OPERATORS and node.name not in excluded
+    }
+
+
 def _name_nodes(model: onnx.ModelProto) -> None:
     """Names each node that has no name of its own after its first output, as TensorRT does."""
     taken: set[str] = set()

@@ -109,7 +109,7 @@ def test_wrong_use(
         ((*digits, "--samples", 9999), "Got 9999 samples, and there are 1437"),
         ((*digits, "--preset", "tensorrt", "--asymmetric"), "takes no zero point but 0"),
         ((*digits, "--exclude", "nosuch"), "There is no node named 'nosuch'"),
-        ((checkpoint_dir, "--data", "digits"), "what is calibrated is ONNX"),
+        ((checkpoint_dir, "--data", "digits"), "what is calibrated is onnx"),
         ((artifact_dir, "--data", "rows.npz"), "there is no such file"),
     ):
         assert told in refused(toolkit_cli, tmp_path, *args), args
@@ -165,3 +165,76 @@ def test_outputs_that_collapse_are_written_and_warned_of(toolkit_cli: Run, tmp_p
     assert "HAS COLLAPSED" in done.stderr
     assert "does not say which rows are test rows" in done.stderr
     shutil.rmtree(tmp_path / "int8")
+
+
+def test_a_mixture_keeps_within_the_drop(artifact_dir: Path, toolkit_cli: Run) -> None:
+    """entropy clips LeNet's input, so that the nodes that read it have to stay in float."""
+    asked = ("calibrate", artifact_dir, "--data", "digits", "--method", "entropy")
+    whole = toolkit_cli(*asked, "--out", "whole", "--json")
+    assert json.loads(whole.stdout)["mixture"] is None
+    done = toolkit_cli(*asked, "--search", "mixed", "--max-drop", 2, "--out", "mixed", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    found = told["mixture"]
+    assert found["accuracy"]["gate"] == "passed"
+    assert found["accuracy"]["drop"]["ci95"][1] <= 2
+    costs = [one["sqnr_db"] for one in found["sensitivities"]]
+    assert costs == sorted(costs)
+    worst = [one["node"] for one in found["sensitivities"][: len(found["in_float"])]]
+    assert found["in_float"] == worst != []
+    assert (
+        told["outputs"]["logits"]["sqnr_db"]
+        > json.loads(whole.stdout)["outputs"]["logits"]["sqnr_db"]
+    )
+    made = onnx.load(Path(told["artifact"]) / "model.onnx")
+    made_by = {output: node for node in made.graph.node for output in node.output}
+    for node in made.graph.node:
+        if node.name in worst and node.op_type == "Conv":
+            feeding = made_by.get(node.input[1])
+            assert feeding is None or feeding.op_type != "DequantizeLinear"
+
+
+def test_no_mixture_is_enough(artifact_dir: Path, toolkit_cli: Run, tmp_path: Path) -> None:
+    """By 360 rows, no drop of a tenth of a point can be told."""
+    done = toolkit_cli(
+        "calibrate", artifact_dir, "--data", "digits", "--method", "entropy", "--search", "mixed",
+        "--max-drop", 0.1, "--out", "mixed",
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "No mixture loses at most 0.1" in done.stderr
+    assert not (tmp_path / "mixed").exists()
+    lone = toolkit_cli("calibrate", artifact_dir, "--data", "digits", "--max-drop", 1, "--out", "x")
+    assert lone.returncode == 2
+    assert "without --search mixed" in lone.stderr
+
+
+def test_litert_in_eight_bits(
+    checkpoint_dir: Path, artifact_dir: Path, toolkit_cli: Run, tmp_path: Path
+) -> None:
+    """By TensorFlow's converter, from a SavedModel and rows to run it on."""
+    saved = toolkit_cli("export", checkpoint_dir, "--to", "savedmodel", "--out", "saved")
+    assert saved.returncode == 0, saved.stderr
+    asked = ("calibrate", "saved", "--data", "digits", "--preset", "litert")
+    done = toolkit_cli(*asked, "--samples", 100, "--out", "int8", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["weights"]["explained"] == told["weights"]["total"] == 10
+    assert told["outputs"]["logits"]["sqnr_db"] > 20
+    assert told["outputs"]["logits"]["agreement"] > 0.97
+    made = Artifact.load(tmp_path / "int8")
+    made.verify()
+    assert (made.format, made.precision) == ("litert", "int8")
+    assert made.parents[0].digest == Artifact.load(tmp_path / "saved").digest
+    assert made.size_bytes < 0.5 * Artifact.load(artifact_dir).size_bytes
+    compared = toolkit_cli(
+        "verify", "saved", "int8", "--data", "digits", "--runtime", "litert", "--max-drop", 4
+    )
+    assert compared.returncode == 0, compared.stdout + compared.stderr
+    refused = toolkit_cli(*asked, "--method", "entropy", "--out", "other")
+    assert refused.returncode == 2
+    assert "TensorFlow's converter decides" in refused.stderr
+    onnx_one = toolkit_cli(
+        "calibrate", artifact_dir, "--data", "digits", "--preset", "litert", "--out", "other"
+    )
+    assert onnx_one.returncode == 2
+    assert "toolkit export … --to savedmodel" in onnx_one.stderr

@@ -9,17 +9,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from toolkit.cli import options
+from toolkit.core.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from toolkit.steps.calibrate import Calibration
+    from toolkit.steps.mixture import Mixture
 
 
 def calibrate(
     artifact: Annotated[
         Path,
-        typer.Argument(help="The float32 model: directory of an ONNX artifact, or .onnx file."),
+        typer.Argument(
+            help="The float32 model: directory of an ONNX artifact, or .onnx file; of a SavedModel "
+            "for --preset litert."
+        ),
     ],
     data: Annotated[
         str,
@@ -38,7 +43,7 @@ def calibrate(
         ),
     ] = "minmax",
     preset: Annotated[
-        str, typer.Option(help="What the graph is for: onnxruntime, openvino, tensorrt.")
+        str, typer.Option(help="What it is for: onnxruntime, openvino, tensorrt, litert.")
     ] = "onnxruntime",
     samples: Annotated[
         int | None, typer.Option(help="So many rows.  [default: 256, or all there are]")
@@ -65,18 +70,40 @@ def calibrate(
         str | None,
         typer.Option(help="ONNX nodes that stay in floating point, separated by commas."),
     ] = None,
+    search: Annotated[
+        str | None,
+        typer.Option(
+            help="mixed: leave the nodes in floating point that cost most, as few as --max-drop "
+            "takes."
+        ),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="With --search: what may be lost on the test rows, in percentage points of "
+            "accuracy or per cent of the MSE.  [default: 0.5]"
+        ),
+    ] = None,
     data_dir: options.DataDir = None,
     data_option: options.DataOptions = None,
     json: options.Json = False,
 ) -> None:
-    """Quantise a float ONNX model to eight bits, in ranges that rows of data show.
+    """Quantise a float model to eight bits, in ranges that rows of data show.
 
     Says where each weight went, and how close the outputs are on other rows. Outputs that collapse
     are warned of, and written.
     """
     import toolkit
     from toolkit.cli import output
+    from toolkit.parity.paired import MAX_DROP
 
+    if search not in (None, "mixed"):
+        raise unknown_name("search", search, ["mixed"])
+    if max_drop is not None and search is None:
+        raise UsageError(
+            f"Got --max-drop {max_drop:g} without --search mixed, which keeps to it.",
+            hint="Add --search mixed.",
+        )
     with output.progress() as progress:
         done = toolkit.calibrate(
             artifact,
@@ -89,6 +116,7 @@ def calibrate(
             per_channel=per_channel,
             symmetric=symmetric,
             exclude=options.names(exclude) or [],
+            max_drop=(MAX_DROP if max_drop is None else max_drop) if search else None,
             data_settings=options.settings(data_option or [], "--data-option"),
             data_dir=data_dir,
             progress=progress,
@@ -107,11 +135,35 @@ def _print(done: Calibration, out: Path) -> None:
     console.print(weights_table(done.weights))
     console.out(f"{weights_told(done.weights)}\n")
     console.print(_outputs_table(done))
+    if done.mixture is not None:
+        _print_mixture(done.mixture)
+    ranges = f"{len(done.tensors)} ranges by {done.method}" if done.tensors else "ranges"
     console.out(
-        f"{len(done.tensors)} ranges by {done.method} from {len(done.rows.used)} "
-        f"{done.rows.used.description}, for {done.preset}.\n"
+        f"{ranges} from {len(done.rows.used)} {done.rows.used.description}, for {done.preset}.\n"
     )
-    console.out(f"{out}: int8 onnx, digest {done.artifact.digest}")
+    console.out(f"{out}: int8 {done.artifact.format}, digest {done.artifact.digest}")
+
+
+def _print_mixture(mixture: Mixture) -> None:
+    """The nodes that cost most, and which of them stayed in floating point."""
+    from toolkit.cli import output
+
+    console = output.stdout()
+    if mixture.sensitivities:
+        table = output.table(
+            "What a node costs when it alone is quantised: SQNR of the worst output",
+            "node", "operator", "SQNR", "",
+            numeric=("SQNR",),
+        )  # fmt: skip
+        for one in mixture.sensitivities[: max(10, len(mixture.in_float) + 1)]:
+            table.add_row(
+                output.escape(one.node),
+                one.operator,
+                "identical" if one.sqnr_db == math.inf else f"{one.sqnr_db:.1f} dB",
+                "in float" if one.node in mixture.in_float else "",
+            )
+        console.print(table)
+    console.out(f"{len(mixture.in_float)} nodes stay in floating point: {mixture.accuracy.why}.\n")
 
 
 def _outputs_table(done: Calibration) -> Table:

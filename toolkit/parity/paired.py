@@ -25,6 +25,7 @@ from toolkit.core.gates import Gate
 from toolkit.parity.bootstrap import Estimate, bootstrap_difference
 
 CONFIDENCE = 0.95
+MAX_DROP = 0.5  # what may be lost unless told: percentage points, or per cent of the MSE
 Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 HALVINGS = 60
 MOST_ROWS = 10**9  # beyond which no number of rows is named

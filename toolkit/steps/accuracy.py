@@ -7,24 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from runtimes import ACCEPTS
 from toolkit.core.artifact import Artifact
-from toolkit.core.errors import ToolkitError, UnavailableError, UsageError
-from toolkit.core.measurement import Status
+from toolkit.core.errors import ToolkitError, UsageError
 from toolkit.core.progress import Progress, Silent
 from toolkit.core.session import SessionOptions
-from toolkit.core.specs import Outputs, paired
-from toolkit.measuring.client import WorkerProcess, check_timeout
+from toolkit.core.specs import paired
+from toolkit.measuring.client import check_timeout
 from toolkit.measuring.environment import session_options
-from toolkit.parity.outputs import compare_outputs
 from toolkit.parity.paired import check_max_drop
-from toolkit.parity.similarity import similarity
-from toolkit.parity.tolerances import Tolerance, tolerance_for
 from toolkit.steps.accuracy_report import (
     AccuracyComparison,
-    AccuracyRow,
     Form,
     InnerTensors,
     judged,
@@ -34,14 +27,13 @@ from toolkit.steps.labelled import (
     LabelledRows,
     check_rows,
     feeds_of,
-    first_rows,
     load_rows,
-    run_rows,
+    require_classes,
 )
 from toolkit.steps.parity_layers import compare_layers
 from toolkit.steps.reference import REFERENCES, Opening, reference_of
-from toolkit.steps.scoring import Scoring
 from toolkit.steps.sources import candidates, open_artifact
+from toolkit.steps.yardstick import Yardstick
 
 Named = str | os.PathLike[str]
 
@@ -98,16 +90,15 @@ def compare_accuracy(
         check_rows(source, rows, sources[0].signature)
         paired(source.signature.outputs, sources[0].signature.outputs)
     listener.note(f"A on {reference.name}, over {rows.count} {rows.description}")
-    first, expected, scoring = _run_first(reference, sources[0], rows, options, timeout_s)
-    found, forms, total = [], [first], sum(len(names) for names in entrants.values())
+    yardstick = Yardstick.of(sources[0], reference, rows, timeout_s=timeout_s)
+    found, forms, total = [], [yardstick.form], sum(len(names) for names in entrants.values())
     for letter, source in zip(entrants, sources[1:] or sources, strict=True):
         forms.append(Form.of(letter, source))
         opened = candidates(source) if len(sources) == 1 else (source,)
         for runtime in entrants[letter]:
-            row = _row(
-                letter, opened, runtime, rows, sources[0], expected, scoring, options, timeout_s,
-                per_class=per_class,
-            )  # fmt: skip
+            row = yardstick.hold(
+                letter, opened, runtime, options, timeout_s=timeout_s, per_class=per_class
+            )
             found.append(judged(row, max_drop))
             listener.update("verify", len(found), total, f"{letter} on {runtime}")
     return AccuracyComparison(
@@ -117,9 +108,9 @@ def compare_accuracy(
         samples=rows.count,
         labelled=rows.targets is not None,
         reference=reference.runtime,
-        output=scoring.output,
-        probabilities=scoring.probabilities,
-        scores=scoring.scores(expected[scoring.output]),
+        output=yardstick.scoring.output,
+        probabilities=yardstick.scoring.probabilities,
+        scores=yardstick.scores(),
         max_drop=max_drop,
         rows=tuple(found),
         layers=_layers(sources, entrants, rows) if layers else (),
@@ -158,12 +149,7 @@ def _check_labels(rows: LabelledRows, max_drop: float | None, per_class: bool) -
             f"Got --per-class, but {rows.description} have values, not classes.",
             hint="Leave it out; whole numbers as labels are classes.",
         )
-    if rows.classes and len(np.unique(rows.targets)) == 1:
-        raise UsageError(
-            f"All {rows.count} labels of {rows.description} are class {rows.targets[0]}: accuracy "
-            "on one class says nothing about the others.",
-            hint="Give rows of all classes.",
-        )
+    require_classes(rows)
 
 
 def _runtimes(
@@ -194,120 +180,6 @@ def _reference(sources: Sequence[Artifact], threads: int) -> Opening:
     name = known_runtimes(None, sources[:1], "cuda")[0]
     options = SessionOptions(threads=threads)
     return Opening(runtime=name, name=name, forms=sources[:1], options=options)
-
-
-def _run_first(
-    reference: Opening,
-    source: Artifact,
-    rows: LabelledRows,
-    options: SessionOptions,
-    timeout_s: float,
-) -> tuple[Form, Outputs, Scoring]:
-    with WorkerProcess(threads=options.threads, timeout_s=timeout_s) as worker:
-        opened = worker.open(reference.runtime, reference.forms, reference.options)
-        form = next((f for f in reference.forms if f.digest == opened.artifact_digest), source)
-        few = first_rows(rows, 1)
-        scoring = Scoring.of(source, rows, run_rows(worker, form, few, source.signature))
-        outputs = _named(run_rows(worker, form, rows, source.signature), form, source)
-    for name, array in outputs.items():
-        if (broken := _not_finite(array)) is not None:
-            raise ToolkitError(
-                f"A, {form.path} on {reference.runtime}, gives NaN or infinity in {name}, row "
-                f"{broken}: there is nothing to hold others against.",
-                hint="Mend the model, or leave out the rows that it fails on.",
-            )
-    return Form.of("A", form), outputs, scoring.settled(outputs)
-
-
-def _row(
-    letter: str,
-    forms: Sequence[Artifact],
-    runtime: str,
-    rows: LabelledRows,
-    first: Artifact,
-    expected: Outputs,
-    scoring: Scoring,
-    options: SessionOptions,
-    timeout_s: float,
-    *,
-    per_class: bool,
-) -> AccuracyRow:
-    """One form on one runtime. One that cannot run is a row with its reason."""
-    try:
-        with WorkerProcess(threads=options.threads, timeout_s=timeout_s) as worker:
-            opened = worker.open(runtime, forms, options)
-            if not opened.computes:
-                raise UsageError(
-                    f"{runtime} computes nothing, so there is nothing to verify.",
-                    hint="Name a runtime that computes.",
-                )
-            form = next((f for f in forms if f.digest == opened.artifact_digest), forms[0])
-            outputs = _named(run_rows(worker, form, rows, first.signature), form, first)
-            provenance = worker.provenance()
-    except ToolkitError as error:
-        missing = isinstance(error, UnavailableError)
-        return AccuracyRow(
-            form=letter,
-            runtime=runtime,
-            status=Status.UNAVAILABLE if missing else Status.FAILED,
-            reason=f"{error.problem} {error.hint}",
-        )
-    outputs = {n: _like(array, expected[n]) for n, array in outputs.items()}
-    tolerance = _coarser(first.precision, form.precision)
-    parity = compare_outputs(outputs, expected, tolerance)
-    got, wanted = outputs[scoring.output], expected[scoring.output]
-    broken = _not_finite(got)
-    fits = got.shape == wanted.shape and broken is None
-    agreement = scoring.agreement(got, wanted) if fits else None
-    reason = parity.reason
-    if broken is not None:
-        reason = f"{scoring.output} has NaN or infinity, first in row {broken}"
-    elif reason is None and agreement is not None and agreement < tolerance.agreement:
-        reason = f"top-1 agrees on {agreement:.2%} of rows, expected {tolerance.agreement:.2%}"
-    return AccuracyRow(
-        form=letter,
-        runtime=runtime,
-        status=Status.OK,
-        comparable=fits,
-        departs=reason,
-        same=compare_outputs(outputs, expected, tolerance_for(SAME)).passed,
-        scores=scoring.scores(got) if fits else None,
-        agreement=agreement,
-        drop=scoring.drop(got, wanted) if fits else None,
-        classes=scoring.by_class(got, wanted) if fits and per_class else (),
-        parity=parity,
-        tolerance=tolerance,
-        outputs={
-            name: near
-            for name, array in outputs.items()
-            if (near := similarity(array, expected[name])) is not None
-        },
-        provenance=provenance,
-    )
-
-
-def _coarser(*precisions: str) -> Tolerance:
-    return max((tolerance_for(one) for one in precisions), key=lambda one: one.relative)
-
-
-def _named(outputs: Outputs, form: Artifact, first: Artifact) -> Outputs:
-    """With the names that A has for them."""
-    names = paired(form.signature.outputs, first.signature.outputs)
-    return {names[name]: array for name, array in outputs.items()}
-
-
-def _like(array: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Of another floating-point dtype, as the reference's."""
-    both = all(np.issubdtype(one.dtype, np.floating) for one in (array, expected))
-    return array.astype(expected.dtype) if both else array
-
-
-def _not_finite(array: np.ndarray) -> int | None:
-    """The first row with NaN or infinity."""
-    if not np.issubdtype(array.dtype, np.floating):
-        return None
-    rows = ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)
-    return int(rows.argmax()) if rows.any() else None
 
 
 def _layers(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,33 +10,39 @@ from pathlib import Path
 from typing import Any
 
 from calibration.methods import parse
-from calibration.presets import Recipe, recipe_for
-from exporters.weight_parity import WeightParity, compare
-from toolkit.core.artifact import Artifact, Format, parents_of
+from calibration.presets import PRESETS, Recipe, recipe_for
+from exporters.weight_parity import WeightParity
+from toolkit.core.artifact import Artifact, Format
 from toolkit.core.documents import Json, seal, write_document
-from toolkit.core.errors import ParityError, UsageError
+from toolkit.core.errors import UsageError
 from toolkit.core.files import new_directory, refuse_existing
 from toolkit.core.progress import Progress, Silent
 from toolkit.core.siblings import ours
 from toolkit.measuring.client import WorkerProcess
 from toolkit.measuring.environment import cpu_flags, session_options
 from toolkit.parity.closeness import Closeness, Comparison
+from toolkit.parity.paired import check_max_drop
 from toolkit.steps.calibration_rows import CalibrationRows, Picked, pick_rows
-from toolkit.steps.files import Files
 from toolkit.steps.inputs import batch_axis
-from toolkit.steps.parity_layers import exposed
-from toolkit.steps.parity_weights import weights_of
-from toolkit.steps.sources import open_artifact
+from toolkit.steps.labelled import load_rows, require_labels
+from toolkit.steps.mixture import Accuracy, Mixture
+from toolkit.steps.quantising import (
+    LITERT,
+    MOST_BATCH,
+    TIMEOUT_S,
+    How,
+    saved,
+    write_litert,
+    write_onnx,
+)
+from toolkit.steps.reference import REFERENCES, reference_of
+from toolkit.steps.sources import candidates, open_artifact
+from toolkit.steps.yardstick import Yardstick
 
 SCHEMA = "toolkit.calibration/1"
 RECORD = "calibration.json"
-ENTRY = "model.onnx"
-MODULE = "toolkit.steps.calibration_worker"
-TIMEOUT_S = 3600.0
-FOLD = "fold-batch-norm"
 VNNI = frozenset({"avx512_vnni", "avx_vnni", "asimddp", "i8mm"})
-MOST_BYTES = 64 << 20  # of all inner tensors of a batch
-MOST_BATCH = 64
+RUNS_ON = {"tensorrt": "onnxruntime"}  # by preset, what its graphs are held to rows on, if not it
 LEAST_SQNR_DB = 10.0  # where the error has a tenth of the power of the output
 
 
@@ -57,6 +62,7 @@ class Calibration:
     tensors: Mapping[str, Mapping[str, float]]
     weights: WeightParity
     outputs: Mapping[str, Closeness]
+    mixture: Mixture | None = None
     warnings: tuple[str, ...] = ()
 
     def settings(self) -> Json:
@@ -67,6 +73,7 @@ class Calibration:
             "recipe": asdict(self.recipe),
             "seed": self.seed,
             "excluded": list(self.excluded),
+            "in_float": list(self.mixture.in_float) if self.mixture else [],
             **self.rows.to_json(),
         }
 
@@ -76,6 +83,7 @@ class Calibration:
             "tensors": {name: dict(found) for name, found in self.tensors.items()},
             "weights": self.weights.to_json(),
             "outputs": {name: found.to_json() for name, found in self.outputs.items()},
+            "mixture": self.mixture and self.mixture.to_json(),
             "warnings": list(self.warnings),
         }
 
@@ -100,6 +108,7 @@ def calibrate(
     per_channel: bool | None = None,
     symmetric: bool | None = None,
     exclude: Sequence[str] = (),
+    max_drop: float | None = None,
     data_settings: Mapping[str, Any] | None = None,
     data_dir: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
@@ -113,12 +122,18 @@ def calibrate(
     toolkit.steps.calibration_rows. A batch norm behind a convolution is folded into it first. A
     model whose outputs collapse is written all the same, with a warning.
 
+    With `max_drop`, the nodes that cost most by themselves stay in floating point too, as few as it
+    takes to be shown to lose no more than that on the test rows: percentage points of accuracy, or
+    per cent of the mean squared error.
+
     Raises SourceError for what is no float32 ONNX model; UnknownNameError and UsageError for what
     cannot be meant; ParityError, and leaves nothing behind, when a weight is not found in what was
-    written; OutputExistsError.
+    written; CheckFailedError when no mixture keeps to `max_drop`; OutputExistsError.
     """
     target, listener = Path(out), progress or Silent()
     refuse_existing(target)
+    if max_drop is not None:
+        check_max_drop(max_drop)
     with ours():
         parse(method)
     recipe = recipe_for(
@@ -128,7 +143,7 @@ def calibrate(
         vnni=not VNNI.isdisjoint(cpu_flags()),
     )
     source = open_artifact(artifact)
-    _require_float_onnx(source)
+    _require_float(source, PRESETS[preset].takes)
     rows = pick_rows(
         source,
         data,
@@ -138,19 +153,21 @@ def calibrate(
         directory=None if data_dir is None else Path(data_dir),
         progress=listener,
     )
+    how = How(method=method, recipe=recipe, excluded=exclude, progress=listener)
+    if preset == LITERT:
+        how.require_nothing(symmetric, per_channel, max_drop)
+    elif max_drop is not None:
+        runtime = RUNS_ON.get(preset, preset)
+        how.accuracy = _accuracy(source, data, data_settings, data_dir, runtime, max_drop, listener)
     warnings = [rows.note] if rows.note else []
     if rows.left_out:
         warnings.append(
             f"{rows.left_out} training rows of {data} are test rows too, and were left out."
         )
     with new_directory(target) as partial, tempfile.TemporaryDirectory() as scratch:
-        folded, passes = _folded(source, Path(scratch) / "float")
-        tensors = _quantise(
-            folded, partial / ENTRY, Path(scratch) / "exposed", rows.used,
-            method=method, recipe=recipe, excluded=exclude, progress=listener,
-        )  # fmt: skip
-        weights = _proved(folded, partial / ENTRY)
-        made = _saved(partial, source, {"passes": passes})
+        write = write_litert if preset == LITERT else write_onnx
+        written = write(source, partial, Path(scratch), rows.used, how)
+        made = saved(partial, source, written.options, written.entry)
         outputs = _compared(source, made, rows.held, listener)
         warnings += _collapsed(outputs)
         done = Calibration(
@@ -161,23 +178,25 @@ def calibrate(
             seed=seed,
             excluded=tuple(exclude),
             rows=rows,
-            tensors=tensors,
-            weights=weights,
+            tensors=written.tensors,
+            weights=written.weights,
             outputs=outputs,
+            mixture=written.mixture,
             warnings=tuple(warnings),
         )
         for warning in warnings:
             listener.note(f"warning: {warning}")
         write_document(partial / RECORD, seal(SCHEMA, done.record()))
-        _saved(partial, source, {"passes": passes, "calibration": done.settings()})
+        options = {**written.options, "calibration": done.settings()}
+        saved(partial, source, options, written.entry)
     return replace(done, artifact=Artifact.load(target))
 
 
-def _require_float_onnx(source: Artifact) -> None:
-    if source.format is not Format.ONNX:
+def _require_float(source: Artifact, format: Format) -> None:
+    if source.format is not format:
         raise UsageError(
-            f"{source.path} is {source.format}, and what is calibrated is ONNX.",
-            hint="Export it first: toolkit export … --to onnx.",
+            f"{source.path} is {source.format}, and what is calibrated is {format}.",
+            hint=f"Export it first: toolkit export … --to {format}.",
         )
     if source.precision != "float32":
         raise UsageError(
@@ -186,107 +205,40 @@ def _require_float_onnx(source: Artifact) -> None:
         )
 
 
-def _folded(source: Artifact, directory: Path) -> tuple[Artifact, list[Json]]:
-    """A copy with its batch norms folded, and what passes have changed in all."""
-    for name in source.files:
-        (directory / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source.directory / name, directory / name)
-    with ours():
-        from exporters.passes.rewriting import apply
-
-        changes = [
-            change for change in apply([FOLD], directory / source.entry) if change["changed"]
-        ]
-    copy = open_artifact(directory / source.entry)
-    return copy, [*source.options.get("passes", ()), *changes]
-
-
-def _quantise(
-    folded: Artifact,
-    target: Path,
-    scratch: Path,
-    used: Picked,
-    *,
-    method: str,
-    recipe: Recipe,
-    excluded: Sequence[str],
+def _accuracy(
+    source: Artifact,
+    data: str,
+    settings: Mapping[str, Any] | None,
+    directory: str | os.PathLike[str] | None,
+    runtime: str,
+    max_drop: float,
     progress: Progress,
-) -> Mapping[str, Mapping[str, float]]:
-    """Writes the graph of eight bits; the range of each tensor, and what was seen of it."""
-    threads = session_options(None).threads
-    with WorkerProcess(threads=threads, timeout_s=TIMEOUT_S, module=MODULE) as worker:
-        place = {"source": str(folded.path), "excluded": list(excluded)}
-        worker.ask({"command": "check", **place})
-        giving, makers = exposed(folded, scratch)
-        worker.ask(
-            {
-                "command": "open",
-                "artifact": giving.to_json(),
-                "threads": threads,
-                "order": list(makers),
-            }
-        )
-        _collect(worker, giving, used, progress)
-        asked = {"command": "ranges", "method": method, "symmetric": recipe.symmetric}
-        tensors: dict[str, dict[str, float]] = worker.ask(asked)[0]["tensors"]
-        ranges = {n: {"low": t["low"], "high": t["high"]} for n, t in tensors.items()}
-        worker.ask(
-            {
-                "command": "quantise",
-                **place,
-                "target": str(target.resolve()),
-                "ranges": ranges,
-                "recipe": asdict(recipe),
-            }
-        )
-    return tensors
-
-
-def _collect(worker: WorkerProcess, giving: Artifact, used: Picked, progress: Progress) -> None:
-    """Runs the rows, as many at a time as their inner tensors leave room for."""
-    fixed = batch_axis(giving.signature)
-    size, done = fixed if isinstance(fixed, int) else 1, 0
-    while done < len(used):
-        feeds = used.feeds(done, size)
-        took = worker.ask({"command": "collect"}, feeds)[0]["bytes"]
-        done += min(size, len(used) - done)
-        if not isinstance(fixed, int) and size == 1:
-            size = max(1, min(MOST_BATCH, MOST_BYTES // max(took, 1)))
-        progress.update("calibrate", done, len(used), used.description)
-
-
-def _proved(folded: Artifact, path: Path) -> WeightParity:
-    """Where each weight of the float graph, its batch norms folded, went."""
-    with Files() as files:
-        weights = compare(weights_of(folded, files), files.stored_tensors(Format.ONNX, path))
-    if not weights.passed:
-        named = "; ".join(f"{t.name} is {t.match}" for t in weights.failures()[:5])
-        raise ParityError(
-            f"Weight parity failed: {weights.explained} of {weights.total} weights are explained "
-            f"in the quantised graph; {named}. Nothing was written.",
-            hint="The quantiser changed the model. Report it with the versions from `toolkit "
-            "doctor`.",
-        )
-    return weights
-
-
-def _saved(directory: Path, source: Artifact, options: Json) -> Artifact:
-    return Artifact.save(
-        directory,
-        model=source.model,
-        format=Format.ONNX,
-        precision="int8",
-        signature=source.signature,
-        entry=ENTRY,
-        parents=parents_of(directory, source),
+) -> Accuracy:
+    """What a mixture is held to. Raises UsageError for rows without labels."""
+    rows = load_rows(
+        source,
+        data=data,
+        inputs=None,
+        settings=settings,
+        directory=None if directory is None else Path(directory),
+        progress=progress,
+    )
+    require_labels(rows)
+    options = session_options(None)
+    reference = reference_of(candidates(source), options.threads)
+    return Accuracy(
+        yardstick=Yardstick.of(source, reference, rows, timeout_s=TIMEOUT_S),
+        runtime=runtime,
         options=options,
+        timeout_s=TIMEOUT_S,
+        max_drop=max_drop,
     )
 
 
 def _compared(
     source: Artifact, made: Artifact, held: Picked, progress: Progress
 ) -> Mapping[str, Closeness]:
-    """Each output of ONNX Runtime on both, on the same rows, in batches that are not kept."""
+    """Each output of both, on the same rows, in batches that are not kept."""
     options = session_options(None)
     fixed = batch_axis(source.signature)
     size = fixed if isinstance(fixed, int) else MOST_BATCH
@@ -294,7 +246,7 @@ def _compared(
 
     def start(artifact: Artifact) -> WorkerProcess:
         worker = WorkerProcess(threads=options.threads, timeout_s=TIMEOUT_S)
-        worker.open("onnxruntime", [artifact], options)
+        worker.open(REFERENCES[artifact.format], [artifact], options)
         return worker
 
     with start(source) as reference, start(made) as other:

@@ -45,6 +45,9 @@ class Picked:
         """Without those that are left over in batches of this size."""
         return replace(self, places=self.places[: len(self) // batch * batch])
 
+    def first(self, count: int) -> Self:
+        return replace(self, places=self.places[:count])
+
     def batches(self, size: int) -> Iterator[Feeds]:
         for start in range(0, len(self), size):
             yield self.feeds(start, size)

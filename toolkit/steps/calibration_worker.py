@@ -46,19 +46,31 @@ class CalibrationWorker:
 
             check_nodes(Path(message["source"]), message["excluded"])
             return {}, {}
-        if command == "quantise":
-            from calibration.qdq import quantise
+        if command == "nodes":
+            from calibration.qdq import quantisable
 
-            ranges = {name: Range(**found) for name, found in message["ranges"].items()}
-            quantise(
-                Path(message["source"]),
-                Path(message["target"]),
-                ranges,
-                Recipe(**message["recipe"]),
-                message["excluded"],
-            )
+            return {"nodes": quantisable(Path(message["source"]), message["excluded"])}, {}
+        if command == "quantise":
+            self._quantise(message)
             return {}, {}
+        if command == "run":
+            options = SessionOptions(threads=message["threads"])
+            artifact = Artifact.from_json(message["artifact"])
+            with RUNTIMES.create("onnxruntime").open(artifact, options) as session:
+                return {}, session.run(arrays)
         raise WorkerError(f"The worker knows no command {command!r}.", hint="This is a bug.")
+
+    def _quantise(self, message: Json) -> None:
+        from calibration.qdq import quantise
+
+        ranges = {name: Range(**found) for name, found in message["ranges"].items()}
+        quantise(
+            Path(message["source"]),
+            Path(message["target"]),
+            ranges,
+            Recipe(**message["recipe"]),
+            message["excluded"],
+        )
 
     def _collect(self, feeds: Mapping[str, np.ndarray]) -> int:
         """How many bytes the tensors took."""

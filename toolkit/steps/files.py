@@ -9,8 +9,9 @@ from typing import Any, Self, final
 from exporters import EXPORTERS, READ_APART, READERS
 from exporters.base import Description, Exported, ExportOptions, StoredTensor
 from toolkit.core.artifact import Artifact, Format
+from toolkit.core.documents import Json
 from toolkit.core.errors import SourceError, WorkerDiedError
-from toolkit.core.specs import Signature
+from toolkit.core.specs import Feeds, Signature
 from toolkit.measuring.client import WorkerProcess
 from toolkit.measuring.environment import session_options
 from toolkit.steps.capture import Example
@@ -74,13 +75,16 @@ class Files:
                 "options": options.given(),
             }
         )
-        signature = found["signature"]
-        return Exported(
-            entry=found["entry"],
-            precision=found["precision"],
-            options=found["options"],
-            signature=signature and Signature.from_json(signature),
-        )
+        return _exported(found)
+
+    def quantise_for_litert(self, source: Artifact, directory: Path, rows: Feeds) -> Exported:
+        """As `exporters.litert.LiteRt.quantise`."""
+        message = {
+            "command": "litert-int8",
+            "source": source.to_json(),
+            "directory": str(directory.resolve()),
+        }
+        return _exported(self._started().ask(message, rows)[0])
 
     def capture(self, source: str, example: Example, directory: Path) -> Mapping[str, int]:
         """As `toolkit.steps.capture.capture`, in the process apart: it runs the user's code."""
@@ -113,3 +117,13 @@ class Files:
     def __exit__(self, *_: object) -> None:
         if self._worker is not None:
             self._worker.close()
+
+
+def _exported(found: Json) -> Exported:
+    signature = found["signature"]
+    return Exported(
+        entry=found["entry"],
+        precision=found["precision"],
+        options=found["options"],
+        signature=signature and Signature.from_json(signature),
+    )

@@ -9,7 +9,7 @@ from typing import Any, final
 import numpy as np
 
 from exporters import EXPORTERS, READERS
-from exporters.base import ExportOptions
+from exporters.base import Exported, ExportOptions
 from toolkit.core.artifact import Artifact
 from toolkit.core.documents import Json
 from toolkit.core.errors import WorkerError
@@ -25,6 +25,11 @@ class FilesWorker:
         command = message["command"]
         if command == "export":
             return _export(message), {}
+        if command == "litert-int8":
+            from exporters.litert import LiteRt
+
+            source, directory = Artifact.from_json(message["source"]), Path(message["directory"])
+            return _told(LiteRt().quantise(source, directory, arrays)), {}
         if command == "capture":
             example = Example.from_json(message["example"])
             extents = capture(message["source"], example, Path(message["directory"]))
@@ -56,6 +61,10 @@ def _export(message: Json) -> Json:
         Path(message["directory"]),
         ExportOptions(**options),
     )
+    return _told(done)
+
+
+def _told(done: Exported) -> Json:
     return {**vars(done), "signature": done.signature and done.signature.to_json()}
 
 

@@ -126,6 +126,26 @@ def check_rows(artifact: Artifact, rows: LabelledRows, given: Signature) -> None
         ) from error
 
 
+def require_labels(rows: LabelledRows) -> None:
+    """Raises UsageError for rows by which no drop in accuracy can be told."""
+    if rows.targets is None:
+        raise UsageError(
+            f"{rows.description} have no labels, by which to tell a drop in accuracy.",
+            hint="Add an array of labels; `optimize --exact` asks for none.",
+        )
+    require_classes(rows)
+
+
+def require_classes(rows: LabelledRows) -> None:
+    """Raises UsageError where all rows are of one class."""
+    if rows.targets is not None and rows.classes and len(np.unique(rows.targets)) == 1:
+        raise UsageError(
+            f"All {rows.count} labels of {rows.description} are class {rows.targets[0]}: accuracy "
+            "on one class says nothing about the others.",
+            hint="Give rows of all classes.",
+        )
+
+
 def first_rows(rows: LabelledRows, count: int) -> LabelledRows:
     """The first of them."""
     return replace(

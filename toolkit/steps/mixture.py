@@ -1,0 +1,106 @@
+"""Which nodes to leave in floating point, so that a model of eight bits is accurate enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit.core.artifact import Artifact
+from toolkit.core.documents import Json
+from toolkit.core.errors import CheckFailedError
+from toolkit.core.gates import Gate
+from toolkit.core.progress import Progress
+from toolkit.core.session import SessionOptions
+from toolkit.core.specs import Feeds
+from toolkit.steps.accuracy_report import AccuracyRow, judged
+from toolkit.steps.quantiser import Quantiser, Sensitivity
+from toolkit.steps.yardstick import Yardstick
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """What a mixture is held to: on the rows of `yardstick`, by `runtime`, to lose at most
+    `max_drop`."""
+
+    yardstick: Yardstick
+    runtime: str
+    options: SessionOptions
+    timeout_s: float
+    max_drop: float
+
+    def of(self, artifact: Artifact) -> AccuracyRow:
+        row = self.yardstick.hold(
+            "B", (artifact,), self.runtime, self.options, timeout_s=self.timeout_s
+        )
+        return judged(row, self.max_drop)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """The nodes that were left in floating point, the worst first, what each node costs, how many
+    mixtures were held to the rows, and what this one came to."""
+
+    in_float: tuple[str, ...]
+    sensitivities: tuple[Sensitivity, ...]
+    tried: int
+    accuracy: AccuracyRow
+
+    def to_json(self) -> Json:
+        return {
+            "in_float": list(self.in_float),
+            "sensitivities": [one.to_json() for one in self.sensitivities],
+            "tried": self.tried,
+            "accuracy": self.accuracy.to_json(),
+        }
+
+
+def fewest_in_float(
+    quantiser: Quantiser,
+    save: Callable[[], Artifact],
+    target: Path,
+    scratch: Path,
+    batches: Sequence[Feeds],
+    accuracy: Accuracy,
+    progress: Progress,
+) -> Mixture:
+    """Leaves in `target` the graph with the fewest of the worst nodes in float that passes, found
+    by halving: as if leaving one more in float never made it worse. `save` makes an artifact of
+    `target`, `batches` are what the cost of each node is measured on.
+
+    Raises CheckFailedError where not even one node in eight bits passes.
+    """
+    costs: list[Sensitivity] = []
+    rows: dict[int, AccuracyRow] = {}
+
+    def passes(count: int) -> bool:
+        if count not in rows:
+            quantiser.write(target, [one.node for one in costs[:count]])
+            rows[count] = accuracy.of(save())
+            progress.note(f"{count} nodes in float: {rows[count].why}")
+        return rows[count].gate is Gate.PASSED
+
+    if not passes(0):
+        costs += quantiser.sensitivities(scratch, batches, progress)
+    low, high = 0, 0 if rows[0].gate is Gate.PASSED else len(costs) - 1
+    if high and not passes(high):
+        raise CheckFailedError(
+            f"No mixture loses at most {accuracy.max_drop:g}: with {high} of {len(costs)} nodes in "
+            f"floating point, {rows[high].why}.",
+            hint="Try another --method, more --samples, or a larger --max-drop.",
+        )
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if passes(middle) else (middle, high)
+    if rows[high].gate is not Gate.PASSED:
+        raise CheckFailedError(
+            f"{target.name} has one node that is quantised, and {rows[high].why}.",
+            hint="Try another --method, more --samples, or a larger --max-drop.",
+        )
+    quantiser.write(target, [one.node for one in costs[:high]])
+    return Mixture(
+        in_float=tuple(one.node for one in costs[:high]),
+        sensitivities=tuple(costs),
+        tried=len(rows),
+        accuracy=rows[high],
+    )

@@ -1,0 +1,211 @@
+"""Writing a model in eight bits: an ONNX graph, or a file of LiteRT; each with its proof."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from calibration.presets import Recipe
+from exporters.base import ExportOptions
+from exporters.weight_parity import WeightParity, compare
+from toolkit.core.artifact import Artifact, Format, parents_of
+from toolkit.core.documents import Json
+from toolkit.core.errors import ParityError, UsageError
+from toolkit.core.progress import Progress
+from toolkit.core.siblings import ours
+from toolkit.core.specs import Feeds
+from toolkit.measuring.client import WorkerProcess
+from toolkit.measuring.environment import session_options
+from toolkit.steps.calibration_rows import Picked
+from toolkit.steps.files import Files
+from toolkit.steps.inputs import batch_axis
+from toolkit.steps.mixture import Accuracy, Mixture, fewest_in_float
+from toolkit.steps.parity_layers import exposed
+from toolkit.steps.parity_weights import weights_of
+from toolkit.steps.quantiser import Quantiser
+from toolkit.steps.sources import open_artifact
+
+ENTRY = "model.onnx"
+LITERT = "litert"
+MODULE = "toolkit.steps.calibration_worker"
+TIMEOUT_S = 3600.0
+FOLD = "fold-batch-norm"
+MOST_BYTES = 64 << 20  # of all inner tensors of a batch
+MOST_BATCH = 64
+SENSITIVITY_ROWS = 64  # that the cost of each node is measured on
+
+
+@dataclass(kw_only=True)
+class How:
+    """How a graph is quantised."""
+
+    method: str
+    recipe: Recipe
+    excluded: Sequence[str]
+    progress: Progress
+    accuracy: Accuracy | None = None
+
+    def require_nothing(
+        self, symmetric: bool | None, per_channel: bool | None, max_drop: float | None
+    ) -> None:
+        """Raises UsageError for what TensorFlow's converter leaves no choice in."""
+        given = {
+            "--method": self.method != "minmax",
+            "--exclude": bool(self.excluded),
+            "--symmetric or --asymmetric": symmetric is not None,
+            "--per-channel": per_channel is not None,
+            "--search": max_drop is not None,
+        }
+        for name in (name for name, found in given.items() if found):
+            raise UsageError(
+                f"Got {name} with --preset {LITERT}, for which TensorFlow's converter decides.",
+                hint="Leave it out, or calibrate the ONNX graph for another preset.",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What was written of it: where each weight went, and options for the manifest."""
+
+    weights: WeightParity
+    options: Json
+    entry: str = ENTRY
+    tensors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    mixture: Mixture | None = None
+
+
+def write_onnx(source: Artifact, directory: Path, scratch: Path, used: Picked, how: How) -> Written:
+    folded, passes = _folded(source, scratch / "float")
+    mixture = None
+    with _quantiser(folded, scratch / "exposed", used, how) as (quantiser, tensors):
+        if how.accuracy is None:
+            quantiser.write(directory / ENTRY)
+        else:
+            mixture = fewest_in_float(
+                quantiser,
+                lambda: saved(directory, source, {}),
+                directory / ENTRY,
+                scratch,
+                _for_sensitivity(source, used),
+                how.accuracy,
+                how.progress,
+            )
+    with Files() as files:
+        weights = _proved(folded, Format.ONNX, directory / ENTRY, files)
+    return Written(weights=weights, options={"passes": passes}, tensors=tensors, mixture=mixture)
+
+
+def write_litert(
+    source: Artifact, directory: Path, scratch: Path, used: Picked, how: How
+) -> Written:
+    """By way of the same in float32, in which batch norms are folded already; each of the two
+    conversions is proved."""
+    between = scratch / "float"
+    between.mkdir()
+    with Files() as files:
+        how.progress.note("convert to LiteRT in float32, and its weights")
+        exported = files.export(LITERT, source, between, ExportOptions())
+        _proved(source, Format.LITERT, between / exported.entry, files)
+        plain = open_artifact(between / exported.entry)
+        how.progress.note(f"quantise on {len(used)} {used.description}")
+        done = files.quantise_for_litert(source, directory, used.feeds(0, len(used)))
+        weights = _proved(plain, Format.LITERT, directory / done.entry, files)
+    return Written(weights=weights, options=dict(done.options), entry=done.entry)
+
+
+def _folded(source: Artifact, directory: Path) -> tuple[Artifact, list[Json]]:
+    """A copy with its batch norms folded, and what passes have changed in all."""
+    for name in source.files:
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source.directory / name, directory / name)
+    with ours():
+        from exporters.passes.rewriting import apply
+
+        changes = [
+            change for change in apply([FOLD], directory / source.entry) if change["changed"]
+        ]
+    copy = open_artifact(directory / source.entry)
+    return copy, [*source.options.get("passes", ()), *changes]
+
+
+@contextmanager
+def _quantiser(
+    folded: Artifact, scratch: Path, used: Picked, how: How
+) -> Iterator[tuple[Quantiser, Mapping[str, Mapping[str, float]]]]:
+    """What writes graphs of eight bits; the range of each tensor, and what was seen of it."""
+    threads = session_options(None).threads
+    with WorkerProcess(threads=threads, timeout_s=TIMEOUT_S, module=MODULE) as worker:
+        worker.ask({"command": "check", "source": str(folded.path), "excluded": list(how.excluded)})
+        giving, makers = exposed(folded, scratch)
+        worker.ask(
+            {
+                "command": "open",
+                "artifact": giving.to_json(),
+                "threads": threads,
+                "order": list(makers),
+            }
+        )
+        _collect(worker, giving, used, how.progress)
+        asked = {"command": "ranges", "method": how.method, "symmetric": how.recipe.symmetric}
+        tensors: dict[str, dict[str, float]] = worker.ask(asked)[0]["tensors"]
+        ranges = {n: {"low": t["low"], "high": t["high"]} for n, t in tensors.items()}
+        quantiser = Quantiser(
+            worker=worker,
+            source=folded,
+            ranges=ranges,
+            recipe=how.recipe,
+            excluded=how.excluded,
+            threads=threads,
+        )
+        yield quantiser, tensors
+
+
+def _for_sensitivity(source: Artifact, used: Picked) -> list[Feeds]:
+    """Few of the rows that were calibrated on: a choice by test rows would flatter the test."""
+    fixed = batch_axis(source.signature)
+    size = fixed if isinstance(fixed, int) else SENSITIVITY_ROWS
+    return list(used.first(max(size, SENSITIVITY_ROWS) // size * size).batches(size))
+
+
+def _collect(worker: WorkerProcess, giving: Artifact, used: Picked, progress: Progress) -> None:
+    """Runs the rows, as many at a time as their inner tensors leave room for."""
+    fixed = batch_axis(giving.signature)
+    size, done = fixed if isinstance(fixed, int) else 1, 0
+    while done < len(used):
+        feeds = used.feeds(done, size)
+        took = worker.ask({"command": "collect"}, feeds)[0]["bytes"]
+        done += min(size, len(used) - done)
+        if not isinstance(fixed, int) and size == 1:
+            size = max(1, min(MOST_BATCH, MOST_BYTES // max(took, 1)))
+        progress.update("calibrate", done, len(used), used.description)
+
+
+def _proved(source: Artifact, format: Format, path: Path, files: Files) -> WeightParity:
+    """Where each weight of a float graph, its batch norms folded, went."""
+    weights = compare(weights_of(source, files), files.stored_tensors(format, path))
+    if not weights.passed:
+        named = "; ".join(f"{t.name} is {t.match}" for t in weights.failures()[:5])
+        raise ParityError(
+            f"Weight parity failed: {weights.explained} of {weights.total} weights are explained "
+            f"in the quantised graph; {named}. Nothing was written.",
+            hint="The quantiser changed the model. Report it with the versions from `toolkit "
+            "doctor`.",
+        )
+    return weights
+
+
+def saved(directory: Path, source: Artifact, options: Json, entry: str = ENTRY) -> Artifact:
+    """The artifact of what was written, whose parent is the float one."""
+    return Artifact.save(
+        directory,
+        model=source.model,
+        format=Format.ONNX if entry == ENTRY else Format.LITERT,
+        precision="int8",
+        signature=source.signature,
+        entry=entry,
+        parents=parents_of(directory, source),
+        options=options,
+    )

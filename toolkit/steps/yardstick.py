@@ -1,0 +1,156 @@
+"""What a model gives on all rows, and other forms of it held against that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from toolkit.core.artifact import Artifact
+from toolkit.core.errors import ToolkitError, UnavailableError, UsageError
+from toolkit.core.measurement import Status
+from toolkit.core.session import SessionOptions
+from toolkit.core.specs import Outputs, paired
+from toolkit.measuring.client import WorkerProcess
+from toolkit.parity.outputs import compare_outputs
+from toolkit.parity.similarity import similarity
+from toolkit.parity.tolerances import Tolerance, tolerance_for
+from toolkit.steps.accuracy_report import AccuracyRow, Form
+from toolkit.steps.labelled import LabelledRows, first_rows, run_rows
+from toolkit.steps.reference import Opening
+from toolkit.steps.scoring import Scoring
+
+SAME = "float32"  # the precision within whose tolerance outputs are those of the same model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Yardstick:
+    """A model, the form of it that ran, and what that gave for `rows`: `expected`, by the names of
+    the model's outputs, and which of them is scored."""
+
+    source: Artifact
+    form: Form
+    rows: LabelledRows
+    expected: Outputs
+    scoring: Scoring
+
+    @classmethod
+    def of(
+        cls, source: Artifact, reference: Opening, rows: LabelledRows, *, timeout_s: float
+    ) -> Self:
+        """Runs it on all rows. Raises ToolkitError for outputs with NaN or infinity."""
+        threads = reference.options.threads
+        with WorkerProcess(threads=threads, timeout_s=timeout_s) as worker:
+            opened = worker.open(reference.runtime, reference.forms, reference.options)
+            form = next((f for f in reference.forms if f.digest == opened.artifact_digest), source)
+            few = first_rows(rows, 1)
+            scoring = Scoring.of(source, rows, run_rows(worker, form, few, source.signature))
+            outputs = _named(run_rows(worker, form, rows, source.signature), form, source)
+        for name, array in outputs.items():
+            if (broken := _not_finite(array)) is not None:
+                raise ToolkitError(
+                    f"A, {form.path} on {reference.runtime}, gives NaN or infinity in {name}, row "
+                    f"{broken}: there is nothing to hold others against.",
+                    hint="Mend the model, or leave out the rows that it fails on.",
+                )
+        return cls(
+            source=source,
+            form=Form.of("A", form),
+            rows=rows,
+            expected=outputs,
+            scoring=scoring.settled(outputs),
+        )
+
+    def scores(self) -> dict[str, float]:
+        """The model's own."""
+        return self.scoring.scores(self.expected[self.scoring.output])
+
+    def hold(
+        self,
+        letter: str,
+        forms: Sequence[Artifact],
+        runtime: str,
+        options: SessionOptions,
+        *,
+        timeout_s: float,
+        per_class: bool = False,
+    ) -> AccuracyRow:
+        """One form on one runtime. One that cannot run is a row with its reason."""
+        first, expected, scoring = self.source, self.expected, self.scoring
+        try:
+            with WorkerProcess(threads=options.threads, timeout_s=timeout_s) as worker:
+                opened = worker.open(runtime, forms, options)
+                if not opened.computes:
+                    raise UsageError(
+                        f"{runtime} computes nothing, so there is nothing to verify.",
+                        hint="Name a runtime that computes.",
+                    )
+                form = next((f for f in forms if f.digest == opened.artifact_digest), forms[0])
+                outputs = _named(run_rows(worker, form, self.rows, first.signature), form, first)
+                provenance = worker.provenance()
+        except ToolkitError as error:
+            missing = isinstance(error, UnavailableError)
+            return AccuracyRow(
+                form=letter,
+                runtime=runtime,
+                status=Status.UNAVAILABLE if missing else Status.FAILED,
+                reason=f"{error.problem} {error.hint}",
+            )
+        outputs = {n: _like(array, expected[n]) for n, array in outputs.items()}
+        tolerance = _coarser(first.precision, form.precision)
+        parity = compare_outputs(outputs, expected, tolerance)
+        got, wanted = outputs[scoring.output], expected[scoring.output]
+        broken = _not_finite(got)
+        fits = got.shape == wanted.shape and broken is None
+        agreement = scoring.agreement(got, wanted) if fits else None
+        reason = parity.reason
+        if broken is not None:
+            reason = f"{scoring.output} has NaN or infinity, first in row {broken}"
+        elif reason is None and agreement is not None and agreement < tolerance.agreement:
+            reason = f"top-1 agrees on {agreement:.2%} of rows, expected {tolerance.agreement:.2%}"
+        return AccuracyRow(
+            form=letter,
+            runtime=runtime,
+            status=Status.OK,
+            comparable=fits,
+            departs=reason,
+            same=compare_outputs(outputs, expected, tolerance_for(SAME)).passed,
+            scores=scoring.scores(got) if fits else None,
+            agreement=agreement,
+            drop=scoring.drop(got, wanted) if fits else None,
+            classes=scoring.by_class(got, wanted) if fits and per_class else (),
+            parity=parity,
+            tolerance=tolerance,
+            outputs={
+                name: near
+                for name, array in outputs.items()
+                if (near := similarity(array, expected[name])) is not None
+            },
+            provenance=provenance,
+        )
+
+
+def _coarser(*precisions: str) -> Tolerance:
+    return max((tolerance_for(one) for one in precisions), key=lambda one: one.relative)
+
+
+def _named(outputs: Outputs, form: Artifact, first: Artifact) -> Outputs:
+    """With the names that A has for them."""
+    names = paired(form.signature.outputs, first.signature.outputs)
+    return {names[name]: array for name, array in outputs.items()}
+
+
+def _like(array: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Of another floating-point dtype, as the reference's."""
+    both = all(np.issubdtype(one.dtype, np.floating) for one in (array, expected))
+    return array.astype(expected.dtype) if both else array
+
+
+def _not_finite(array: np.ndarray) -> int | None:
+    """The first row with NaN or infinity."""
+    if not np.issubdtype(array.dtype, np.floating):
+        return None
+    rows = ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)
+    return int(rows.argmax()) if rows.any() else None

@@ -1,8 +1,8 @@
 """Export a trained model, prove that the artifact is the model, and measure how fast it runs.
 
-The functions here are the steps of the command line: `train`, `export`, `verify`, `bench`,
-`bench_training`, `calibrate`, `compare`, `parity_outputs`, `parity_weights`, `inspect`, `doctor`,
-`models`; `load` opens a session to run. Nothing heavy is imported before its use.
+The functions here are the steps of the command line: `train`, `export`, `calibrate`, `verify`,
+`bench`, `optimize`, `bench_training`, `compare`, `parity_outputs`, `parity_weights`, `inspect`,
+`doctor`, `models`; `load` opens a session to run. Nothing heavy is imported before its use.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.core.version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from toolkit.optimizing.search import optimize
     from toolkit.steps.bench import bench
     from toolkit.steps.bench_training import bench_training
     from toolkit.steps.calibrate import calibrate
@@ -37,11 +38,15 @@ __all__ = [
     "inspect",
     "load",
     "models",
+    "optimize",
     "parity_outputs",
     "parity_weights",
     "train",
     "verify",
 ]
+
+
+ELSEWHERE = {"optimize": "toolkit.optimizing.search"}
 
 
 def __getattr__(name: str) -> Any:
@@ -52,4 +57,5 @@ def __getattr__(name: str) -> Any:
     from toolkit.core.siblings import ours
 
     with ours():
-        return getattr(importlib.import_module(f"toolkit.steps.{name}"), name)
+        module = ELSEWHERE.get(name, f"toolkit.steps.{name}")
+        return getattr(importlib.import_module(module), name)

@@ -19,6 +19,7 @@ from toolkit.cli import (
     export,
     inspect,
     models,
+    optimize,
     parity,
     results,
     train,
@@ -41,6 +42,7 @@ app.command()(export.export)
 app.command()(calibrate.calibrate)
 app.command()(verify.verify)
 app.command()(bench.bench)
+app.command()(optimize.optimize)
 app.command()(bench_training.bench_training)
 app.command()(compare.compare)
 app.add_typer(parity.app, name="parity")

@@ -10,6 +10,7 @@ from typing import final
 from toolkit.core.artifact import Artifact
 from toolkit.core.errors import ToolkitError, UnavailableError
 from toolkit.core.measurement import Agreement, Row, Status
+from toolkit.core.session import SessionOptions
 from toolkit.core.specs import Feeds, Outputs
 from toolkit.measuring.client import WorkerProcess
 from toolkit.measuring.engine import Lane
@@ -21,10 +22,17 @@ from toolkit.steps.settings import Settings
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A row to measure: the runtime opens the first of `artifacts` whose format it takes."""
+    """A row to measure: the runtime opens the first of `artifacts` whose format it takes, with
+    `options` where those are not the run's.
+
+    Of one that is not `judged`, what its outputs are and in what precision it ran is told, and
+    decided upon elsewhere.
+    """
 
     artifacts: Sequence[Artifact]
     runtime: str
+    options: SessionOptions | None = None
+    judged: bool = True
 
 
 @final
@@ -68,14 +76,15 @@ class Contender:
         status keeps it from being compared.
         """
         entry, settings = self.entry, self.settings
+        options = entry.options or settings.of(entry.runtime)
         try:
             worker = self.worker = WorkerProcess(
-                threads=settings.options.threads, timeout_s=settings.timeout_s, cpus=settings.cpus
+                threads=options.threads, timeout_s=settings.timeout_s, cpus=settings.cpus
             )
             opened = worker.open(
                 entry.runtime,
                 entry.artifacts,
-                settings.of(entry.runtime),
+                options,
                 self.feeds,
                 settings.clients,
             )
@@ -146,7 +155,7 @@ class Contender:
 
     def _hold_to_request(self, worker: WorkerProcess) -> None:
         fallback = fallback_of(self.row)
-        if fallback is None:
+        if fallback is None or not self.entry.judged:
             return
         if self.settings.allow_fallback:
             bounds = bounds_for(self.row)
@@ -166,7 +175,9 @@ class Contender:
             clients = self.settings.clients
             parity = agreement(worker.run, self.feeds, self.expected, precision, clients)
             parity = combine([earlier, parity]) if earlier else parity
-            self.row = self._judged(replace(self.row, parity=parity))
+            self.row = replace(self.row, parity=parity)
+            if self.entry.judged:
+                self.row = self._judged(self.row)
 
     def _judged(self, row: Row, fallback: str | None = None) -> Row:
         return judged(row, reference=reference_runtime(self.entry.artifacts), fallback=fallback)

@@ -3,23 +3,44 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
 
 from runtimes import RUNTIMES
+from toolkit.core.artifact import Artifact
+from toolkit.core.bundle import MODEL, Bundle, is_bundle
 from toolkit.core.errors import UnavailableError, UsageError
-from toolkit.core.session import Session
+from toolkit.core.session import Session, SessionOptions
 from toolkit.measuring.environment import session_options
 from toolkit.steps.sources import candidates, open_artifact
 
 
 def load(
-    artifact: str | os.PathLike[str], runtime: str = "onnxruntime", *, threads: int | None = None
+    artifact: str | os.PathLike[str], runtime: str | None = None, *, threads: int | None = None
 ) -> Session:
-    """Opens `artifact` with `runtime`: `toolkit.load(path).run({"input": array})`.
+    """Opens `artifact` with `runtime`, ONNX Runtime unless told:
+    `toolkit.load(path).run({"input": array})`.
 
-    A context manager. The runtimes of a framework open the checkpoint that the artifact was made
-    from. Raises SourceError, IntegrityError, UnknownNameError, UnavailableError, UsageError.
+    A bundle is opened as it was chosen, with its own runtime, threads and options; another runtime,
+    or other threads, have to be asked for of the artifact in it. A context manager. The runtimes
+    of a framework open the checkpoint that the artifact was made from. Raises SourceError,
+    IntegrityError, UnknownNameError, UnavailableError, UsageError.
     """
-    source = open_artifact(artifact)
+    path = Path(artifact)
+    if is_bundle(path):
+        if runtime is not None or threads is not None:
+            raise UsageError(
+                f"Got a runtime or threads for the bundle {path}, which has its own.",
+                hint=f"Leave them out, or open {path / MODEL}.",
+            )
+        bundle = Bundle.load(path)
+        return _open([bundle.artifact], bundle.runtime, bundle.options)
+    return _open(
+        candidates(open_artifact(path)), runtime or "onnxruntime", session_options(threads)
+    )
+
+
+def _open(forms: Sequence[Artifact], runtime: str, options: SessionOptions) -> Session:
     plugin = RUNTIMES.create(runtime)
     availability = plugin.probe()
     if not availability.ok:
@@ -27,11 +48,11 @@ def load(
             f"{runtime} cannot be used here: {availability.reason}.",
             hint=availability.hint or "See `toolkit doctor`.",
         )
-    for candidate in candidates(source):
-        if candidate.format in plugin.accepts:
-            return plugin.open(candidate, session_options(threads))
+    for form in forms:
+        if form.format in plugin.accepts:
+            return plugin.open(form, options)
     raise UsageError(
-        f"{runtime} takes {' or '.join(sorted(plugin.accepts))}, and {source.path} is "
-        f"{source.format}.",
+        f"{runtime} takes {' or '.join(sorted(plugin.accepts))}, and {forms[0].path} is "
+        f"{forms[0].format}.",
         hint="Choose another runtime; see `toolkit doctor`.",
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from runtimes import ACCEPTS
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.session import SessionOptions
 from toolkit.measuring.client import WorkerProcess
@@ -42,11 +43,15 @@ def reference_runtime(artifacts: Sequence[Artifact]) -> str:
 
     Raises UnavailableError where nothing here runs any of the forms.
     """
-    formats = {artifact.format for artifact in artifacts}
-    found = next((name for format, name in REFERENCES.items() if format in formats), None)
+    found = _nearest(artifacts)
     if found is None:
         raise nothing_runs(artifacts)
     return found
+
+
+def _nearest(artifacts: Sequence[Artifact]) -> str | None:
+    formats = {artifact.format for artifact in artifacts}
+    return next((name for format, name in REFERENCES.items() if format in formats), None)
 
 
 def reference_of(artifacts: Sequence[Artifact], threads: int) -> Opening:
@@ -54,6 +59,15 @@ def reference_of(artifacts: Sequence[Artifact], threads: int) -> Opening:
     runtime = reference_runtime(artifacts)
     options = SessionOptions(threads=threads, optimize=runtime not in AS_WRITTEN)
     return Opening(runtime=runtime, name=runtime, forms=artifacts, options=options)
+
+
+def what_runs(artifacts: Sequence[Artifact]) -> tuple[object, ...]:
+    """The same for forms whose reference is the same, and is fed the same."""
+    runtime = _nearest(artifacts)
+    takes = ACCEPTS.get(runtime or "", frozenset())
+    opened = next((a for a in artifacts if a.format in takes), artifacts[0])
+    fed = tuple((spec.name, spec.layout) for spec in artifacts[0].signature.inputs)
+    return runtime, opened.digest, fed
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from toolkit.measuring.warnings import load_warnings, machine_warnings, row_warn
 from toolkit.steps.contender import Contender, Entry
 from toolkit.steps.inputs import InputSource
 from toolkit.steps.keeping import keep_rows
-from toolkit.steps.reference import reference_worker
+from toolkit.steps.reference import reference_worker, what_runs
 from toolkit.steps.settings import Settings
 from toolkit.steps.work import work_of
 
@@ -126,18 +126,18 @@ class _Run:
     def _enter(self, number: int, group: Group, contenders: list[Contender]) -> None:
         """Adds a contender for each row, with what the reference says to its inputs."""
         feeds = group.inputs.sets(group.batch)
-        references: dict[str, list[Outputs] | None] = {}
+        references: dict[tuple[object, ...], list[Outputs] | None] = {}
         for entry in group.entries:
-            source = entry.artifacts[0]
-            if source.digest not in references:
-                references[source.digest] = self._reference(entry.artifacts, feeds)
+            same = what_runs(entry.artifacts)
+            if same not in references:
+                references[same] = self._reference(entry.artifacts, feeds)
             contenders.append(
                 Contender(
                     entry=entry,
                     row=self._new_row(entry, number, group.batch, feeds[0]),
                     settings=self.settings,
                     feeds=feeds,
-                    expected=references[source.digest],
+                    expected=references[same],
                 )
             )
 
@@ -188,7 +188,7 @@ class _Run:
             batch=batch,
             status=Status.OK,
             precision_requested=source.precision,
-            tuning=dict(self.settings.tuning.get(entry.runtime, {})),
+            tuning=dict((entry.options or self.settings.of(entry.runtime)).tuning),
             work=work_of(entry.artifacts, shapes, self.warnings),
         )
 

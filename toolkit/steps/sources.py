@@ -17,6 +17,7 @@ from toolkit.core.artifact import (
     Checkpoint,
     Format,
 )
+from toolkit.core.bundle import MODEL, is_bundle
 from toolkit.core.documents import canonical
 from toolkit.core.errors import IntegrityError, SourceError, UsageError
 from toolkit.core.files import FileRecord, digest_bytes, digest_file, wrapping_os_errors
@@ -181,6 +182,10 @@ def _not_a_source(path: Path, expected: str = EXPECTED) -> SourceError:
         near = difflib.get_close_matches(path.name, siblings, n=1)
         guess = f"Did you mean {path.parent / near[0]}? " if near else ""
         return SourceError(f"{path} does not exist.", hint=guess + expected)
+    if is_bundle(path):
+        return SourceError(
+            f"{path} is a bundle.", hint=f"Name the model in it: {path / MODEL}; or toolkit.load()."
+        )
     if path.is_dir():
         return SourceError(f"{path} is a directory without a {MANIFEST}.", hint=expected)
     return SourceError(f"{path} is a file of no known kind.", hint=expected)

@@ -1,0 +1,85 @@
+"""How candidates stand, and what rows can tell."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolkit.core.artifact import Format
+from toolkit.core.gates import Gate
+from toolkit.core.measurement import Row, Status
+from toolkit.optimizing.accuracy import Verdict, too_few
+from toolkit.optimizing.candidates import openers
+from toolkit.optimizing.rounds import OBJECTIVES, Standing
+from toolkit.optimizing.search import pareto
+from toolkit.parity.paired import accuracy_drop
+from toolkit.steps.labelled import LabelledRows
+
+CANDIDATE = openers(Format.ONNX, 2, frozenset(), "latency")[0]
+
+
+def rows(count: int) -> LabelledRows:
+    return LabelledRows(feeds={}, count=count, targets=np.arange(count) % 2, description="rows")
+
+
+@given(st.integers(1, 20_000), st.floats(0.05, 50))
+def test_too_few_rows_are_those_of_which_equal_answers_do_not_pass(
+    count: int, max_drop: float
+) -> None:
+    right = np.ones(count, bool)
+    passes = accuracy_drop(right, right).gate(max_drop) is Gate.PASSED
+    assert (too_few(rows(count), max_drop) is None) == passes
+
+
+def test_as_many_rows_as_are_named_are_enough() -> None:
+    told = too_few(rows(360), 0.5)
+    assert told is not None
+    needed = int(told.partition("Give ")[2].split()[0])
+    assert too_few(rows(needed), 0.5) is None
+    assert too_few(rows(needed - 20), 0.5) is not None
+
+
+def standing(number: int, ratio: float, drop: float, peak: int) -> Standing:
+    row = Row(
+        runtime="onnxruntime", artifact=str(number), artifact_digest="", artifact_bytes=number,
+        batch=1, status=Status.OK, precision_requested="float32", peak_rss_bytes=peak,
+    )  # fmt: skip
+    candidate = CANDIDATE.__class__(
+        form=CANDIDATE.form, runtime="onnxruntime", threads=1, tuning={"n": str(number)}
+    )
+    verdict = Verdict(gate=Gate.PASSED, why="", figures={"drop": {"value": drop}})
+    return Standing(candidate=candidate, row=row, ratio=ratio, typical=ratio, verdict=verdict)
+
+
+figures = st.tuples(st.floats(0.1, 2), st.sampled_from([-0.2, 0.0, 0.1, 0.4]), st.integers(1, 5))
+
+
+@given(st.lists(figures, min_size=1, max_size=12))
+def test_none_is_better_than_one_of_the_front(points: list[tuple[float, float, int]]) -> None:
+    found = [standing(number, *point) for number, point in enumerate(points)]
+    front = pareto(found)
+    own = {
+        s.candidate.name: (p[0], max(0.0, p[1]), p[2]) for s, p in zip(found, points, strict=True)
+    }
+
+    def better(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+        return one != other and all(a <= b for a, b in zip(one, other, strict=True))
+
+    assert front
+    for name, figures in own.items():
+        beaten = any(better(other, figures) for other in own.values())
+        assert (name in front) != beaten
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_what_was_not_measured_is_never_best(objective: str) -> None:
+    assert Standing(candidate=CANDIDATE).value(objective) == float("inf")
+
+
+def test_objectives_are_made_small() -> None:
+    one = standing(7, 0.5, 0.0, 3)
+    assert one.value("latency") == one.value("throughput") == 0.5
+    assert one.value("memory") == 3
+    assert one.value("size") == 7

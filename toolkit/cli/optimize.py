@@ -1,0 +1,179 @@
+"""toolkit optimize"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from toolkit.cli import options
+from toolkit.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from toolkit.optimizing.rounds import Standing
+    from toolkit.optimizing.search import Optimized
+
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+FEW = 4  # that are named, where one reason holds for several
+DURATION = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
+
+
+def optimize(
+    source: options.Artifact,
+    out: Annotated[
+        Path, typer.Option(help="Where the search keeps what it knows, and its bundle lies.")
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Rows with labels to tell accuracy by: a data set, or a file.  [default: the "
+            "model's]"
+        ),
+    ] = None,
+    data_dir: options.DataDir = None,
+    data_option: options.DataOptions = None,
+    calibration_data: Annotated[
+        str | None,
+        typer.Option(help="Rows to calibrate int8 on.  [default: the training rows of --data]"),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="What may be lost: percentage points of accuracy, or per cent of the MSE.  "
+            "[default: 0.5]"
+        ),
+    ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Only forms in float32 that are the same model.")
+    ] = False,
+    allow: Annotated[
+        str | None,
+        typer.Option(help="Lower precisions that may be used.  [default: int8,bf16,fp16]"),
+    ] = None,
+    objective: Annotated[
+        str,
+        typer.Option(help="What is best: latency, throughput, p99, memory or size."),
+    ] = "latency",
+    batch: Annotated[
+        int | None, typer.Option(help="The batch.  [default: the model's, or 1]")
+    ] = None,
+    budget: Annotated[str, typer.Option(help="How long this call may search: 90s, 5m, 1h.")] = "5m",
+    threads: options.Threads = None,
+    inputs: options.Inputs = None,
+    dim: options.Dims = None,
+    input_: options.RandomInputs = None,
+    timeout: options.Timeout = 300.0,
+    json: options.Json = False,
+) -> None:
+    """Find the fastest form of a model on this machine that is still good enough.
+
+    A search that was broken off goes on with the same command. Exits with 1 when no form is right.
+    """
+    import toolkit
+    from toolkit.cli import output
+    from toolkit.optimizing.candidates import PRECISIONS
+    from toolkit.parity.paired import MAX_DROP
+
+    if exact and (max_drop is not None or allow is not None):
+        given = "--max-drop" if max_drop is not None else "--allow"
+        raise UsageError(
+            f"Got --exact and {given}: an exact form is in float32, and loses nothing.",
+            hint="Give one of them.",
+        )
+    with output.progress() as progress:
+        found = toolkit.optimize(
+            source,
+            out=out,
+            data=data,
+            data_settings=options.settings(data_option or [], "--data-option"),
+            data_dir=data_dir,
+            calibration_data=calibration_data,
+            exact=exact,
+            max_drop=MAX_DROP if max_drop is None else max_drop,
+            allow=tuple(PRECISIONS) if allow is None else options.names(allow) or (),
+            objective=objective,
+            batch=batch,
+            threads=threads,
+            budget_s=_seconds(budget),
+            inputs=options.input_request(
+                data=None, data_dir=None, data_option=None, inputs=inputs, dim=dim, input_=input_
+            ),
+            timeout_s=timeout,
+            progress=progress,
+        )
+    if json:
+        output.print_json({"schema": "toolkit.optimize/1", **found.to_json()})
+    else:
+        _print(found)
+
+
+def _seconds(text: str) -> float:
+    found = DURATION.fullmatch(text)
+    if found is None:
+        raise UsageError(
+            f"Got --budget {text}, expected a duration.", hint="Give, for example, 90s, 5m or 1h."
+        )
+    return float(found[1]) * UNITS[found[2] or "s"]
+
+
+def _print(found: Optimized) -> None:
+    from toolkit.cli import output
+
+    console = output.stdout()
+    table = output.table(
+        f"What competed at batch {found.batch}, the best first. ratio: forward time over the "
+        "model's own; Pareto: none is better in latency, accuracy and memory",
+        "candidate",
+        "ratio",
+        "forward",
+        "drop",
+        "peak RSS",
+        "size",
+        "",
+        numeric=("ratio", "forward", "drop", "peak RSS", "size"),
+    )
+    for one in found.standings:
+        if one.out is None and one.row is not None:
+            table.add_row(*_cells(one, found))
+    console.print(table)
+    for reason, names in _left_out(found).items():
+        told = "; ".join(names) if len(names) < FEW else f"{len(names)} candidates"
+        console.out(f"{told}: {reason}")
+    for remark in found.remarks:
+        console.out(f"warning: {remark}")
+    console.out(f"chosen: {found.chosen.candidate.name}")
+    if found.chosen.verdict is not None:
+        console.out(f"accuracy: {found.chosen.verdict.why}")
+    console.out(f"bundle: {found.bundle}")
+
+
+def _left_out(found: Optimized) -> dict[str, list[str]]:
+    """The names of those that are out, by the reason."""
+    reasons: dict[str, list[str]] = {}
+    for one in found.standings:
+        if one.out:
+            reasons.setdefault(one.out, []).append(one.candidate.name)
+    return reasons
+
+
+def _cells(one: Standing, found: Optimized) -> list[str]:
+    from toolkit.cli import output
+
+    row, name = one.row, one.candidate.name
+    assert row is not None
+    drop = None if one.verdict is None else one.verdict.drop
+    marks = [
+        "chosen" if name == found.chosen.candidate.name else "",
+        "Pareto" if name in found.pareto else "",
+    ]
+    return [
+        output.escape(name),
+        f"{one.ratio:.3f} ({one.interval[0]:.3f}..{one.interval[1]:.3f})",
+        output.duration(one.median_ns),
+        "-" if drop is None else f"{drop:.2f}",
+        output.size(row.peak_rss_bytes),
+        output.size(row.artifact_bytes),
+        " ".join(mark for mark in marks if mark),
+    ]

@@ -1,0 +1,115 @@
+"""Whether a candidate is as accurate as the model, as far as that is allowed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, final
+
+import numpy as np
+
+from toolkit.core.artifact import Artifact
+from toolkit.core.documents import Json, plain, read_document, seal, write_document
+from toolkit.core.gates import Gate
+from toolkit.core.progress import Progress
+from toolkit.core.specs import Feeds
+from toolkit.optimizing.candidates import Candidate
+from toolkit.optimizing.forms import Forms
+from toolkit.parity.paired import accuracy_drop
+from toolkit.steps.accuracy_report import judged
+from toolkit.steps.labelled import LabelledRows
+from toolkit.steps.reference import reference_of
+from toolkit.steps.yardstick import Yardstick
+
+SCHEMA = "toolkit.verdict/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What was decided of a candidate, by what, and the whole of what it came to."""
+
+    gate: Gate
+    why: str
+    figures: Json
+
+    @property
+    def drop(self) -> float | None:
+        """Percentage points, or per cent of the MSE."""
+        found = self.figures.get("drop")
+        return found and found["value"]
+
+    def to_json(self) -> Json:
+        return {"gate": self.gate, "why": self.why, "figures": self.figures}
+
+    @classmethod
+    def from_json(cls, document: Json) -> Self:
+        return cls(gate=Gate(document["gate"]), why=document["why"], figures=document["figures"])
+
+
+@final
+@dataclass(kw_only=True)
+class Judge:
+    """Holds candidates against the model on all test rows, each once: what was decided lies in
+    `directory`. The model itself runs when the first is to be held against it."""
+
+    given: Artifact
+    forms: Forms
+    rows: LabelledRows
+    max_drop: float
+    threads: int
+    timeout_s: float
+    directory: Path
+    progress: Progress
+    _yardstick: Yardstick | None = None
+
+    @property
+    def arrays(self) -> tuple[Feeds, ...]:
+        """The rows, and what is right of them."""
+        targets = self.rows.targets
+        return (self.rows.feeds, {} if targets is None else {"targets": targets})
+
+    def of(self, candidate: Candidate, forms: Forms, name: str | None = None) -> Verdict:
+        """Raises ToolkitError where the model itself cannot be run, or gives NaN."""
+        name = name or candidate.arithmetic
+        path = self.directory / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.json"
+        if path.is_file():
+            return Verdict.from_json(read_document(path, SCHEMA))
+        self.progress.note(f"accuracy of {name}")
+        row = self._model().hold(
+            "B", forms, candidate.runtime, candidate.options, timeout_s=self.timeout_s
+        )
+        row = judged(row, self.max_drop)
+        figures: dict[str, Any] = plain(row.to_json())
+        figures["model"] = dict(self._model().scores())
+        figures["rows"] = self.rows.count
+        verdict = Verdict(gate=row.gate, why=row.why, figures=figures)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_document(path, seal(SCHEMA, {"candidate": name, **verdict.to_json()}))
+        return verdict
+
+    def _model(self) -> Yardstick:
+        if self._yardstick is None:
+            reference = reference_of(self.forms, self.threads)
+            self.progress.note(f"the model on {reference.name}, over {self.rows.count} rows")
+            self._yardstick = Yardstick.of(
+                self.given, reference, self.rows, timeout_s=self.timeout_s
+            )
+        return self._yardstick
+
+
+def too_few(rows: LabelledRows, max_drop: float) -> str | None:
+    """Why not even a form that is right and wrong on the same rows as the model could be told to
+    be within the drop; None where it could."""
+    if not rows.classes:
+        return None
+    right = np.ones(rows.count, bool)
+    equal = accuracy_drop(right, right)
+    if equal.gate(max_drop) is Gate.PASSED:
+        return None
+    least, needed = equal.interval[1], equal.rows_needed(max_drop)
+    return (
+        f"lower precision is left out: by {rows.count} rows, even equal answers leave a drop of "
+        f"{least:.2f} points possible, and {max_drop:g} are allowed. Give {needed or 'more'} rows, "
+        f"or --max-drop {least + 0.005:.2f}."
+    )

@@ -1,0 +1,94 @@
+"""Writes a bundle, with a program that needs NumPy and the runtime, not the toolkit."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from toolkit.core.artifact import MANIFEST, Artifact
+from toolkit.core.bundle import BUNDLE_FILE, MODEL, SCHEMA
+from toolkit.core.documents import Json, seal, write_document
+from toolkit.core.files import new_directory, replaced_directory, write_atomically
+from toolkit.core.measurement import Scope
+from toolkit.measuring.environment import describe_environment
+from toolkit.measuring.summary import scope_figures
+from toolkit.optimizing.programs import PROGRAMS, REQUIREMENTS
+from toolkit.optimizing.rounds import Standing
+
+BUNDLE = "bundle"
+PROGRAM = "run.py"
+PACKAGES = "requirements.txt"
+
+
+def write_bundle(
+    directory: Path,
+    artifact: Artifact,
+    chosen: Standing,
+    preprocessing: Mapping[str, Any] | None,
+) -> None:
+    """Writes `directory`, in the place of an earlier one; `artifact` is what `chosen` opened."""
+    runtime = chosen.candidate.runtime
+    making = replaced_directory if directory.exists() else new_directory
+    with making(directory) as partial:
+        artifact = _copied(artifact, partial / MODEL)
+        write_document(partial / BUNDLE_FILE, seal(SCHEMA, _body(artifact, chosen, preprocessing)))
+        write_atomically(partial / PROGRAM, PROGRAMS[runtime].encode())
+        provenance = None if chosen.row is None else chosen.row.provenance
+        version = None if provenance is None else provenance.version
+        write_atomically(partial / PACKAGES, _requirements(runtime, version).encode())
+
+
+def _copied(artifact: Artifact, place: Path) -> Artifact:
+    """The artifact in `place`; a file that somebody else made becomes one."""
+    ours = (artifact.directory / MANIFEST).is_file()
+    for name in (*artifact.files, *([MANIFEST] if ours else [])):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(artifact.directory / name, place / name)
+    if ours:
+        return artifact
+    return Artifact.save(
+        place,
+        model=artifact.model,
+        format=artifact.format,
+        precision=artifact.precision,
+        signature=artifact.signature,
+        entry=artifact.entry,
+        parents=(),
+        options={},
+    )
+
+
+def _body(artifact: Artifact, chosen: Standing, preprocessing: Mapping[str, Any] | None) -> Json:
+    row = chosen.row
+    assert row is not None
+    forward = row.measurement(Scope.FORWARD)
+    environment = describe_environment()
+    return {
+        "runtime": row.runtime,
+        "options": chosen.candidate.options.to_json(),
+        "entry": f"{MODEL}/{artifact.entry}",
+        "artifact_digest": artifact.digest,
+        "signature": artifact.signature.to_json(),
+        "batch": row.batch,
+        "preprocessing": preprocessing and dict(preprocessing),
+        "evidence": {
+            "parity": row.parity and row.parity.to_json(),
+            "accuracy": chosen.verdict and chosen.verdict.to_json(),
+            "forward": forward and scope_figures(forward, row.batch),
+            "ratio_to_the_model": chosen.ratio,
+            "ratio_ci95": list(chosen.interval),
+            "peak_rss_bytes": row.peak_rss_bytes,
+            "provenance": row.provenance and row.provenance.to_json(),
+            "cpu": environment["cpu"],
+            "versions": environment["versions"],
+        },
+    }
+
+
+def _requirements(runtime: str, version: str | None) -> str:
+    """The packages of the runtime, at the version that was measured."""
+    package = REQUIREMENTS[runtime]
+    pinned = f"=={version.partition('-')[0].partition('+')[0]}" if version else ""
+    return f"numpy\n{package}{pinned}\n"

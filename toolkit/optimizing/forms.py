@@ -1,0 +1,93 @@
+"""The forms that compete, each made once, with its proof."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import final
+
+from toolkit.core.artifact import Artifact
+from toolkit.core.errors import ToolkitError
+from toolkit.core.progress import Progress
+from toolkit.optimizing.candidates import METHODS, Form
+from toolkit.steps.calibrate import calibrate
+from toolkit.steps.export import export
+from toolkit.steps.inputs import InputRequest
+from toolkit.steps.sources import candidates, open_artifact
+
+MIXED = METHODS[-1]
+Forms = tuple[Artifact, ...]
+"""An artifact, then each that it was made from: a runtime opens the first that it takes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationData:
+    """What forms of eight bits are calibrated on; their rows are no test rows."""
+
+    name: str
+    settings: dict[str, object]
+    directory: Path | None
+
+
+@final
+@dataclass(kw_only=True)
+class Workshop:
+    """Makes forms of `given`, which was opened by `path`, in `directory`; what lies there already
+    is not made again.
+
+    `request` is what outputs are compared on, `data` what is calibrated on.
+    """
+
+    given: Artifact
+    path: Path
+    directory: Path
+    request: InputRequest
+    data: CalibrationData
+    max_drop: float
+    progress: Progress
+    _made: dict[Form, Forms | ToolkitError] = field(default_factory=dict)
+
+    def clear(self) -> None:
+        """Removes what a process that was killed had begun to make."""
+        for path in self.directory.glob(".*.partial-*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def make(self, form: Form) -> Forms:
+        """Raises what made it impossible, the same each time it is asked."""
+        if form not in self._made:
+            try:
+                self._made[form] = self._make(form)
+            except ToolkitError as error:
+                self._made[form] = error
+        found = self._made[form]
+        if isinstance(found, ToolkitError):
+            raise found
+        return found
+
+    def _make(self, form: Form) -> Forms:
+        as_given = form.target == self.given.format and form == Form(target=form.target)
+        if form.target is None or as_given:
+            return candidates(self.given)
+        place = self.directory / form.name
+        if place.exists():
+            return candidates(open_artifact(place))
+        source = self.given if form.parent is None else self.make(form.parent)[0]
+        path = self.path if source is self.given else source.directory
+        self.progress.note(f"make {form.name}")
+        if form.preset is not None:
+            calibrate(
+                path,
+                data=self.data.name,
+                data_settings=self.data.settings,
+                data_dir=self.data.directory,
+                out=place,
+                preset=form.preset,
+                **(
+                    {"max_drop": self.max_drop} if form.method == MIXED else {"method": form.method}
+                ),
+            )
+        else:
+            passes = form.passes if form.batch is None else (f"static-batch={form.batch}",)
+            export(path, to=form.target, out=place, passes=passes, inputs=self.request)
+        return candidates(open_artifact(place))

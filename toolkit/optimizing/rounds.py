@@ -1,0 +1,179 @@
+"""Rounds: candidates that are measured in turn, once, and what each has come to so far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import final
+
+import numpy as np
+
+from toolkit.core.documents import Json
+from toolkit.core.measurement import Result, Row, Scope, Status
+from toolkit.core.progress import Progress
+from toolkit.measuring.engine import Procedure
+from toolkit.measuring.statistics import Ratio, percentile
+from toolkit.measuring.summary import compare_rows, doubt_of, median_of
+from toolkit.optimizing.accuracy import Verdict
+from toolkit.optimizing.candidates import Candidate
+from toolkit.optimizing.forms import Forms
+from toolkit.results import store
+from toolkit.steps.contender import Entry
+from toolkit.steps.inputs import InputSource
+from toolkit.steps.rows import Group, measure_groups
+from toolkit.steps.settings import Settings
+
+FORWARD = Scope.FORWARD
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """What a candidate came to in the last round that it was in.
+
+    `ratio` is its forward time over that of the baseline, with its interval; `typical` the same of
+    what is to be expected of a process, which may have luck with its memory and its cores. `out`
+    says why it is no longer in; `verdict` is that of its accuracy, None for one that is exact.
+    """
+
+    candidate: Candidate
+    row: Row | None = None
+    ratio: float = math.inf
+    interval: tuple[float, float] = (0.0, math.inf)
+    typical: float = math.inf
+    verdict: Verdict | None = None
+    out: str | None = None
+
+    @property
+    def median_ns(self) -> float | None:
+        return median_of(self.row, FORWARD)
+
+    def value(self, objective: str) -> float:
+        """What is made small; infinite where it is not known."""
+        return math.inf if self.row is None else OBJECTIVES[objective](self)
+
+    def to_json(self) -> Json:
+        row = self.row
+        return {
+            **self.candidate.to_json(),
+            "ratio": self.ratio,
+            "ci95": list(self.interval),
+            "median_ns": self.median_ns,
+            "peak_rss_bytes": row and row.peak_rss_bytes,
+            "artifact_bytes": row and row.artifact_bytes,
+            "precision_ran": row and row.provenance and row.provenance.precision,
+            "verdict": self.verdict and self.verdict.to_json(),
+            "out": self.out,
+        }
+
+
+def _p99(standing: Standing) -> float:
+    found = standing.row and standing.row.measurement(FORWARD)
+    value = percentile(found.samples, 99.0) if found else None
+    return math.inf if value is None else value
+
+
+def _known(value: float | None) -> float:
+    return math.inf if value is None else float(value)
+
+
+OBJECTIVES: Mapping[str, Callable[[Standing], float]] = {
+    "latency": lambda one: one.typical,
+    "throughput": lambda one: one.typical,
+    "p99": _p99,
+    "memory": lambda one: _known(None if one.row is None else one.row.peak_rss_bytes),
+    "size": lambda one: _known(None if one.row is None else one.row.artifact_bytes),
+}
+"""What is made small. At a given batch, the least latency is the largest throughput."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Track:
+    """Measures rounds at `batch`, and keeps each as a result in `directory`."""
+
+    directory: Path
+    feeding: InputSource
+    batch: int
+    threads: int
+    timeout_s: float
+    progress: Progress
+
+    def known(self, name: str, entrants: Sequence[Candidate]) -> Result | None:
+        """The stored result of this round, unless it was broken off."""
+        for path in store.paths(self.directory / name):
+            result = store.load(path)
+            broken_off = any(warning.startswith("Interrupted") for warning in result.warnings)
+            if not broken_off and result.plan["candidates"] == [one.name for one in entrants]:
+                return result
+        return None
+
+    def begun(self, name: str) -> bool:
+        """Whether anything of this round is stored."""
+        return bool(store.paths(self.directory / name))
+
+    def measured(
+        self,
+        name: str,
+        entrants: Sequence[Candidate],
+        forms: Mapping[str, Forms],
+        procedure: Procedure,
+    ) -> Result:
+        """Measures it, and stores it. KeyboardInterrupt leaves one that is broken off."""
+        names = [one.name for one in entrants]
+        self.progress.note(f"{name}: {'; '.join(names)}")
+        entries = [
+            Entry(
+                artifacts=forms[one.name],
+                runtime=one.runtime,
+                options=one.options,
+                judged=one.exact,
+            )
+            for one in entrants
+        ]
+        settings = Settings.parse(
+            scopes=[FORWARD],
+            threads=self.threads,
+            cpus=None,
+            tuning=None,
+            procedure=procedure,
+            timeout_s=self.timeout_s,
+        )
+        return measure_groups(
+            [Group(batch=self.batch, inputs=self.feeding, entries=entries)],
+            settings,
+            plan={"round": name, "candidates": names},
+            out=self.directory / name,
+            progress=self.progress,
+        )
+
+
+def typical_ns(row: Row) -> float:
+    """The mean of the medians of its processes."""
+    found = row.measurement(FORWARD)
+    samples: dict[int, list[np.ndarray]] = {}
+    for block in found.blocks if found else ():
+        samples.setdefault(block.process, []).append(block.samples)
+    return float(np.mean([np.median(np.concatenate(of_one)) for of_one in samples.values()]))
+
+
+def standing_of(earlier: Standing, row: Row, first: Row, beside: Standing) -> Standing:
+    """What a row of a round says; `first` is that of the candidate that it was measured beside,
+    whose standing was `beside`."""
+    if row is first and beside.row is not None:
+        return replace(earlier, row=row)
+    if row.status is not Status.OK:
+        return replace(earlier, row=row, out=row.reason or str(row.status))
+    compared: Ratio | None = compare_rows(row, first, FORWARD)
+    if compared is None:
+        doubt = doubt_of(row, FORWARD) or f"of {beside.candidate.name}: {doubt_of(first, FORWARD)}"
+        return replace(earlier, row=row, out=doubt)
+    low, high = compared.interval
+    return replace(
+        earlier,
+        row=row,
+        ratio=compared.value * beside.ratio,
+        typical=typical_ns(row) / typical_ns(first) * beside.typical,
+        interval=(low * beside.ratio, high * beside.ratio),
+    )

@@ -1,0 +1,614 @@
+"""Find the fastest form of a model on this machine that is still good enough, in rounds that can
+be resumed."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import final
+
+from toolkit.core.artifact import Artifact, Checkpoint, Format
+from toolkit.core.documents import Json, plain, read_document, seal, write_document
+from toolkit.core.errors import CheckFailedError, ToolkitError, UsageError, unknown_name
+from toolkit.core.files import digest_bytes
+from toolkit.core.gates import Gate
+from toolkit.core.progress import Progress, Silent
+from toolkit.core.session import SessionOptions
+from toolkit.core.specs import Feeds
+from toolkit.measuring.engine import Procedure
+from toolkit.measuring.environment import describe_environment, session_options
+from toolkit.optimizing.accuracy import Judge, Verdict, too_few
+from toolkit.optimizing.bundle import BUNDLE, write_bundle
+from toolkit.optimizing.candidates import (
+    METHODS,
+    PRECISIONS,
+    REWRITES,
+    Candidate,
+    baseline,
+    combined,
+    compiled,
+    openers,
+    parse_allowed,
+    variants,
+)
+from toolkit.optimizing.forms import CalibrationData, Forms, Workshop
+from toolkit.optimizing.programs import PROGRAMS
+from toolkit.optimizing.rounds import OBJECTIVES, Standing, Track, standing_of
+from toolkit.parity.paired import MAX_DROP, check_max_drop
+from toolkit.results import store
+from toolkit.steps.inputs import InputRequest, InputSource, Rows, input_source, resolve_batches
+from toolkit.steps.labelled import LabelledRows, holds_inputs, load_rows, require_labels
+from toolkit.steps.sources import candidates as forms_of
+from toolkit.steps.sources import open_artifact
+
+SCHEMA = "toolkit.search/1"
+SEARCH = "search.json"
+REPORT = "report.json"
+REPORT_SCHEMA = "toolkit.optimize/1"
+FORMS, ROUNDS, VERDICTS = "forms", "rounds", "accuracy"
+HEAT = 5  # candidates that are measured in turn beside one more
+FACTOR = 1.5  # how many times the best one may take whose options are still tried
+BETTER = 0.99  # of the time of the one without it: an option that is worth to be combined
+NEAREST = 3  # of those, at most
+BRIEF_NS = 2e6  # a pass that fewer threads may do as fast
+FINALISTS = 4
+TIE = 1.01  # within which of the best the plainest is chosen
+SCREENING = Procedure(max_seconds=3.0, target_ci=0.02, processes=1)
+FINAL = Procedure(max_seconds=12.0)
+FINAL_BRIEF = Procedure(max_seconds=12.0, processes=5)  # luck with cores weighs most there
+RESERVED = {"final": 0.0, "late": 0.6}  # the share of the budget that a round leaves; else 0.4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimized:
+    """How all candidates stand, the one that was chosen, and where its bundle lies.
+
+    `pareto` names those that none is better than in all of latency, accuracy and memory. `remarks`
+    say what the choice does not rest on. `max_drop` None: exact.
+    """
+
+    standings: Sequence[Standing]
+    chosen: Standing
+    pareto: Collection[str]
+    bundle: Path
+    batch: int
+    objective: str
+    max_drop: float | None
+    remarks: Sequence[str] = ()
+
+    def to_json(self) -> Json:
+        return {
+            "chosen": self.chosen.to_json(),
+            "standings": [standing.to_json() for standing in self.standings],
+            "pareto": list(self.pareto),
+            "bundle": str(self.bundle),
+            "batch": self.batch,
+            "objective": self.objective,
+            "max_drop": self.max_drop,
+            "remarks": list(self.remarks),
+        }
+
+
+def optimize(
+    source: str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str],
+    data: str | None = None,
+    data_settings: Mapping[str, object] | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    calibration_data: str | None = None,
+    exact: bool = False,
+    max_drop: float = MAX_DROP,
+    allow: Collection[str] = tuple(PRECISIONS),
+    objective: str = "latency",
+    batch: int | None = None,
+    threads: int | None = None,
+    budget_s: float = 300.0,
+    inputs: InputRequest | None = None,
+    timeout_s: float = 300.0,
+    progress: Progress | None = None,
+) -> Optimized:
+    """Searches among forms, runtimes and their options for the one that is best at `batch` by
+    `objective`, a name of OBJECTIVES, and writes it as the bundle `out/bundle`.
+
+    With `exact`, only forms compete whose outputs are the model's within the tolerance of float32.
+    Otherwise forms of the precisions of `allow` do as well, if they are shown to lose at most
+    `max_drop` percentage points of accuracy (per cent of the mean squared error, of a model that
+    gives values) on all test rows of `data`, a data set or file, by default the model's own; those
+    of eight bits are calibrated on its training rows, or on `calibration_data`. `inputs` are what
+    is measured on where that is not these rows.
+
+    Every form is made with proof, every float32 row held to the model's outputs before it is timed.
+    One candidate a runtime and precision is measured first, briefly, beside the model itself; then
+    those that come near the best, with options changed; then the best of them once more, longer,
+    in several processes. What stands in `out` already is not measured again, so that a search that
+    was broken off goes on. `budget_s` is that of this call: when it is spent, the choice is made
+    of what is known.
+
+    Raises UsageError where `out` holds another search or the rows cannot tell what is asked,
+    CheckFailedError where no candidate is right, and what `export` raises for the source.
+    """
+    if objective not in OBJECTIVES:
+        raise unknown_name("objective", objective, OBJECTIVES)
+    if not 0 < budget_s < math.inf:
+        raise UsageError(
+            f"Got a budget of {budget_s:g} s, expected more than 0.", hint="Give, say, 5m."
+        )
+    check_max_drop(max_drop)
+    asked = frozenset[str]() if exact else parse_allowed(allow)
+    given, request = open_artifact(source), inputs or InputRequest()
+    (size, *_) = resolve_batches(given, None if batch is None else [batch], request)
+    options, listener, place = session_options(threads), progress or Silent(), Path(out)
+    base = baseline(given.format, options.threads)
+    name, settings = data or given.model.data, dict(data_settings or {})
+    directory = None if data_dir is None else Path(data_dir)
+    rows: LabelledRows | None = None
+    feeding: InputSource | None = None
+    if not exact:
+        rows = _labelled(given, name, settings, directory, listener)
+        if request == InputRequest():
+            feeding = Rows(given.signature, rows.feeds, rows.description)
+    elif data is not None and holds_inputs(data):
+        request = replace(request, file=Path(data))
+    elif data is not None:
+        request = replace(request, data=data, data_settings=settings, data_dir=directory)
+    feeding = feeding or input_source(given, request)
+    allowed, remarks = _able(asked, rows, max_drop, name, calibration_data)
+    calibration = CalibrationData(
+        name=calibration_data or name or "",
+        settings=settings if calibration_data is None else {},
+        directory=directory,
+    )
+    search = Search(
+        given=given,
+        place=place,
+        base=base,
+        entrants=openers(given.format, options.threads, allowed, objective),
+        late=compiled(given.format, options.threads),
+        batch=size,
+        objective=objective,
+        options=options,
+        max_drop=None if exact else max_drop,
+        deadline=time.monotonic() + budget_s,
+        budget_s=budget_s,
+        workshop=Workshop(
+            given=given,
+            path=Path(source),
+            directory=place / FORMS,
+            request=request,
+            max_drop=max_drop,
+            data=calibration,
+            progress=listener,
+        ),
+        track=Track(
+            directory=place / ROUNDS,
+            feeding=feeding,
+            batch=size,
+            threads=options.threads,
+            timeout_s=timeout_s,
+            progress=listener,
+        ),
+        judge=None
+        if rows is None
+        else Judge(
+            given=given,
+            forms=forms_of(given),
+            rows=rows,
+            max_drop=max_drop,
+            threads=options.threads,
+            timeout_s=timeout_s,
+            directory=place / VERDICTS,
+            progress=listener,
+        ),
+        progress=listener,
+        remarks=remarks,
+    )
+    return search.run()
+
+
+def _able(
+    asked: frozenset[str],
+    rows: LabelledRows | None,
+    max_drop: float,
+    data: str | None,
+    calibration_data: str | None,
+) -> tuple[frozenset[str], list[str]]:
+    """The precisions that the rows can show to be accurate enough, and why not the others."""
+    if rows is None or not asked:
+        return frozenset(), []
+    if (reason := too_few(rows, max_drop)) is not None:
+        return frozenset(), [reason]
+    if "int8" in asked and calibration_data is None and holds_inputs(data):
+        remark = f"int8 is left out: {data} has no training rows to calibrate on. Give"
+        return asked - {"int8"}, [f"{remark} --calibration-data."]
+    return asked, []
+
+
+def _labelled(
+    given: Artifact,
+    data: str | None,
+    settings: Mapping[str, object],
+    directory: Path | None,
+    progress: Progress,
+) -> LabelledRows:
+    """The rows that accuracy is told by. Raises UsageError where there are none with labels."""
+    if data is None:
+        raise UsageError(
+            f"{given.path} names no data set, by which to tell a drop in accuracy.",
+            hint="Give --data NAME|FILE with labels, or --exact.",
+        )
+    rows = load_rows(
+        given, data=data, inputs=None, settings=settings, directory=directory, progress=progress
+    )
+    require_labels(rows)
+    return rows
+
+
+@final
+@dataclass(kw_only=True)
+class Search:
+    """One call: what it is for, what it measures with, and how its candidates stand."""
+
+    given: Artifact
+    place: Path
+    base: Candidate
+    entrants: Sequence[Candidate]
+    late: Sequence[Candidate]
+    batch: int
+    objective: str
+    options: SessionOptions
+    max_drop: float | None
+    deadline: float
+    budget_s: float
+    workshop: Workshop
+    track: Track
+    judge: Judge | None
+    progress: Progress
+    remarks: list[str]
+    standings: dict[str, Standing] = field(default_factory=dict)
+    forms: dict[str, Forms] = field(default_factory=dict)
+
+    def run(self) -> Optimized:
+        self._begin()
+        self._enter([self.base])
+        entered = self._enter(self.entrants)
+        entered += self._enter(self._plainer(self.entrants))
+        self._heats("open", entered, self.base)
+        near: list[Candidate] = []
+        while not near and self._alive():
+            near = self._settled(self._near())
+        self._vary(near)
+        return self._concluded(self._final())
+
+    def _begin(self) -> None:
+        """Raises UsageError where the directory holds something else."""
+        body = plain(self._identity())
+        path = self.place / SEARCH
+        if path.is_file():
+            before = read_document(path, SCHEMA)
+            changed = [name for name, value in body.items() if before.get(name) != value]
+            if changed:
+                raise UsageError(
+                    f"{self.place} holds another search: {' and '.join(changed)} differ.",
+                    hint="Give another --out, or the same options to go on with that one.",
+                )
+            self.progress.note(f"goes on with the search in {self.place}")
+            self.workshop.clear()
+            return
+        if self.place.exists() and any(path.name[0] != "." for path in self.place.iterdir()):
+            raise UsageError(
+                f"{self.place} exists, and holds no search.", hint="Give another --out."
+            )
+        store.prepare(self.place)
+        write_document(path, seal(SCHEMA, body))
+
+    def _identity(self) -> Json:
+        """What another search differs in from this one."""
+        environment = describe_environment(self.options.threads)
+        sets = self.track.feeding.sets(self.batch)
+        return {
+            "source": self.given.digest,
+            "batch": self.batch,
+            "objective": self.objective,
+            "max_drop": self.max_drop,
+            "threads": self.options.threads,
+            "rows": _digest_of(sets if self.judge is None else [*sets, *self.judge.arrays]),
+            "calibration_data": self.workshop.data.name,
+            "candidates": [one.to_json() for one in (self.base, *self.entrants, *self.late)],
+            "processor": environment["cpu"]["model"],
+            "cores": environment["cpu"]["available_cores"],
+            "versions": environment["versions"],
+        }
+
+    # The steps of the search.
+
+    def _enter(self, entrants: Sequence[Candidate]) -> list[Candidate]:
+        """Makes their forms; those that could be made."""
+        found = []
+        for one in entrants:
+            if one.name in self.standings:
+                continue
+            self.standings[one.name] = Standing(candidate=one)
+            try:
+                self.forms[one.name] = self.workshop.make(one.form)
+            except ToolkitError as error:
+                self._drop(one, f"{one.form.name} could not be made: {error.problem}")
+            else:
+                found.append(one)
+        return found
+
+    def _plainer(self, entrants: Sequence[Candidate]) -> list[Candidate]:
+        """Of graphs that could not be rewritten, those without."""
+        return [
+            replace(one, form=replace(one.form, passes=()))
+            for one in entrants
+            if one.form.passes == REWRITES
+            and one.form.preset is None
+            and one.name not in self.forms
+        ]
+
+    def _heats(self, name: str, entrants: Sequence[Candidate], beside: Candidate) -> None:
+        """A few at a time, each in turn with `beside`; what the budget leaves out says so."""
+        heats = [entrants[first : first + HEAT] for first in range(0, len(entrants), HEAT)]
+        for number, heat in enumerate(heats, 1):
+            title = f"{name}-{number}"
+            if title != "open-1" and not self._time_for(title):
+                self._leave_out([one for later in heats[number - 1 :] for one in later])
+                return
+            self._enter([one for one in heat if one.name not in self.standings])
+            ready = [one for one in heat if one.name in self.forms and self._accurate(one, name)]
+            if ready:
+                self._race(title, [beside, *ready], SCREENING)
+
+    def _time_for(self, title: str) -> bool:
+        """Whether a round is known, or the budget has room for it."""
+        kept = RESERVED.get(title.partition("-")[0], 0.4) * self.budget_s
+        return self.track.begun(title) or self.deadline - time.monotonic() >= kept
+
+    def _leave_out(self, entrants: Sequence[Candidate]) -> None:
+        for one in entrants:
+            self.standings.setdefault(one.name, Standing(candidate=one))
+            self._drop(one, "not measured: the budget was spent")
+        remark = "the budget was spent before all were measured: give a larger --budget to go on"
+        self.remarks += [remark] if remark not in self.remarks else []
+
+    def _race(self, name: str, entrants: Sequence[Candidate], procedure: Procedure) -> None:
+        result = self.track.known(name, entrants)
+        if result is None:
+            result = self.track.measured(name, entrants, self.forms, procedure)
+        first, beside = result.rows[0], self.standings[entrants[0].name]
+        if beside.row is None:
+            beside = replace(beside, ratio=1.0, interval=(1.0, 1.0), typical=1.0)
+        for one, row in zip(entrants, result.rows, strict=True):
+            self.standings[one.name] = standing_of(self.standings[one.name], row, first, beside)
+
+    def _near(self) -> list[Candidate]:
+        """Those that are near enough to the best for their options to be tried, the best first."""
+        alive = sorted(self._alive(), key=self._value)
+        near = [one for one in alive if self._value(one) <= FACTOR * self._value(alive[0])]
+        return [one.candidate for one in near[:NEAREST]]
+
+    def _settled(self, near: Sequence[Candidate]) -> list[Candidate]:
+        """Those that are accurate enough, some of them calibrated anew."""
+        found = []
+        for one in near:
+            tried: Candidate | None = one
+            while tried is not None and not self._accurate(tried):
+                tried = self._recalibrated(tried)
+            if tried is not None:
+                found.append(tried)
+        return found
+
+    def _recalibrated(self, one: Candidate) -> Candidate | None:
+        """It by the next method of calibration; None where there is none, or no time."""
+        if one.form.preset is None or time.monotonic() > self.deadline:
+            return None
+        for method in METHODS[METHODS.index(one.form.method) + 1 :]:
+            another = replace(one, form=replace(one.form, method=method))
+            if self._enter([another]):
+                return another
+        return None
+
+    def _verdict(self, one: Candidate) -> Verdict | None:
+        if one.exact or self.judge is None:
+            return None
+        verdict = self.judge.of(one, self.forms[one.name])
+        self.standings[one.name] = replace(self.standings[one.name], verdict=verdict)
+        return verdict
+
+    def _vary(self, near: Sequence[Candidate]) -> None:
+        """Options one by one, then together those that helped."""
+        best = min(self._alive(), key=self._value, default=self.standings[self.base.name]).candidate
+        changed = {one.name: self._variants(one) for one in near}
+        fresh = [one for one in near if self.standings[one.name].row is None]
+        others = [one for found in changed.values() for one in found]
+        self._heats("vary", [*fresh, *others], best)
+        together = []
+        for one in near:
+            better = [
+                v for v in changed[one.name] if self._value_of(v) < BETTER * self._value_of(one)
+            ]
+            if len(better) > 1:
+                together.append(combined(one, better))
+        self._heats("combine", together, best)
+        self._heats("late", self.late, best)
+
+    def _variants(self, one: Candidate) -> list[Candidate]:
+        """Of its options; fewer threads only where a pass is over before they have met."""
+        took = self.standings[one.name].median_ns
+        brief = took is None or took < BRIEF_NS
+        return [v for v in variants(one, self.batch) if brief or v.threads == one.threads]
+
+    def _accurate(self, one: Candidate, title: str = "") -> bool:
+        """Whether it is exact, or accurate enough; if it is neither, it is out. What opens is
+        measured first, since few of it will have to be accurate."""
+        if title == "open":
+            return True
+        verdict = self._verdict(one)
+        if verdict is not None and verdict.gate is not Gate.PASSED:
+            self._drop(one, f"accuracy: {verdict.why}")
+        return verdict is None or verdict.gate is Gate.PASSED
+
+    def _final(self) -> list[str]:
+        """The best once more, beside the model itself; their names."""
+        finalists: list[Candidate] = []
+        while not finalists:
+            alive = sorted(self._alive(), key=self._value)
+            if not alive:
+                raise self._nothing_is_right()
+            finalists = [one for one in self._hopeful(alive) if self._accurate(one)][:FINALISTS]
+        if self._time_for("final"):
+            others = [one for one in finalists if one != self.base]
+            best = self.standings[finalists[0].name].median_ns
+            brief = best is not None and best < BRIEF_NS
+            self._race("final", [self.base, *others], FINAL_BRIEF if brief else FINAL)
+        else:
+            self.remarks.append("the budget was spent before the best were measured once more")
+        return [one.name for one in finalists]
+
+    def _hopeful(self, alive: Sequence[Standing]) -> list[Candidate]:
+        """Of those that were measured, the best first: it, the plainest of those that may be as
+        good, the best of each other number of threads, then all that may be as good.
+
+        How fast threads meet depends on where a virtual machine's cores lie, which can change while
+        a search goes on: then it is the number of threads that turns out to be wrong.
+        """
+        best = alive[0]
+        able = [one for one in alive if self._may_beat(one, best)]
+        limit = FACTOR * self._value(best)
+        by_threads = {
+            one.candidate.threads: one for one in reversed(alive) if self._value(one) <= limit
+        }
+        ordered = [best, min(able, key=self._effort), *by_threads.values(), *able]
+        return list({one.candidate.name: one.candidate for one in ordered}.values())
+
+    def _concluded(self, finalists: Collection[str]) -> Optimized:
+        """Writes the bundle and the report."""
+        final = [one for one in self._alive() if one.candidate.name in finalists]
+        chosen = self._chosen(sorted(final, key=self._value))
+        found = Optimized(
+            standings=sorted(self.standings.values(), key=self._order),
+            chosen=chosen,
+            pareto=pareto(self._alive()),
+            bundle=self.place / BUNDLE,
+            batch=self.batch,
+            objective=self.objective,
+            max_drop=self.max_drop,
+            remarks=self.remarks,
+        )
+        assert chosen.row is not None
+        artifact = next(
+            one
+            for one in self.forms[chosen.candidate.name]
+            if one.digest == chosen.row.artifact_digest
+        )
+        write_bundle(self.place / BUNDLE, artifact, chosen, preprocessing_of(self.given))
+        write_document(self.place / REPORT, seal(REPORT_SCHEMA, found.to_json()))
+        return found
+
+    def _chosen(self, final: Sequence[Standing]) -> Standing:
+        """The plainest of those that are as good as the best, once it has been held to all rows as
+        it is to run."""
+        remaining = list(final)
+        while remaining:
+            best = remaining[0]
+            tied = [one for one in remaining if self._value(one) <= TIE * self._value(best)]
+            for one in sorted(tied, key=self._effort):
+                if self.judge is None:
+                    return one
+                candidate = one.candidate
+                verdict = self.judge.of(candidate, self.forms[candidate.name], candidate.name)
+                one = replace(one, verdict=verdict)
+                self.standings[candidate.name] = one
+                if verdict.gate is Gate.PASSED:
+                    return one
+                self._drop(candidate, f"accuracy: {verdict.why}")
+            remaining = [one for one in remaining if one not in tied]
+        raise self._nothing_is_right()
+
+    # What the steps ask.
+
+    def _alive(self) -> list[Standing]:
+        """Those that were measured, are right, and run from files alone."""
+        return [
+            one
+            for one in self.standings.values()
+            if one.out is None
+            and one.row is not None
+            and one.candidate.runtime in PROGRAMS
+            and self._value(one) < math.inf
+        ]
+
+    def _may_beat(self, one: Standing, best: Standing) -> bool:
+        if self.objective not in ("latency", "throughput"):
+            return True
+        return one.interval[0] <= best.interval[1]
+
+    def _value(self, standing: Standing) -> float:
+        return standing.value(self.objective)
+
+    def _value_of(self, one: Candidate) -> float:
+        standing = self.standings.get(one.name)
+        return math.inf if standing is None or standing.out else self._value(standing)
+
+    def _effort(self, standing: Standing) -> int:
+        return standing.candidate.effort(self.options.threads)
+
+    def _order(self, standing: Standing) -> tuple[bool, float]:
+        return standing.out is not None, self._value(standing)
+
+    def _drop(self, one: Candidate, why: str) -> None:
+        self.standings[one.name] = replace(self.standings[one.name], out=why)
+
+    def _nothing_is_right(self) -> CheckFailedError:
+        reasons = "; ".join(dict.fromkeys(one.out for one in self.standings.values() if one.out))
+        return CheckFailedError(
+            f"No form of {self.given.path} could be had that is right: {reasons}",
+            hint="Run `toolkit bench` on it, which says more of each.",
+        )
+
+
+def _digest_of(sets: Sequence[Feeds]) -> str:
+    return digest_bytes(
+        b"".join(
+            f"{name} {array.dtype} {array.shape}".encode() + array.tobytes()
+            for feeds in sets
+            for name, array in sorted(feeds.items())
+        )
+    )
+
+
+def pareto(standings: Sequence[Standing]) -> list[str]:
+    """The names of those that no other is at least as good as in latency, drop in accuracy and
+    peak memory, and better in one."""
+
+    def figures(one: Standing) -> tuple[float, float, float]:
+        lost = 0.0 if one.verdict is None else max(0.0, one.verdict.drop or 0.0)
+        memory = one.row and one.row.peak_rss_bytes
+        return one.ratio, lost, float(memory or math.inf)
+
+    points = {one.candidate.name: figures(one) for one in standings}
+    return [
+        name
+        for name, own in points.items()
+        if not any(
+            other != own and all(a <= b for a, b in zip(other, own, strict=True))
+            for other in points.values()
+        )
+    ]
+
+
+def preprocessing_of(artifact: Artifact) -> Json | None:
+    """What the rows went through that the model was trained on; None where that is not known."""
+    place = (
+        artifact.directory if artifact.format is Format.CHECKPOINT else artifact.parent_directory()
+    )
+    try:
+        found = None if place is None else Checkpoint.load(place).training.get("preprocessing")
+    except ToolkitError:
+        return None
+    return found and dict(found)

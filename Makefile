@@ -9,7 +9,7 @@ MXNET_READY := .venv-mxnet/.ready
 
 GPU_PACKAGES := .gpu-packages/.ready
 
-.PHONY: help setup mxnet-env gpu-packages pycuda gpu-check demo others test mutants check format bench matrix clean
+.PHONY: help setup mxnet-env gpu-packages pycuda gpu-check demo others test mutants check format bench bench-optimize matrix clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -56,7 +56,7 @@ APART := $(BIN)/pytest -m 'not alone' --numprocesses auto --maxprocesses 4 --dis
 
 test: $(READY)  ## Run the tests, a few at a time; those that tell fast from slow afterwards, alone
 	$(APART) tests/architecture tests/gpu tests/unit
-	$(APART) tests/cli tests/conformance
+	$(APART) tests/conformance tests/cli  # the longest files first, so that none is left over at the end
 	$(BIN)/pytest -m alone
 
 mutants: $(READY)  ## Inspect, export and measure 200 damaged and hostile ONNX files
@@ -75,8 +75,18 @@ format: $(READY)  ## Format and mend what lint can mend
 bench: $(READY)  ## Print the figures that the toolkit promises (half an hour; wants a quiet machine)
 	$(BIN)/python benchmarks/figures.py $(ONLY)
 
+OLIVE_READY := .venv-olive/.ready
+
+$(OLIVE_READY): constraints-olive.txt
+	$(PYTHON) -m venv .venv-olive
+	.venv-olive/bin/pip install --quiet --requirement constraints-olive.txt
+	touch $(OLIVE_READY)
+
+bench-optimize: $(READY) $(OLIVE_READY)  ## What `toolkit optimize` finds for every family, beside Microsoft Olive (an hour; wants a quiet machine)
+	$(BIN)/python benchmarks/optimize.py --olive .venv-olive/bin/olive --page docs/optimize-figures.md
+
 matrix: $(READY)  ## Export every model to every target, print what the proofs found, write docs/matrix.md
 	$(BIN)/python benchmarks/matrix.py docs/matrix.md
 
 clean:  ## Remove what was made
-	rm -rf .venv .venv-mxnet .gpu-packages demo others results
+	rm -rf .venv .venv-mxnet .venv-olive .gpu-packages demo others results

@@ -37,7 +37,8 @@ from toolkit.steps.sources import candidates
 REQUIRED = set(ROUTES) - {"tensorrt", "tripy"}
 # Kernels of equal shapes, a dense layer, batch norms; one kernel that is read many times.
 MODELS = ["resnet20", "residual-odenet"]
-MOST_PAIRS = 60
+MOST_PAIRS = 24
+MOST_TENSORS = 32  # whose bits are flipped
 ROWS = np.random.default_rng(1).standard_normal((4, 3, 32, 32)).astype(np.float32)
 FOLDED = "its converter folds batch norms"
 EXPECTED_FAILURES = {
@@ -183,12 +184,14 @@ def test_every_weight_is_there_bit_for_bit(written: Written) -> None:
 
 
 def test_every_flipped_bit_is_found(written: Written) -> None:
-    """Of each weight the lowest bit, the highest, and one between, each by itself.
+    """Of some weights the lowest bit, the highest, and one between, each by itself.
 
     Not the lowest of a tensor that was folded: the product of the fold is rounded, and hides what
     is less than its rounding. There, bits that change the product.
     """
-    for tensor in written.parity().tensors:
+    tensors = written.parity().tensors
+    chosen_tensors = np.random.default_rng(0).permutation(len(tensors))[:MOST_TENSORS]
+    for tensor in (tensors[place] for place in chosen_tensors):
         name, array = tensor.name, written.weights[tensor.name]
         bits = array.nbytes * 8
         chosen = {0, bits - 1, bits // 3}

@@ -51,12 +51,9 @@ EXPECTED_FAILURES = {
 }
 
 
-@pytest.fixture(params=RUNTIMES.names())
+@pytest.fixture(scope="module", params=RUNTIMES.names())
 def runtime(request: pytest.FixtureRequest) -> Runtime:
     name = request.param
-    reason = EXPECTED_FAILURES.get((name, request.function.__name__))
-    if reason:
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     try:
         plugin = RUNTIMES.create(name)
         found = plugin.probe()
@@ -87,15 +84,32 @@ def forms(artifact_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Calla
     return form
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def source(runtime: Runtime, forms: Callable[..., Artifact]) -> Artifact:
     return forms(runtime.accepts)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def session(runtime: Runtime, source: Artifact) -> Iterator[Session]:
+    """One for all that is asked of it: a compiler takes seconds, and what one question leaves
+    behind must not alter the answer to the next."""
     with runtime.open(source, SessionOptions(threads=THREADS)) as opened:
         yield opened
+
+
+@pytest.fixture
+def fresh(runtime: Runtime, source: Artifact) -> Iterator[Session]:
+    with runtime.open(source, SessionOptions(threads=THREADS)) as opened:
+        yield opened
+
+
+@pytest.fixture(autouse=True)
+def expected_failure(request: pytest.FixtureRequest) -> None:
+    """Marks what a runtime is known not to do."""
+    if "runtime" in request.fixturenames:
+        name = request.getfixturevalue("runtime").name
+        if reason := EXPECTED_FAILURES.get((name, request.function.__name__)):
+            request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
 
 
 def feeds(batch: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -221,9 +235,9 @@ def test_wrong_feeds_are_refused(session: Session, wrong: dict, names: str) -> N
     np.testing.assert_array_equal(session.run(feeds(1))["logits"], good)
 
 
-def test_a_pass_needs_inputs(session: Session) -> None:
+def test_a_pass_needs_inputs(fresh: Session) -> None:
     with pytest.raises(SessionError, match="no inputs"):
-        session.forward()
+        fresh.forward()
 
 
 def test_open_and_close_can_be_repeated(runtime: Runtime, source: Artifact) -> None:
@@ -305,9 +319,9 @@ def test_asking_what_ran_leaves_the_session_as_it_was(session: Session, runtime:
     assert_same(session.run(feeds(3))["logits"], expected, runtime)
 
 
-def test_what_ran_is_not_known_before_a_pass(session: Session) -> None:
+def test_what_ran_is_not_known_before_a_pass(fresh: Session) -> None:
     with pytest.raises(SessionError):
-        session.provenance()
+        fresh.provenance()
 
 
 def test_damaged_file_is_refused(runtime: Runtime, source: Artifact, tmp_path: Path) -> None:

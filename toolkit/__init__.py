@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.core.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from toolkit.optimizing.search import optimize
+    from toolkit.optimizing.optimize import optimize
     from toolkit.steps.bench import bench
     from toolkit.steps.bench_training import bench_training
     from toolkit.steps.calibrate import calibrate
@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 
-ELSEWHERE = {"optimize": "toolkit.optimizing.search"}
+ELSEWHERE = {"optimize": "toolkit.optimizing.optimize"}
 
 
 def __getattr__(name: str) -> Any:

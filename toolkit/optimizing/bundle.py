@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from toolkit.core.artifact import MANIFEST, Artifact
+from toolkit.core.artifact import MANIFEST, Artifact, Checkpoint, Format
 from toolkit.core.bundle import BUNDLE_FILE, MODEL, SCHEMA
 from toolkit.core.documents import Json, seal, write_document
+from toolkit.core.errors import ToolkitError
 from toolkit.core.files import new_directory, replaced_directory, write_atomically
 from toolkit.core.measurement import Scope
 from toolkit.measuring.environment import describe_environment
@@ -92,3 +93,15 @@ def _requirements(runtime: str, version: str | None) -> str:
     package = REQUIREMENTS[runtime]
     pinned = f"=={version.partition('-')[0].partition('+')[0]}" if version else ""
     return f"numpy\n{package}{pinned}\n"
+
+
+def preprocessing_of(artifact: Artifact) -> Json | None:
+    """What the rows went through that the model was trained on; None where that is not known."""
+    place = (
+        artifact.directory if artifact.format is Format.CHECKPOINT else artifact.parent_directory()
+    )
+    try:
+        found = None if place is None else Checkpoint.load(place).training.get("preprocessing")
+    except ToolkitError:
+        return None
+    return found and dict(found)

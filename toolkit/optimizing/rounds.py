@@ -177,3 +177,23 @@ def standing_of(earlier: Standing, row: Row, first: Row, beside: Standing) -> St
         typical=typical_ns(row) / typical_ns(first) * beside.typical,
         interval=(low * beside.ratio, high * beside.ratio),
     )
+
+
+def pareto(standings: Sequence[Standing]) -> list[str]:
+    """The names of those that no other is at least as good as in latency, drop in accuracy and
+    peak memory, and better in one."""
+
+    def figures(one: Standing) -> tuple[float, float, float]:
+        lost = 0.0 if one.verdict is None else max(0.0, one.verdict.drop or 0.0)
+        memory = one.row and one.row.peak_rss_bytes
+        return one.ratio, lost, float(memory or math.inf)
+
+    points = {one.candidate.name: figures(one) for one in standings}
+    return [
+        name
+        for name, own in points.items()
+        if not any(
+            other != own and all(a <= b for a, b in zip(other, own, strict=True))
+            for other in points.values()
+        )
+    ]

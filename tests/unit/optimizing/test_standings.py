@@ -12,8 +12,7 @@ from toolkit.core.gates import Gate
 from toolkit.core.measurement import Row, Status
 from toolkit.optimizing.accuracy import Verdict, too_few
 from toolkit.optimizing.candidates import openers
-from toolkit.optimizing.rounds import OBJECTIVES, Standing
-from toolkit.optimizing.search import pareto
+from toolkit.optimizing.rounds import OBJECTIVES, Standing, pareto
 from toolkit.parity.paired import accuracy_drop
 from toolkit.steps.labelled import LabelledRows
 

@@ -91,6 +91,12 @@ def session(runtime: FakeTensorRtRuntime, source: Artifact) -> Iterator[Session]
     assert device.closed == 1
 
 
+@pytest.fixture
+def fresh(session: Session) -> Session:
+    """Each one is here."""
+    return session
+
+
 def test_one_run_is_shapes_addresses_copies_and_one_wait(
     session: Session, runtime: FakeTensorRtRuntime
 ) -> None:

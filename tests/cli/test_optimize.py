@@ -142,7 +142,7 @@ def test_one_that_was_killed_goes_on(main_path: Path, tmp_path: Path) -> None:
     killed.kill()
     killed.wait()
     before = stored(tmp_path / "search")
-    done = run_toolkit(*command[1:], "--budget", "25s", cwd=tmp_path)
+    done = run_toolkit(*command[1:], "--budget", "10s", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "goes on with the search" in done.stderr
     after = stored(tmp_path / "search")

@@ -26,6 +26,7 @@ from toolkit.steps.rows import Group, measure_groups
 from toolkit.steps.settings import Settings
 
 FORWARD = Scope.FORWARD
+ROUGH = 1.1  # how far off a ratio may be of which there are too few runs for an interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,16 +166,19 @@ def standing_of(earlier: Standing, row: Row, first: Row, beside: Standing) -> St
         return replace(earlier, row=row)
     if row.status is not Status.OK:
         return replace(earlier, row=row, out=row.reason or str(row.status))
-    compared: Ratio | None = compare_rows(row, first, FORWARD)
-    if compared is None:
-        doubt = doubt_of(row, FORWARD) or f"of {beside.candidate.name}: {doubt_of(first, FORWARD)}"
+    if (doubt := doubt_of(row, FORWARD)) is not None:
         return replace(earlier, row=row, out=doubt)
-    low, high = compared.interval
+    if (doubt := doubt_of(first, FORWARD)) is not None:
+        return replace(earlier, row=row, out=f"{beside.candidate.name}: {doubt}")
+    typical = typical_ns(row) / typical_ns(first)
+    compared: Ratio | None = compare_rows(row, first, FORWARD)
+    value = typical if compared is None else compared.value
+    low, high = (value / ROUGH, value * ROUGH) if compared is None else compared.interval
     return replace(
         earlier,
         row=row,
-        ratio=compared.value * beside.ratio,
-        typical=typical_ns(row) / typical_ns(first) * beside.typical,
+        ratio=value * beside.ratio,
+        typical=typical * beside.typical,
         interval=(low * beside.ratio, high * beside.ratio),
     )
 

@@ -46,7 +46,7 @@ NEAREST = 3  # of those, at most
 BRIEF_NS = 2e6  # a pass that fewer threads may do as fast
 FINALISTS = 4
 TIE = 1.01  # within which of the best the plainest is chosen
-SCREENING = Procedure(max_seconds=3.0, target_ci=0.02, processes=1)
+SCREENING = Procedure(max_seconds=5.0, target_ci=0.02, processes=1)
 FINAL = Procedure(max_seconds=12.0)
 FINAL_BRIEF = Procedure(max_seconds=12.0, processes=5)  # luck with cores weighs most there
 RESERVED = {"final": 0.0, "late": 0.6}  # the share of the budget that a round leaves; else 0.4

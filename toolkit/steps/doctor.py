@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -77,7 +78,8 @@ class Diagnosis:
 def doctor(
     *, ceilings: bool = False, threads: int | None = None, progress: Progress | None = None
 ) -> Diagnosis:
-    """Probes every runtime in a process of its own, so that one that crashes costs one line.
+    """Probes every runtime in a process of its own, so that one that crashes costs one line, as
+    many at a time as there are cores.
 
     With `ceilings` the limits of this machine are measured, by so many threads (all cores unless
     told), and stored in the user's cache directory, where `bench` finds them; without, nothing is
@@ -94,11 +96,7 @@ def doctor(
     cpu = environment["cpu"]
     if ceilings:
         prepare(cpu)
-    names = RUNTIMES.names()
-    infos = []
-    for done, name in enumerate(names):
-        infos.append(_info(name))
-        listener.update("probe runtimes", done + 1, len(names), name)
+    infos = _probed(cpu["available_cores"] or 1, listener)
     if ceilings:
         store(_measure_ceilings(count, cpu, listener), cpu)
     return Diagnosis(
@@ -107,6 +105,19 @@ def doctor(
         environment=environment,
         ceilings=tuple(_known_ceilings(cpu, listener)),
     )
+
+
+def _probed(at_a_time: int, progress: Progress) -> list[RuntimeInfo]:
+    """In the order of their names."""
+    names, infos = RUNTIMES.names(), []
+    pool = ThreadPoolExecutor(max_workers=at_a_time)
+    try:
+        for info in pool.map(_info, names):
+            infos.append(info)
+            progress.update("probe runtimes", len(infos), len(names), info.name)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return infos
 
 
 def _measure_ceilings(threads: int, cpu: Json, progress: Progress) -> Ceilings:

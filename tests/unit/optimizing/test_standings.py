@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,10 +11,10 @@ from hypothesis import strategies as st
 
 from toolkit.core.artifact import Format
 from toolkit.core.gates import Gate
-from toolkit.core.measurement import Row, Status
+from toolkit.core.measurement import Agreement, Block, Measurement, Row, Scope, Status
 from toolkit.optimizing.accuracy import Verdict, too_few
 from toolkit.optimizing.candidates import openers
-from toolkit.optimizing.rounds import OBJECTIVES, Standing, pareto
+from toolkit.optimizing.rounds import OBJECTIVES, Standing, pareto, standing_of
 from toolkit.parity.paired import accuracy_drop
 from toolkit.steps.labelled import LabelledRows
 
@@ -70,6 +72,41 @@ def test_none_is_better_than_one_of_the_front(points: list[tuple[float, float, i
     for name, figures in own.items():
         beaten = any(better(other, figures) for other in own.values())
         assert (name in front) != beaten
+
+
+def measured(runs: int, nanoseconds: int, process: int = 0) -> Row:
+    """So many rounds of one run each."""
+    blocks = tuple(
+        Block(
+            round=number,
+            process=process,
+            lead=np.empty(0, np.int64),
+            samples=np.array([nanoseconds + number]),
+            rss_bytes=0,
+        )
+        for number in range(runs)
+    )
+    forward = Measurement(
+        scope=Scope.FORWARD, warmup=np.empty(0, np.int64), settled=True, disturbance=0.0,
+        blocks=blocks,
+    )  # fmt: skip
+    row = standing(1, 1.0, 0.0, 1).row
+    assert row is not None
+    return replace(
+        row, measurements=(forward,), parity=Agreement(passed=True, max_abs=0.0, max_rel=0.0)
+    )
+
+
+@pytest.mark.parametrize(("runs", "rough"), [(5, True), (40, False)])
+def test_few_runs_of_a_slow_model_still_tell_something(runs: int, rough: bool) -> None:
+    """A batch that takes a second has five runs in a round, too few for an interval."""
+    beside, other = Standing(candidate=CANDIDATE, ratio=1.0, typical=1.0), standing(2, 1.0, 0.0, 1)
+    first, row = measured(runs, 10**9), measured(runs, 5 * 10**8)
+    found = standing_of(other, row, first, beside)
+    assert found.out is None
+    assert found.ratio == pytest.approx(0.5, rel=1e-3)
+    assert found.typical == pytest.approx(0.5, rel=1e-3)
+    assert (found.interval[1] / found.interval[0] > 1.2) is rough
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

@@ -15,7 +15,7 @@ from toolkit.core.measurement import Result, Row, Scope, Status
 from toolkit.core.progress import Progress
 from toolkit.measuring.engine import Procedure
 from toolkit.measuring.statistics import Ratio, percentile
-from toolkit.measuring.summary import compare_rows, doubt_of, median_of
+from toolkit.measuring.summary import compare_rows, doubt_of
 from toolkit.optimizing.accuracy import Verdict
 from toolkit.optimizing.candidates import Candidate
 from toolkit.optimizing.forms import Forms
@@ -48,7 +48,9 @@ class Standing:
 
     @property
     def median_ns(self) -> float | None:
-        return median_of(self.row, FORWARD)
+        """The mean over its processes; None where it was not measured."""
+        found = None if self.row is None else self.row.measurement(FORWARD)
+        return None if self.row is None or found is None else typical_ns(self.row)
 
     def value(self, objective: str) -> float:
         """What is made small; infinite where it is not known."""

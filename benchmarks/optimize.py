@@ -429,8 +429,8 @@ def killed(place: Path, times: int = 10) -> Iterator[Figure]:
     checkpoint, rows = trained(MODELS[0], place)
     out = place / "killed"
     command = [
-        sys.executable, "-P", "-m", "toolkit", "optimize", checkpoint, "--data", rows, "--out", out,
-        "--json",
+        Path(sys.executable).with_name("toolkit"), "optimize", checkpoint, "--data", rows,
+        "--out", out, "--json",
     ]  # fmt: skip
     rng = np.random.default_rng()
     stored: dict[Path, bytes] = {}

@@ -23,6 +23,7 @@ from exporters.weight_parity import Match, WeightParity, compare
 from models import FAMILIES, builder
 from models.initial import fresh_weights
 from models.torch.base import restored
+from tests.conformance.expected import mark_expected
 from toolkit.core.artifact import Artifact, Checkpoint
 from toolkit.core.errors import SourceError, UnavailableError
 from toolkit.core.session import SessionOptions
@@ -148,9 +149,7 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def expected_failure(request: pytest.FixtureRequest) -> None:
     """Marks what a target is known not to do."""
     if "written" in request.fixturenames:
-        target = request.getfixturevalue("written").target
-        if reason := EXPECTED_FAILURES.get((target, request.function.__name__)):
-            request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+        mark_expected(request, request.getfixturevalue("written").target, EXPECTED_FAILURES)
 
 
 def flipped(array: np.ndarray, bit: int) -> np.ndarray:

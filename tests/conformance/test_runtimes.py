@@ -20,6 +20,7 @@ import pytest
 import toolkit
 from exporters import ROUTES
 from runtimes import ACCEPTS, RUNTIMES
+from tests.conformance.expected import mark_expected
 from toolkit.core.artifact import Artifact, Checkpoint, Format
 from toolkit.core.errors import (
     FeedError,
@@ -107,9 +108,7 @@ def fresh(runtime: Runtime, source: Artifact) -> Iterator[Session]:
 def expected_failure(request: pytest.FixtureRequest) -> None:
     """Marks what a runtime is known not to do."""
     if "runtime" in request.fixturenames:
-        name = request.getfixturevalue("runtime").name
-        if reason := EXPECTED_FAILURES.get((name, request.function.__name__)):
-            request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+        mark_expected(request, request.getfixturevalue("runtime").name, EXPECTED_FAILURES)
 
 
 def feeds(batch: int, seed: int = 0) -> dict[str, np.ndarray]:

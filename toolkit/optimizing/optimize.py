@@ -9,7 +9,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from toolkit.core.artifact import Artifact
 from toolkit.core.errors import UsageError, unknown_name
 from toolkit.core.progress import Progress, Silent
 from toolkit.measuring.environment import session_options
@@ -20,7 +19,7 @@ from toolkit.optimizing.rounds import OBJECTIVES, Track
 from toolkit.optimizing.search import FORMS, ROUNDS, VERDICTS, Optimized, Search
 from toolkit.parity.paired import MAX_DROP, check_max_drop
 from toolkit.steps.inputs import InputRequest, InputSource, Rows, input_source, resolve_batches
-from toolkit.steps.labelled import LabelledRows, holds_inputs, load_rows, require_labels
+from toolkit.steps.labelled import LabelledRows, holds_inputs, load_labelled
 from toolkit.steps.sources import candidates as forms_of
 from toolkit.steps.sources import open_artifact
 
@@ -81,7 +80,7 @@ def optimize(
     rows: LabelledRows | None = None
     feeding: InputSource | None = None
     if not exact:
-        rows = _labelled(given, name, settings, directory, listener)
+        rows = load_labelled(given, name, settings, directory, listener)
         if request == InputRequest():
             feeding = Rows(given.signature, rows.feeds, rows.description)
     elif data is not None and holds_inputs(data):
@@ -158,23 +157,3 @@ def _able(
         remark = f"int8 is left out: {data} has no training rows to calibrate on. Give"
         return asked - {"int8"}, [f"{remark} --calibration-data."]
     return asked, []
-
-
-def _labelled(
-    given: Artifact,
-    data: str | None,
-    settings: Mapping[str, object],
-    directory: Path | None,
-    progress: Progress,
-) -> LabelledRows:
-    """The rows that accuracy is told by. Raises UsageError where there are none with labels."""
-    if data is None:
-        raise UsageError(
-            f"{given.path} names no data set, by which to tell a drop in accuracy.",
-            hint="Give --data NAME|FILE with labels, or --exact.",
-        )
-    rows = load_rows(
-        given, data=data, inputs=None, settings=settings, directory=directory, progress=progress
-    )
-    require_labels(rows)
-    return rows

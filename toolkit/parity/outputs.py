@@ -10,6 +10,14 @@ from toolkit.core.measurement import Agreement
 from toolkit.core.specs import Outputs
 from toolkit.parity.tolerances import Tolerance
 
+FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
+
+
+def as_dtype_of(reference: np.ndarray, array: np.ndarray) -> np.ndarray:
+    """`array` in the reference's dtype, where both are floating-point."""
+    both = {array.dtype.name, reference.dtype.name} <= FLOATS
+    return array.astype(reference.dtype) if both else array
+
 
 def compare_outputs(got: Outputs, reference: Outputs, tolerance: Tolerance) -> Agreement:
     """Whether every output has the reference's name, shape and dtype, and its values within bounds.

@@ -24,7 +24,7 @@ from toolkit.parity.closeness import Closeness, Comparison
 from toolkit.parity.paired import check_max_drop
 from toolkit.steps.calibration_rows import CalibrationRows, Picked, pick_rows
 from toolkit.steps.inputs import batch_axis
-from toolkit.steps.labelled import load_rows, require_labels
+from toolkit.steps.labelled import load_labelled
 from toolkit.steps.mixture import Accuracy, Mixture
 from toolkit.steps.quantising import (
     LITERT,
@@ -215,15 +215,8 @@ def _accuracy(
     progress: Progress,
 ) -> Accuracy:
     """What a mixture is held to. Raises UsageError for rows without labels."""
-    rows = load_rows(
-        source,
-        data=data,
-        inputs=None,
-        settings=settings,
-        directory=None if directory is None else Path(directory),
-        progress=progress,
-    )
-    require_labels(rows)
+    place = None if directory is None else Path(directory)
+    rows = load_labelled(source, data, settings, place, progress)
     options = session_options(None)
     reference = reference_of(candidates(source), options.threads)
     return Accuracy(

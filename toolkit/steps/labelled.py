@@ -126,14 +126,30 @@ def check_rows(artifact: Artifact, rows: LabelledRows, given: Signature) -> None
         ) from error
 
 
-def require_labels(rows: LabelledRows) -> None:
-    """Raises UsageError for rows by which no drop in accuracy can be told."""
+def load_labelled(
+    artifact: Artifact,
+    data: str | None,
+    settings: Mapping[str, Any] | None,
+    directory: Path | None,
+    progress: Progress,
+) -> LabelledRows:
+    """The rows that a drop in accuracy is told by. Raises UsageError where there are none with
+    labels of more than one class."""
+    if data is None:
+        raise UsageError(
+            f"{artifact.path} names no data set, by which to tell a drop in accuracy.",
+            hint="Give --data NAME|FILE with labels, or --exact.",
+        )
+    rows = load_rows(
+        artifact, data=data, inputs=None, settings=settings, directory=directory, progress=progress
+    )
     if rows.targets is None:
         raise UsageError(
             f"{rows.description} have no labels, by which to tell a drop in accuracy.",
             hint="Add an array of labels; `optimize --exact` asks for none.",
         )
     require_classes(rows)
+    return rows
 
 
 def require_classes(rows: LabelledRows) -> None:

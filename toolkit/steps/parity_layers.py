@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from exporters import EXPOSERS
 from runtimes import ACCEPTS
 from toolkit.core.artifact import Artifact
@@ -16,12 +14,11 @@ from toolkit.core.documents import Json
 from toolkit.core.errors import UsageError
 from toolkit.core.specs import Feeds
 from toolkit.parity.judging import Judgement, judge
+from toolkit.parity.outputs import as_dtype_of
 from toolkit.parity.similarity import Similarity, similarity
 from toolkit.steps.choices import known_runtimes
 from toolkit.steps.oracle import expected_of, outputs_of
 from toolkit.steps.sources import candidates, open_artifact
-
-FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,12 +109,12 @@ def compare_layers(
                 name=name,
                 operator=operators[name],
                 judgement=judge(
-                    {name: _like(got[name], expected[name])},
+                    {name: as_dtype_of(expected[name], got[name])},
                     {name: expected[name]},
                     None if exact is None or name not in exact else {name: exact[name]},
                     artifact.precision,
                 ),
-                similarity=similarity(_like(got[name], expected[name]), expected[name]),
+                similarity=similarity(as_dtype_of(expected[name], got[name]), expected[name]),
             )
             for name in shared
         ),
@@ -132,9 +129,3 @@ def exposed(source: Artifact, directory: Path) -> tuple[Artifact, Mapping[str, s
     found = open_artifact(path)
     signature = replace(found.signature, inputs=source.signature.inputs)
     return replace(found, precision=source.precision, signature=signature), operators
-
-
-def _like(array: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """One in another floating-point dtype as one in the reference's."""
-    both = np.issubdtype(expected.dtype, np.floating) and array.dtype.name in FLOATS
-    return array.astype(expected.dtype) if both else array

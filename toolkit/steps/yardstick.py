@@ -14,7 +14,7 @@ from toolkit.core.measurement import Status
 from toolkit.core.session import SessionOptions
 from toolkit.core.specs import Outputs, paired
 from toolkit.measuring.client import WorkerProcess
-from toolkit.parity.outputs import compare_outputs
+from toolkit.parity.outputs import as_dtype_of, compare_outputs
 from toolkit.parity.similarity import similarity
 from toolkit.parity.tolerances import Tolerance, tolerance_for
 from toolkit.steps.accuracy_report import AccuracyRow, Form
@@ -98,7 +98,7 @@ class Yardstick:
                 status=Status.UNAVAILABLE if missing else Status.FAILED,
                 reason=f"{error.problem} {error.hint}",
             )
-        outputs = {n: _like(array, expected[n]) for n, array in outputs.items()}
+        outputs = {n: as_dtype_of(expected[n], array) for n, array in outputs.items()}
         tolerance = _coarser(first.precision, form.precision)
         parity = compare_outputs(outputs, expected, tolerance)
         got, wanted = outputs[scoring.output], expected[scoring.output]
@@ -140,12 +140,6 @@ def _named(outputs: Outputs, form: Artifact, first: Artifact) -> Outputs:
     """With the names that A has for them."""
     names = paired(form.signature.outputs, first.signature.outputs)
     return {names[name]: array for name, array in outputs.items()}
-
-
-def _like(array: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Of another floating-point dtype, as the reference's."""
-    both = all(np.issubdtype(one.dtype, np.floating) for one in (array, expected))
-    return array.astype(expected.dtype) if both else array
 
 
 def _not_finite(array: np.ndarray) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes  # noqa: F401 - lends NumPy the name bfloat16
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from toolkit.core.errors import UsageError
 from toolkit.core.measurement import Agreement
-from toolkit.parity.outputs import combine, compare_outputs
+from toolkit.parity.outputs import as_dtype_of, combine, compare_outputs
 from toolkit.parity.tolerances import TOLERANCES, Tolerance, tolerance_for
 
 TOLERANCE = Tolerance(absolute=1e-6, relative=1e-5, agreement=0.999, why="a test")
@@ -25,6 +26,22 @@ def compare(got: object, reference: object) -> Agreement:
     return compare_outputs(
         {"y": np.asarray(got, np.float32)}, {"y": np.asarray(reference, np.float32)}, TOLERANCE
     )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "reference", "found"),
+    [
+        ("float16", "float32", "float32"),
+        ("float64", "float32", "float32"),
+        ("bfloat16", "float32", "float32"),
+        ("float32", "bfloat16", "bfloat16"),
+        ("int8", "float32", "int8"),
+        ("float32", "int64", "float32"),
+    ],
+)
+def test_only_floating_point_takes_the_dtype_of_the_reference(dtype, reference, found):
+    one, other = (np.ones(3, np.dtype(name)) for name in (dtype, reference))
+    assert as_dtype_of(other, one).dtype.name == found
 
 
 @given(arrays)

@@ -45,6 +45,7 @@ BETTER = 0.99  # of the time of the one without it: an option that is worth to b
 NEAREST = 3  # of those, at most
 BRIEF_NS = 2e6  # a pass that fewer threads may do as fast
 FINALISTS = 4
+MOVED = 2.0  # times the best, which a number of threads may take that is best once cores have moved
 TIE = 1.01  # within which of the best the plainest is chosen
 SCREENING = Procedure(max_seconds=5.0, target_ci=0.02, processes=1)
 FINAL = Procedure(max_seconds=12.0)
@@ -306,18 +307,21 @@ class Search:
 
     def _hopeful(self, alive: Sequence[Standing]) -> list[Candidate]:
         """Of those that were measured, the best first: it, the plainest of those that may be as
-        good, the best of each other number of threads, then all that may be as good.
+        good, the plainest and the best of each number of threads, then all that may be as good.
 
         How fast threads meet depends on where a virtual machine's cores lie, which can change while
-        a search goes on: then it is the number of threads that turns out to be wrong.
+        a search goes on: then it is the number of threads that turns out to be wrong, or what they
+        do while they wait.
         """
         best = alive[0]
         able = [one for one in alive if self._may_beat(one, best)]
-        limit = FACTOR * self._value(best)
-        by_threads = {
-            one.candidate.threads: one for one in reversed(alive) if self._value(one) <= limit
-        }
-        ordered = [best, min(able, key=self._effort), *by_threads.values(), *able]
+        limit = MOVED * self._value(best)
+        near = [one for one in alive if self._value(one) <= limit]
+        plainest = {one.candidate.threads: one for one in sorted(near, key=self._plainness)}
+        quickest = {one.candidate.threads: one for one in reversed(near)}
+        ordered = [
+            best, min(able, key=self._effort), *plainest.values(), *quickest.values(), *able,
+        ]  # fmt: skip
         return list({one.candidate.name: one.candidate for one in ordered}.values())
 
     def _concluded(self, finalists: Collection[str]) -> Optimized:
@@ -391,6 +395,10 @@ class Search:
 
     def _effort(self, standing: Standing) -> int:
         return standing.candidate.effort(self.options.threads)
+
+    def _plainness(self, standing: Standing) -> tuple[int, float]:
+        """The plainest last, and of those the best."""
+        return -self._effort(standing), -self._value(standing)
 
     def _order(self, standing: Standing) -> tuple[bool, float]:
         return standing.out is not None, self._value(standing)

@@ -70,6 +70,13 @@ def train(
     loader_workers: Annotated[
         int | None, typer.Option(help="Processes of torch's DataLoader.  [default: 0]")
     ] = None,
+    nproc: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that share each batch, by torchrun: with --device cuda a GPU each.  "
+            "[default: 1]"
+        ),
+    ] = None,
     deterministic: Annotated[
         bool | None,
         typer.Option("--deterministic", help="Kernels that repeat bit for bit, where they differ."),
@@ -108,6 +115,7 @@ def train(
             device=device,
             loader_workers=loader_workers,
             deterministic=deterministic,
+            processes=nproc,
             resume=resume,
             progress=progress,
             **recipe,

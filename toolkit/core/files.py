@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from toolkit.core.errors import IntegrityError, OutputExistsError, ToolkitError
 
@@ -80,6 +84,14 @@ def write_atomically(path: Path, data: bytes) -> None:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
+
+
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes an .npz file, atomically, of arrays by name."""
+    stream = io.BytesIO()
+    save: Any = np.savez  # its stubs take a name for one of its options
+    save(stream, **arrays)
+    write_atomically(path, stream.getvalue())
 
 
 def refuse_existing(target: Path) -> None:

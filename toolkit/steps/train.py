@@ -40,6 +40,7 @@ from toolkit.training.recipe import RATES, Recipe
 from toolkit.training.run import EVALUATION_BATCH, Trained, metrics_of, run
 
 EPOCHS = 10
+SHARED = "eager"  # the mode of torch that several processes can share
 
 
 def train(
@@ -56,6 +57,7 @@ def train(
     device: str | None = None,
     loader_workers: int | None = None,
     deterministic: bool | None = None,
+    processes: int | None = None,
     resume: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     **recipe: Any,
@@ -66,7 +68,7 @@ def train(
     options of the model, `data_settings` of the data set. `recipe` overrides single values of the
     family's own, see toolkit.training.recipe.Recipe. `resume` is a checkpoint to go on from: what
     is not given is as it was there, and what is given must be, but for a larger number of epochs
-    and how the machine is used.
+    and how the machine is used. `processes` share each batch, each with its threads.
 
     From before the first epoch on, `out` holds the last finished epoch, and Ctrl-C or SIGTERM ends
     the run there. Raises UnknownNameError, OutputExistsError, UsageError for what cannot be meant,
@@ -89,6 +91,7 @@ def train(
             "device": device,
             "loader_workers": loader_workers,
             "deterministic": deterministic,
+            "processes": processes,
         },
         recipe=recipe,
     )
@@ -172,6 +175,7 @@ def _plan(request: Request, data_dir: Path | None, progress: Progress) -> Plan:
     mode = request.mode or next(iter(trainer.modes))
     if mode not in trainer.modes:
         raise unknown_name(f"training mode of {framework}", mode, trainer.modes)
+    _require_shared(trainer, mode, _machine(request).processes)
     job = Job(
         spec=replace(spec, data_settings=data_settings),
         mode=mode,
@@ -218,7 +222,22 @@ def _machine(request: Request) -> Settings:
         raise UsageError(
             f"Got {workers} loader workers, expected 0 or more.", hint="Give --loader-workers 0."
         )
-    return Settings(**{**given, "threads": session_options(given.get("threads")).threads})
+    threads = session_options(given.get("threads")).threads
+    processes = given.get("processes", 1)
+    if processes < 1:
+        raise UsageError(f"Got {processes} processes, expected 1 or more.", hint="Give --nproc 1.")
+    if "threads" not in given:
+        threads = max(1, threads // processes)
+    return Settings(**{**given, "threads": threads})
+
+
+def _require_shared(trainer: Trainer, mode: str, processes: int) -> None:
+    """Raises UsageError for a mode that several processes cannot share."""
+    if processes > 1 and mode not in trainer.shared:
+        raise UsageError(
+            f"Got {processes} processes for {trainer.framework}:{mode}, which trains in one.",
+            hint=f"Leave --nproc out, or give --framework torch --mode {SHARED}.",
+        )
 
 
 def _recipe(

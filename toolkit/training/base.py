@@ -25,13 +25,14 @@ class Settings:
 
     `threads` is what the runtimes are given. `loader_workers` is for the mode that has a loader in
     processes of its own, 0 for none. `deterministic` asks the framework for kernels that repeat
-    bit for bit, where it has a choice.
+    bit for bit, where it has a choice. `processes` share each batch, in modes that can.
     """
 
     threads: int
     device: str = "cpu"
     loader_workers: int = 0
     deterministic: bool = False
+    processes: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,11 +160,12 @@ class Trainer(ABC):
     """A framework that trains. Stateless.
 
     `modes` are its loops, the first the one that is meant when none is named, each with a line
-    that says what it does.
+    that says what it does. `shared` are those that several processes can share.
     """
 
     framework: ClassVar[str]
     modes: ClassVar[Mapping[str, str]]
+    shared: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def probe(self) -> Availability:

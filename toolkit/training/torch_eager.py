@@ -15,11 +15,15 @@ from toolkit.data.base import Split
 from toolkit.training.base import Epoch, EpochRun, Job, TrainingSession
 from toolkit.training.recipe import Recipe
 from toolkit.training.torch_model import TorchModel
+from toolkit.training.torch_team import Team
 
 
 @final
 class EagerSession(TrainingSession):
-    def __init__(self, job: Job, builder: TorchBuilder) -> None:
+    """With `team`, on this process's rows of each batch, together with the others of it."""
+
+    def __init__(self, job: Job, builder: TorchBuilder, team: Team | None = None) -> None:
+        self._team = team
         self._model = TorchModel(job, builder)
         self._optimizer = _optimizer(self._model.module, job.recipe)
         self._order = _Order()
@@ -42,15 +46,37 @@ class EagerSession(TrainingSession):
             for group in self._optimizer.param_groups:
                 group["lr"] = float(rate)
             self._optimizer.zero_grad(set_to_none=True)
-            outputs = model.module(inputs)
-            loss = model.loss(outputs, targets)
-            loss.backward()
+            if self._team is None:
+                outputs = model.module(inputs)
+                loss = model.loss(outputs, targets)
+                loss.backward()
+                right = model.metric_sum(outputs.detach(), targets)
+            else:
+                loss, right = self._together(self._team, inputs, targets)
             self._optimizer.step()
             losses.append(loss.detach())
-            metric += model.metric_sum(outputs.detach(), targets)
+            metric += right
+        if self._team is not None:
+            self._team.agree(model.module)
         return EpochRun(
             losses=torch.stack(losses).cpu().numpy(), metric=float(metric) / len(epoch.order)
         )
+
+    def _together(
+        self, team: Team, inputs: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The gradient, the loss and the metric of a whole batch, of which this process does its
+        part."""
+        model, rows = self._model, len(targets)
+        inputs, targets = team.part(inputs), team.part(targets)
+        loss = right = torch.zeros((), device=model.device)
+        if len(targets):
+            outputs = model.module(inputs)
+            loss = model.loss(outputs, targets) * (len(targets) / rows)
+            loss.backward()
+            right = model.metric_sum(outputs.detach(), targets)
+        team.add_gradients(model.module.parameters())
+        return team.added(loss.detach()), team.added(right.double())
 
     def _batches(self, epoch: Epoch) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """What Epoch.batches gives, by way of the loader."""

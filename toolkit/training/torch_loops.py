@@ -18,6 +18,7 @@ from toolkit.training.base import Job, Trainer, TrainingSession
 from toolkit.training.torch_compiled import CompiledSession
 from toolkit.training.torch_eager import EagerSession
 from toolkit.training.torch_model import OwnBuilder
+from toolkit.training.torch_shared import SharedSession
 
 COMPILED = {
     "compile": None,
@@ -38,6 +39,7 @@ class TorchTrainer(Trainer):
         "compile:max-autotune": "the same with kernels chosen by trying them",
         "fused": "several steps in one compiled function, data in memory",
     }
+    shared: ClassVar[frozenset[str]] = frozenset({"eager"})
 
     def probe(self) -> Availability:
         return Availability(ok=True, version=torch.__version__)
@@ -73,6 +75,8 @@ class TorchTrainer(Trainer):
     def open(self, job: Job) -> TrainingSession:
         if job.mode not in self.modes:
             raise unknown_name("training mode of torch", job.mode, self.modes)
+        if job.settings.processes > 1:
+            return SharedSession(job)
         builder = OwnBuilder(job.module) if job.module else models.builder(job.spec, "torch")
         assert isinstance(builder, TorchBuilder)
         if job.mode == "eager":

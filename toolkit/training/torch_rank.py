@@ -1,0 +1,114 @@
+"""A process that torchrun started, one of those that train together:
+`torchrun … -m toolkit.training.torch_rank DIRECTORY`.
+
+The first of them takes commands from the process that wants the model, over a socket in DIRECTORY,
+and hands them on to the others.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from datetime import timedelta
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+
+import models
+from models.torch.base import TorchBuilder
+from toolkit.core.files import write_npz
+from toolkit.core.specs import ModelSpec
+from toolkit.data.base import Split
+from toolkit.training.base import Job, Settings
+from toolkit.training.recipe import Recipe
+from toolkit.training.torch_eager import EagerSession
+from toolkit.training.torch_team import Team
+
+JOB, INPUTS, TARGETS, WEIGHTS, SOCKET = (
+    "job.json", "inputs.npy", "targets.npy", "weights.npz", "commands",
+)  # fmt: skip
+PATIENCE = timedelta(days=30)  # between two commands
+
+
+def write_job(job: Job, directory: Path) -> None:
+    """What `read_job` reads, in every process."""
+    np.save(directory / INPUTS, job.train.inputs)
+    np.save(directory / TARGETS, job.train.targets)
+    write_npz(directory / WEIGHTS, job.weights)
+    body = {
+        "spec": job.spec.to_json(),
+        "mode": job.mode,
+        "recipe": job.recipe.to_json(),
+        "settings": vars(job.settings),
+    }
+    (directory / JOB).write_text(json.dumps(body))
+
+
+def read_job(directory: Path) -> Job:
+    found = json.loads((directory / JOB).read_text())
+    with np.load(directory / WEIGHTS) as weights:
+        return Job(
+            spec=ModelSpec.from_json(found["spec"]),
+            mode=found["mode"],
+            recipe=Recipe.from_json(found["recipe"]),
+            train=Split(inputs=np.load(directory / INPUTS), targets=np.load(directory / TARGETS)),
+            weights=dict(weights),
+            settings=Settings(**found["settings"]),
+        )
+
+
+def main() -> None:
+    directory = Path(sys.argv[1])
+    job = read_job(directory)
+    cuda = job.settings.device.startswith("cuda")
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE)
+    team = Team()
+    builder = models.builder(job.spec, "torch")
+    assert isinstance(builder, TorchBuilder)
+    channel = _connected(directory) if team.rank == 0 else None
+    session = EagerSession(_own(job, team.rank, cuda), builder, team)
+    while (command := _next(channel)) is not None:
+        name, arguments = command
+        if channel is None and name == "predict":
+            continue  # the first alone is asked for outputs
+        answer = getattr(session, name)(*arguments)
+        if channel is not None:
+            channel.send(answer)
+    session.close()
+    dist.destroy_process_group()
+
+
+def _own(job: Job, rank: int, cuda: bool) -> Job:
+    """Each process has a GPU of its own."""
+    if not cuda:
+        return job
+    from dataclasses import replace
+
+    return replace(job, settings=replace(job.settings, device=f"cuda:{rank}"))
+
+
+def _connected(directory: Path) -> Connection:
+    channel = socket.socket(socket.AF_UNIX)
+    channel.connect(str(directory / SOCKET))
+    return Connection(channel.detach())
+
+
+def _next(channel: Connection | None) -> tuple[str, tuple[Any, ...]] | None:
+    """The next command, the same in every process; None when nobody wants the model any more."""
+    box: list[Any] = [None]
+    if channel is not None:
+        try:
+            box = [channel.recv()]
+        except (EOFError, OSError):
+            box = [None]
+    dist.broadcast_object_list(box, src=0)
+    found: tuple[str, tuple[Any, ...]] | None = box[0]
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""A model that several processes train together, each on its part of every batch: torchrun's."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+
+from toolkit.core.errors import ToolkitError, UsageError
+from toolkit.training.base import Epoch, EpochRun, Job, TrainingSession
+from toolkit.training.torch_rank import SOCKET, write_job
+
+LAST_LINES = 3
+MODULE = "toolkit.training.torch_rank"
+
+
+@final
+class SharedSession(TrainingSession):
+    """Its processes are started by torch.distributed.run (torchrun) on this machine, and end with
+    this one. The first of them answers for all: weights and state are the same in each."""
+
+    def __init__(self, job: Job) -> None:
+        count = job.settings.processes
+        if job.module is not None:
+            raise UsageError(
+                f"Got {count} processes for a model of your own, which trains in one.",
+                hint="Leave --nproc out, or train a family of `toolkit models`.",
+            )
+        if job.recipe.batch < count:
+            raise UsageError(
+                f"Got {count} processes for batches of {job.recipe.batch}.",
+                hint="Give a larger --batch-size, or a smaller --nproc.",
+            )
+        self._place = tempfile.TemporaryDirectory(prefix="toolkit-train-")
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: Connection | None = None
+        directory = Path(self._place.name)
+        self._log = directory / "log.txt"
+        try:
+            write_job(job, directory)
+            with socket.socket(socket.AF_UNIX) as waiting:
+                waiting.bind(str(directory / SOCKET))
+                waiting.listen(1)
+                waiting.settimeout(0.2)
+                self._process = self._started(directory, count, job.settings.threads)
+                self._channel = self._answered(waiting)
+        except BaseException:
+            self.close()
+            raise
+
+    def _started(self, directory: Path, count: int, threads: int) -> subprocess.Popen[bytes]:
+        command = [
+            sys.executable, "-m", "torch.distributed.run", "--standalone",
+            "--nproc-per-node", str(count), "-m", MODULE, str(directory),
+        ]  # fmt: skip
+        with self._log.open("wb") as log:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            )
+
+    def _answered(self, waiting: socket.socket) -> Connection:
+        """The connection to the first process, as soon as that is ready."""
+        assert self._process is not None
+        while True:
+            try:
+                found, _ = waiting.accept()
+            except TimeoutError:
+                if self._process.poll() is not None:
+                    raise self._ended() from None
+                continue
+            found.settimeout(None)
+            return Connection(found.detach())
+
+    def _ask(self, name: str, *arguments: Any) -> Any:
+        assert self._channel is not None, "closed"
+        try:
+            self._channel.send((name, arguments))
+            return self._channel.recv()
+        except (EOFError, OSError) as error:
+            raise self._ended() from error
+
+    def _ended(self) -> ToolkitError:
+        lines = [line.strip() for line in self._log.read_text(errors="replace").splitlines()]
+        told = [line for line in lines if "Error" in line] or lines
+        return ToolkitError(
+            f"A process of the training ended: {' '.join(told[-LAST_LINES:])}",
+            hint="Train in one process, without --nproc, to see whether that goes well.",
+        )
+
+    def run_epoch(self, epoch: Epoch) -> EpochRun:
+        found: EpochRun = self._ask("run_epoch", epoch)
+        return found
+
+    def predict(self, inputs: np.ndarray) -> np.ndarray:
+        found: np.ndarray = self._ask("predict", inputs)
+        return found
+
+    def weights(self) -> dict[str, np.ndarray]:
+        found: dict[str, np.ndarray] = self._ask("weights")
+        return found
+
+    def state(self) -> dict[str, np.ndarray]:
+        found: dict[str, np.ndarray] = self._ask("state")
+        return found
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        self._ask("restore", dict(state))
+
+    def provenance(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._ask("provenance")
+        return found
+
+    def close(self) -> None:
+        if self._channel is not None:
+            self._channel.close()  # the first process sees its end, and all of them end
+            self._channel = None
+        if self._process is not None:
+            try:
+                self._process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
+            self._process = None
+        self._place.cleanup()

@@ -282,3 +282,11 @@ def test_load_says_what_a_bundle_is(searched: tuple[Path, dict[str, Any]], tmp_p
         toolkit.load(bundle, "onnxruntime")
     with pytest.raises(SourceError, match="is a bundle"):
         toolkit.inspect(bundle)
+
+
+def test_of_an_openvino_graph_its_options_compete(main_path: Path, tmp_path: Path) -> None:
+    """Nothing else is made of it."""
+    toolkit.export(main_path / "lenet", to="openvino", out=tmp_path / "ir")
+    found = toolkit.optimize(tmp_path / "ir", out=tmp_path / "search", exact=True, budget_s=1.0)
+    assert found.chosen.candidate.runtime == "openvino"
+    assert found.chosen.candidate.form.name == "source"

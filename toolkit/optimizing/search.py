@@ -113,6 +113,8 @@ class Search:
         entered = self._enter(self.entrants)
         entered += self._enter(self._plainer(self.entrants))
         self._heats("open", entered, self.base)
+        if not entered:  # nothing else is made of it: what competes are its options
+            self._race("open-1", [self.base], SCREENING)
         near: list[Candidate] = []
         while not near and self._alive():
             near = self._settled(self._near())

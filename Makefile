@@ -9,7 +9,7 @@ MXNET_READY := .venv-mxnet/.ready
 
 GPU_PACKAGES := .gpu-packages/.ready
 
-.PHONY: help setup mxnet-env gpu-packages pycuda gpu-check demo others test mutants check format bench bench-optimize matrix clean
+.PHONY: help setup mxnet-env gpu-packages pycuda gpu-check demo others test mutants check format bench bench-optimize studies browser matrix clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -18,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "error: $$($(PYTHON) --version) found, Python 3.11 or newer is needed: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,tensorflow,jax,litert,rtx,data,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,tensorflow,jax,litert,rtx,data,report,ray,mlflow,triton,dev]'
 	touch $(READY)
 
 setup: $(READY)  ## Make .venv and install into it
@@ -85,8 +85,17 @@ $(OLIVE_READY): constraints-olive.txt
 bench-optimize: $(READY) $(OLIVE_READY)  ## What `toolkit optimize` finds for every family, beside Microsoft Olive (an hour; wants a quiet machine)
 	$(BIN)/python benchmarks/optimize.py --olive .venv-olive/bin/olive --page docs/optimize-figures.md
 
+STUDIES := alexnet-vgg-cifar lenet-deployment resnet-odenet traffic-signs
+
+studies: $(READY)  ## Run the five studies on embedded data, in their small form (an hour; reports in studies/)
+	$(BIN)/toolkit study run mlp-california --data diabetes --quick
+	for name in $(STUDIES); do $(BIN)/toolkit study run $$name --data digits --quick || exit; done
+
+browser:  ## Install the browser that the tests of the report use (Debian; as root)
+	command -v chromium >/dev/null || apt-get install --yes --no-install-recommends chromium
+
 matrix: $(READY)  ## Export every model to every target, print what the proofs found, write docs/matrix.md
 	$(BIN)/python benchmarks/matrix.py docs/matrix.md
 
 clean:  ## Remove what was made
-	rm -rf .venv .venv-mxnet .venv-olive .gpu-packages demo others results
+	rm -rf .venv .venv-mxnet .venv-olive .gpu-packages demo others results studies screenshots

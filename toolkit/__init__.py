@@ -1,8 +1,9 @@
 """Export a trained model, prove that the artifact is the model, and measure how fast it runs.
 
 The functions here are the steps of the command line: `train`, `export`, `calibrate`, `verify`,
-`bench`, `optimize`, `bench_training`, `compare`, `parity_outputs`, `parity_weights`, `inspect`,
-`doctor`, `models`; `load` opens a session to run. Nothing heavy is imported before its use.
+`bench`, `optimize`, `deploy`, `bench_training`, `compare`, `run_study`, `write_report`,
+`parity_outputs`, `parity_weights`, `inspect`, `doctor`, `models`; `load` opens a session to run.
+Nothing heavy is imported before its use.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from toolkit.core.version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from toolkit.deploying.deploy import deploy
     from toolkit.optimizing.optimize import optimize
+    from toolkit.report.write import write_report
     from toolkit.steps.bench import bench
     from toolkit.steps.bench_training import bench_training
     from toolkit.steps.calibrate import calibrate
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from toolkit.steps.parity_weights import parity_weights
     from toolkit.steps.train import train
     from toolkit.steps.verify import verify
+    from toolkit.study.run import run_study
 
 __all__ = [
     "__version__",
@@ -33,6 +37,7 @@ __all__ = [
     "bench_training",
     "calibrate",
     "compare",
+    "deploy",
     "doctor",
     "export",
     "inspect",
@@ -41,12 +46,19 @@ __all__ = [
     "optimize",
     "parity_outputs",
     "parity_weights",
+    "run_study",
     "train",
     "verify",
+    "write_report",
 ]
 
 
-ELSEWHERE = {"optimize": "toolkit.optimizing.optimize"}
+ELSEWHERE = {
+    "deploy": "toolkit.deploying.deploy",
+    "optimize": "toolkit.optimizing.optimize",
+    "run_study": "toolkit.study.run",
+    "write_report": "toolkit.report.write",
+}
 
 
 def __getattr__(name: str) -> Any:

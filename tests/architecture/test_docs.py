@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from typer._click.exceptions import ClickException
 from typer.main import get_command
 
 from tests.conftest import TOOLKIT
@@ -16,6 +17,37 @@ from toolkit.cli.main import app
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
+
+
+PAGES = ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
+
+
+def told_lines(text: str) -> list[str]:
+    """Every command of a page, those for the reader's own files as well."""
+    blocks = re.findall(r"```(?:sh|console|yaml)\n(.*?)```", text, re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    found = [re.sub(r"^\s*(- run: |\$ )?", "", line).partition("  #")[0] for line in lines]
+    inline = re.findall(r"`(toolkit [a-z][^`\n…]*--[^`\n…]*)`", text)
+    return [line for line in (*found, *inline) if line.startswith("toolkit ")]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_the_pages_can_be_meant(page: str) -> None:
+    """Commands and options exist, and what is needed is there; those of the README are run too."""
+    for line in told_lines((ROOT / page).read_text()):
+        words = shlex.split(line.partition(" > ")[0].partition("; ")[0])[1:]
+        command = get_command(app)
+        context = command.make_context("toolkit", [*words], resilient_parsing=True)
+        while hasattr(command, "resolve_command") and words and not words[0].startswith("-"):
+            name, command, words = command.resolve_command(context, words)
+            assert command is not None, (line, name)
+        wrong = None
+        try:
+            command.make_context("toolkit", words)
+        except ClickException as error:
+            wrong = error
+        # A remark may leave out what is needed, and be no more.
+        assert type(wrong).__name__ in ("NoneType", "MissingParameter"), (line, str(wrong))
 
 
 def shell_lines(text: str) -> list[str]:
@@ -66,9 +98,8 @@ def test_every_command_is_documented(name: str) -> None:
 @pytest.mark.parametrize(
     "page",
     [
-        "README.md",
+        *PAGES,
         "CONTRIBUTING.md",
-        *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")),
     ],
 )
 def test_links_and_paths_in_the_pages_exist(page: str) -> None:

@@ -51,6 +51,9 @@ def compare(
     out: Annotated[
         Path, typer.Option(help="Where results are stored, and ids are looked up.")
     ] = Path("results"),
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print a comment for a pull request.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Say whether B is slower than A: two artifacts, measured in turn, or two stored results.
@@ -101,6 +104,8 @@ def compare(
             )
     if json:
         output.print_json(found.to_json())
+    elif markdown:
+        _print_markdown(found)
     else:
         _print(found)
     raise typer.Exit({Gate.PASSED: 0, Gate.FAILED: 1, Gate.UNKNOWN: 3}[found.gate])
@@ -110,7 +115,7 @@ def _refuse_measuring_options(context: typer.Context) -> None:
     """Raises UsageError where a stored result is to be measured otherwise than it was."""
     from toolkit.core.errors import UsageError
 
-    kept = {"a", "b", "tolerance", "out", "json"}
+    kept = {"a", "b", "tolerance", "out", "json", "markdown"}
     for parameter in context.command.params:
         name: Any = parameter.name
         source = context.get_parameter_source(name)
@@ -145,6 +150,27 @@ def _print(found: Comparison) -> None:
         "unknown": "it could not be told whether B is slower than A",
     }
     console.out(f"{words[found.gate]} (tolerance {found.tolerance:.1%})")
+
+
+def _print_markdown(found: Comparison) -> None:
+    """A comment for a pull request."""
+    from toolkit.cli import output
+    from toolkit.core.gates import Gate
+    from toolkit.report.markdown import markdown_table
+
+    signs = {
+        Gate.PASSED: "✅ not slower",
+        Gate.FAILED: "❌ slower",
+        Gate.UNKNOWN: "❔ it could not be told",
+    }
+    console = output.stdout()
+    console.out(f"### Latency: {signs[found.gate]} (tolerance {found.tolerance:.1%})\n")
+    head = ("runtime", "batch", "scope", "A", "B", "B over A (95 %)", "verdict", "gate")
+    rows = [_cells(pair) for pair in found.pairs]
+    console.out(markdown_table(head, rows, ("batch", "A", "B")))
+    console.out(f"\nA is `{_subject(found, 'a')}`, B is `{_subject(found, 'b')}`.")
+    for line in (*(pair.reason for pair in found.pairs if pair.reason), *found.warnings):
+        console.out(f"\n> {line}")
 
 
 def _subject(found: Comparison, side: str) -> str:

@@ -15,13 +15,16 @@ from toolkit.cli import (
     bench_training,
     calibrate,
     compare,
+    deploy,
     doctor,
     export,
     inspect,
     models,
     optimize,
     parity,
+    report,
     results,
+    study,
     train,
     verify,
 )
@@ -43,8 +46,11 @@ app.command()(calibrate.calibrate)
 app.command()(verify.verify)
 app.command()(bench.bench)
 app.command()(optimize.optimize)
+app.command()(deploy.deploy)
 app.command()(bench_training.bench_training)
 app.command()(compare.compare)
+app.add_typer(study.app, name="study")
+app.command()(report.report)
 app.add_typer(parity.app, name="parity")
 app.command()(inspect.inspect)
 app.add_typer(results.app, name="results")

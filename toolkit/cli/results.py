@@ -15,6 +15,75 @@ app = typer.Typer(
 Directory = Annotated[Path, typer.Option("--dir", help="Where results are stored.")]
 
 
+@app.command("query")
+def query(
+    sql: Annotated[
+        str,
+        typer.Option(
+            "--sql",
+            help="DuckDB's SQL over the tables results, rows and samples: 'SELECT runtime, "
+            "forward_ms FROM rows ORDER BY 2'.",
+        ),
+    ],
+    directory: Directory = Path("results"),
+    json: options.Json = False,
+) -> None:
+    """Ask of all stored results in SQL."""
+    from toolkit.cli import output
+    from toolkit.steps.query import query
+
+    answer = query(sql, directory=directory)
+    if json:
+        output.print_json(answer.to_json())
+        return
+    numbers = [
+        column
+        for at, column in enumerate(answer.columns)
+        if any(isinstance(row[at], int | float) for row in answer.rows)
+    ]
+    table = output.table("", *answer.columns, numeric=tuple(numbers))
+    for row in answer.rows:
+        table.add_row(*("-" if cell is None else output.escape(_cell(cell)) for cell in row))
+    output.stdout().print(table)
+
+
+@app.command("push")
+def push(
+    results: Annotated[
+        list[str], typer.Argument(help="Ids, beginnings of ids, paths; or all, for every one.")
+    ],
+    mlflow: Annotated[
+        str, typer.Option(help="The tracking server: http://localhost:5000, or a database.")
+    ],
+    experiment: Annotated[str, typer.Option(help="Where the runs go in MLflow.")] = "toolkit",
+    directory: Directory = Path("results"),
+    json: options.Json = False,
+) -> None:
+    """Send stored results to MLflow, a run each; what is there already is not sent again."""
+    from toolkit.cli import output
+    from toolkit.results import store
+    from toolkit.steps.push import push
+    from toolkit.steps.results import find_result
+
+    paths = (
+        store.paths(directory)
+        if results == ["all"]
+        else [find_result(name, directory) for name in results]
+    )
+    with output.progress() as progress:
+        pushed = push(paths, mlflow, experiment=experiment, progress=progress)
+    if json:
+        runs = [one.to_json() for one in pushed]
+        output.print_json({"schema": "toolkit.push/1", "runs": runs})
+        return
+    for one in pushed:
+        output.stdout().out(f"{one.result}: run {one.run}{'' if one.new else ' (was there)'}")
+
+
+def _cell(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
 @app.command("list")
 def list_results(directory: Directory = Path("results"), json: options.Json = False) -> None:
     """List the stored results, the oldest first."""

@@ -1,0 +1,212 @@
+"""toolkit study"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from toolkit.cli import options
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from toolkit.study.run import Planned, Progressed
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Train, export, verify and measure a whole matrix, resumable at any point.",
+)
+
+Name = Annotated[
+    str, typer.Argument(help="A TOML file, or a study that comes along: `toolkit study list`.")
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="The study's directory.  [default: studies/NAME, NAME-quick with --quick]"),
+]
+
+
+@app.command("run")
+def run(
+    study: Name,
+    out: Out = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Rows that take the place of the study's data everywhere: digits and diabetes "
+            "need no network."
+        ),
+    ] = None,
+    data_dir: options.DataDir = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="The small form that the study has of itself.")
+    ] = False,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="Only these cells and what they stand on: a pattern such as 'bench-*', or the "
+            "beginning of an id."
+        ),
+    ] = None,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Run cells that failed once more.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print every cell of the plan, and run nothing.")
+    ] = False,
+    executor: Annotated[
+        str, typer.Option(help="local, or ray: a cell on each machine of a cluster.")
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(help="That of the Ray cluster.  [default: one that is started here]"),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Run every cell of a study that is not done yet, then write its report.
+
+    A run that was broken off, even by a power cut, goes on with the same command. A cell that fails
+    is told, with its reason, and the others go on. Exits with 3 when no cell could be done.
+    """
+    from toolkit.cli import output
+    from toolkit.report.write import write_report
+    from toolkit.study.run import plan_study, run_study
+    from toolkit.study.store import State
+
+    out = out or Path("studies") / f"{Path(study).stem}{'-quick' if quick else ''}"
+    if dry_run:
+        planned = plan_study(study, out=out, data=data, quick=quick, only=only)
+        if json:
+            output.print_json(planned.to_json())
+        else:
+            _print_cells(planned.cells, f"The plan of {planned.study.title}")
+            _print_left(planned)
+        return
+    with output.progress(lines=True) as progress:
+
+        def show(planned: Progressed) -> None:
+            for line in (_counts(planned), _left(planned)):
+                progress.note(line)
+
+        done = run_study(
+            study,
+            out=out,
+            data=data,
+            data_dir=data_dir,
+            quick=quick,
+            only=only,
+            retry=retry,
+            executor=executor,
+            address=address,
+            show=show,
+            progress=progress,
+        )
+    report = write_report([out], out / "report.html")
+    states = [one.state for one in done.cells if one.wanted]
+    if json:
+        output.print_json({**done.to_json(), "report": str(report)})
+    else:
+        console = output.stdout()
+        for one in done.cells:
+            if one.wanted and one.outcome is not None and one.state is not State.DONE:
+                console.out(f"{one.cell.id} {one.state}: {one.outcome.reason}")
+        console.out(_counts(done))
+        console.out(f"report: {report}")
+    if states and State.DONE not in states:
+        raise typer.Exit(3)
+
+
+@app.command("status")
+def status(
+    directory: Annotated[Path, typer.Argument(help="The directory of a study.")],
+    json: options.Json = False,
+) -> None:
+    """Print how far a study is: what each cell came to, and which are still to do."""
+    from toolkit.cli import output
+    from toolkit.study.status import status_of
+
+    found = status_of(directory)
+    if json:
+        output.print_json(found)
+        return
+    table = output.table(found["title"], "cell", "state", "took", "of", "reason", numeric=("took",))
+    for cell in found["cells"]:
+        seconds = cell["seconds"]
+        table.add_row(
+            cell["id"],
+            cell["state"],
+            "-" if seconds is None else output.duration(seconds * 1e9),
+            output.escape(cell["described"]),
+            output.escape(cell["reason"] or ""),
+        )
+    console = output.stdout()
+    console.print(table)
+    console.out(", ".join(f"{count} {state}" for state, count in found["counts"].items()))
+
+
+@app.command("list")
+def list_studies(json: options.Json = False) -> None:
+    """List the studies that come with the toolkit."""
+    from toolkit.cli import output
+    from toolkit.study.document import Study, built_in
+
+    found = [Study.read(name) for name in built_in()]
+    if json:
+        studies = [{"name": one.name, "title": one.title, "about": one.about} for one in found]
+        output.print_json({"schema": "toolkit.studies/1", "studies": studies})
+        return
+    table = output.table("Studies", "name", "what")
+    for one in found:
+        table.add_row(one.name, output.escape(one.title))
+    output.stdout().print(table)
+
+
+@app.command("show")
+def show_study(study: Name) -> None:
+    """Print a study as TOML, to start one of your own from."""
+    from toolkit.cli import output
+    from toolkit.study.document import text_of
+
+    output.stdout().out(text_of(study), end="")
+
+
+def _print_cells(cells: Sequence[Planned], title: str) -> None:
+    from toolkit.cli import output
+
+    table = output.table(title, "cell", "state", "what")
+    for one in cells:
+        if one.wanted:
+            table.add_row(one.cell.id, one.state, output.escape(one.cell.described))
+    output.stdout().print(table)
+
+
+def _print_left(planned: Progressed) -> None:
+    from toolkit.cli import output
+
+    console = output.stdout()
+    console.out(_counts(planned))
+    console.out(_left(planned))
+
+
+def _counts(planned: Progressed) -> str:
+    states: dict[str, int] = {}
+    for one in planned.cells:
+        if one.wanted:
+            states[one.state] = states.get(one.state, 0) + 1
+    told = ", ".join(f"{count} {state}" for state, count in states.items())
+    stands_in = planned.study.stands_in
+    return f"{planned.study.name}: {told}{f' ({stands_in})' if stands_in else ''}"
+
+
+def _left(planned: Progressed) -> str:
+    """The estimate in words."""
+    left = planned.left
+    if not left.seconds and not left.unknown:
+        return "nothing is left to do"
+    told = f"about {left.seconds / 60:.0f} min" if left.seconds >= 60 else f"{left.seconds:.0f} s"
+    if left.unknown:
+        told += f", and {left.unknown} cells of which none was run yet"
+    return f"left: {told}"

@@ -1,0 +1,1 @@
+"""Deployment: what was chosen, as others serve it."""

@@ -1,0 +1,137 @@
+"""Deploy a bundle or an artifact: as a Triton model repository, or as a folder that runs alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit.core.artifact import Artifact, Format
+from toolkit.core.bundle import Bundle, is_bundle
+from toolkit.core.documents import Json
+from toolkit.core.errors import UsageError, unknown_name
+from toolkit.core.files import new_directory, refuse_existing
+from toolkit.core.session import SessionOptions
+from toolkit.measuring.environment import session_options
+from toolkit.steps.sources import open_artifact
+
+TARGETS = ("triton", "folder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployed:
+    """What is to be served: the artifact, how it is run, the batch that it was chosen for, and on
+    what evidence. `bundle` is where it lies, None for an artifact by itself."""
+
+    artifact: Artifact
+    options: SessionOptions
+    batch: int
+    evidence: Mapping[str, Any]
+    bundle: Path | None
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether it takes batches of any size."""
+        return not isinstance(self.artifact.signature.inputs[0].shape[0], int)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    target: str
+    directory: Path
+    artifact_digest: str
+    told: tuple[str, ...]
+
+    def to_json(self) -> Json:
+        return {
+            "schema": "toolkit.deploy/1",
+            "to": self.target,
+            "directory": str(self.directory),
+            "artifact_digest": self.artifact_digest,
+            "told": list(self.told),
+        }
+
+
+def deploy(
+    source: str | os.PathLike[str],
+    *,
+    to: str,
+    out: str | os.PathLike[str],
+    name: str | None = None,
+    max_batch: int | None = None,
+    instances: int | None = None,
+) -> Deployment:
+    """Writes `source`, a bundle or an artifact, to the new directory `out`.
+
+    `to` is triton: a model repository for Triton Inference Server with one model, `name`; or
+    folder: the bundle with rows to check it by. `max_batch` and `instances` take the place of what
+    follows from the bundle's evidence, for Triton alone.
+
+    Raises SourceError, IntegrityError, OutputExistsError; UsageError for a format that the target
+    has no place for; UnavailableError without the packages that it takes.
+    """
+    target = Path(out)
+    refuse_existing(target)
+    if to not in TARGETS:
+        raise unknown_name("target of a deployment", to, TARGETS)
+    deployed = _deployed(Path(source))
+    deployed.artifact.verify()
+    with new_directory(target) as partial:
+        if to == "triton":
+            from toolkit.deploying.triton import write_repository
+
+            told = write_repository(
+                partial, deployed, _model_name(name, deployed), max_batch, instances
+            )
+        else:
+            if name or max_batch or instances:
+                raise UsageError(
+                    "Got a name, batch or instances for a folder, which has none of them.",
+                    hint="Leave them out, or deploy to triton.",
+                )
+            from toolkit.deploying.folder import write_folder
+
+            told = write_folder(partial, deployed)
+    return Deployment(
+        target=to, directory=target, artifact_digest=deployed.artifact.digest, told=tuple(told)
+    )
+
+
+def _deployed(source: Path) -> Deployed:
+    if is_bundle(source):
+        bundle = Bundle.load(source)
+        return Deployed(
+            artifact=bundle.artifact,
+            options=bundle.options,
+            batch=bundle.batch,
+            evidence=bundle.evidence,
+            bundle=source,
+        )
+    artifact = open_artifact(source)
+    if artifact.format is Format.CHECKPOINT:
+        raise UsageError(
+            f"{source} is a checkpoint, which no server runs.",
+            hint="Export it first, or let `toolkit optimize` choose a form: its bundle is deployed "
+            "with the options that it was measured with.",
+        )
+    fixed = artifact.signature.inputs[0].shape[0]
+    return Deployed(
+        artifact=artifact,
+        options=session_options(None),
+        batch=fixed if isinstance(fixed, int) else 1,
+        evidence={},
+        bundle=None,
+    )
+
+
+def _model_name(name: str | None, deployed: Deployed) -> str:
+    """Raises UsageError for one that is no folder's name."""
+    found = name or deployed.artifact.model.name
+    if not found.replace("-", "").replace("_", "").replace(".", "").isalnum() or found[0] == ".":
+        raise UsageError(
+            f"Got the model name {found!r}, expected letters, digits, -, _ and dots.",
+            hint="Give --name.",
+        )
+    return found

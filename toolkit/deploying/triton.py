@@ -1,0 +1,197 @@
+"""A model repository for Triton Inference Server.
+
+Its form and the fields of config.pbtxt are those of
+https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/model_configuration.html;
+the message is Triton's own (model_config.proto, in tritonclient).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from toolkit.core.artifact import Format
+from toolkit.core.errors import UnavailableError, UsageError
+from toolkit.core.files import write_atomically
+from toolkit.core.specs import TensorSpec
+from toolkit.deploying.deploy import Deployed
+
+CONFIG = "config.pbtxt"
+VERSION = "1"
+BACKENDS: Mapping[Format, tuple[str, str]] = {
+    Format.ONNX: ("onnxruntime", "model.onnx"),
+    Format.OPENVINO: ("openvino", "model.xml"),
+    Format.TENSORRT: ("tensorrt", "model.plan"),
+}
+"""The backend that serves a format, and what it calls the file."""
+
+DTYPES = {
+    "float16": "FP16", "float32": "FP32", "float64": "FP64", "bfloat16": "BF16", "bool": "BOOL",
+    "int8": "INT8", "int16": "INT16", "int32": "INT32", "int64": "INT64",
+    "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64",
+}  # fmt: skip
+LEVELS = {"disable": -1, "basic": 1, "extended": 2, "all": 3}  # of ONNX Runtime's optimiser
+WAIT = 0.5  # of a pass: how long a query may wait for others to join it
+WARMUPS = 10
+
+
+def write_repository(
+    directory: Path, deployed: Deployed, name: str, max_batch: int | None, instances: int | None
+) -> list[str]:
+    """Writes `directory/NAME`: the artifact's files as version 1, and its configuration; what is
+    to be told of it."""
+    artifact = deployed.artifact
+    if artifact.format not in BACKENDS:
+        raise UsageError(
+            f"{artifact.path} is {artifact.format}, which no backend of Triton serves.",
+            hint=f"Deploy a form that one does: {', '.join(BACKENDS)}.",
+        )
+    backend, entry = BACKENDS[artifact.format]
+    if max_batch is not None and not deployed.dynamic:
+        raise UsageError(
+            f"Got --max-batch {max_batch} for a model whose batch is fixed at {deployed.batch}.",
+            hint="Leave it out, or deploy a form with a dynamic batch.",
+        )
+    for option, value in (("--max-batch", max_batch), ("--instances", instances)):
+        if value is not None and value < 1:
+            raise UsageError(f"Got {option} {value}, expected 1 or more.", hint="Give 1 or more.")
+    place = directory / name / VERSION
+    place.mkdir(parents=True)
+    for file in _needed(deployed):
+        renamed = entry if file == artifact.entry else file
+        if file == Path(artifact.entry).with_suffix(".bin").name:
+            renamed = Path(entry).with_suffix(".bin").name
+        (place / renamed).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(artifact.directory / file, place / renamed)
+    text = _config(deployed, name, backend, max_batch, instances)
+    write_atomically(directory / name / CONFIG, text.encode())
+    return list(_told(deployed))
+
+
+def _needed(deployed: Deployed) -> list[str]:
+    """The files that a backend reads: not the proof, nor the manifest."""
+    apart = {"parity.json", "calibration.json", "manifest.json"}
+    return [name for name in deployed.artifact.files if name not in apart]
+
+
+def _told(deployed: Deployed) -> Iterator[str]:
+    if not deployed.evidence:
+        yield (
+            "This is an artifact by itself, so that nothing measured stands behind its batch and "
+            "threads: deploy a bundle of `toolkit optimize`."
+        )
+    if deployed.artifact.format is Format.TENSORRT:
+        yield "An engine runs only on the GPU and the TensorRT version that it was built for."
+
+
+def _config(
+    deployed: Deployed, name: str, backend: str, max_batch: int | None, instances: int | None
+) -> str:
+    """The text of config.pbtxt. Raises UnavailableError without Triton's client."""
+    try:
+        from google.protobuf import text_format
+        from tritonclient.grpc import model_config_pb2
+    except ImportError as error:
+        raise UnavailableError(
+            f"Triton's client could not be imported: {error}.",
+            hint="Install it: pip install 'inference-toolkit[triton]'",
+        ) from error
+    batches = (max_batch or deployed.batch) if deployed.dynamic else 0
+    gpu = backend == "tensorrt"
+    body: dict[str, Any] = {
+        "name": name,
+        "backend": backend,
+        "max_batch_size": batches,
+        "input": [_tensor(one, batches) for one in deployed.artifact.signature.inputs],
+        "output": [_tensor(one, batches) for one in deployed.artifact.signature.outputs],
+        "instance_group": [
+            {
+                "kind": "KIND_GPU" if gpu else "KIND_CPU",
+                "count": instances or (1 if gpu else _instances(deployed)),
+            }
+        ],
+        "model_warmup": [_warmup(deployed, batches)],
+        "parameters": {
+            key: {"string_value": value} for key, value in _parameters(deployed, backend)
+        },
+    }
+    if batches > 1:
+        body["dynamic_batching"] = {"max_queue_delay_microseconds": _delay(deployed)}
+    level = deployed.options.tuning.get("graph_optimization_level")
+    if backend == "onnxruntime" and level in LEVELS:
+        body["optimization"] = {"graph": {"level": LEVELS[level]}}
+    from google.protobuf import json_format
+
+    config = json_format.ParseDict(body, model_config_pb2.ModelConfig())
+    return str(text_format.MessageToString(config))
+
+
+def _tensor(spec: TensorSpec, batches: int) -> dict[str, Any]:
+    """Without its batch, where Triton adds that by itself."""
+    shape = spec.shape[1:] if batches else spec.shape
+    return {
+        "name": spec.name,
+        "data_type": f"TYPE_{_dtype(spec)}",
+        "dims": [str(dim) if isinstance(dim, int) else "-1" for dim in shape],
+    }
+
+
+def _dtype(spec: TensorSpec) -> str:
+    if spec.dtype not in DTYPES:
+        raise UsageError(
+            f"{spec} has a dtype that Triton has no name for.",
+            hint=f"Deploy a model of {', '.join(DTYPES)}.",
+        )
+    return DTYPES[spec.dtype]
+
+
+def _warmup(deployed: Deployed, batches: int) -> dict[str, Any]:
+    """Passes at the batch that was measured, before the first query is answered."""
+    return {
+        "name": f"batch of {deployed.batch}",
+        "batch_size": min(deployed.batch, batches) if batches else 0,
+        "count": WARMUPS,
+        "inputs": {
+            spec.name: {
+                "data_type": f"TYPE_{_dtype(spec)}",
+                "dims": [
+                    str(dim) if isinstance(dim, int) else "1"
+                    for dim in (spec.shape[1:] if batches else spec.shape)
+                ],
+                "zero_data": True,
+            }
+            for spec in deployed.artifact.signature.inputs
+        },
+    }
+
+
+def _parameters(deployed: Deployed, backend: str) -> Iterator[tuple[str, str]]:
+    """The options that it was measured with, by the backend's names."""
+    threads = str(deployed.options.threads)
+    if backend == "onnxruntime":
+        yield "intra_op_thread_count", threads
+        yield "inter_op_thread_count", "1"
+        for key, value in deployed.options.tuning.items():
+            if key != "graph_optimization_level":
+                yield key, value
+    elif backend == "openvino":
+        yield "INFERENCE_NUM_THREADS", threads
+        yield "NUM_STREAMS", "1"
+        yield "PERFORMANCE_HINT", "LATENCY"
+        for key, value in {"INFERENCE_PRECISION_HINT": "f32", **deployed.options.tuning}.items():
+            yield key, value
+
+
+def _instances(deployed: Deployed) -> int:
+    """As many as the cores that were measured on have room for, each with its threads."""
+    cpu = deployed.evidence.get("cpu") or {}
+    cores = cpu.get("container_cores") or cpu.get("available_cores") or deployed.options.threads
+    return max(1, int(cores) // deployed.options.threads)
+
+
+def _delay(deployed: Deployed) -> int:
+    """Microseconds: a share of the pass that was measured, 100 where none was."""
+    median = (deployed.evidence.get("forward") or {}).get("median_ns")
+    return max(1, int(WAIT * median / 1000)) if median else 100

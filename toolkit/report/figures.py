@@ -1,0 +1,73 @@
+"""How a figure is named and written, by the name of its column."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+UNITS = {"ms": "ms", "s": "s", "mib": "MiB", "bytes": "bytes", "qps": "queries/s"}
+PERCENT = ("accuracy", "agreement", "share")
+SAMPLES = "_per_s"
+OPTIONS = ("settings.", "data_settings.")  # of a model or data set: "settings.accuracy" is a step
+NAMES = {
+    "cross-entropy": "cross-entropy",
+    "mae": "MAE",
+    "mse": "MSE",
+    "rss": "RSS",
+    "ci": "CI",
+    "learning": "learning",
+}
+DASH = "-"
+
+
+def label(name: str) -> str:
+    """The name of a column as it is read: "forward_p99_ms" is "forward p99, ms"."""
+    if name.startswith(OPTIONS):
+        return _words(name.partition(".")[2])
+    if name.endswith(SAMPLES):
+        return f"{_words(name.removesuffix(SAMPLES))}/s"
+    if name.endswith("_ms_per_sample"):
+        return f"{_words(name.removesuffix('_ms_per_sample'))}, ms a sample"
+    stem, _, unit = name.rpartition("_")
+    if stem and unit in UNITS:
+        return f"{_words(stem)}, {UNITS[unit]}"
+    if any(word in name for word in PERCENT):
+        return f"{_words(name)}, %"
+    return _words(name)
+
+
+def _words(name: str) -> str:
+    return " ".join(NAMES.get(word, word) for word in name.split("_"))
+
+
+def written(name: str, value: Any) -> str:
+    """A value of a column; a dash for unknown."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return DASH
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value)) or DASH
+    if not isinstance(value, int | float):
+        return str(value)
+    if any(word in name for word in PERCENT) and not name.startswith(OPTIONS):
+        return f"{100 * value:.2f}"
+    return number(value)
+
+
+def number(value: float) -> str:
+    """With four digits that count, whole numbers in full."""
+    if isinstance(value, int) or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    if value == 0 or 1e-4 <= abs(value) < 1e6:
+        digits = 0 if value == 0 else max(0, 3 - math.floor(math.log10(abs(value))))
+        return f"{value:,.{digits}f}"
+    return f"{value:.2e}"
+
+
+def numeric(values: list[Any]) -> bool:
+    """Whether a column holds numbers, for its alignment."""
+    known = [value for value in values if value is not None]
+    return bool(known) and all(
+        isinstance(value, int | float) and not isinstance(value, bool) for value in known
+    )

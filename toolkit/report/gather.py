@@ -1,0 +1,88 @@
+"""What lies behind a report: results, studies and checkpoints, read once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit.core.artifact import MANIFEST, Checkpoint
+from toolkit.core.errors import SourceError
+from toolkit.core.measurement import Result
+from toolkit.measuring.records import Record, row_records
+from toolkit.results import store
+from toolkit.steps.results import find_result
+from toolkit.study.document import RECORD_KINDS
+from toolkit.study.records import records_of, training_records
+from toolkit.study.store import Outcome, is_study
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gathered:
+    """`studies` are described as their `study.json` has it."""
+
+    studies: Sequence[Mapping[str, Any]]
+    results: Sequence[Result]
+    kinds: Mapping[str, Sequence[Record]]
+    outcomes: Sequence[Outcome]
+    missing: int
+
+
+def gather(sources: Sequence[Path]) -> Gathered:
+    """Reads files of results, directories of them, directories of studies, checkpoints, and ids of
+    results in `results/`.
+
+    Raises SourceError for what is none of these, IntegrityError for what was altered.
+    """
+    studies: list[Mapping[str, Any]] = []
+    results: list[Result] = []
+    kinds: dict[str, list[Record]] = {kind: [] for kind in RECORD_KINDS}
+    outcomes: list[Outcome] = []
+    missing = 0
+    for source in sources:
+        if is_study(source):
+            found = records_of(source)
+            studies.append(found.study)
+            results += found.results
+            outcomes += found.outcomes
+            missing += found.missing
+            for kind, records in found.kinds.items():
+                kinds[kind] += records
+        elif (source / MANIFEST).is_file():
+            checkpoint = Checkpoint.load(source)
+            trained, epochs = training_records(checkpoint)
+            own = {"model": checkpoint.spec.name, "data": checkpoint.spec.data}
+            kinds["trainings"].append({**own, **trained})
+            kinds["epochs"] += [{**own, "cell": str(source), **epoch} for epoch in epochs]
+        else:
+            for path in _paths(source):
+                result = store.load(path)
+                results.append(result)
+                kind = "training_rows" if "training" in result.plan else "rows"
+                kinds[kind] += [_named(record, kind) for record in row_records(result)]
+    return Gathered(
+        studies=studies, results=results, kinds=kinds, outcomes=outcomes, missing=missing
+    )
+
+
+def _named(record: Record, kind: str) -> Record:
+    path = Path(record["artifact"])
+    model = path.parent.name if path.suffix or path.name == MANIFEST else path.name
+    own = {"trainer": record["runtime"]} if kind == "training_rows" else {}
+    return {"model": model or str(path), **record, **own}
+
+
+def _paths(source: Path) -> list[Path]:
+    if source.is_dir():
+        found = store.paths(source)
+        if not found:
+            raise SourceError(
+                f"{source} holds no results, and is no study.",
+                hint="Give a file or directory of results, the directory of a study, or of a "
+                "checkpoint.",
+            )
+        return found
+    if source.suffix == ".json":
+        return [source]
+    return [find_result(str(source), Path("results"))]

@@ -1,0 +1,63 @@
+"""The report as one page that needs nothing else."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import jinja2
+import vl_convert
+from markupsafe import Markup
+
+from toolkit.core.documents import plain
+from toolkit.report.content import Chart, Content
+
+GLUE = "window.vegaEmbed = vegaEmbed;"
+SECTIONS = {"study": "The study", "results": "Results", "provenance": "Provenance"}
+
+
+def page(content: Content) -> str:
+    """HTML with its styles, scripts and data in it."""
+    place = resources.files("toolkit.report").joinpath("page")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    template = environment.from_string(place.joinpath("report.html.j2").read_text("utf-8"))
+    return template.render(
+        content=content,
+        sections=[
+            (name, title, _of(content.grids, name), _of(content.charts, name))
+            for name, title in SECTIONS.items()
+        ],
+        style=Markup(place.joinpath("report.css").read_text("utf-8")),
+        script=Markup(place.joinpath("report.js").read_text("utf-8")),
+        library=Markup(_library()),
+        data=Markup(_data(content)),
+    )
+
+
+def _of(parts: Any, section: str) -> list[tuple[int, Any]]:
+    """Those of a section, with their place among all."""
+    return [(n, part) for n, part in enumerate(parts) if part.section == section]
+
+
+@cache
+def _library() -> str:
+    """Vega-Embed with Vega and Vega-Lite in it, as a script that may stand in a page."""
+    bundle: str = vl_convert.javascript_bundle(GLUE)
+    return bundle.replace("</script", "<\\/script")
+
+
+def _data(content: Content) -> str:
+    charts = [_chart(chart) for chart in content.charts]
+    text = json.dumps(plain(charts), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.replace("</", "<\\/").replace("<!--", "<\\!--")
+
+
+def _chart(chart: Chart) -> dict[str, Any]:
+    """Choices as columns, which take a third of the room that records do."""
+    choices = {}
+    for name, records in chart.choices.items():
+        keys = list(dict.fromkeys(key for one in records for key in one))
+        choices[name] = {key: [one.get(key) for one in records] for key in keys}
+    return {"spec": chart.spec, "choices": choices}

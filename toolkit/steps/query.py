@@ -1,0 +1,129 @@
+"""SQL over stored results, by DuckDB."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit.core.documents import Json, canonical, plain
+from toolkit.core.errors import UnavailableError, UsageError
+from toolkit.core.measurement import Result
+from toolkit.measuring.records import row_records
+from toolkit.results import store
+
+TYPES: Mapping[type, str] = {bool: "BOOLEAN", int: "BIGINT", float: "DOUBLE", str: "VARCHAR"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+    def to_json(self) -> Json:
+        return {
+            "schema": "toolkit.query/1",
+            "columns": list(self.columns),
+            "rows": [dict(zip(self.columns, row, strict=True)) for row in self.rows],
+        }
+
+
+def query(sql: str, *, directory: Path = Path("results")) -> Answer:
+    """The answer to `sql` over every result of a directory.
+
+    Tables: `results`, one row a file; `rows`, one for each of their rows, with the columns of
+    toolkit.measuring.records; `samples`, one for each run that was measured, in nanoseconds.
+    Nothing is written, and nothing else is read: files, extensions and the network are shut off.
+    Raises UsageError for what DuckDB does not understand, UnavailableError without it, SourceError
+    and IntegrityError for a file.
+    """
+    try:
+        import duckdb
+    except ImportError as error:
+        raise UnavailableError(
+            f"DuckDB could not be imported: {error}.",
+            hint="Install it: pip install 'inference-toolkit[report]'",
+        ) from error
+    found = [(path, store.load(path)) for path in store.paths(directory)]
+    if not found:
+        raise UsageError(
+            f"{directory} holds no results.", hint="Give --dir, or measure something first."
+        )
+    with tempfile.TemporaryDirectory() as scratch, duckdb.connect(":memory:") as connection:
+        for name, records in _tables(found).items():
+            _load(connection, name, records, Path(scratch) / f"{name}.json")
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+        try:
+            answer = connection.execute(sql)
+            columns = [column[0] for column in answer.description or ()]
+            return Answer(columns=columns, rows=answer.fetchall())
+        except duckdb.Error as error:
+            known = [f"{name}: {', '.join(_columns(connection, name))}" for name in _tables([])]
+            raise UsageError(
+                f"DuckDB could not answer: {str(error).splitlines()[0]}",
+                hint=f"Tables: {'; '.join(known)}.",
+            ) from error
+
+
+def _tables(found: Sequence[tuple[Path, Result]]) -> dict[str, list[Mapping[str, Any]]]:
+    return {
+        "results": [_result(path, result) for path, result in found],
+        "rows": [record for _, result in found for record in row_records(result)],
+        "samples": [sample for _, result in found for sample in _samples(result)],
+    }
+
+
+def _result(path: Path, result: Result) -> Mapping[str, Any]:
+    return {
+        "result": result.id,
+        "created": result.created,
+        "artifact": str(result.plan["artifact"]),
+        "cpu": result.environment["cpu"]["model"],
+        "threads": result.plan["options"]["threads"],
+        "commit": result.environment["commit"],
+        "warnings": len(result.warnings),
+        "path": str(path),
+    }
+
+
+def _samples(result: Result) -> Iterable[Mapping[str, Any]]:
+    for number, row in enumerate(result.rows):
+        for measurement in row.measurements:
+            for block in measurement.blocks:
+                for ns in block.samples:
+                    yield {
+                        "result": result.id,
+                        "row": number,
+                        "runtime": row.runtime,
+                        "batch": row.batch,
+                        "scope": str(measurement.scope),
+                        "process": block.process,
+                        "round": block.round,
+                        "ns": int(ns),
+                    }
+
+
+def _load(connection: Any, name: str, records: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """A table with a column for each key that any record has, of the type of its values."""
+    types: dict[str, str] = {}
+    for record in records:
+        for key, value in record.items():
+            kind = TYPES.get(type(value))
+            if kind is not None:
+                types[key] = "DOUBLE" if {types.get(key), kind} == {"BIGINT", "DOUBLE"} else kind
+    with path.open("wb") as stream:
+        for record in records:
+            stream.write(canonical(plain(record)) + b"\n")
+    columns = ", ".join(f"'{key}': '{kind}'" for key, kind in types.items())
+    connection.execute(
+        f"CREATE TABLE {name} AS SELECT * FROM "
+        f"read_json(?, format = 'newline_delimited', columns = {{{columns}}})",
+        [str(path)],
+    )
+
+
+def _columns(connection: Any, name: str) -> list[str]:
+    return [row[0] for row in connection.execute(f"DESCRIBE {name}").fetchall()]

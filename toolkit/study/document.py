@@ -1,0 +1,307 @@
+"""A study as its TOML file says it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from toolkit.core.documents import Json
+from toolkit.core.errors import SourceError, UsageError, unknown_name
+from toolkit.study.keys import OF_SECTIONS, check_keys, check_step
+
+SUFFIX = ".toml"
+RECORD_KINDS = ("trainings", "epochs", "rows", "training_rows", "accuracy")
+PLOT_KINDS = ("line", "bar", "point")
+OWN = ("train", "bench-training")  # the sections that name data
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """One table of a step: values, of which a list means each in turn."""
+
+    step: str
+    values: Mapping[str, Any]
+    where: Mapping[str, Any]
+    repetitions: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """What a report shows of records: a line for each combination of `rows`, a column for each of
+    `metrics`; with `across`, a column for each of the values `at` of that instead.
+
+    `reference` are lines of an earlier study by the same names, shown beside ours.
+    """
+
+    title: str
+    of: str
+    rows: tuple[str, ...]
+    metrics: tuple[str, ...]
+    where: Mapping[str, Any]
+    across: str | None = None
+    at: tuple[Any, ...] = ()
+    reference: tuple[Mapping[str, Any], ...] = ()
+    note: str = ""
+
+    def to_json(self) -> Json:
+        return {**vars(self), "reference": [dict(line) for line in self.reference]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """`y` against `x`, a series for each combination of `by`; with the points of the reference of
+    the table of that title."""
+
+    title: str
+    of: str
+    x: str
+    y: str
+    where: Mapping[str, Any]
+    by: tuple[str, ...] = ()
+    kind: str = "line"
+    log_x: bool = False
+    log_y: bool = False
+    reference: str | None = None
+    note: str = ""
+
+    def to_json(self) -> Json:
+        return dict(vars(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """`stands_in` says what embedded data took the place of; `limits` what the study that is
+    repeated could not separate, and where it is separated here."""
+
+    name: str
+    title: str
+    about: str
+    sections: tuple[Section, ...]
+    exclude: tuple[Mapping[str, Any], ...]
+    tables: tuple[Table, ...]
+    plots: tuple[Plot, ...]
+    limits: tuple[str, ...]
+    quick: bool
+    stands_in: str | None
+
+    def description(self) -> Json:
+        """What a report needs of it."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "about": self.about,
+            "tables": [table.to_json() for table in self.tables],
+            "plots": [plot.to_json() for plot in self.plots],
+            "limits": list(self.limits),
+            "quick": self.quick,
+            "stands_in": self.stands_in,
+        }
+
+    @classmethod
+    def read(cls, name: str, *, data: str | None = None, quick: bool = False) -> Self:
+        """The study of a file, or one that comes with the toolkit.
+
+        `data` takes the place of the data of every section. `quick` takes what each section has
+        for it. Raises SourceError for what cannot be read, UnknownNameError and UsageError, which
+        name the section, for what cannot be meant.
+        """
+        text, stem = _text(name)
+        try:
+            given = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise SourceError(
+                f"Could not read {name} as TOML: {error}.", hint="Correct that line."
+            ) from error
+        return cls(**_Reader(given, stem, data, quick).parts())
+
+
+def built_in() -> list[str]:
+    """The names of the studies that come with the toolkit."""
+    found = resources.files("toolkit.study").joinpath("studies").iterdir()
+    return sorted(one.name.removesuffix(SUFFIX) for one in found if one.name.endswith(SUFFIX))
+
+
+def text_of(name: str) -> str:
+    """The TOML of one. Raises as `Study.read`."""
+    return _text(name)[0]
+
+
+def _text(name: str) -> tuple[str, str]:
+    path = Path(name)
+    if path.suffix == SUFFIX or path.is_file():
+        try:
+            return path.read_text(encoding="utf-8"), path.stem
+        except (OSError, UnicodeDecodeError) as error:
+            raise SourceError(
+                f"Could not read the study {name}: {error}.", hint="Check the path."
+            ) from error
+    known = built_in()
+    if name not in known:
+        raise unknown_name("study", name, known)
+    place = resources.files("toolkit.study").joinpath("studies", f"{name}{SUFFIX}")
+    return place.read_text(encoding="utf-8"), name
+
+
+TOP = ("title", "about", "limits", "exclude", "table", "plot")
+
+
+class _Reader:
+    """Reads one document: every error says where in it."""
+
+    def __init__(self, given: Mapping[str, Any], stem: str, data: str | None, quick: bool) -> None:
+        self._given, self._stem, self._data, self._quick = given, stem, data, quick
+        self._replaced: dict[str, None] = {}
+
+    def parts(self) -> dict[str, Any]:
+        sections = [
+            section
+            for name, found in self._given.items()
+            if name not in TOP
+            for section in self._sections(name, found)
+        ]
+        if not sections:
+            raise UsageError(
+                f"The study {self._stem} has no section that does anything.",
+                hint="Add [[train]] or [[bench-training]], as docs/studies.md shows.",
+            )
+        tables = [self._table(one) for one in self._list("table")]
+        return {
+            "name": self._stem,
+            "title": str(self._given.get("title", self._stem)),
+            "about": str(self._given.get("about", "")).strip(),
+            "sections": tuple(sections),
+            "exclude": tuple(self._excluded()),
+            "tables": tuple(tables),
+            "plots": tuple(self._plot(one, tables) for one in self._list("plot")),
+            "limits": tuple(map(str, self._given.get("limits", []))),
+            "quick": self._quick,
+            "stands_in": self._stand_in(),
+        }
+
+    def _stand_in(self) -> str | None:
+        others = [name for name in self._replaced if name != self._data]
+        return f"{self._data} in place of {' and '.join(others)}" if others else None
+
+    def _list(self, name: str) -> list[Mapping[str, Any]]:
+        found = self._given.get(name, [])
+        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+            raise UsageError(
+                f"Got {name} in the study {self._stem} that is no list of tables.",
+                hint=f"Write [[{name}]] above each.",
+            )
+        return found
+
+    def _sections(self, step: str, found: Any) -> list[Section]:
+        check_step(step)
+        sections = []
+        for given in self._list(step):
+            quick = given.get("quick", {})
+            if self._quick and quick is False:
+                continue
+            values = dict(given)
+            if self._quick and isinstance(quick, dict):
+                values = _over(values, quick)
+            if self._data is not None and step in OWN:
+                self._replace_data(values)
+            check_keys(step, values)
+            sections.append(
+                Section(
+                    step=step,
+                    values={k: v for k, v in values.items() if k not in OF_SECTIONS},
+                    where=values.get("where", {}),
+                    repetitions=int(values.get("repetitions", 1)),
+                )
+            )
+        return sections
+
+    def _replace_data(self, values: dict[str, Any]) -> None:
+        before = values.get("data", [])
+        self._replaced |= dict.fromkeys(before if isinstance(before, list) else [before])
+        values["data"] = self._data
+        values.pop("data_settings", None)
+
+    def _excluded(self) -> list[Mapping[str, Any]]:
+        return [
+            {key: value for key, value in one.items() if key != "quick"}
+            for one in self._list("exclude")
+            if self._quick or not one.get("quick", False)
+        ]
+
+    def _table(self, given: Mapping[str, Any]) -> Table:
+        values = dict(given)
+        values["reference"] = lines_of(values.get("reference", ""))
+        found = _made(Table, values)
+        if self._quick and isinstance(quick := given.get("quick"), dict):
+            found = _made(Table, {**values, **quick})
+        _check_records(found.title, found.of)
+        return found
+
+    def _plot(self, given: Mapping[str, Any], tables: Sequence[Table]) -> Plot:
+        found = _made(Plot, given)
+        _check_records(found.title, found.of)
+        if found.kind not in PLOT_KINDS:
+            raise unknown_name(f"kind of plot ({found.title})", found.kind, PLOT_KINDS)
+        titles = [table.title for table in tables]
+        if found.reference is not None and found.reference not in titles:
+            raise unknown_name(f"table (for the plot {found.title})", found.reference, titles)
+        return found
+
+
+def _over(values: Mapping[str, Any], quick: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with those of `quick`, where "settings.side" is one option of a table."""
+    found = dict(values)
+    for name, value in quick.items():
+        table, dot, option = name.partition(".")
+        found[table] = {**found.get(table, {}), option: value} if dot else value
+    return found
+
+
+def _made(kind: type[T], given: Mapping[str, Any]) -> T:
+    """Raises UnknownNameError for a key that it has not, UsageError for one that lacks."""
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    what = kind.__name__.lower()
+    values: dict[str, Any] = {"where": {}}
+    for name, value in given.items():
+        if name == "quick":
+            continue
+        if name not in known:
+            raise unknown_name(f"key of [[{what}]]", name, [*known, "quick"])
+        values[name] = tuple(value) if isinstance(value, list) else value
+    try:
+        return kind(**values)
+    except TypeError as error:
+        told = str(error).partition("missing ")[2]
+        raise UsageError(
+            f"[[{what}]] {given.get('title', '')!r} lacks keys: {told}.", hint="Add them."
+        ) from error
+
+
+def _check_records(title: str, of: str) -> None:
+    if of not in RECORD_KINDS:
+        raise unknown_name(f"kind of record ({title})", of, RECORD_KINDS)
+
+
+def lines_of(text: str) -> tuple[Mapping[str, Any], ...]:
+    """The lines of a table of commas, with a head; numbers as such, empty cells left out."""
+    found = csv.DictReader(io.StringIO(text.strip()), skipinitialspace=True)
+    return tuple(
+        {key.strip(): _value(cell.strip()) for key, cell in line.items() if cell and cell.strip()}
+        for line in found
+    )
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text, text)

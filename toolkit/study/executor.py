@@ -1,0 +1,47 @@
+"""Where cells run."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Self, final
+
+from toolkit.study.job import Job
+from toolkit.study.store import Outcome
+
+
+class Executor(ABC):
+    """Runs cells, each in a process of its own. A context manager: leaving it ends them."""
+
+    @abstractmethod
+    def able(self, job: Job) -> bool:
+        """Whether there is a machine for it just now. None runs two cells at a time."""
+
+    @abstractmethod
+    def start(self, job: Job) -> None:
+        """Begins a cell for which there is a machine."""
+
+    @abstractmethod
+    def wait(self) -> tuple[Job, Outcome | None]:
+        """The next cell that ended, which lies in its place then; None for an outcome that was lost
+        with its machine, so that it must be started again.
+
+        Raises ToolkitError where nothing runs that could end.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Ends what runs; nothing of it stays. Idempotent."""
+
+    @final
+    def __enter__(self) -> Self:
+        return self
+
+    @final
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,42 @@
+"""Cells on this machine, one at a time: two at once would disturb each other's measurements."""
+
+from __future__ import annotations
+
+from typing import final
+
+from toolkit.core.errors import ToolkitError
+from toolkit.core.progress import Progress
+from toolkit.study.executor import Executor
+from toolkit.study.job import Job
+from toolkit.study.process import CellProcess
+from toolkit.study.store import Outcome
+
+
+@final
+class LocalExecutor(Executor):
+    """`lock` is held by the process of each cell too, so that none is begun again that one of a
+    study that was killed is about to end."""
+
+    def __init__(self, progress: Progress, lock: int) -> None:
+        self._progress, self._lock = progress, lock
+        self._running: tuple[Job, CellProcess] | None = None
+
+    def able(self, job: Job) -> bool:
+        return self._running is None
+
+    def start(self, job: Job) -> None:
+        self._running = job, CellProcess(job, [self._lock])
+
+    def wait(self) -> tuple[Job, Outcome | None]:
+        if self._running is None:
+            raise ToolkitError("No cell runs.", hint="Report this: nobody foresaw it.")
+        job, process = self._running
+        outcome = process.follow(self._progress)
+        process.close()
+        self._running = None
+        return job, outcome
+
+    def close(self) -> None:
+        if self._running is not None:
+            self._running[1].close()
+            self._running = None

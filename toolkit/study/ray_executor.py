@@ -1,0 +1,161 @@
+"""Cells on the machines of a Ray cluster, one at a time on each."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, final
+
+from toolkit.core.errors import ToolkitError, UnavailableError
+from toolkit.core.files import digest_bytes
+from toolkit.core.progress import Progress, Silent
+from toolkit.study.executor import Executor
+from toolkit.study.job import Job
+from toolkit.study.packing import packed, unpack
+from toolkit.study.process import CellProcess
+from toolkit.study.store import CELLS, Outcome, Store
+
+PREFIX = "accelerator_type:"  # of a resource of a Ray node that names its GPUs
+
+
+@final
+class RayExecutor(Executor):
+    """`address` is that of a cluster, on each of whose machines the toolkit is installed; without
+    it one is started here.
+
+    A cell takes a machine whole, whatever it needs, so that no two measurements disturb each other:
+    nodes of one address are one machine. What a cell stands on travels by its digest, once to each
+    machine. A cell whose machine is lost is given back, and one that fails is not.
+    """
+
+    def __init__(self, progress: Progress, address: str | None) -> None:
+        try:
+            import ray
+            from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+        except ImportError as error:
+            raise UnavailableError(
+                f"Ray could not be imported: {error}.",
+                hint="Install it: pip install 'inference-toolkit[ray]'",
+            ) from error
+        self._ray, self._affinity, self._progress = ray, NodeAffinitySchedulingStrategy, progress
+        self._aside = contextlib.redirect_stdout(sys.stderr)  # what Ray has to say of its nodes
+        self._aside.__enter__()
+        try:
+            ray.init(address=address, log_to_driver=False, configure_logging=False)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            self._aside.__exit__(None, None, None)
+            raise UnavailableError(
+                f"No Ray cluster answers at {address}: {error}.",
+                hint="Start one with `ray start --head`, and give its address, or leave out "
+                "--address to start one here.",
+            ) from error
+        self._remote = ray.remote(max_retries=0)(run_cell)
+        self._running: dict[Any, tuple[Job, str]] = {}
+        self._sent: dict[str, Any] = {}
+        self._turns: Counter[str] = Counter()
+
+    def able(self, job: Job) -> bool:
+        return self._node_for(job) is not None
+
+    def _node_for(self, job: Job) -> Mapping[str, Any] | None:
+        """One on a machine that runs nothing, with the GPU that the cell asks for; of several the
+        one that had the fewest turns."""
+        busy = {machine for _, machine in self._running.values()}
+        kind, cuda = job.values.get("gpu"), job.values.get("device") == "cuda"
+        able = [
+            node
+            for node in self._ray.nodes()
+            if node["Alive"]
+            and node["NodeManagerAddress"] not in busy
+            and node["Resources"].get("CPU")
+            and (kind is None or f"{PREFIX}{kind}" in node["Resources"])
+            and (not cuda or node["Resources"].get("GPU"))
+        ]
+        return min(able, key=lambda node: self._turns[node["NodeID"]], default=None)
+
+    def start(self, job: Job) -> None:
+        node = self._node_for(job)
+        assert node is not None
+        resources = node["Resources"]
+        directory = Path(job.directory)
+        stands_on = {}
+        for id in _all_grounds(job):
+            data = packed(directory / CELLS / id)
+            digest = digest_bytes(data)
+            if digest not in self._sent:
+                self._sent[digest] = self._ray.put(data)
+            stands_on[id] = (digest, self._sent[digest])
+        task = self._remote.options(
+            num_cpus=resources["CPU"],
+            num_gpus=resources.get("GPU", 0),
+            scheduling_strategy=self._affinity(node["NodeID"], soft=False),
+        ).remote(job.to_text(), stands_on)
+        self._running[task] = job, node["NodeManagerAddress"]
+        self._turns[node["NodeID"]] += 1
+        self._progress.note(f"{job.id} on {node['NodeManagerHostname']} ({node['NodeID'][:8]})")
+
+    def wait(self) -> tuple[Job, Outcome | None]:
+        if not self._running:
+            alive = sum(node["Alive"] for node in self._ray.nodes())
+            raise ToolkitError(
+                f"No machine of the cluster can run what is left; {alive} nodes are alive.",
+                hint="Add the machines that are missing, and run the same command again: what is "
+                "done stays.",
+            )
+        (task, *_), _ = self._ray.wait(list(self._running), num_returns=1)
+        job, _ = self._running.pop(task)
+        try:
+            digest, data = self._ray.get(task)
+        except self._ray.exceptions.RayTaskError as error:
+            raise ToolkitError(
+                f"{job.id} could not be run on its machine: {error}",
+                hint="Check that the same version of the toolkit is installed there.",
+            ) from error
+        except self._ray.exceptions.RayError:
+            return job, None
+        unpack(data, digest, job.place)
+        return job, Store(directory=Path(job.directory)).outcome(job.id)
+
+    def close(self) -> None:
+        for task in self._running:
+            self._ray.cancel(task, force=True)
+        self._running.clear()
+        self._ray.shutdown()
+        self._aside.__exit__(None, None, None)
+
+
+def _all_grounds(job: Job) -> list[str]:
+    """What it stands on, and what that stands on: an artifact refers to its checkpoint."""
+    store = Store(directory=Path(job.directory))
+    found: dict[str, None] = {}
+    ahead = [ground.id for ground in job.grounds if ground.done]
+    while ahead:
+        id = ahead.pop()
+        outcome = store.outcome(id)
+        if id not in found and outcome is not None:
+            found[id] = None
+            ahead += outcome.parents
+    return list(found)
+
+
+def run_cell(text: str, stands_on: Mapping[str, tuple[str, Any]]) -> tuple[str, bytes]:
+    """On its machine: runs the cell in a directory of its own; its files, with their digest."""
+    import ray
+
+    with tempfile.TemporaryDirectory(prefix="toolkit-study-") as scratch:
+        job = replace(Job.from_text(text), directory=scratch)
+        (Path(scratch) / CELLS).mkdir()
+        for id, (digest, reference) in stands_on.items():
+            unpack(ray.get(reference), digest, Path(scratch) / CELLS / id)
+        process = CellProcess(job)
+        try:
+            process.follow(Silent())
+        finally:
+            process.close()
+        data = packed(job.place)
+        return digest_bytes(data), data

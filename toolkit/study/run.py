@@ -1,0 +1,253 @@
+"""Run a study: every cell that is not done yet, each as soon as what it stands on is there."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from toolkit.core.documents import Json
+from toolkit.core.errors import UsageError, unknown_name
+from toolkit.core.progress import Progress, Silent
+from toolkit.study.document import Study
+from toolkit.study.estimate import Estimate, estimate
+from toolkit.study.executor import Executor
+from toolkit.study.job import Job
+from toolkit.study.local import LocalExecutor
+from toolkit.study.matrix import Cell, cells_of
+from toolkit.study.outcomes import finish, outcome_of
+from toolkit.study.store import Outcome, State, Store, is_study
+
+EXECUTORS = ("local", "ray")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A cell of the plan, and what it came to so far."""
+
+    cell: Cell
+    outcome: Outcome | None
+    wanted: bool
+
+    @property
+    def state(self) -> State:
+        return State.TO_DO if self.outcome is None else self.outcome.state
+
+    def to_json(self) -> Json:
+        outcome = self.outcome
+        return {
+            "id": self.cell.id,
+            "step": self.cell.step,
+            "dimensions": self.cell.dimensions,
+            "described": self.cell.described,
+            "parents": [parent.id for parent in self.cell.parents],
+            "wanted": self.wanted,
+            "state": self.state,
+            "reason": outcome and outcome.reason,
+            "seconds": outcome and outcome.seconds,
+            "machine": outcome and outcome.machine,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progressed:
+    """A study as far as it is: all its cells in the order of work, and how long the rest takes."""
+
+    study: Study
+    directory: Path
+    cells: Sequence[Planned]
+    left: Estimate
+
+    def to_json(self) -> Json:
+        return {
+            "schema": "toolkit.study-run/1",
+            "study": self.study.name,
+            "directory": str(self.directory),
+            "quick": self.study.quick,
+            "stands_in": self.study.stands_in,
+            "seconds_left": self.left.seconds,
+            "cells_of_unknown_length": self.left.unknown,
+            "cells": [one.to_json() for one in self.cells],
+        }
+
+
+def plan_study(
+    study: str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str],
+    data: str | None = None,
+    quick: bool = False,
+    only: str | None = None,
+) -> Progressed:
+    """What `run_study` would do, and nothing of it. Raises as that does."""
+    read = Study.read(os.fspath(study), data=data, quick=quick)
+    return _planned(read, Store(directory=Path(out)), cells_of(read), only)
+
+
+def run_study(
+    study: str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str],
+    data: str | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    quick: bool = False,
+    only: str | None = None,
+    retry: bool = False,
+    executor: str = "local",
+    address: str | None = None,
+    show: Callable[[Progressed], None] = lambda plan: None,
+    progress: Progress | None = None,
+) -> Progressed:
+    """Runs every cell of `study` that does not lie in the directory `out` yet, and gives what all
+    came to.
+
+    `study` names a file, or a study that comes with the toolkit; `data` takes the place of its
+    data, `quick` makes it small. `only` is a pattern, such as "train-*", or the beginning of an id:
+    such cells are run, and what they stand on. A cell that fails costs what stands on it, and is
+    left as it is until `retry`. `show` is given the plan before anything is run. Ctrl-C leaves
+    every cell that is done.
+
+    Raises SourceError, UnknownNameError and UsageError for what cannot be meant, before anything is
+    started; UsageError where another process works in `out`.
+    """
+    listener = progress or Silent()
+    if executor not in EXECUTORS:
+        raise unknown_name("executor", executor, EXECUTORS)
+    read = Study.read(os.fspath(study), data=data, quick=quick)
+    cells = cells_of(read)
+    store = Store(directory=Path(out))
+    _refuse_other(store)
+    with store.locked() as lock:
+        store.clear()
+        store.write(read, cells)
+        found = _planned(read, store, cells, only)
+        if retry:
+            for one in found.cells:
+                if one.wanted and one.state in (State.FAILED, State.SKIPPED):
+                    store.forget(one.cell.id)
+            found = _planned(read, store, cells, only)
+        show(found)
+        wanted = [one.cell for one in found.cells if one.wanted and one.outcome is None]
+        if wanted:
+            with _executor(executor, address, listener, lock) as chosen:
+                place = None if data_dir is None else Path(data_dir)
+                _Work(store, place, chosen, listener).all(wanted)
+        return _planned(read, store, cells, only)
+
+
+def _refuse_other(store: Store) -> None:
+    """Raises UsageError for a directory that holds something else."""
+    place = store.directory
+    if place.exists() and not is_study(place) and (not place.is_dir() or any(place.iterdir())):
+        raise UsageError(f"{place} is not empty, and holds no study.", hint="Choose another --out.")
+
+
+def _executor(name: str, address: str | None, progress: Progress, lock: int) -> Executor:
+    if name == "local":
+        if address is not None:
+            raise UsageError(
+                f"Got --address {address} with the local executor.",
+                hint="Add --executor ray, or leave it out.",
+            )
+        return LocalExecutor(progress, lock)
+    from toolkit.study.ray_executor import RayExecutor
+
+    return RayExecutor(progress, address)
+
+
+class _Work:
+    """The cells that are to be done, and those that run."""
+
+    def __init__(
+        self, store: Store, data_dir: Path | None, executor: Executor, progress: Progress
+    ) -> None:
+        self._store, self._data_dir = store, data_dir
+        self._executor, self._progress = executor, progress
+
+    def all(self, cells: Sequence[Cell]) -> None:
+        left = list(cells)
+        running: dict[str, Cell] = {}
+        done, total = 0, len(cells)
+        while left or running:
+            moved = False
+            for cell in list(left):
+                if not self._ready(cell):
+                    continue
+                if (reason := self._hopeless(cell)) is not None:
+                    moved = True
+                    left.remove(cell)
+                    done += 1
+                    self._skip(cell, reason)
+                    self._progress.update("cells", done, total, f"{cell.id}: skipped")
+                    continue
+                job = Job.of(cell, self._store, self._data_dir)
+                if not self._executor.able(job):
+                    continue
+                left.remove(cell)
+                running[cell.id] = cell
+                self._progress.note(f"{cell.id}: {cell.described}")
+                self._executor.start(job)
+            if moved and not running:
+                continue
+            job, outcome = self._executor.wait()
+            cell = running.pop(job.id)
+            if outcome is None:
+                self._progress.note(f"{cell.id}: its machine was lost; it runs again elsewhere")
+                left.insert(0, cell)
+                continue
+            done += 1
+            told = outcome.reason or f"{outcome.seconds:.1f} s"
+            self._progress.update("cells", done, total, f"{cell.id}: {outcome.state}, {told}")
+
+    def _ready(self, cell: Cell) -> bool:
+        """Whether all that it stands on has come to something."""
+        return all(self._store.outcome(parent.id) is not None for parent in cell.parents)
+
+    def _hopeless(self, cell: Cell) -> str | None:
+        """Why it has nothing to stand on. A measurement goes on without the forms that failed."""
+        needed = cell.parents[:1] if cell.step in ("bench", "verify") else cell.parents
+        for parent in needed:
+            outcome = self._store.outcome(parent.id)
+            assert outcome is not None
+            if outcome.state is not State.DONE:
+                return f"{parent.id} {outcome.state}: {outcome.reason}"
+        return None
+
+    def _skip(self, cell: Cell, reason: str) -> None:
+        job = Job.of(cell, self._store, self._data_dir)
+        job.partial.mkdir(parents=True)
+        finish(job, outcome_of(job, State.SKIPPED, datetime.now(UTC), reason=reason))
+
+
+def _planned(study: Study, store: Store, cells: Sequence[Cell], only: str | None) -> Progressed:
+    chosen = _chosen(cells, only)
+    planned = [
+        Planned(cell=cell, outcome=store.outcome(cell.id), wanted=cell.id in chosen)
+        for cell in cells
+    ]
+    todo = [one.cell for one in planned if one.wanted and one.outcome is None]
+    done = [one.outcome for one in planned if one.outcome is not None]
+    return Progressed(
+        study=study,
+        directory=store.directory,
+        cells=planned,
+        left=estimate(todo, [one for one in done if one.state is State.DONE]),
+    )
+
+
+def _chosen(cells: Sequence[Cell], only: str | None) -> set[str]:
+    """The ids of those that match, and of what they stand on. Raises UsageError for none."""
+    if only is None:
+        return {cell.id for cell in cells}
+    matching = [
+        cell for cell in cells if fnmatch.fnmatch(cell.id, only) or cell.id.startswith(only)
+    ]
+    if not matching:
+        raise UsageError(
+            f"No cell of the study matches --only {only}.",
+            hint=f"Give a pattern or the beginning of an id, such as {cells[0].id}.",
+        )
+    return {one.id for cell in matching for one in (*cell.ancestors, cell)}

@@ -1,0 +1,36 @@
+"""How far a study is, from its directory alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from toolkit.core.documents import Json
+from toolkit.study.store import State, Store
+
+
+def status_of(directory: Path) -> Json:
+    """Every cell of the study with what it came to. Raises SourceError for no study."""
+    store = Store(directory=directory)
+    study = store.read()
+    cells = []
+    for cell in study["cells"]:
+        outcome = store.outcome(cell["id"])
+        cells.append(
+            {
+                **cell,
+                "state": State.TO_DO if outcome is None else outcome.state,
+                "seconds": outcome and outcome.seconds,
+                "reason": outcome and outcome.reason,
+                "machine": outcome and outcome.machine,
+            }
+        )
+    return {
+        "schema": "toolkit.study-status/1",
+        "name": study["name"],
+        "title": study["title"],
+        "quick": study["quick"],
+        "stands_in": study["stands_in"],
+        "counts": dict(Counter(cell["state"] for cell in cells)),
+        "cells": cells,
+    }

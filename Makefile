@@ -92,7 +92,7 @@ studies: $(READY)  ## Run the five studies on embedded data, in their small form
 	for name in $(STUDIES); do $(BIN)/toolkit study run $$name --data digits --quick || exit; done
 
 browser:  ## Install the browser that the tests of the report use (Debian; as root)
-	command -v chromium >/dev/null || apt-get install --yes --no-install-recommends chromium
+	command -v chromium >/dev/null || { apt-get update --quiet && apt-get install --yes --no-install-recommends chromium; }
 
 matrix: $(READY)  ## Export every model to every target, print what the proofs found, write docs/matrix.md
 	$(BIN)/python benchmarks/matrix.py docs/matrix.md

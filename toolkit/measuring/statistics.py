@@ -16,7 +16,7 @@ from __future__ import annotations
 import bisect
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from statistics import NormalDist
@@ -33,7 +33,6 @@ WIN_CONFIDENCE = 0.99  # for FASTER and SLOWER: see Ratio
 BAND = 0.01
 DISTURBED = 0.05  # the share of the processor from which other work counts
 SKETCH = 200  # samples of a block that enter the bootstrap
-MATRIX_ELEMENTS = 500_000  # of a bootstrap, held at once
 
 EARLY_STOPPING = 0.99
 MOST_PAIRED = 400  # values of which all pairs are formed
@@ -282,8 +281,9 @@ def _bootstrap_medians(blocks: Sequence[np.ndarray], seed: int = 0) -> np.ndarra
     """Medians of RESAMPLES pooled samples, each from blocks drawn with replacement.
 
     A drawn sample is a weighting of the sorted pool: its median is where the running sum of the
-    weights passes one half, so nothing is sorted twice. A block of more than SKETCH samples
-    enters as that many of its quantiles, each with the weight of the samples that it stands for.
+    weights passes one half, so nothing is sorted twice. The sum is taken in two steps, over parts
+    of the pool and then within the part where it passes. A block of more than SKETCH samples enters
+    as that many of its quantiles, each with the weight of the samples that it stands for.
     """
     sketches = [_sketch(block) for block in blocks]
     sizes = [len(sketch) for sketch in sketches]
@@ -291,19 +291,26 @@ def _bootstrap_medians(blocks: Sequence[np.ndarray], seed: int = 0) -> np.ndarra
     weight = np.repeat([len(b) / s for b, s in zip(blocks, sizes, strict=True)], sizes)
     order = np.argsort(pool := np.concatenate(sketches), kind="stable")
     pool, owner, weight = pool[order], owner[order], weight[order]
-    rng = _rng(seed)
-    medians: list[np.ndarray] = []
-    step = max(1, MATRIX_ELEMENTS // len(pool))
-    for start in range(0, RESAMPLES, step):
-        draws = min(step, RESAMPLES - start)
-        drawn = rng.multinomial(len(blocks), np.full(len(blocks), 1 / len(blocks)), draws)
-        running = np.cumsum(drawn[:, owner] * weight, axis=1)
-        half = running[:, -1:] / 2
-        # The mean of the two middle samples; they are one where the total is odd.
-        lower = np.argmax(running >= half, axis=1)
-        upper = np.argmax(running > half, axis=1)
-        medians.append((pool[lower] + pool[upper]) / 2)
-    return np.concatenate(medians)
+    drawn = _rng(seed).multinomial(len(blocks), np.full(len(blocks), 1 / len(blocks)), RESAMPLES)
+    draws, size = np.arange(RESAMPLES), math.isqrt(len(pool))
+    parts = np.zeros((-(-len(pool) // size), len(blocks)))
+    np.add.at(parts, (np.arange(len(pool)) // size, owner), weight)
+    sums = drawn @ parts.cumsum(axis=0).T
+    half = sums[:, -1:] / 2
+
+    def passing(first: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        part = first(sums)
+        before = np.where(part > 0, sums[draws, part - 1], 0.0)
+        places = np.minimum(part[:, None] * size + np.arange(size), len(pool) - 1)
+        within = np.cumsum(
+            np.take_along_axis(drawn, owner[places], axis=1) * weight[places], axis=1
+        )
+        return np.asarray(pool[places[draws, first(before[:, None] + within)]])
+
+    # The mean of the two middle samples; they are one where the total is odd.
+    lower = passing(lambda running: np.argmax(running >= half, axis=1))
+    upper = passing(lambda running: np.argmax(running > half, axis=1))
+    return np.asarray((lower + upper) / 2)
 
 
 def _sketch(block: np.ndarray) -> np.ndarray:

@@ -44,17 +44,23 @@ def test_it_goes_on_from_a_checkpoint(toolkit_cli: Run, tmp_path: Path) -> None:
     assert len(Checkpoint.load(tmp_path / "b").training["history"]) == 2
 
 
-def test_ctrl_c_keeps_the_epochs_and_leaves_no_process(tmp_path: Path) -> None:
+def training(place: Path) -> subprocess.Popen[str]:
+    """A long training in two processes, with its first epoch done."""
     process = subprocess.Popen(
         [TOOLKIT, "train", "lenet", "--data", "digits", "--epochs", "500", "--nproc", "2",
          "--out", "net"],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     deadline = time.monotonic() + 90
-    while not (tmp_path / "net").exists() or Checkpoint.load(tmp_path / "net").epoch < 1:
+    while not (place / "net").exists() or Checkpoint.load(place / "net").epoch < 1:
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.3)
+    return process
+
+
+def test_ctrl_c_keeps_the_epochs_and_leaves_no_process(tmp_path: Path) -> None:
+    process = training(tmp_path)
     ranks = psutil.Process(process.pid).children(recursive=True)
     assert len(ranks) >= 2
     process.send_signal(signal.SIGINT)
@@ -84,15 +90,7 @@ def test_wrong_use_is_told(
 
 
 def test_a_process_that_dies_ends_the_training(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [TOOLKIT, "train", "lenet", "--data", "digits", "--epochs", "500", "--nproc", "2",
-         "--out", "net"],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 90
-    while not (tmp_path / "net").exists() or Checkpoint.load(tmp_path / "net").epoch < 1:
-        assert time.monotonic() < deadline
-        time.sleep(0.3)
+    process = training(tmp_path)
     children = psutil.Process(process.pid).children(recursive=True)
     ranks = [one for one in children if {"-u", "toolkit.training.torch_rank"} <= set(one.cmdline())]
     assert len(ranks) == 2

@@ -85,7 +85,7 @@ def run(
             _print_cells(planned.cells, f"The plan of {planned.study.title}")
             _print_left(planned)
         return
-    with output.progress(lines=True) as progress:
+    with output.progress() as progress:
 
         def show(planned: Progressed) -> None:
             for line in (_counts(planned), _left(planned)):

@@ -14,6 +14,7 @@ from toolkit.study.store import Outcome
 OPENING_S = 2.0  # of a runtime in a new process, with its import
 SCOPES = 2  # that are measured unless told
 SECONDS = 60.0  # of the trainers of a batch, unless told
+BRIEF = {"export": 8.0, "calibrate": 12.0, "verify": 10.0}  # about what a small model takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,4 +63,4 @@ def _limit(cell: Cell) -> float | None:
         return float(scopes * limit + parts * rows * OPENING_S)
     if cell.step == "bench-training":
         return float(values.get("max_seconds", SECONDS) + len(values["trainers"]) * 5 * OPENING_S)
-    return None
+    return BRIEF.get(cell.step)

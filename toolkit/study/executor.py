@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from types import TracebackType
-from typing import Self, final
 
 from toolkit.study.job import Job
 from toolkit.study.store import Outcome
 
 
 class Executor(ABC):
-    """Runs cells, each in a process of its own. A context manager: leaving it ends them."""
+    """Runs cells, each in a process of its own, until it is closed."""
 
     @abstractmethod
     def able(self, job: Job) -> bool:
@@ -32,16 +30,3 @@ class Executor(ABC):
     @abstractmethod
     def close(self) -> None:
         """Ends what runs; nothing of it stays. Idempotent."""
-
-    @final
-    def __enter__(self) -> Self:
-        return self
-
-    @final
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

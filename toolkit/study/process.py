@@ -92,7 +92,8 @@ class CellProcess:
 def _tell(line: str, progress: Progress) -> None:
     message = json.loads(line)
     if "update" in message:
-        progress.update(*message["update"])
+        task, done, total, detail = message["update"]
+        progress.update("this cell", done, total, f"{task}{detail and ': '}{detail}")
     else:
         progress.note(message["note"])
 

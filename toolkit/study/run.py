@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import os
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -132,7 +133,7 @@ def run_study(
         show(found)
         wanted = [one.cell for one in found.cells if one.wanted and one.outcome is None]
         if wanted:
-            with _executor(executor, address, listener, lock) as chosen:
+            with closing(_executor(executor, address, listener, lock)) as chosen:
                 place = None if data_dir is None else Path(data_dir)
                 _Work(store, place, chosen, listener).all(wanted)
         return _planned(read, store, cells, only)
@@ -171,6 +172,7 @@ class _Work:
         left = list(cells)
         running: dict[str, Cell] = {}
         done, total = 0, len(cells)
+        self._progress.update("cells", done, total)
         while left or running:
             moved = False
             for cell in list(left):
@@ -181,7 +183,7 @@ class _Work:
                     left.remove(cell)
                     done += 1
                     self._skip(cell, reason)
-                    self._progress.update("cells", done, total, f"{cell.id}: skipped")
+                    self._told(cell, State.SKIPPED, reason, done, total)
                     continue
                 job = Job.of(cell, self._store, self._data_dir)
                 if not self._executor.able(job):
@@ -200,7 +202,11 @@ class _Work:
                 continue
             done += 1
             told = outcome.reason or f"{outcome.seconds:.1f} s"
-            self._progress.update("cells", done, total, f"{cell.id}: {outcome.state}, {told}")
+            self._told(cell, outcome.state, told, done, total)
+
+    def _told(self, cell: Cell, state: State, why: str, done: int, total: int) -> None:
+        self._progress.note(f"{cell.id}: {state}, {why}")
+        self._progress.update("cells", done, total)
 
     def _ready(self, cell: Cell) -> bool:
         """Whether all that it stands on has come to something."""

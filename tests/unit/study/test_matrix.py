@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -151,6 +153,15 @@ def test_those_that_come_along_can_be_meant(name: str, quick: bool) -> None:
     for table in found.tables:
         for line in table.reference:
             assert set(table.rows) & set(line), (table.title, line)
+
+
+def test_the_example_of_the_page_can_be_meant(tmp_path: Path) -> None:
+    page = Path(__file__).parents[3] / "docs" / "studies.md"
+    (example,) = re.findall(r"```toml\n(.*?)```", page.read_text(), re.DOTALL)
+    found = cells(tmp_path, example)
+    steps = Counter(one.step for one in found)
+    assert steps == {"train": 6, "export": 24, "calibrate": 6, "verify": 6, "bench": 16}
+    assert cells(tmp_path, example, quick=True)
 
 
 def test_lines_of_a_reference() -> None:

@@ -44,7 +44,8 @@ model = "mlp"
 data = "diabetes"
 trainers = ["torch:eager", "torch:nosuch"]
 batch = 64
-max_seconds = 1.0
+runs = 12
+warmup = 2
 
 [[exclude]]
 step = "bench"

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -44,28 +45,36 @@ def test_it_goes_on_from_a_checkpoint(toolkit_cli: Run, tmp_path: Path) -> None:
     assert len(Checkpoint.load(tmp_path / "b").training["history"]) == 2
 
 
-def training(place: Path) -> subprocess.Popen[str]:
+@pytest.fixture
+def training(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A long training in two processes, with its first epoch done."""
-    process = subprocess.Popen(
-        [TOOLKIT, "train", "lenet", "--data", "digits", "--epochs", "500", "--nproc", "2",
-         "--out", "net"],
-        cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 90
-    while not (place / "net").exists() or Checkpoint.load(place / "net").epoch < 1:
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.3)
-    return process
+    command = [TOOLKIT, "train", "lenet", "--data", "digits", "--epochs", "500", "--nproc", "2"]
+    with subprocess.Popen(
+        [*command, "--out", "net"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            deadline = time.monotonic() + 90
+            while not (tmp_path / "net").exists() or Checkpoint.load(tmp_path / "net").epoch < 1:
+                assert time.monotonic() < deadline
+                assert process.poll() is None
+                time.sleep(0.3)
+            yield process
+        finally:
+            process.kill()
 
 
-def test_ctrl_c_keeps_the_epochs_and_leaves_no_process(tmp_path: Path) -> None:
-    process = training(tmp_path)
-    ranks = psutil.Process(process.pid).children(recursive=True)
+def test_ctrl_c_keeps_the_epochs_and_leaves_no_process(
+    training: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    ranks = psutil.Process(training.pid).children(recursive=True)
     assert len(ranks) >= 2
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    training.send_signal(signal.SIGINT)
+    _, err = training.communicate(timeout=60)
+    assert training.returncode == 130, err
     assert Checkpoint.load(tmp_path / "net").epoch >= 1
     _, alive = psutil.wait_procs(ranks, timeout=20)
     assert not alive
@@ -89,13 +98,12 @@ def test_wrong_use_is_told(
     assert not (tmp_path / "x").exists()
 
 
-def test_a_process_that_dies_ends_the_training(tmp_path: Path) -> None:
-    process = training(tmp_path)
-    children = psutil.Process(process.pid).children(recursive=True)
+def test_a_process_that_dies_ends_the_training(training: subprocess.Popen[str]) -> None:
+    children = psutil.Process(training.pid).children(recursive=True)
     ranks = [one for one in children if {"-u", "toolkit.training.torch_rank"} <= set(one.cmdline())]
     assert len(ranks) == 2
     ranks[-1].kill()
-    _, err = process.communicate(timeout=90)
-    assert process.returncode == 3, err
+    _, err = training.communicate(timeout=90)
+    assert training.returncode == 3, err
     assert "A process of the training ended" in err
     assert "--resume goes on from there" in err

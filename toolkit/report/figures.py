@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 UNITS = {"ms": "ms", "s": "s", "mib": "MiB", "bytes": "bytes", "qps": "queries/s"}
+GIVEN = frozenset({"learning_rate", "momentum", "weight_decay"})  # not measured: as they were set
 PERCENT = ("accuracy", "agreement", "share")
 SAMPLES = "_per_s"
 OPTIONS = ("settings.", "data_settings.")  # of a model or data set: "settings.accuracy" is a step
@@ -50,7 +51,9 @@ def written(name: str, value: Any) -> str:
         return " ".join(map(str, value)) or DASH
     if not isinstance(value, int | float):
         return str(value)
-    if any(word in name for word in PERCENT) and not name.startswith(OPTIONS):
+    if name.startswith(OPTIONS) or name in GIVEN:
+        return f"{value:g}"
+    if any(word in name for word in PERCENT):
         return f"{100 * value:.2f}"
     return number(value)
 

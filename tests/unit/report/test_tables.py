@@ -45,7 +45,8 @@ def test_columns_are_named_with_their_unit(name: str, told: str) -> None:
     ("name", "value", "told"),
     [
         ("accuracy", 0.72695, "72.69"),
-        ("settings.accuracy", 0.25, "0.2500"),
+        ("settings.accuracy", 0.25, "0.25"),
+        ("learning_rate", 0.001, "0.001"),
         ("forward_ms", None, "-"),
         ("forward_ms", float("nan"), "-"),
         ("forward_ms", 0.00081234, "0.0008123"),

@@ -10,14 +10,7 @@ GIVEN = frozenset({"learning_rate", "momentum", "weight_decay"})  # not measured
 PERCENT = ("accuracy", "agreement", "share")
 SAMPLES = "_per_s"
 OPTIONS = ("settings.", "data_settings.")  # of a model or data set: "settings.accuracy" is a step
-NAMES = {
-    "cross-entropy": "cross-entropy",
-    "mae": "MAE",
-    "mse": "MSE",
-    "rss": "RSS",
-    "ci": "CI",
-    "learning": "learning",
-}
+NAMES = {"mae": "MAE", "mse": "MSE", "rss": "RSS"}
 DASH = "-"
 
 

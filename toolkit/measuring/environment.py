@@ -8,6 +8,7 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,14 @@ def describe_environment(threads: int | None = None) -> Json:
         "commit": _commit(),
         "variables": _steering_variables(),
     }
+
+
+def machine_of(environment: Mapping[str, Any]) -> str:
+    """The processor, its cores and the GPUs of a described environment, in a line."""
+    cpu = environment["cpu"]
+    cores = cpu["container_cores"] or cpu["available_cores"] or cpu["logical_cores"]
+    gpus = [str(gpu["name"]) for gpu in environment.get("gpus") or []]
+    return ", ".join([f"{cpu['model']}, {cores:g} cores", *gpus])
 
 
 def _cpu() -> Json:

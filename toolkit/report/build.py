@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from toolkit.core.measurement import Result
+from toolkit.measuring.environment import machine_of
 from toolkit.report import charts, tables
 from toolkit.report.content import Chart, Column, Content, Grid
 from toolkit.report.gather import Gathered
@@ -82,17 +83,13 @@ def _facts(results: Sequence[Result]) -> list[Mapping[str, Any]]:
     found: dict[str, Mapping[str, Any]] = {}
     for result in results:
         environment = result.environment
-        cpu = environment["cpu"]
-        cores = cpu["container_cores"] or cpu["available_cores"]
-        gpus = ", ".join(str(gpu["name"]) for gpu in environment.get("gpus") or []) or "none"
         facts = {
-            "machine": f"{cpu['model']}, {cores:g} cores",
-            "GPUs": gpus,
+            "machine": machine_of(environment),
             "memory, GiB": round(environment["memory_bytes"] / 2**30, 1),
             "platform": environment["platform"],
             "Python": environment["python"],
             "commit": environment["commit"] or "unknown",
-            "vector instructions": " ".join(cpu["flags"]),
+            "vector instructions": " ".join(environment["cpu"]["flags"]),
             "variables": _brief(environment["variables"]) or "none",
             **environment["versions"],
         }

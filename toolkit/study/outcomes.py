@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from toolkit.core.documents import seal, write_document
-from toolkit.measuring.environment import describe_environment
+from toolkit.measuring.environment import describe_environment, machine_of
 from toolkit.study.job import Job
 from toolkit.study.store import CELL_FILE, CELL_SCHEMA, Outcome, State
 
@@ -30,7 +30,7 @@ def outcome_of(
         reason=reason,
         started=started.isoformat(timespec="seconds"),
         seconds=(datetime.now(UTC) - started).total_seconds(),
-        machine=machine(),
+        machine=machine_of(describe_environment()),
         output=output or {},
         warnings=warnings,
     )
@@ -40,12 +40,3 @@ def finish(job: Job, outcome: Outcome) -> None:
     """Writes `cell.json`, and moves the cell to its place."""
     write_document(job.partial / CELL_FILE, seal(CELL_SCHEMA, outcome.to_json()))
     job.partial.replace(job.place)
-
-
-def machine() -> str:
-    """What results are compared within, in a line."""
-    found = describe_environment()
-    cpu = found["cpu"]
-    cores = cpu["container_cores"] or cpu["available_cores"] or cpu["logical_cores"]
-    gpus = [str(one["name"]) for one in found["gpus"]]
-    return ", ".join([f"{cpu['model']}, {cores:g} cores", *gpus])

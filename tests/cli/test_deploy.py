@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,9 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 import toolkit
 from models import FAMILIES
 from tests.conftest import Run, run_toolkit
-from toolkit.core.artifact import Artifact
+from toolkit.core.artifact import Artifact, Format
+from toolkit.core.bundle import BUNDLE_FILE, MODEL, SCHEMA
+from toolkit.core.documents import seal, write_document
 from toolkit.core.files import digest_file
 
 
@@ -38,16 +41,17 @@ def bundle(main_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place / "search" / "bundle"
 
 
+def held(place: Path) -> set[str]:
+    """The digests of what is served."""
+    return {digest_file(path) for path in (place / "1").iterdir()}
+
+
 @pytest.mark.parametrize("family", FAMILIES.names())
 def test_triton_reads_what_is_written_of_every_family(family: str, tmp_path: Path) -> None:
     made = toolkit.export(family, to="onnx", out=tmp_path / "onnx").artifact
-    done = run_toolkit(
-        "deploy", tmp_path / "onnx", "--to", "triton", "--out", "repository", "--max-batch", 16,
-        "--json", cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["artifact_digest"] == made.digest
-    place = tmp_path / "repository" / family
+    done = toolkit.deploy(tmp_path / "onnx", to="triton", out=tmp_path / "r", max_batch=16)
+    assert done.artifact_digest == made.digest
+    place = tmp_path / "r" / family
     config = config_of(place)
     (spec,) = made.signature.inputs
     assert (config.name, config.backend, config.max_batch_size) == (family, "onnxruntime", 16)
@@ -55,52 +59,155 @@ def test_triton_reads_what_is_written_of_every_family(family: str, tmp_path: Pat
     assert list(config.input[0].dims) == list(spec.shape[1:])
     assert config.input[0].data_type == 11  # TYPE_FP32
     assert config.dynamic_batching.max_queue_delay_microseconds > 0
-    assert digest_file(place / "1" / "model.onnx") == made.files[made.entry].digest
-
-
-def test_a_bundle_is_served_as_it_was_measured(
-    bundle: Path, toolkit_cli: Run, tmp_path: Path
-) -> None:
-    done = toolkit_cli("deploy", bundle, "--to", "triton", "--name", "digits", "--out", "r")
-    assert done.returncode == 0, done.stderr
-    told = json.loads((bundle / "bundle.json").read_text())
-    if told["runtime"] not in ("onnxruntime", "openvino"):
-        pytest.skip(f"{told['runtime']} was chosen")
-    place = tmp_path / "r" / "digits"
-    config = config_of(place)
-    assert config.backend == told["runtime"]
-    threads = {"onnxruntime": "intra_op_thread_count", "openvino": "INFERENCE_NUM_THREADS"}
-    found = config.parameters[threads[told["runtime"]]].string_value
-    assert found == str(told["options"]["threads"])
-    artifact = Artifact.load(bundle / "model")
-    entry = {"onnxruntime": "model.onnx", "openvino": "model.onnx"}[told["runtime"]]
-    assert digest_file(place / "1" / entry) == artifact.files[artifact.entry].digest
-    assert config.model_warmup[0].count > 0
+    assert held(place) == {made.files[made.entry].digest}
 
 
 def test_openvino_keeps_both_of_its_files(main_path: Path, tmp_path: Path) -> None:
     made = toolkit.export(main_path / "lenet", to="openvino", out=tmp_path / "ir").artifact
-    toolkit.deploy(tmp_path / "ir", to="triton", out=tmp_path / "r", name="net")
+    done = run_toolkit(
+        "deploy", "ir", "--to", "triton", "--out", "r", "--name", "net", "--json", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["artifact_digest"] == made.digest
     place = tmp_path / "r" / "net"
+    assert (place / "1" / "model.xml").is_file()
     assert config_of(place).backend == "openvino"
-    kept = {digest_file(path) for path in (place / "1").iterdir()}
-    assert {made.files[name].digest for name in ("model.xml", "model.bin")} == kept
+    assert held(place) == {made.files[name].digest for name in ("model.xml", "model.bin")}
 
 
-def test_a_folder_checks_itself_where_the_toolkit_is_not(
+def test_an_engine_is_served_on_a_gpu(main_path: Path, tmp_path: Path) -> None:
+    """A fake of an engine: TensorRT is not here to build one."""
+    signature = Artifact.load(main_path / "lenet-onnx").signature
+    (tmp_path / "fake").mkdir()
+    (tmp_path / "fake" / "model.engine").write_bytes(b"fake engine")
+    made = Artifact.save(
+        tmp_path / "fake",
+        model=Artifact.load(main_path / "lenet-onnx").model,
+        format=Format.TENSORRT,
+        precision="float32",
+        signature=signature,
+        entry="model.engine",
+        parents=(),
+        options={},
+    )
+    deployment = toolkit.deploy(tmp_path / "fake", to="triton", out=tmp_path / "r", name="net")
+    place = tmp_path / "r" / "net"
+    config = config_of(place)
+    assert (config.backend, config.instance_group[0].kind) == ("tensorrt", 1)  # KIND_GPU
+    assert digest_file(place / "1" / "model.plan") == made.files["model.engine"].digest
+    assert any("only on the GPU" in line for line in deployment.told)
+
+
+def chosen_for(runtime: str, model: Path, place: Path, **options: Any) -> Path:
+    """A bundle of `model`, as if a search had chosen it with `options` on `runtime`, one pass of
+    eight rows taking 80 µs on four cores."""
+    shutil.copytree(model, place / MODEL)
+    body = {
+        "runtime": runtime,
+        "options": {"threads": 2, "optimize": True, "tuning": {}, **options},
+        "artifact_digest": Artifact.load(place / MODEL).digest,
+        "batch": 8,
+        "evidence": {"forward": {"median_ns": 80_000}, "cpu": {"container_cores": 4}},
+    }
+    write_document(place / BUNDLE_FILE, seal(SCHEMA, body))
+    return place
+
+
+def parameters_of(config: ModelConfig) -> dict[str, str]:
+    return {name: value.string_value for name, value in config.parameters.items()}
+
+
+def test_a_bundle_on_onnxruntime_is_served_as_it_was_measured(
+    main_path: Path, toolkit_cli: Run, tmp_path: Path
+) -> None:
+    tuning = {
+        "graph_optimization_level": "extended",
+        "enable_cpu_mem_arena": "0",
+        "session.intra_op.allow_spinning": "0",
+    }
+    bundle = chosen_for("onnxruntime", main_path / "lenet-onnx", tmp_path / "b", tuning=tuning)
+    done = toolkit_cli("deploy", bundle, "--to", "triton", "--name", "digits", "--out", "r")
+    assert done.returncode == 0, done.stderr
+    config = config_of(tmp_path / "r" / "digits")
+    assert (config.backend, config.max_batch_size) == ("onnxruntime", 8)
+    assert config.optimization.graph.level == 1  # what the backend's source reads as extended
+    assert parameters_of(config) == {
+        "intra_op_thread_count": "2",
+        "inter_op_thread_count": "1",
+        "enable_mem_arena": "0",
+    }
+    assert "does not read session.intra_op.allow_spinning" in done.stdout
+    assert config.instance_group[0].count == 2  # four cores, two threads each
+    assert config.dynamic_batching.max_queue_delay_microseconds == 40
+    (warmup,) = config.model_warmup
+    assert (warmup.batch_size, warmup.count) == (8, 10)
+
+
+@pytest.mark.parametrize(("model", "file"), [("lenet-onnx", "model.onnx"), ("ir", "model.xml")])
+def test_a_bundle_on_openvino_is_served_by_openvino(
+    main_path: Path, toolkit_cli: Run, tmp_path: Path, model: str, file: str
+) -> None:
+    source = main_path / model
+    if model == "ir":
+        source = tmp_path / "ir"
+        toolkit.export(main_path / "lenet", to="openvino", out=source)
+    bundle = chosen_for("openvino", source, tmp_path / "b", tuning={"ENABLE_CPU_PINNING": "NO"})
+    done = toolkit_cli("deploy", bundle, "--to", "triton", "--name", "digits", "--out", "r")
+    assert done.returncode == 0, done.stderr
+    place = tmp_path / "r" / "digits"
+    config = config_of(place)
+    assert config.backend == "openvino"
+    assert (place / "1" / file).is_file()
+    assert config.default_model_filename == ("" if file == "model.xml" else file)
+    assert parameters_of(config) == {  # both instances are requests of one compiled model
+        "INFERENCE_NUM_THREADS": "4",
+        "NUM_STREAMS": "2",
+        "PERFORMANCE_HINT": "LATENCY",
+        "ENABLE_BATCH_PADDING": "YES",
+    }
+    assert "does not read ENABLE_CPU_PINNING" in done.stdout
+    assert "cannot be held to float32" in done.stdout
+
+
+def test_bfloat16_is_asked_for_by_the_backend_s_name(main_path: Path, tmp_path: Path) -> None:
+    tuning = {"INFERENCE_PRECISION_HINT": "bf16"}
+    bundle = chosen_for("openvino", main_path / "lenet-onnx", tmp_path / "b", tuning=tuning)
+    toolkit.deploy(bundle, to="triton", out=tmp_path / "r", name="net")
+    assert parameters_of(config_of(tmp_path / "r" / "net"))["HINT_BF16"] == "YES"
+
+
+def test_one_chosen_for_a_runtime_that_triton_has_not_is_refused(
+    main_path: Path, toolkit_cli: Run, tmp_path: Path
+) -> None:
+    bundle = chosen_for("onnx-reference", main_path / "lenet-onnx", tmp_path / "b")
+    done = toolkit_cli("deploy", bundle, "--to", "triton", "--out", "r")
+    assert done.returncode == 2
+    assert "chosen for onnx-reference, which no backend of Triton serves" in done.stderr
+
+
+def test_a_folder_runs_where_only_its_requirements_are(
     bundle: Path, toolkit_cli: Run, tmp_path: Path
 ) -> None:
     done = toolkit_cli("deploy", bundle, "--to", "folder", "--out", "served")
     assert done.returncode == 0, done.stderr
-    command = [sys.executable, tmp_path / "served" / "check.py"]
-    checked = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
+    served = tmp_path / "served"
+    python = tmp_path / "alone" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", python.parents[1]], check=True)
+    install = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet"]
+    subprocess.run([*install, "-r", served / "requirements.txt"], check=True)
+
+    def run(*args: object) -> subprocess.CompletedProcess[str]:
+        command = [str(arg) for arg in (python, *args)]
+        return subprocess.run(command, cwd="/", env={}, capture_output=True, text=True, check=False)
+
+    assert "No module named 'toolkit'" in run("-c", "import toolkit").stderr
+    checked = run(served / "check.py")
     assert checked.returncode == 0, checked.stderr
     assert checked.stdout.splitlines()[-1] == "ok"
-    assert "toolkit" not in (tmp_path / "served" / "run.py").read_text().split('"""')[2]
-    expected = tmp_path / "served" / "check-outputs.npz"
+    expected = served / "check-outputs.npz"
     wrong = {name: array + 1 for name, array in np.load(expected).items()}
     np.savez(expected, **wrong)
-    failed = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
+    failed = run(served / "check.py")
     assert failed.returncode == 1
     assert "is not what it was" in failed.stderr
 

@@ -23,9 +23,11 @@ TARGETS = ("triton", "folder")
 @dataclass(frozen=True, kw_only=True)
 class Deployed:
     """What is to be served: the artifact, how it is run, the batch that it was chosen for, and on
-    what evidence. `bundle` is where it lies, None for an artifact by itself."""
+    what evidence. `bundle` is where it lies; it and `runtime` are None for an artifact by itself.
+    """
 
     artifact: Artifact
+    runtime: str | None
     options: SessionOptions
     batch: int
     evidence: Mapping[str, Any]
@@ -104,6 +106,7 @@ def _deployed(source: Path) -> Deployed:
         bundle = Bundle.load(source)
         return Deployed(
             artifact=bundle.artifact,
+            runtime=bundle.runtime,
             options=bundle.options,
             batch=bundle.batch,
             evidence=bundle.evidence,
@@ -119,6 +122,7 @@ def _deployed(source: Path) -> Deployed:
     fixed = artifact.signature.inputs[0].shape[0]
     return Deployed(
         artifact=artifact,
+        runtime=None,
         options=session_options(None),
         batch=fixed if isinstance(fixed, int) else 1,
         evidence={},

@@ -8,31 +8,23 @@ the message is Triton's own (model_config.proto, in tritonclient).
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from toolkit.core.artifact import Format
 from toolkit.core.errors import UnavailableError, UsageError
 from toolkit.core.files import write_atomically
 from toolkit.core.specs import TensorSpec
 from toolkit.deploying.deploy import Deployed
+from toolkit.deploying.triton_backends import FILES, Settings, backend_of, settings_for
 
 CONFIG = "config.pbtxt"
 VERSION = "1"
-BACKENDS: Mapping[Format, tuple[str, str]] = {
-    Format.ONNX: ("onnxruntime", "model.onnx"),
-    Format.OPENVINO: ("openvino", "model.xml"),
-    Format.TENSORRT: ("tensorrt", "model.plan"),
-}
-"""The backend that serves a format, and what it calls the file."""
-
 DTYPES = {
     "float16": "FP16", "float32": "FP32", "float64": "FP64", "bfloat16": "BF16", "bool": "BOOL",
     "int8": "INT8", "int16": "INT16", "int32": "INT32", "int64": "INT64",
     "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64",
 }  # fmt: skip
-LEVELS = {"disable": -1, "basic": 1, "extended": 2, "all": 3}  # of ONNX Runtime's optimiser
 WAIT = 0.5  # of a pass: how long a query may wait for others to join it
 WARMUPS = 10
 
@@ -43,12 +35,8 @@ def write_repository(
     """Writes `directory/NAME`: the artifact's files as version 1, and its configuration; what is
     to be told of it."""
     artifact = deployed.artifact
-    if artifact.format not in BACKENDS:
-        raise UsageError(
-            f"{artifact.path} is {artifact.format}, which no backend of Triton serves.",
-            hint=f"Deploy a form that one does: {', '.join(BACKENDS)}.",
-        )
-    backend, entry = BACKENDS[artifact.format]
+    backend = backend_of(deployed)
+    entry = FILES[backend, artifact.format]
     if max_batch is not None and not deployed.dynamic:
         raise UsageError(
             f"Got --max-batch {max_batch} for a model whose batch is fixed at {deployed.batch}.",
@@ -65,9 +53,12 @@ def write_repository(
             renamed = Path(entry).with_suffix(".bin").name
         (place / renamed).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(artifact.directory / file, place / renamed)
-    text = _config(deployed, name, backend, max_batch, instances)
+    batches = (max_batch or deployed.batch) if deployed.dynamic else 0
+    count = instances or (1 if backend == "tensorrt" else _instances(deployed))
+    settings = settings_for(backend, deployed, instances=count, batches=batches)
+    text = _config(deployed, name, backend, settings, batches, count)
     write_atomically(directory / name / CONFIG, text.encode())
-    return list(_told(deployed))
+    return [*_told(deployed), *settings.told]
 
 
 def _needed(deployed: Deployed) -> list[str]:
@@ -82,12 +73,10 @@ def _told(deployed: Deployed) -> Iterator[str]:
             "This is an artifact by itself, so that nothing measured stands behind its batch and "
             "threads: deploy a bundle of `toolkit optimize`."
         )
-    if deployed.artifact.format is Format.TENSORRT:
-        yield "An engine runs only on the GPU and the TensorRT version that it was built for."
 
 
 def _config(
-    deployed: Deployed, name: str, backend: str, max_batch: int | None, instances: int | None
+    deployed: Deployed, name: str, backend: str, settings: Settings, batches: int, instances: int
 ) -> str:
     """The text of config.pbtxt. Raises UnavailableError without Triton's client."""
     try:
@@ -98,8 +87,6 @@ def _config(
             f"Triton's client could not be imported: {error}.",
             hint="Install it: pip install 'inference-toolkit[triton]'",
         ) from error
-    batches = (max_batch or deployed.batch) if deployed.dynamic else 0
-    gpu = backend == "tensorrt"
     body: dict[str, Any] = {
         "name": name,
         "backend": backend,
@@ -108,20 +95,16 @@ def _config(
         "output": [_tensor(one, batches) for one in deployed.artifact.signature.outputs],
         "instance_group": [
             {
-                "kind": "KIND_GPU" if gpu else "KIND_CPU",
-                "count": instances or (1 if gpu else _instances(deployed)),
+                "kind": "KIND_GPU" if backend == "tensorrt" else "KIND_CPU",
+                "count": instances,
             }
         ],
         "model_warmup": [_warmup(deployed, batches)],
-        "parameters": {
-            key: {"string_value": value} for key, value in _parameters(deployed, backend)
-        },
+        "parameters": {key: {"string_value": value} for key, value in settings.parameters.items()},
+        **settings.fields,
     }
     if batches > 1:
         body["dynamic_batching"] = {"max_queue_delay_microseconds": _delay(deployed)}
-    level = deployed.options.tuning.get("graph_optimization_level")
-    if backend == "onnxruntime" and level in LEVELS:
-        body["optimization"] = {"graph": {"level": LEVELS[level]}}
     from google.protobuf import json_format
 
     config = json_format.ParseDict(body, model_config_pb2.ModelConfig())
@@ -165,23 +148,6 @@ def _warmup(deployed: Deployed, batches: int) -> dict[str, Any]:
             for spec in deployed.artifact.signature.inputs
         },
     }
-
-
-def _parameters(deployed: Deployed, backend: str) -> Iterator[tuple[str, str]]:
-    """The options that it was measured with, by the backend's names."""
-    threads = str(deployed.options.threads)
-    if backend == "onnxruntime":
-        yield "intra_op_thread_count", threads
-        yield "inter_op_thread_count", "1"
-        for key, value in deployed.options.tuning.items():
-            if key != "graph_optimization_level":
-                yield key, value
-    elif backend == "openvino":
-        yield "INFERENCE_NUM_THREADS", threads
-        yield "NUM_STREAMS", "1"
-        yield "PERFORMANCE_HINT", "LATENCY"
-        for key, value in {"INFERENCE_PRECISION_HINT": "f32", **deployed.options.tuning}.items():
-            yield key, value
 
 
 def _instances(deployed: Deployed) -> int:

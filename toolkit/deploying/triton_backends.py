@@ -1,0 +1,122 @@
+"""What Triton's back ends read of a configuration: fewer options than the runtimes have.
+
+As of the back ends' own sources: src/onnxruntime.cc and src/openvino.cc of
+https://github.com/triton-inference-server/onnxruntime_backend (00fd3e8) and openvino_backend
+(db19304). Their documents call a level of optimisation by numbers that the source maps so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from toolkit.core.artifact import Format
+from toolkit.core.errors import UsageError
+from toolkit.deploying.deploy import Deployed
+
+FILES: Mapping[tuple[str, Format], str] = {
+    ("onnxruntime", Format.ONNX): "model.onnx",
+    ("openvino", Format.OPENVINO): "model.xml",
+    ("openvino", Format.ONNX): "model.onnx",
+    ("tensorrt", Format.TENSORRT): "model.plan",
+}
+"""What a back end calls the file of a format that it serves."""
+
+USUAL = {
+    Format.ONNX: "onnxruntime",
+    Format.OPENVINO: "openvino",
+    Format.TENSORRT: "tensorrt",
+}
+"""The back end of an artifact for which no runtime was chosen; both have one name."""
+
+LEVELS = {"basic": -1, "extended": 1, "disable": 2}  # of ONNX Runtime's optimiser; else all
+MODES = {"sequential": "0", "parallel": "1"}
+
+
+@dataclass(kw_only=True)
+class Settings:
+    """Of one model: `parameters` and other fields of its configuration, and what is to be told,
+    such as the options that it was measured with and the back end does not read."""
+
+    parameters: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, Any] = field(default_factory=dict)
+    told: list[str] = field(default_factory=list)
+
+
+def backend_of(deployed: Deployed) -> str:
+    """Raises UsageError for a format, or a runtime, that none serves."""
+    artifact = deployed.artifact
+    backend = deployed.runtime or USUAL.get(artifact.format, "")
+    if (backend, artifact.format) not in FILES:
+        chosen = f", chosen for {deployed.runtime}" if deployed.runtime else ""
+        raise UsageError(
+            f"{artifact.path} is {artifact.format}{chosen}, which no backend of Triton serves.",
+            hint=f"Deploy a form that one does: {', '.join(USUAL)}.",
+        )
+    return backend
+
+
+def settings_for(backend: str, deployed: Deployed, *, instances: int, batches: int) -> Settings:
+    """`batches` is max_batch_size."""
+    if backend == "onnxruntime":
+        return _onnxruntime(deployed)
+    if backend == "openvino":
+        return _openvino(deployed, instances, batches)
+    told = "An engine runs only on the GPU and the TensorRT version that it was built for."
+    return Settings(told=[told])
+
+
+def _onnxruntime(deployed: Deployed) -> Settings:
+    """Each instance is a session of its own, with its own threads."""
+    made = Settings(
+        parameters={
+            "intra_op_thread_count": str(deployed.options.threads),
+            "inter_op_thread_count": "1",
+        }
+    )
+    for name, value in deployed.options.tuning.items():
+        if name == "graph_optimization_level" and value in LEVELS:
+            made.fields["optimization"] = {"graph": {"level": LEVELS[value]}}
+        elif name == "execution_mode":
+            made.parameters[name] = MODES[value]
+        elif name in ("enable_mem_pattern", "session.use_device_allocator_for_initializers"):
+            made.parameters[name] = value
+        elif name == "enable_cpu_mem_arena":
+            made.parameters["enable_mem_arena"] = value
+        elif (name, value) != ("graph_optimization_level", "all"):
+            made.told.append(_unread(backend="ONNX Runtime", name=name, value=value))
+    return made
+
+
+def _openvino(deployed: Deployed, instances: int, batches: int) -> Settings:
+    """Instances are requests of one compiled model, so that each needs a stream of it."""
+    made = Settings(
+        parameters={
+            "INFERENCE_NUM_THREADS": str(deployed.options.threads * instances),
+            "NUM_STREAMS": str(instances),
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+    )
+    if deployed.artifact.format is Format.ONNX:
+        made.fields["default_model_filename"] = FILES["openvino", Format.ONNX]
+    if batches > 1:
+        made.parameters["ENABLE_BATCH_PADDING"] = "YES"
+        made.told.append(
+            f"Triton's OpenVINO backend computes every batch as one of {batches}: fewer rows are "
+            "padded."
+        )
+    tuning = dict(deployed.options.tuning)
+    if tuning.pop("INFERENCE_PRECISION_HINT", "f32") == "bf16":
+        made.parameters["HINT_BF16"] = "YES"
+    else:
+        made.told.append(
+            "Triton's OpenVINO backend cannot be held to float32: a processor that has bfloat16 "
+            "computes in that, with other rounding than was measured."
+        )
+    made.told += [_unread(backend="OpenVINO", name=k, value=v) for k, v in tuning.items()]
+    return made
+
+
+def _unread(*, backend: str, name: str, value: str) -> str:
+    return f"Triton's {backend} backend does not read {name}, which was {value} when measured."

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import TOOLKIT, Run, run_toolkit
+from tests.mxnet_env import mxnet_python
+from toolkit.core.artifact import Checkpoint
 from toolkit.study.store import CELL_FILE
 
 STUDY = """
@@ -113,6 +115,29 @@ def test_every_cell_is_done_after_what_it_stands_on(ran: tuple[Path, dict[str, A
         document = json.loads((out / "cells" / cell["id"] / CELL_FILE).read_text())
         assert document["parents"] == cell["parents"]
     assert (out / "report.html").stat().st_size > 100_000
+
+
+def test_mxnet_trains_in_its_own_environment(toolkit_cli: Run, tmp_path: Path) -> None:
+    (tmp_path / ".venv-mxnet").symlink_to(Path(mxnet_python()).parents[1])
+    (tmp_path / "mxnet.toml").write_text(
+        """
+        title = "MXNet"
+        [[train]]
+        model = "mlp"
+        data = "diabetes"
+        trainer = ["torch:eager", "mxnet:hybrid"]
+        epochs = 1
+        """
+    )
+    done = toolkit_cli("study", "run", "mxnet.toml", "--out", "out", "--json")
+    assert done.returncode == 0, done.stderr
+    ids = [cell["id"] for cell in json.loads(done.stdout)["cells"]]
+    torch, mxnet = (
+        Checkpoint.load(tmp_path / "out" / "cells" / one / "checkpoint").training for one in ids
+    )
+    assert mxnet["framework"] == "mxnet"
+    loss = torch["history"][0]["train_loss"]
+    assert mxnet["history"][0]["train_loss"] == pytest.approx(loss, rel=1e-3)
 
 
 def test_status_and_report_need_the_directory_alone(

@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.conftest import Run
+from tests.mlflow_server import mlflow_server
 from toolkit.core.measurement import Scope
 from toolkit.measuring.summary import median_of
 from toolkit.results import store
@@ -23,30 +18,8 @@ from toolkit.results import store
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    place = tmp_path_factory.mktemp("mlflow")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
-        "--backend-store-uri", f"sqlite:///{place}/runs.db",
-        "--artifacts-destination", place / "files", "--workers", "1",
-    ]  # fmt: skip
-    log = (place / "log.txt").open("wb")
-    process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
-    while True:
-        try:
-            urllib.request.urlopen(f"{url}/health", timeout=2).close()
-            break
-        except OSError:
-            assert process.poll() is None, (place / "log.txt").read_text()
-            assert time.monotonic() < deadline, (place / "log.txt").read_text()
-            time.sleep(0.3)
-    yield url
-    os.killpg(process.pid, 15)
-    process.wait()
-    log.close()
+    with mlflow_server(tmp_path_factory.mktemp("mlflow") / "server") as url:
+        yield url
 
 
 def test_a_result_becomes_a_run_once(

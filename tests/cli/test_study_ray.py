@@ -12,7 +12,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from tests.conftest import TOOLKIT
+from tests.conftest import TOOLKIT, Run
 
 STUDY = """
 [[train]]
@@ -68,3 +68,36 @@ def test_cells_of_a_node_that_was_killed_run_again(cluster: Cluster, tmp_path: P
     found = json.loads(out)["cells"]
     assert [one["state"] for one in found] == ["done"] * 12
     assert len(list((tmp_path / "out" / "cells").iterdir())) == 12
+
+
+def test_a_cell_goes_to_the_gpu_that_it_asks_for(
+    cluster: Cluster, toolkit_cli: Run, tmp_path: Path
+) -> None:
+    """The node only says that it has one: there is none here, and the cell says so."""
+    fake = cluster.add_node(num_cpus=1, num_gpus=1, resources={"accelerator_type:H100": 1})
+    (tmp_path / "s.toml").write_text(
+        """
+        [[train]]
+        model = "mlp"
+        data = "diabetes"
+        epochs = 1
+        seed = [0, 1]
+        device = "cuda"
+        gpu = "H100"
+        """
+    )
+    run = ("study", "run", "s.toml", "--executor", "ray", "--address", cluster.address)
+    done = toolkit_cli(*run, "--out", "out", "--json")
+    cells = json.loads(done.stdout)["cells"]
+    assert len(cells) == 2
+    for cell in cells:
+        assert f"{cell['id']} on " in done.stderr
+        assert cell["state"] == "failed"
+        assert "asks for a GPU H100; this machine has none" in cell["reason"]
+    placed = [line for line in done.stderr.splitlines() if line.endswith(")") and " on " in line]
+    assert [line[-9:-1] for line in placed] == [fake.node_id[:8]] * 2
+
+    (tmp_path / "s.toml").write_text((tmp_path / "s.toml").read_text().replace("H100", "A100"))
+    done = toolkit_cli(*run, "--out", "other")
+    assert done.returncode == 2, done.stderr
+    assert "No machine of the cluster can run what is left" in done.stderr

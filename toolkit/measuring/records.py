@@ -10,6 +10,7 @@ from typing import Any
 
 from toolkit.core.documents import Json
 from toolkit.core.measurement import Result, Row, Scope
+from toolkit.measuring.environment import machine_of
 from toolkit.measuring.summary import row_figures
 
 Record = dict[str, Any]
@@ -43,7 +44,7 @@ def _row(result: Result, row: Row) -> Record:
         "peak_rss_mib": _over(memory["peak_rss_bytes"], MIB),
         "artifact_mib": _over(memory["artifact_bytes"], MIB),
         "matrix_operations": work.get("matrix_operations"),
-        "cpu": result.environment["cpu"]["model"],
+        "machine": machine_of(result.environment),
     }
     for scope, found in figures["scopes"].items():
         record |= _opening(found) if scope == Scope.OPEN else _scope(scope, found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from toolkit.core.measurement import Result, Row, Scope
 from toolkit.report.content import Chart
 from toolkit.report.figures import OPTIONS, label
-from toolkit.report.tables import equal, where
+from toolkit.report.tables import apart, equal, where
 
 Record = Mapping[str, Any]
 Spec = dict[str, Any]
@@ -109,17 +109,24 @@ def _ranked(records: Sequence[Spec]) -> str:
     )
 
 
+def _shown(records: Sequence[Record]) -> list[str]:
+    """Of each record what is shown at a time: a model, on one machine."""
+    keys = ["model", *apart(records)]
+    return [", ".join(str(one.get(key, "")) for key in keys) for one in records]
+
+
 def _throughput(rows: Sequence[Record]) -> Chart | None:
     """Samples a second against the batch, where there are several batches."""
+    rows = [row for row in rows if "forward_samples_per_s" in row]
+    told = _told_apart(rows, ("model", "machine", "batch"))
     records = [
         {
-            "model": row.get("model", ""),
-            "row": _named(row),
+            "model": model,
+            "row": " · ".join(filter(None, (_named(row), own))),
             "batch": row["batch"],
             "rate": row["forward_samples_per_s"],
         }
-        for row in rows
-        if "forward_samples_per_s" in row
+        for row, own, model in zip(rows, told, _shown(rows), strict=True)
     ]
     models = list(dict.fromkeys(one["model"] for one in records))
     several = [m for m in models if len({o["batch"] for o in records if o["model"] == m}) > 1]
@@ -212,7 +219,11 @@ def _curves(epochs: Sequence[Record]) -> Iterator[Chart]:
         known = [one for one in epochs if one.get(name) is not None]
         if not known:
             continue
-        runs = _runs(known)
+        told = _told_apart(known)
+        runs = {
+            one["cell"]: name or str(one.get("model", "run"))
+            for one, name in zip(known, told, strict=True)
+        }
         models = list(dict.fromkeys(str(one.get("model", "")) for one in known))
         records = [
             {"run": runs[one["cell"]], "epoch": one["epoch"], "value": one[name],
@@ -242,41 +253,41 @@ def _curves(epochs: Sequence[Record]) -> Iterator[Chart]:
         )
 
 
-def _runs(epochs: Sequence[Record]) -> dict[str, str]:
-    """Runs by their cell, named by what sets them apart."""
-    keys = [
-        key
-        for key in dict.fromkeys(key for one in epochs for key in one)
-        if key in NAMING or key.startswith(OPTIONS)
-        if len({str(one.get(key)) for one in epochs}) > 1
-    ]
-    return {
-        one["cell"]: ", ".join(
-            str(one[key]) if key in ("trainer", "model") else f"{label(key)} {one[key]}"
-            for key in keys
-            if key in one
-        )
-        or str(one.get("model", "run"))
-        for one in epochs
-    }
-
-
 NAMING = frozenset(
     {"model", "trainer", "data", "seed", "optimizer", "learning_rate", "batch", "epochs",
-     "device", "threads", "loader_workers", "repetition"}
+     "device", "threads", "loader_workers", "repetition", "machine"}
 )  # fmt: skip
 
 
+def _told_apart(records: Sequence[Record], shown: Collection[str] = ()) -> list[str]:
+    """Each record by what sets it apart, but for what is `shown` in another way."""
+    keys = [
+        key
+        for key in dict.fromkeys(key for one in records for key in one)
+        if key not in shown and (key in NAMING or key.startswith(OPTIONS))
+        if len({str(one.get(key)) for one in records}) > 1
+    ]
+    return [
+        ", ".join(
+            str(one[key]) if key in ("trainer", "model", "machine") else f"{label(key)} {one[key]}"
+            for key in keys
+            if key in one
+        )
+        for one in records
+    ]
+
+
 def _training_speed(rows: Sequence[Record]) -> Iterator[Chart]:
+    rows = [one for one in rows if "epoch_samples_per_s" in one]
+    told = _told_apart(rows, ("model", "machine", "batch", "trainer"))
     records = [
         {
-            "model": one.get("model", ""),
-            "trainer": one["trainer"],
+            "model": model,
+            "trainer": ", ".join(filter(None, (one["trainer"], own))),
             "batch": one["batch"],
             "rate": one["epoch_samples_per_s"],
         }
-        for one in rows
-        if "epoch_samples_per_s" in one
+        for one, own, model in zip(rows, told, _shown(rows), strict=True)
     ]
     if not records:
         return
@@ -384,7 +395,8 @@ def of_study(
 ) -> Chart | None:
     """A plot as a study asks for it; the reference's points beside ours. None without records."""
     x, y, by = plot["x"], plot["y"], list(plot["by"])
-    ours = _points(where(records, plot["where"]), x, y, by, "ours")
+    found = where(records, plot["where"])
+    ours = _points(found, x, y, [*by, *apart(found)], "ours")
     reference = next((t["reference"] for t in tables if t["title"] == plot["reference"]), ())
     theirs = _points(reference, x, y, by, "reference")
     points = [*ours, *theirs]

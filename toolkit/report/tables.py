@@ -41,7 +41,7 @@ EVERY: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "training_rows": ("Training speed, measured in turn", TRAINERS),
     "accuracy": ("Accuracy on the whole test split", ACCURACY),
 }
-ALONE = frozenset({"cpu", "tuning", "machine", "device", "threads", "data", "seed", "epochs"})
+ALONE = frozenset({"tuning", "machine", "device", "threads", "data", "seed", "epochs"})
 """Columns that say nothing where all rows have the same."""
 
 
@@ -85,23 +85,29 @@ def of_study(table: Mapping[str, Any], records: Sequence[Record]) -> Grid:
     """A table as a study asks for it, with the reference's figures beside ours.
 
     A line that only one of the two has shows that the other is not known. Of several records of a
-    line, seeds or repetitions, the median is shown.
+    line, seeds or repetitions, the median is shown; what different machines gave stays apart.
     """
     if table["across"]:
         return _across(table, records)
     keys, metrics = list(table["rows"]), list(table["metrics"])
-    ours = _by_line(where(records, table["where"]), keys)
-    theirs = _by_line(table["reference"], keys)
+    found = where(records, table["where"])
+    own = [*keys, *apart(found)]
+    ours, theirs = _by_line(found, own), _by_line(table["reference"], keys)
     given = {name for line in table["reference"] for name in line}
+    met = {line[: len(keys)] for line in ours}
     lines = [
         {
-            **dict(zip(keys, line, strict=True)),
+            **dict(zip(own, line, strict=False)),
             **{name: _median(name, ours.get(line, [])) for name in metrics},
-            **{f"reference {name}": _median(name, theirs.get(line, [])) for name in metrics},
+            **{
+                f"reference {name}": _median(name, theirs.get(line[: len(keys)], []))
+                for name in metrics
+            },
             "note": _reason(ours.get(line)),
         }
-        for line in dict.fromkeys((*ours, *theirs))
+        for line in (*ours, *(line for line in theirs if line not in met))
     ]
+    keys = own
     columns = [_column(key, lines) for key in keys]
     for name in metrics:
         columns.append(Column(name=name, label=label(name), numeric=True))
@@ -118,7 +124,7 @@ def of_study(table: Mapping[str, Any], records: Sequence[Record]) -> Grid:
     return Grid(
         title=table["title"],
         columns=columns,
-        rows=[[line[name] for name in names] for line in lines],
+        rows=[[line.get(name) for name in names] for line in lines],
         note=table["note"],
         section="study",
     )
@@ -129,7 +135,9 @@ def _across(table: Mapping[str, Any], records: Sequence[Record]) -> Grid:
     keys, (metric,), over, at = (
         list(table["rows"]), table["metrics"], table["across"], list(table["at"])
     )  # fmt: skip
-    ours = _by_line(where(records, table["where"]), keys)
+    records = where(records, table["where"])
+    keys += apart(records)
+    ours = _by_line(records, keys)
     rows: list[list[Any]] = []
     for line, found in ours.items():
         values = [
@@ -157,6 +165,11 @@ def _across(table: Mapping[str, Any], records: Sequence[Record]) -> Grid:
         note=f"{label(metric)}. {table['note']}".strip(),
         section="study",
     )
+
+
+def apart(records: Sequence[Record]) -> list[str]:
+    """The column that keeps what different machines gave apart, where there are several."""
+    return ["machine"] if len({one.get("machine") for one in records}) > 1 else []
 
 
 def where(records: Iterable[Record], rule: Mapping[str, Any]) -> list[Record]:

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolkit.report.charts import general
+from toolkit.report.charts import of_study as plot_of_study
 from toolkit.report.figures import label, number, written
 from toolkit.report.markdown import markdown_table
 from toolkit.report.tables import of_study
@@ -94,3 +96,55 @@ def test_markdown_keeps_its_cells() -> None:
     assert found.splitlines() == [
         "| a | n |", "| --- | ---: |", "| x\\|y | 1 |", "| &lt;b> z | 2 |",
     ]  # fmt: skip
+
+
+def test_what_two_machines_gave_stays_apart() -> None:
+    """The reference stands beside each of them."""
+    records = [{**one, "machine": machine} for one in RECORDS[:1] for machine in ("EPYC", "Xeon")]
+    records[1]["forward_ms"] = 8.0
+    grid = of_study(TABLE, records)
+    assert [column.name for column in grid.columns[:3]] == ["runtime", "batch", "machine"]
+    assert [row[:5] for row in grid.rows] == [
+        ["torch", 1, "EPYC", 4.0, 2.0],
+        ["torch", 1, "Xeon", 8.0, 2.0],
+        ["neon", 1, None, None, 3.0],
+    ]
+    epochs = {**TABLE, "across": "batch", "at": [1], "reference": []}
+    assert [row[2:] for row in of_study(epochs, records).rows] == [
+        ["EPYC", "ours", 4.0],
+        ["Xeon", "ours", 8.0],
+    ]
+
+
+def test_plots_keep_machines_apart() -> None:
+    rows = [
+        {"model": "lenet", "runtime": "torch", "batch": batch, "threads": 1, "status": "ok",
+         "machine": machine, "forward_samples_per_s": 100.0 * batch, "result": "r", "group": 0}
+        for machine in ("EPYC", "Xeon")
+        for batch in (1, 8)
+    ]  # fmt: skip
+    (chart,) = general({"rows": rows}, [])
+    assert chart.title == "Throughput against batch"
+    assert set(chart.choices) == {"lenet, EPYC", "lenet, Xeon"}
+    plot = {
+        "title": "P", "x": "batch", "y": "forward_samples_per_s", "by": ["runtime"], "where": {},
+        "reference": "", "log_x": False, "log_y": False, "kind": "line", "note": "",
+    }  # fmt: skip
+    drawn = plot_of_study(plot, rows, [])
+    assert drawn is not None
+    series = {one["series"] for one in drawn.spec["data"]["values"]}
+    assert series == {"torch, EPYC", "torch, Xeon"}
+
+
+def test_lines_of_one_model_are_told_apart_by_how_they_were_run() -> None:
+    rows = [
+        {"model": "lenet", "runtime": "torch", "batch": batch, "threads": threads, "status": "ok",
+         "machine": "EPYC", "forward_samples_per_s": 1.0, "result": "r", "group": 0}
+        for threads in (1, 2)
+        for batch in (1, 8)
+    ]  # fmt: skip
+    (chart,) = general({"rows": rows}, [])
+    assert {one["row"] for one in chart.choices["lenet"]} == {
+        "torch · threads 1",
+        "torch · threads 2",
+    }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from toolkit.cli import options
+from toolkit.cli import completion, options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,8 +17,14 @@ if TYPE_CHECKING:
 
 
 def bench_training(
-    model: Annotated[str, typer.Argument(help="A model of `toolkit models`.")],
-    data: Annotated[str, typer.Option(help="A data set; digits needs no network.")],
+    model: Annotated[
+        str,
+        typer.Argument(autocompletion=completion.MODELS, help="A model of `toolkit models`."),
+    ],
+    data: Annotated[
+        str,
+        typer.Option(autocompletion=completion.DATA, help="A data set; digits needs no network."),
+    ],
     trainer: Annotated[
         str,
         typer.Option(

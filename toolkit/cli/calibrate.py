@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from toolkit.cli import options
+from toolkit.cli import completion, options
 from toolkit.core.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -29,9 +29,10 @@ def calibrate(
     data: Annotated[
         str,
         typer.Option(
+            autocompletion=completion.DATA,
             help="Where the rows come from: the training rows of a data set or of a file of rows "
             "and targets (.csv, .npz), never its test rows; or an .npz file with an array for each "
-            "input by name."
+            "input by name.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="The new directory of the artifact.")],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from toolkit.cli import options
+from toolkit.cli import completion, options
 from toolkit.core.errors import unknown_name
 
 LAYOUTS = ("NCHW", "NHWC")
@@ -26,8 +26,9 @@ def export(
     to: Annotated[
         str,
         typer.Option(
+            autocompletion=completion.TARGETS,
             help="The target: aotinductor, litert, onnx, openvino, savedmodel, tensorrt, "
-            "tensorrt-rtx, torch-export, tripy."
+            "tensorrt-rtx, torch-export, tripy.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="The new directory of the artifact.")],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from toolkit.cli import options
+from toolkit.cli import completion, options
 from toolkit.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,8 +28,9 @@ def optimize(
     data: Annotated[
         str | None,
         typer.Option(
+            autocompletion=completion.DATA,
             help="Rows with labels to tell accuracy by: a data set, or a file.  [default: the "
-            "model's]"
+            "model's]",
         ),
     ] = None,
     data_dir: options.DataDir = None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from toolkit.cli import completion
 from toolkit.core.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -48,7 +49,11 @@ Dynamic = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Runtimes = Annotated[
     str | None,
-    typer.Option("--runtime", help="Runtimes, separated by commas.  [default: all that open it]"),
+    typer.Option(
+        "--runtime",
+        autocompletion=completion.RUNTIMES,
+        help="Runtimes, separated by commas.  [default: all that open it]",
+    ),
 ]
 Device = Annotated[
     str,
@@ -113,7 +118,12 @@ TargetCi = Annotated[
 MaxSeconds = Annotated[
     float, typer.Option(help="Stop a scope of a batch after so many seconds at the latest.")
 ]
-Data = Annotated[str | None, typer.Option(help="Take inputs from the test rows of this data set.")]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        autocompletion=completion.DATA, help="Take inputs from the test rows of this data set."
+    ),
+]
 DataDir = Annotated[
     Path | None, typer.Option(help="Where the data lies or goes.  [default: a cache]")
 ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from toolkit.cli import options
+from toolkit.cli import completion, options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,11 @@ app = typer.Typer(
 )
 
 Name = Annotated[
-    str, typer.Argument(help="A TOML file, or a study that comes along: `toolkit study list`.")
+    str,
+    typer.Argument(
+        autocompletion=completion.STUDIES,
+        help="A TOML file, or a study that comes along: `toolkit study list`.",
+    ),
 ]
 Out = Annotated[
     Path | None,
@@ -36,8 +40,9 @@ def run(
     data: Annotated[
         str | None,
         typer.Option(
+            autocompletion=completion.DATA,
             help="Rows that take the place of the study's data everywhere: digits and diabetes "
-            "need no network."
+            "need no network.",
         ),
     ] = None,
     data_dir: options.DataDir = None,

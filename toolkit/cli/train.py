@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from toolkit.cli import options
+from toolkit.cli import completion, options
 from toolkit.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,11 +19,15 @@ def train(
     model: Annotated[
         str | None,
         typer.Argument(
+            autocompletion=completion.MODELS,
             help="A model of `toolkit models`, or your own: file.py:callable or "
-            "package.module:callable."
+            "package.module:callable.",
         ),
     ] = None,
-    data: Annotated[str | None, typer.Option(help="A data set; digits needs no network.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(autocompletion=completion.DATA, help="A data set; digits needs no network."),
+    ] = None,
     data_dir: options.DataDir = None,
     data_option: options.DataOptions = None,
     set_: Annotated[

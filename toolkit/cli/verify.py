@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from toolkit.cli import options
+from toolkit.cli import completion, options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,8 +28,9 @@ def verify(
     data: Annotated[
         str | None,
         typer.Option(
+            autocompletion=completion.DATA,
             help="The data set whose test split is run, or an .npz file of the model's inputs and "
-            "labels."
+            "labels.",
         ),
     ] = None,
     inputs: options.Inputs = None,

@@ -9,7 +9,7 @@ import numpy as np
 
 from toolkit.measuring.engine import Procedure
 from toolkit.study.matrix import Cell
-from toolkit.study.store import Outcome
+from toolkit.study.store import Outcome, State
 
 OPENING_S = 2.0  # of a runtime in a new process, with its import
 SCOPES = 2  # that are measured unless told
@@ -26,7 +26,7 @@ class Estimate:
 
 
 def estimate(cells: Iterable[Cell], done: Sequence[Outcome]) -> Estimate:
-    """Of cells that are still to do, where `done` are those that are not."""
+    """Of cells that are still to do, where `done` are those that are not, failed ones as well."""
     known = [_seconds(cell, done) for cell in cells]
     return Estimate(
         seconds=sum(one for one in known if one is not None),
@@ -35,16 +35,17 @@ def estimate(cells: Iterable[Cell], done: Sequence[Outcome]) -> Estimate:
 
 
 def _seconds(cell: Cell, done: Sequence[Outcome]) -> float | None:
-    """The median of those of the same step and model, by the epoch where it trains; else what its
-    limits come to, None without any."""
-    alike = [
-        one.seconds / _size(one.dimensions.get("epochs", 1))
-        for one in done
-        if one.step == cell.step
-        and all(one.dimensions.get(key) == cell.dimensions.get(key) for key in ("model", "trainer"))
-    ]
-    if alike:
-        return float(np.median(alike)) * _size(cell.dimensions.get("epochs", 1))
+    """The median of those of the same step and model, with the same trainer if there are any, by
+    the epoch where it trains; else what its limits come to, None without any."""
+    for keys in (("model", "trainer"), ("model",)):
+        alike = [
+            one.seconds / _size(one.dimensions.get("epochs", 1))
+            for one in done
+            if (one.step, one.state) == (cell.step, State.DONE)
+            and all(one.dimensions.get(key) == cell.dimensions.get(key) for key in keys)
+        ]
+        if alike:
+            return float(np.median(alike)) * _size(cell.dimensions.get("epochs", 1))
     return _limit(cell)
 
 

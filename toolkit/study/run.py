@@ -240,7 +240,7 @@ def _planned(study: Study, store: Store, cells: Sequence[Cell], only: str | None
         study=study,
         directory=store.directory,
         cells=planned,
-        left=estimate(todo, [one for one in done if one.state is State.DONE]),
+        left=estimate(todo, done),
     )
 
 

@@ -26,6 +26,7 @@ from toolkit.steps.parity_layers import Layers, compare_layers
 from toolkit.steps.sources import candidates, open_artifact
 
 BATCHES = (1, 3, 64)
+ZEROS = "zeros"
 LARGE = 1e3  # how many times a standard normal value
 CONSTANT = (
     "warning: an output is the same for all inputs that were tried, so that it proves little: give "
@@ -167,12 +168,14 @@ def compare(
             batch=batch,
             judgement=worst(
                 [
-                    judge(mine, theirs, exact, precision)
+                    judge(mine, theirs, exact, precision, equal_terms=_equal_terms(what, feeds))
                     for mine, theirs, exact in zip(*outputs, strict=True)
                 ]
             ),
         )
-        for (what, batch, _), *outputs in zip(sets, got, truth.outputs, truth.exact, strict=True)
+        for (what, batch, (feeds, *_)), *outputs in zip(
+            sets, got, truth.outputs, truth.exact, strict=True
+        )
     ]
     return OutputParity(
         artifact=artifact,
@@ -204,13 +207,20 @@ def _inputs(
     drawn = noise.sets(batch)
     if not source.description.startswith("random"):
         sets.append((noise.description, batch, drawn))
-    sets.append(("zeros", batch, [{n: np.zeros_like(a) for n, a in drawn[0].items()}]))
+    sets.append((ZEROS, batch, [{n: np.zeros_like(a) for n, a in drawn[0].items()}]))
     large = {
         n: (a * LARGE).astype(a.dtype) if a.dtype.kind == "f" else a for n, a in drawn[0].items()
     }
     if any(array.dtype.kind == "f" for array in large.values()) and not request.random:
         sets.append((f"random values times {LARGE:g}", batch, [large]))
     return sets
+
+
+def _equal_terms(what: str, feeds: Feeds) -> int:
+    """How many there may be in a sum: no more than positions, which a row of the inputs has."""
+    if what != ZEROS:
+        return 0
+    return max((array[0].size for array in feeds.values() if array.ndim and len(array)), default=0)
 
 
 def _fixed(mine: Signature, theirs: Signature) -> Signature:

@@ -117,6 +117,17 @@ def test_eight_bits_are_held_to_the_table() -> None:
     assert not judged(REFERENCE + np.float32(0.2), "int8").passed
 
 
+def test_a_sum_of_equal_terms_is_off_by_the_order_in_which_it_was_added() -> None:
+    """One after the other, and in pairs, as NumPy adds."""
+    terms = np.full((1, 20_000), 0.1, np.float32)
+    serial = np.cumsum(terms, axis=1, dtype=np.float32)[:, -1:]
+    exact = terms.astype(np.float64).sum(axis=1, keepdims=True)
+    told = outputs(serial), outputs(terms.sum(axis=1, keepdims=True)), outputs(exact), "float32"
+    assert not judge(*told).passed
+    assert judge(*told, equal_terms=20_000).passed
+    assert not judge(outputs(serial * np.float32(1.01)), *told[1:], equal_terms=20_000).passed
+
+
 @given(st.floats(0, 1e3), st.floats(1e-6, 1e6), st.sampled_from(["float32", "float16", "bfloat16"]))
 def test_the_bound_grows_with_what_it_is_made_of(error: float, scale: float, precision: str):
     bound = bound_of(error, scale, precision)

@@ -33,7 +33,8 @@ def told_lines(text: str) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_of_the_pages_can_be_meant(page: str) -> None:
-    """Commands and options exist, and what is needed is there; those of the README are run too."""
+    """Commands and options exist, and what is needed is there, in remarks within a line as well;
+    tests/cli/test_pages.py runs those of the blocks."""
     for line in told_lines((ROOT / page).read_text()):
         words = shlex.split(line.partition(" > ")[0].partition("; ")[0])[1:]
         command = get_command(app)
@@ -48,28 +49,6 @@ def test_every_command_of_the_pages_can_be_meant(page: str) -> None:
             wrong = error
         # A remark may leave out what is needed, and be no more.
         assert type(wrong).__name__ in ("NoneType", "MissingParameter"), (line, str(wrong))
-
-
-def shell_lines(text: str) -> list[str]:
-    """The commands of the fenced shell blocks that begin with `toolkit`."""
-    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [line for line in lines if line.startswith("toolkit ")]
-
-
-@pytest.mark.alone
-def test_the_readme_s_commands_run_in_order(tmp_path: Path) -> None:
-    lines = shell_lines(README)
-    assert len(lines) >= 6
-    for line in lines:
-        done = subprocess.run(
-            [TOOLKIT, *shlex.split(line)[1:]],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, (line, done.stderr)
 
 
 def test_the_readme_s_python_runs(tmp_path: Path, artifact_dir: Path) -> None:

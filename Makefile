@@ -52,7 +52,8 @@ gpu-check:  ## On a machine with a GPU: install, test, repeat the LeNet study, w
 	$(PYTHON) benchmarks/gpu_check.py $(GPU_CHECK)
 
 # In two parts, so that no process gathers all frameworks; one that dies ends its part, and is named.
-APART := $(BIN)/pytest -m 'not alone' --numprocesses auto --maxprocesses 4 --dist loadfile --max-worker-restart 0 --durations 12
+WORKERS := $(shell $(PYTHON) -c 'import os; print(min(4, len(os.sched_getaffinity(0)) + 1))')
+APART := $(BIN)/pytest -m 'not alone' --numprocesses $(WORKERS) --dist loadfile --max-worker-restart 0 --durations 12
 
 test: $(READY)  ## Run the tests, a few at a time; those that tell fast from slow afterwards, alone
 	$(APART) tests/architecture tests/gpu tests/unit
@@ -87,7 +88,7 @@ bench-optimize: $(READY) $(OLIVE_READY)  ## What `toolkit optimize` finds for ev
 
 STUDIES := alexnet-vgg-cifar lenet-deployment resnet-odenet traffic-signs
 
-studies: $(READY)  ## Run the five studies on embedded data, in their small form (an hour; reports in studies/)
+studies: $(READY)  ## Run the five studies on embedded data, in their small form (twenty minutes; reports in studies/)
 	$(BIN)/toolkit study run mlp-california --data diabetes --quick
 	for name in $(STUDIES); do $(BIN)/toolkit study run $$name --data digits --quick || exit; done
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,8 +42,6 @@ def test_names_from_files_cannot_become_code(
 ) -> None:
     (path, *_) = store.paths(results)
     result = store.load(path)
-    from dataclasses import replace
-
     evil = "</script><script>alert(1)</script>"
     rows = tuple(replace(row, artifact=f"/x/{evil}/model.onnx") for row in result.rows)
     store.save(tmp_path, replace(result, rows=rows, warnings=(evil,)))
@@ -55,6 +54,19 @@ def test_markdown_has_the_tables(results: Path, toolkit_cli: Run, tmp_path: Path
     text = (tmp_path / "r.md").read_text()
     assert "## Latency" in text
     assert "| openvino |" in text
+
+
+def test_a_warning_names_its_model_where_there_are_several(
+    results: Path, toolkit_cli: Run, tmp_path: Path
+) -> None:
+    one, other = map(store.load, store.paths(results))
+    rows = tuple(replace(row, artifact="/x/other/model.onnx") for row in other.rows)
+    store.save(tmp_path / "both", replace(one, warnings=("It drifted.",)))
+    assert toolkit_cli("report", "both", "--out", "one.md").returncode == 0
+    assert "> **Warning:** It drifted." in (tmp_path / "one.md").read_text()
+    store.save(tmp_path / "both", replace(other, rows=rows))
+    assert toolkit_cli("report", "both", "--out", "two.md").returncode == 0
+    assert "> **Warning:** lenet-onnx: It drifted." in (tmp_path / "two.md").read_text()
 
 
 def test_csv_and_json_have_the_same_records(

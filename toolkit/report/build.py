@@ -73,9 +73,23 @@ def _warnings(gathered: Gathered) -> Iterator[str]:
     machines = {str(one["machine"]) for one in _facts(gathered.results)}
     if len(machines) > 1:
         yield MIXED.format(count=len(machines))
-    counts = Counter(warning for result in gathered.results for warning in result.warnings)
+    counts = Counter(_named_warnings(gathered))
     for warning, count in counts.most_common():
         yield f"{warning}{f' ({count} times)' if count > 1 else ''}"
+
+
+def _named_warnings(gathered: Gathered) -> Iterator[str]:
+    """Those of the measurements, with their model where the report has several."""
+    models = {
+        str(row["result"]): str(row["model"])
+        for kind in ("rows", "training_rows")
+        for row in gathered.kinds.get(kind, ())
+        if row.get("model")
+    }
+    several = len(set(models.values())) > 1
+    for result in gathered.results:
+        model = models.get(result.id) if several else None
+        yield from (f"{model}: {text}" if model else text for text in result.warnings)
 
 
 def _facts(results: Sequence[Result]) -> list[Mapping[str, Any]]:

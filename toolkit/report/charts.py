@@ -9,7 +9,7 @@ import numpy as np
 
 from toolkit.core.measurement import Result, Row, Scope
 from toolkit.report.content import Chart
-from toolkit.report.figures import OPTIONS, label
+from toolkit.report.figures import OPTIONS, label, plotted
 from toolkit.report.tables import apart, equal, where
 
 Record = Mapping[str, Any]
@@ -226,7 +226,7 @@ def _curves(epochs: Sequence[Record]) -> Iterator[Chart]:
         }
         models = list(dict.fromkeys(str(one.get("model", "")) for one in known))
         records = [
-            {"run": runs[one["cell"]], "epoch": one["epoch"], "value": one[name],
+            {"run": runs[one["cell"]], "epoch": one["epoch"], "value": plotted(name, one[name]),
              "model": str(one.get("model", ""))}
             for one in known
         ]  # fmt: skip
@@ -443,8 +443,8 @@ def _points(records: Sequence[Record], x: str, y: str, by: Sequence[str], whose:
         if one.get(x) is None or one.get(y) is None:
             continue
         series = ", ".join(str(one.get(key)) for key in by if one.get(key) is not None) or "all"
-        value = one[x] if isinstance(one[x], int | float) else str(one[x])
-        point = {"series": series, "x": value, "y": one[y], "whose": whose}
+        value = plotted(x, one[x]) if isinstance(one[x], int | float) else str(one[x])
+        point = {"series": series, "x": value, "y": plotted(y, one[y]), "whose": whose}
         if not any(equal(point, other) for other in points):
             points.append(point)
     return points

@@ -25,9 +25,17 @@ def label(name: str) -> str:
     stem, _, unit = name.rpartition("_")
     if stem and unit in UNITS:
         return f"{_words(stem)}, {UNITS[unit]}"
-    if any(word in name for word in PERCENT):
-        return f"{_words(name)}, %"
-    return _words(name)
+    return f"{_words(name)}, %" if _is_share(name) else _words(name)
+
+
+def _is_share(name: str) -> bool:
+    """Whether it is a share of one, which is shown in percent."""
+    return not name.startswith(OPTIONS) and any(word in name for word in PERCENT)
+
+
+def plotted(name: str, value: Any) -> Any:
+    """A value of a column as its axis has it."""
+    return 100 * value if _is_share(name) and isinstance(value, int | float) else value
 
 
 def _words(name: str) -> str:
@@ -46,8 +54,8 @@ def written(name: str, value: Any) -> str:
         return str(value)
     if name.startswith(OPTIONS) or name in GIVEN:
         return f"{value:g}"
-    if any(word in name for word in PERCENT):
-        return f"{100 * value:.2f}"
+    if _is_share(name):
+        return f"{plotted(name, value):.2f}"
     return number(value)
 
 

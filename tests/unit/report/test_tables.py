@@ -136,6 +136,21 @@ def test_plots_keep_machines_apart() -> None:
     assert series == {"torch, EPYC", "torch, Xeon"}
 
 
+def test_an_axis_in_percent_has_percent() -> None:
+    plot = {
+        "title": "P", "x": "train_s", "y": "test_accuracy", "by": ["model"], "where": {},
+        "reference": "T", "log_x": True, "log_y": False, "kind": "point", "note": "",
+    }  # fmt: skip
+    theirs = [{"title": "T", "reference": [{"model": "a", "train_s": 2.0, "test_accuracy": 0.5}]}]
+    drawn = plot_of_study(plot, [{"model": "a", "train_s": 1.0, "test_accuracy": 0.25}], theirs)
+    assert drawn is not None
+    assert [one["y"] for one in drawn.spec["data"]["values"]] == [25.0, 50.0]
+    assert "from 25 to 25" in drawn.alt
+    epochs = [{"cell": "c", "epoch": 1, "test_accuracy": 0.25}]
+    (curve,) = general({"epochs": epochs}, [])
+    assert [one["value"] for one in curve.choices[""]] == [25.0]
+
+
 def test_lines_of_one_model_are_told_apart_by_how_they_were_run() -> None:
     rows = [
         {"model": "lenet", "runtime": "torch", "batch": batch, "threads": threads, "status": "ok",

@@ -31,6 +31,11 @@ USUAL = {
 """The back end of an artifact for which no runtime was chosen; both have one name."""
 
 LEVELS = {"basic": -1, "extended": 1, "disable": 2}  # of ONNX Runtime's optimiser; else all
+BFLOAT16 = (
+    "Triton's OpenVINO backend cannot be held to float32: a processor that has bfloat16 computes "
+    "in that, less exactly than was measured."
+)
+IN_FLOAT32 = " Where that matters, deploy {}, which ONNX Runtime's serves in float32."
 MODES = {"sequential": "0", "parallel": "1"}
 
 
@@ -110,10 +115,9 @@ def _openvino(deployed: Deployed, instances: int, batches: int) -> Settings:
     if tuning.pop("INFERENCE_PRECISION_HINT", "f32") == "bf16":
         made.parameters["HINT_BF16"] = "YES"
     else:
-        made.told.append(
-            "Triton's OpenVINO backend cannot be held to float32: a processor that has bfloat16 "
-            "computes in that, with other rounding than was measured."
-        )
+        onnx = deployed.artifact.format is Format.ONNX
+        instead = IN_FLOAT32.format(deployed.artifact.directory) if onnx else ""
+        made.told.append(f"{BFLOAT16}{instead}")
     made.told += [_unread(backend="OpenVINO", name=k, value=v) for k, v in tuning.items()]
     return made
 

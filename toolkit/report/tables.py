@@ -154,11 +154,13 @@ def _across(table: Mapping[str, Any], records: Sequence[Record]) -> Grid:
         for number, line in enumerate(dict.fromkeys(tuple(r[: len(keys)]) for r in rows))
     }
     rows.sort(key=lambda row: order[tuple(row[: len(keys)])])
+    if not theirs:
+        rows = [[*row[: len(keys)], *row[len(keys) + 1 :]] for row in rows]
     return Grid(
         title=table["title"],
         columns=[
             *(Column(name=key, label=label(key)) for key in keys),
-            Column(name="whose", label="whose"),
+            *([Column(name="whose", label="whose")] if theirs else []),
             *(Column(name=metric, label=f"{over} {value}", numeric=True) for value in at),
         ],
         rows=rows,

@@ -52,8 +52,7 @@ gpu-check:  ## On a machine with a GPU: install, test, repeat the LeNet study, w
 	$(PYTHON) benchmarks/gpu_check.py $(GPU_CHECK)
 
 # In two parts, so that no process gathers all frameworks; one that dies ends its part, and is named.
-WORKERS := $(shell $(PYTHON) -c 'import os; print(min(4, len(os.sched_getaffinity(0)) + 1))')
-APART := $(BIN)/pytest -m 'not alone' --numprocesses $(WORKERS) --dist loadfile --max-worker-restart 0 --durations 12
+APART := $(BIN)/pytest -m 'not alone' --numprocesses auto --maxprocesses 4 --dist loadfile --max-worker-restart 0 --durations 12
 
 test: $(READY)  ## Run the tests, a few at a time; those that tell fast from slow afterwards, alone
 	$(APART) tests/architecture tests/gpu tests/unit

@@ -18,6 +18,9 @@ from tests.conftest import TOOLKIT
 from tests.mlflow_server import mlflow_server
 from tests.mxnet_env import mxnet_python
 
+# The README is one fixture, and longer than a test.
+pytestmark = pytest.mark.timeout(1200)
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
 

@@ -99,5 +99,5 @@ def test_a_cell_goes_to_the_gpu_that_it_asks_for(
 
     (tmp_path / "s.toml").write_text((tmp_path / "s.toml").read_text().replace("H100", "A100"))
     done = toolkit_cli(*run, "--out", "other")
-    assert done.returncode == 2, done.stderr
+    assert done.returncode == 3, done.stderr
     assert "No machine of the cluster can run what is left" in done.stderr

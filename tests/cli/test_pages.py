@@ -49,8 +49,11 @@ INSTEAD = {
 NEEDS_GPU = ("--device cuda", "--to tensorrt --", "--to tripy ")
 UNCLEAR = 3  # what a comparison ends with where it cannot tell: an answer too
 COMPARES = (" compare ", "--max-drop 0.5")
-MEASURES = r"toolkit (bench|bench-training|compare) "
-BRIEF = " --max-seconds 2"
+BRIEF = {
+    "toolkit bench ": " --max-seconds 2 --processes 1",
+    "toolkit bench-training ": " --max-seconds 2",
+    "toolkit compare ": " --max-seconds 2",
+}
 
 NET = """
 import torch
@@ -85,9 +88,10 @@ def run_block(block: list[str], place: Path, page: str) -> None:
             continue
         for told, here in INSTEAD.get(page, {}).items():
             command = command.replace(told, here)
-        if re.match(MEASURES, command) and "--runs" not in command and "--max-s" not in command:
+        if "--runs" not in command and "--max-seconds" not in command:
+            brief = next((BRIEF[one] for one in BRIEF if command.startswith(one)), "")
             head, redirected, tail = command.partition(" > ")
-            command = f"{head}{BRIEF}{redirected}{tail}"
+            command = f"{head}{brief}{redirected}{tail}"
         if command.startswith("cd "):
             place = place / command[3:]
             continue

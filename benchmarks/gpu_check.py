@@ -5,6 +5,9 @@ the tests that need a GPU, and repeats the study of LeNet on PyTorch, TensorRT a
 1000, warm-up 5, 100 runs, on the GPU alone and from host to host. A step that fails is reported,
 and the others go on. Stands on the standard library, since it runs before anything is installed.
 
+`--here` makes no environment and downloads nothing: what this interpreter has is checked, such as
+in a container, with the runtimes that `toolkit doctor` finds able.
+
 `--rehearse PYTHON` goes through the same steps on a CPU as far as they go, with an environment that
 is there, a batch or two and few runs: no figure of it is of a GPU, and the report says so.
 """
@@ -19,7 +22,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +40,25 @@ REFERENCE = {
 @dataclass(frozen=True, kw_only=True)
 class Environment:
     """Packages that can lie together, the runtimes that they must make available, the targets that
-    are exported with them."""
+    are exported with them, the loops that train there."""
 
     name: str
     extras: str
     runtimes: Sequence[str]
     targets: Sequence[str] = ()
+    trainers: Sequence[str] = ()
     options: Sequence[str] = ()
     also: Sequence[str] = ()
 
 
+TRAINERS = (
+    "torch:eager",
+    "torch:compile",
+    "torch:compile:reduce-overhead",
+    "torch:fused",
+    "jax:jit",
+    "jax:scan",
+)
 ENVIRONMENTS = (
     Environment(
         name="tensorrt-11",
@@ -55,6 +67,7 @@ ENVIRONMENTS = (
         also=("tensorrt>=11,<12",),
         runtimes=("torch-cuda", "torch-compile-cuda", "onnxruntime-cuda", "tensorrt"),
         targets=("tensorrt",),
+        trainers=TRAINERS[:-2],
     ),
     Environment(
         name="tensorrt-10",
@@ -79,11 +92,13 @@ ENVIRONMENTS = (
         targets=("tripy",),
     ),
 )
+HERE = Environment(name="here", extras="", runtimes=(), trainers=TRAINERS)
 REHEARSAL = Environment(
     name="rehearsal",
     extras="",
     runtimes=("torch", "onnxruntime"),
     targets=("tensorrt-rtx",),
+    trainers=("torch:eager", "torch:fused"),
 )
 
 
@@ -107,12 +122,14 @@ class Check:
     """One run, and all that it wrote so far."""
 
     out: Path
-    rehearse: str | None
+    python: str | None
+    rehearsal: bool
     data: str
     epochs: int
     batch: int
     warmup: int
     runs: int
+    processes: int
     steps: list[Step] = field(default_factory=list)
 
     def run(
@@ -153,11 +170,14 @@ class Check:
             return
         name = environment.name
         toolkit = Path(python).with_name("toolkit")
-        self.run(f"{name} doctor", [toolkit, "doctor", "--json"])
-        required = {} if self.rehearse else {"GPU_RUNTIMES": ",".join(environment.runtimes)}
+        doctor = self.run(f"{name} doctor", [toolkit, "doctor", "--json"])
+        if environment is HERE:
+            environment = with_what_is_able(environment, doctor)
+        required = {} if self.rehearsal else {"GPU_RUNTIMES": ",".join(environment.runtimes)}
         pytest = [python, *f"-m pytest -q -p no:cacheprovider --rootdir {ROOT}".split()]
+        pytest += ["--numprocesses", str(self.processes)]
         self.run(f"{name} tests", [*pytest, ROOT / "tests/gpu"], required)
-        if not self.rehearse:
+        if not self.rehearsal:
             suite = ROOT / "tests/conformance/test_runtimes.py"
             chosen = ["-k", " or ".join(environment.runtimes)]
             self.run(f"{name} conformance", [*pytest, suite, *chosen], required)
@@ -165,8 +185,8 @@ class Check:
 
     def _install(self, environment: Environment) -> str | None:
         """The interpreter of the environment, None where it could not be made."""
-        if self.rehearse:
-            return self.rehearse
+        if self.python:
+            return self.python
         place = self.out / "environments" / environment.name
         python = str(place / "bin/python")
         name = environment.name
@@ -204,20 +224,44 @@ class Check:
             f"--data {self.data} --allow-fallback --out results --json"
         )
         self.run(f"{name} bench", [toolkit, *asked.split()])
+        if environment.trainers:
+            asked = (
+                f"bench-training lenet --data {self.data} --device {self.device} --out results "
+                f"--trainer {','.join(environment.trainers)} --batch-size 200 --json"
+                f"{' --epochs 2 --warmup 1 --rows 200' if self.rehearsal else ''}"
+            )
+            self.run(f"{name} training", [toolkit, *asked.split()])
+
+    @property
+    def device(self) -> str:
+        return "cpu" if self.rehearsal else "cuda"
 
     def _train(self, what: str, toolkit: Path) -> Step:
         asked = f"train lenet --data {self.data} --epochs {self.epochs} --seed 0 --out lenet"
         return self.run(what, [toolkit, *asked.split()])
 
 
+def with_what_is_able(environment: Environment, doctor: Step) -> Environment:
+    """The environment with the runtimes for a GPU that the doctor found able, and their targets."""
+    known = {name: one for one in ENVIRONMENTS for name in (*one.runtimes, *one.targets)}
+    try:
+        rows = json.loads(doctor.output)["runtimes"]
+    except (KeyError, ValueError):
+        rows = []
+    able = [row["name"] for row in rows if row["name"] in known and row["status"] == "ok"]
+    targets = [name for name in able if name in known[name].targets]
+    return replace(environment, runtimes=able, targets=targets)
+
+
 def report(check: Check) -> str:
     """What was run, on what, and what came of it, as Markdown."""
-    return "\n".join([*_head(check), *_steps(check), *_doctor(check), *_figures(check)]) + "\n"
+    parts = (_head, _steps, _doctor, _training, _figures)
+    return "\n".join(line for part in parts for line in part(check)) + "\n"
 
 
 def _head(check: Check) -> Iterator[str]:
     yield "# What ran on this machine\n"
-    if check.rehearse:
+    if check.rehearsal:
         yield (
             "**A rehearsal on a CPU: the steps of the check as far as they go without a GPU. No "
             "figure below is of a GPU.**\n"
@@ -232,7 +276,8 @@ def _steps(check: Check) -> Iterator[str]:
     yield "## Steps\n\n| step | result | told |\n| --- | --- | --- |"
     for step in check.steps:
         lines = [line for line in step.output.splitlines() if line.strip()]
-        told = "" if step.what.endswith(("doctor", "bench", "packages")) else (lines or [""])[-1]
+        quiet = step.what.endswith(("doctor", "bench", "training", "packages"))
+        told = "" if quiet else (lines or [""])[-1]
         result = "done" if step.ok else f"FAILED ({step.code}): logs/{step.log.name}"
         yield f"| {step.what} | {result} | {_cell(told)} |"
     yield ""
@@ -250,6 +295,40 @@ def _doctor(check: Check) -> Iterator[str]:
             cells = (runtime["name"], runtime["status"], runtime["version"], runtime["reason"])
             yield f"| {' | '.join(_cell(cell or '') for cell in cells)} |"
         yield ""
+
+
+def _training(check: Check) -> Iterator[str]:
+    for name, found in _documents(check, "training"):
+        yield f"## {name}: an epoch of training, {found['plan']['inputs']}\n"
+        yield "| trainer | median ms | samples/s | ratio | losses apart | ran on |"
+        yield "| --- | --- | --- | --- | --- | --- |"
+        for row in found["rows"]:
+            yield f"| {' | '.join(map(_cell, _trained(row)))} |"
+        yield ""
+        yield from (
+            f"- {row['runtime']}: {row['reason']}" for row in found["rows"] if row["reason"]
+        )
+        yield from (f"- warning: {warning}" for warning in found["warnings"])
+        yield ""
+
+
+def _trained(row: Mapping[str, Any]) -> Iterator[str]:
+    found, parity = row["scopes"].get("epoch"), row["parity"]
+    yield row["runtime"]
+    if found is None or found["median_ns"] is None:
+        yield from (row["status"], "", "")
+    else:
+        yield f"{found['median_ns'] / 1e6:.3f}"
+        yield f"{found['samples_per_second']:,.0f}"
+        yield _ratio(found)
+    apart = None if parity is None else parity["max_rel"]
+    yield "" if apart is None else f"{apart:.1e}"
+    yield (row["provenance"] or {}).get("device", "")
+
+
+def _ratio(found: Mapping[str, Any]) -> str:
+    ratio = found["ratio"]
+    return "" if ratio is None else f"{ratio['value']:.3f} {ratio['verdict']}"
 
 
 def _figures(check: Check) -> Iterator[str]:
@@ -285,8 +364,7 @@ def _figures_of(row: Mapping[str, Any], scope: str) -> Iterator[str]:
     else:
         for key in ("median_ns", "mean_ns", "p90_ns"):
             yield "" if found[key] is None else f"{found[key] / 1e6:.3f}"
-        ratio = found["ratio"]
-        yield "" if ratio is None else f"{ratio['value']:.3f} {ratio['verdict']}"
+        yield _ratio(found)
         parity = row["parity"]
         yield (
             ""
@@ -323,6 +401,10 @@ def main() -> int:
     parser.add_argument("--only", help="environments, separated by commas", default=None)
     parser.add_argument("--data", default="cifar10", help=f"{EMBEDDED} needs no network")
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument(
+        "--processes", type=int, default=4, help="tests at a time; each holds memory of the GPU"
+    )
+    parser.add_argument("--here", action="store_true", help="with what this interpreter has")
     parser.add_argument("--rehearse", metavar="PYTHON", help="on a CPU, with this interpreter")
     asked = parser.parse_args()
     out = asked.out.resolve()
@@ -330,22 +412,24 @@ def main() -> int:
         parser.error(f"{out} exists: name another folder with --out, or remove it")
     if not asked.rehearse and shutil.which("nvidia-smi") is None:
         parser.error("no nvidia-smi, so no NVIDIA driver: run it on a machine with a GPU")
-    chosen = [REHEARSAL] if asked.rehearse else list(ENVIRONMENTS)
+    chosen = [REHEARSAL] if asked.rehearse else [HERE] if asked.here else list(ENVIRONMENTS)
     if asked.only is not None:
         names = asked.only.split(",")
         if unknown := set(names) - {one.name for one in chosen}:
             parser.error(f"no environment {', '.join(sorted(unknown))}")
         chosen = [one for one in chosen if one.name in names]
     (out / "logs").mkdir(parents=True)
-    few = bool(asked.rehearse)
+    few = asked.rehearse is not None
     check = Check(
         out=out,
-        rehearse=asked.rehearse,
+        python=sys.executable if asked.here else asked.rehearse,
+        rehearsal=few,
         data=asked.data,
         epochs=asked.epochs,
         batch=1000,
         warmup=1 if few else 5,
         runs=3 if few else 100,
+        processes=asked.processes,
     )
     try:
         for environment in chosen:

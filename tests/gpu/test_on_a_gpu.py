@@ -92,7 +92,7 @@ def test_it_is_measured_in_both_scopes_and_is_the_model(
         artifact.directory,
         runtimes=["torch", runtime],
         batches=[BATCH],
-        procedure=Procedure(warmup=3, runs=5),
+        procedure=Procedure(warmup=3, runs=5, processes=1),
         allow_fallback=runtime in TF32,
         out=tmp_path,
     )

@@ -72,6 +72,9 @@ def bench_training(
         float, typer.Option(help="Stop a batch size after so many seconds at the latest.")
     ] = 60.0,
     threads: options.Threads = None,
+    device: Annotated[
+        str, typer.Option(help="Where all of them train: cpu, cuda, or cuda:1 in torch.")
+    ] = "cpu",
     cpus: options.Cpus = None,
     python: Annotated[
         list[str] | None,
@@ -115,6 +118,7 @@ def bench_training(
             rows=rows,
             seed=seed,
             threads=threads,
+            device=device,
             cpus=None if cpus is None else options.integers(cpus, "--cpus"),
             procedure=Procedure(
                 warmup=warmup, runs=epochs, target_ci=target_ci, max_seconds=max_seconds

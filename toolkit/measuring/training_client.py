@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import final
 
@@ -16,6 +17,7 @@ from toolkit.core.specs import ModelSpec
 from toolkit.data.base import Split
 from toolkit.measuring.client import WorkerProcess
 from toolkit.measuring.timing import Timed
+from toolkit.training.base import Settings
 from toolkit.training.recipe import Recipe
 
 MODULE = "toolkit.measuring.training_worker"
@@ -43,7 +45,7 @@ class TrainingProbe:
         recipe: Recipe,
         rows: int,
         split: Mapping[str, str],
-        threads: int,
+        settings: Settings,
         own: str | None = None,
     ) -> Opening:
         """Starts from fresh weights on the rows of `split`, files of `write_split`.
@@ -59,7 +61,7 @@ class TrainingProbe:
             "spec": spec.to_json(),
             "recipe": recipe.to_json(),
             "split": dict(split),
-            "threads": threads,
+            "settings": asdict(settings),
             "own": own,
         }
         reply, _ = self._worker.ask(message)

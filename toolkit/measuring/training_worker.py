@@ -73,7 +73,7 @@ class TrainingWorker:
         with watched("import", opening, time.perf_counter_ns):
             trainer = _trainer(framework)
         with watched("open", opening, time.perf_counter_ns):
-            settings = Settings(threads=message["threads"])
+            settings = Settings(**message["settings"])
             trainer.start(settings)
             own = None if message["own"] is None else load_user_code(message["own"])
             job = Job(

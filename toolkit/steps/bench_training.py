@@ -19,6 +19,7 @@ from toolkit.data.base import Split
 from toolkit.measuring.client import check_timeout
 from toolkit.measuring.engine import Procedure
 from toolkit.measuring.environment import session_options
+from toolkit.steps.choices import DEVICES
 from toolkit.steps.own import OWN_RECIPE
 from toolkit.steps.training_rows import Contest, measure_training
 from toolkit.training.recipe import RATES, Recipe
@@ -38,6 +39,7 @@ def bench_training(
     seed: int = 0,
     threads: int | None = None,
     cpus: Collection[int] | None = None,
+    device: str = "cpu",
     procedure: Procedure = PROCEDURE,
     pythons: Mapping[str, str | os.PathLike[str]] | None = None,
     data_dir: str | os.PathLike[str] | None = None,
@@ -54,10 +56,10 @@ def bench_training(
     all start from the same weights, see the same batches, and run a block of epochs in turn. The
     learning rate stays as it starts, and rows are not augmented. Without `batches`, the batch is
     the family's. `rows` trains on the first so many. `pythons` names interpreters by framework.
-    `recipe` overrides single values of the family's, see toolkit.training.recipe.Recipe. A row that
-    fails keeps its reason; the others go on. Ctrl-C stores what there is, then raises
-    KeyboardInterrupt. Raises UnknownNameError, UsageError, and what the data set does, before
-    anything is started.
+    `device` is where all of them train: cpu, cuda, or in torch cuda:1. `recipe` overrides single
+    values of the family's, see toolkit.training.recipe.Recipe. A row that fails keeps its reason;
+    the others go on. Ctrl-C stores what there is, then raises KeyboardInterrupt. Raises
+    UnknownNameError, UsageError, and what the data set does, before anything is started.
     """
     listener = progress or Silent()
     family = None if is_user_code(model) else models.FAMILIES.create(model)
@@ -65,6 +67,8 @@ def bench_training(
     labels = _checked_trainers(trainers)
     recipes = _recipes(family.recipe if family else OWN_RECIPE, batches, seed, recipe)
     check_timeout(timeout_s)
+    if device.partition(":")[0] not in DEVICES:
+        raise unknown_name("device", device, DEVICES)
     pinned = None if cpus is None else frozenset(cpus)
     options = session_options(threads, pinned)
     splits = load_splits(
@@ -87,6 +91,7 @@ def bench_training(
         recipes=recipes,
         threads=options.threads,
         cpus=pinned,
+        device=device,
         procedure=procedure,
         pythons=pythons or {},
         timeout_s=timeout_s,

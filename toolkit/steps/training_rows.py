@@ -22,6 +22,7 @@ from toolkit.data.base import Split
 from toolkit.measuring.client import WorkerProcess
 from toolkit.measuring.engine import Lane, Part, Procedure, measure
 from toolkit.measuring.environment import describe_environment
+from toolkit.measuring.gpus import gpu_warnings
 from toolkit.measuring.load import LoadMeter
 from toolkit.measuring.training_client import MODULE, TrainingProbe, write_split
 from toolkit.measuring.warnings import load_warnings, machine_warnings, row_warnings
@@ -29,6 +30,7 @@ from toolkit.parity.losses import compare_losses
 from toolkit.steps.interpreters import interpreter
 from toolkit.steps.keeping import keep_rows
 from toolkit.steps.own import own_spec
+from toolkit.training.base import Settings
 from toolkit.training.recipe import Recipe
 
 
@@ -49,6 +51,7 @@ class Contest:
     recipes: Sequence[Recipe]
     threads: int
     cpus: frozenset[int] | None
+    device: str
     procedure: Procedure
     pythons: Mapping[str, str | os.PathLike[str]]
     timeout_s: float
@@ -70,7 +73,7 @@ class Contest:
             "inputs": f"{len(self.train):,} training rows of {self.data}",
             "scopes": [Scope.EPOCH, Scope.OPEN],
             "traffic": None,
-            "options": {"threads": self.threads},
+            "options": {"threads": self.threads, "device": self.device},
             "cpus": sorted(self.cpus) if self.cpus else None,
             "tuning": {},
             "procedure": self.procedure.to_json(),
@@ -93,6 +96,7 @@ def measure_training(contest: Contest, out: Path, progress: Progress) -> Result:
     """
     environment = describe_environment(contest.threads)
     machine = machine_warnings(contest.threads, environment)
+    machine += gpu_warnings(environment["gpu_states"])
     with tempfile.TemporaryDirectory(prefix="toolkit-") as directory:
         split = write_split(contest.train, Path(directory))
         run = _Run(contest=contest, split=split, progress=progress)
@@ -185,7 +189,8 @@ class _Run:
             whole = Part(procedure=replace(contest.procedure, processes=1))
             measure(lanes, Scope.EPOCH, whole, time.monotonic_ns)
             load = meter.read()
-            self.warnings += load_warnings(f"{what}, {Scope.EPOCH}", load)
+            if lanes:  # or else there was no time in which to see others work
+                self.warnings += load_warnings(f"{what}, {Scope.EPOCH}", load)
             for lane in lanes:
                 lane.disturbances[Scope.EPOCH] = load.disturbance
             self.progress.update(f"measure, {what}", 1, 1, Scope.EPOCH)
@@ -230,7 +235,7 @@ class _Run:
                 recipe,
                 rows=len(contest.train),
                 split=self.split,
-                threads=contest.threads,
+                settings=Settings(threads=contest.threads, device=contest.device),
                 own=None if contest.family else contest.model,
             )
             contender.row = replace(contender.row, openings=(opening,))

@@ -115,6 +115,7 @@ STEPS: Mapping[str, Mapping[str, Key]] = {
         **_RECIPE,
         **_MEASURED,
         "trainers": Key(many=True, required=True),
+        "device": Key(),
         "rows": Key(int),
     },
 }

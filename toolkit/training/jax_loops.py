@@ -45,6 +45,10 @@ class JaxTrainer(Trainer):
     def start(self, settings: Settings) -> None:
         if settings.device not in DEVICES:
             raise unknown_name("device of jax", settings.device, DEVICES)
+        if settings.device != "cpu":
+            # Float32 is float32, not TF32; and others, in turn, want memory of the GPU as well.
+            jax.config.update("jax_default_matmul_precision", "highest")
+            os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         given = os.environ.get("PJRT_NPROC")
         os.environ["PJRT_NPROC"] = str(settings.threads)
         try:
@@ -257,6 +261,7 @@ class JaxSession(TrainingSession):
             "threads": _threads(),
             "device": str(self._device),
             "dtype": "float32",
+            "default_matmul_precision": jax.config.jax_default_matmul_precision,
             "compiled_by": "XLA",
             "deterministic": self._device.platform == "cpu",
         }

@@ -49,6 +49,9 @@ class TensorFlowTrainer(Trainer):
                 f"TensorFlow finds no {DEVICES[settings.device]} here.",
                 hint="Give --device cpu, or install a TensorFlow and a driver for the GPU.",
             )
+        with contextlib.suppress(RuntimeError):  # it has started already
+            for gpu in tf.config.list_physical_devices("GPU"):
+                tf.config.experimental.set_memory_growth(gpu, True)  # others want some as well
         if _threads() != settings.threads:
             with contextlib.suppress(RuntimeError):  # it has started already
                 tf.config.threading.set_intra_op_parallelism_threads(settings.threads)
@@ -58,6 +61,7 @@ class TensorFlowTrainer(Trainer):
                 f"changed to {settings.threads}.",
                 hint="Train in a process of its own, or with the same number of threads.",
             )
+        tf.config.experimental.enable_tensor_float_32_execution(False)  # float32 is float32
         if settings.deterministic:
             tf.config.experimental.enable_op_determinism()
 
@@ -174,6 +178,7 @@ class TensorFlowSession(TrainingSession):
             "threads": _threads(),
             "device": self._parameters[0].device.rpartition("/device:")[2],
             "dtype": "float32",
+            "tf32": tf.config.experimental.tensor_float_32_execution_enabled(),
             "compiled_by": COMPILERS.get(self._job.mode),
             "deterministic": self._job.settings.deterministic,
         }

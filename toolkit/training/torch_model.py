@@ -33,7 +33,7 @@ class TorchModel:
     """The module of a job on its device, its loss, and what it is measured by.
 
     Sets torch's threads, precision and choice of kernels, which are one for the process, until
-    `close`.
+    `close`. On a GPU float32 is float32, not TF32, which cuDNN would take unless told.
     """
 
     def __init__(self, job: Job, builder: TorchBuilder) -> None:
@@ -43,6 +43,8 @@ class TorchModel:
         self._deterministic = torch.are_deterministic_algorithms_enabled()
         torch.set_num_threads(settings.threads)
         torch.set_float32_matmul_precision("highest")
+        self._tf32 = torch.backends.cudnn.allow_tf32
+        torch.backends.cudnn.allow_tf32 = False
         if settings.deterministic:  # cuBLAS reads it when the first kernel runs
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(settings.deterministic)
@@ -94,10 +96,22 @@ class TorchModel:
             "deterministic": torch.are_deterministic_algorithms_enabled(),
             "float32_matmul_precision": torch.get_float32_matmul_precision(),
             "mkldnn": torch.backends.mkldnn.enabled,
+            **(self._of_cuda() if cuda else {}),
+        }
+
+    def _of_cuda(self) -> dict[str, Any]:
+        """Asked of torch, not of what was set."""
+        return {
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+            "matmul_allow_tf32": torch.backends.cuda.matmul.allow_tf32,
+            "cudnn_allow_tf32": torch.backends.cudnn.allow_tf32,
+            "peak_device_bytes": torch.cuda.max_memory_allocated(self.device),
         }
 
     def close(self) -> None:
         torch.set_num_threads(self._threads)
+        torch.backends.cudnn.allow_tf32 = self._tf32
         torch.use_deterministic_algorithms(self._deterministic)
 
     def _check(self, job: Job, outputs: int) -> None:

@@ -92,6 +92,9 @@ ENVIRONMENTS = (
         targets=("tripy",),
     ),
 )
+FEW_THREADS = {"OMP_NUM_THREADS": "2", "TORCHINDUCTOR_COMPILE_THREADS": "2"}
+"""For each of the tests that run at a time."""
+
 HERE = Environment(name="here", extras="", runtimes=(), trainers=TRAINERS)
 REHEARSAL = Environment(
     name="rehearsal",
@@ -174,7 +177,9 @@ class Check:
         if environment is HERE:
             environment = with_what_is_able(environment, doctor)
         required = {} if self.rehearsal else {"GPU_RUNTIMES": ",".join(environment.runtimes)}
-        pytest = [python, *f"-m pytest -q -p no:cacheprovider --rootdir {ROOT}".split()]
+        required |= FEW_THREADS
+        plain = "-q -p no:cacheprovider -p no:benchmark"  # whose warning of xdist ends a run
+        pytest = [python, *f"-m pytest {plain} --rootdir {ROOT}".split()]
         pytest += ["--numprocesses", str(self.processes)]
         self.run(f"{name} tests", [*pytest, ROOT / "tests/gpu"], required)
         if not self.rehearsal:

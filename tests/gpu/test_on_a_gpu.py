@@ -27,6 +27,7 @@ from toolkit.steps.choices import probe
 
 REQUIRED = set(filter(None, os.environ.get("GPU_RUNTIMES", "").split(",")))
 BATCH = 8
+THREADS = 2  # several tests at a time share the cores
 CLOSE = TOLERANCES["float32"].relative
 TF32 = {"tripy"}  # which has no switch for it
 
@@ -93,6 +94,7 @@ def test_it_is_measured_in_both_scopes_and_is_the_model(
         runtimes=["torch", runtime],
         batches=[BATCH],
         procedure=Procedure(warmup=3, runs=5, processes=1),
+        threads=THREADS,
         allow_fallback=runtime in TF32,
         out=tmp_path,
     )

@@ -20,6 +20,7 @@ from toolkit.measuring.engine import Procedure
 from toolkit.training import TRAINERS
 
 REQUIRED = {"torch"} if "torch-cuda" in os.environ.get("GPU_RUNTIMES", "") else set()
+THREADS = 2  # several tests at a time share the cores
 CLOSE = 1e-4
 """How far losses may be apart from those on a CPU, relatively: TF32, whose products have ten bits
 of fraction, is further off."""
@@ -50,6 +51,7 @@ def trained(model: str, trainer: str, device: str, place: str) -> Row:
         batches=[16],
         rows=400,
         device=device,
+        threads=THREADS,
         procedure=Procedure(warmup=1, runs=2),
         out=place,
     ).rows

@@ -90,14 +90,17 @@ class TorchModel:
             "version": torch.__version__,
             "device": torch.cuda.get_device_name(self.device) if cuda else "cpu",
             "threads": torch.get_num_threads(),
-            "dtype": sorted(
-                {str(p.dtype).removeprefix("torch.") for p in self.module.parameters()}
-            ),
+            "dtype": self._dtype(),
             "deterministic": torch.are_deterministic_algorithms_enabled(),
             "float32_matmul_precision": torch.get_float32_matmul_precision(),
             "mkldnn": torch.backends.mkldnn.enabled,
             **(self._of_cuda() if cuda else {}),
         }
+
+    def _dtype(self) -> str:
+        """That of the weights: "mixed" for several."""
+        names = {str(p.dtype).removeprefix("torch.") for p in self.module.parameters()}
+        return names.pop() if len(names) == 1 else "mixed"
 
     def _of_cuda(self) -> dict[str, Any]:
         """Asked of torch, not of what was set."""

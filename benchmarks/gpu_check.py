@@ -92,9 +92,6 @@ ENVIRONMENTS = (
         targets=("tripy",),
     ),
 )
-FEW_THREADS = {"OMP_NUM_THREADS": "2", "TORCHINDUCTOR_COMPILE_THREADS": "2"}
-"""For each of the tests that run at a time."""
-
 HERE = Environment(name="here", extras="", runtimes=(), trainers=TRAINERS)
 REHEARSAL = Environment(
     name="rehearsal",
@@ -176,8 +173,13 @@ class Check:
         doctor = self.run(f"{name} doctor", [toolkit, "doctor", "--json"])
         if environment is HERE:
             environment = with_what_is_able(environment, doctor)
+            if not environment.runtimes:
+                told = "no runtime for a GPU is able here: the table below says why"
+                self.steps.append(replace(doctor, what=f"{name} runtimes", code=1, output=told))
+                say(told)
+                return
         required = {} if self.rehearsal else {"GPU_RUNTIMES": ",".join(environment.runtimes)}
-        required |= FEW_THREADS
+        required["CORES_APART"] = "1"
         plain = "-q -p no:cacheprovider -p no:benchmark"  # whose warning of xdist ends a run
         pytest = [python, *f"-m pytest {plain} --rootdir {ROOT}".split()]
         pytest += ["--numprocesses", str(self.processes)]

@@ -102,6 +102,7 @@ def open_on(
 
 def set_arithmetic(options: CudaOptions) -> None:
     """How products are taken, of matrices and in cuDNN: for the whole process."""
+    nvidia.hush_tf32_advice()
     torch.set_float32_matmul_precision("high" if options.tf32 else "highest")
     torch.backends.cuda.matmul.allow_tf32 = options.tf32
     torch.backends.cudnn.allow_tf32 = options.tf32

@@ -10,8 +10,22 @@ from pathlib import Path
 
 import pytest
 
+CORES_APART = "CORES_APART"
+"""In the environment: tests at a time get cores of their own, where each can have two or more. On
+many cores, threads of each that spin on all of them take minutes for seconds."""
+
 TOOLKIT = Path(sys.executable).with_name("toolkit")
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_configure() -> None:
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if CORES_APART in os.environ and worker:
+        number, workers = int(worker[2:]), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        cores = sorted(os.sched_getaffinity(0))
+        share = len(cores) // workers
+        if share >= 2:
+            os.sched_setaffinity(0, cores[number * share : (number + 1) * share])
 
 
 def run_toolkit(

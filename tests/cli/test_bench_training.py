@@ -60,6 +60,20 @@ def test_what_cannot_be_measured_is_a_row_with_its_reason(place: Path) -> None:
     assert "cntk" in found["cntk:eager"][1]
 
 
+def test_a_device_that_is_not_there_is_the_reason_of_each_row(toolkit_cli: Run) -> None:
+    done = toolkit_cli(
+        "bench-training", "mlp", "--data", "diabetes", "--device", "cuda", *FEW, "--json",
+        "--trainer", "torch:eager,jax:jit,tensorflow:epoch",
+        env={"CUDA_VISIBLE_DEVICES": "-1"},
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    figures = json.loads(done.stdout)
+    assert figures["plan"]["options"]["device"] == "cuda"
+    assert [row["status"] for row in figures["rows"]] == ["unavailable"] * 3
+    assert all("GPU" in row["reason"] or "cuda" in row["reason"] for row in figures["rows"])
+    assert figures["warnings"] == []
+
+
 def test_a_stored_result_is_shown_and_listed(place: Path) -> None:
     done = run_toolkit("results", "show", "2", cwd=place)
     assert done.returncode == 0, done.stderr
@@ -140,6 +154,7 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
         (("mlp", "--trainer", "torch:eager", "--rows", "0"), "Got batches of 64"),
         (("mlp", "--trainer", "torch:eager", "--lr", "-1"), "expected above 0"),
         (("lenet", "--trainer", "torch:eager"), "takes rows of 3 x 32 x 32"),
+        (("mlp", "--trainer", "torch:eager", "--device", "gpu"), "no device named 'gpu'"),
     ],
 )
 def test_wrong_use(toolkit_cli: Run, args: tuple[str, ...], says: str) -> None:

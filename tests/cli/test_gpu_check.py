@@ -30,6 +30,8 @@ def test_a_rehearsal_goes_through_every_step_and_says_that_it_is_one(tmp_path: P
     assert "No figure below is of a GPU" in report
     for step in ("doctor", "tests", "onnx", "tensorrt-rtx", "bench"):
         assert f"| rehearsal {step} | done |" in report
+    assert "| rehearsal training | done |" in report
+    assert "| torch:fused |" in report
     assert "| onnxruntime |" in report
     assert "| tensorrt-rtx | unavailable |" in report  # says the doctor, with the reason
     assert "passed" not in report.split("rehearsal tests")[1].partition("\n")[0]  # none could run
@@ -46,6 +48,20 @@ def test_without_a_gpu_it_says_what_it_wants(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "no NVIDIA driver" in done.stderr
     assert not (tmp_path / "report").exists()
+
+
+def test_what_is_here_is_checked_and_a_report_says_why_nothing_can_be(tmp_path: Path) -> None:
+    command = tmp_path / "nvidia-smi"  # a fake, which lists no GPU
+    command.write_text("#!/bin/sh\n")
+    command.chmod(0o755)
+    out = tmp_path / "report"
+    done = check("--here", "--out", out, path=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert done.returncode == 1, done.stdout + done.stderr
+    report = (out / "report.md").read_text()
+    assert "| here doctor | done |" in report
+    assert "| here runtimes | FAILED (1)" in report
+    assert "| torch-cuda | unavailable |" in report
+    assert not (out / "environments").exists()
 
 
 def test_a_report_that_is_there_is_left_alone(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import ctypes
 import functools
 import importlib.metadata
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -107,6 +108,11 @@ def available(version: str) -> Availability:
         reason=reason,
         hint=None if reason is None else NO_DRIVER,
     )
+
+
+def hush_tf32_advice() -> None:
+    """Keeps torch from advising TF32, which is off on purpose."""
+    warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
 
 
 def installed(distribution: str) -> str | None:

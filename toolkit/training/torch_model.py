@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from models.torch.base import TorchBuilder
+from toolkit.core import nvidia
 from toolkit.core.errors import UnavailableError, UsageError
 from toolkit.core.specs import ModelSpec, TaskKind
 from toolkit.training.base import Job
@@ -42,6 +43,7 @@ class TorchModel:
         self._threads = torch.get_num_threads()
         self._deterministic = torch.are_deterministic_algorithms_enabled()
         torch.set_num_threads(settings.threads)
+        nvidia.hush_tf32_advice()
         torch.set_float32_matmul_precision("highest")
         self._tf32 = torch.backends.cudnn.allow_tf32
         torch.backends.cudnn.allow_tf32 = False

@@ -93,12 +93,14 @@ class Quantisation:
 @dataclass(frozen=True, kw_only=True)
 class StoredTensor:
     """A constant found in a file; `readers` are the live operations that take it, or, in a format
-    that has no graph, what it belongs to."""
+    that has no graph, what it belongs to. `scaling` says of one in ONNX that it is a scale or a
+    zero point, and no weight."""
 
     name: str
     array: np.ndarray
     readers: tuple[str, ...]
     quantisation: Quantisation | None = None
+    scaling: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -255,9 +255,19 @@ def stored_tensors(path: Path) -> list[StoredTensor]:
     readers = _live_readers(model.graph)
     stored = [pair for graph in _graphs(model.graph) for pair in _constants(graph)]
     meant = quantisations(model.graph, dict(stored))
+    scales = {
+        node.input[place]
+        for node in live_nodes(model.graph)
+        for place in SCALING.get(node.op_type, ())
+        if place < len(node.input)
+    }
     return [
         StoredTensor(
-            name=name, array=array, readers=readers.get(name, ()), quantisation=meant.get(name)
+            name=name,
+            array=array,
+            readers=readers.get(name, ()),
+            quantisation=meant.get(name),
+            scaling=name in scales,
         )
         for name, array in stored
     ]

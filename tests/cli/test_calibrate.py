@@ -15,6 +15,7 @@ from tests.conftest import Run
 from toolkit.core.artifact import Artifact
 from toolkit.core.documents import read_document
 from toolkit.steps.calibrate import RECORD, SCHEMA
+from toolkit.steps.export import PROOF
 
 PRESETS = ("onnxruntime", "openvino", "tensorrt")
 
@@ -57,23 +58,35 @@ def test_it_is_measured_as_int8(artifact_dir: Path, toolkit_cli: Run) -> None:
     assert {row["provenance"]["precision"] for row in rows} <= {"int8", "mixed"}
 
 
-def test_tensorrt_builds_what_its_preset_makes(
-    artifact_dir: Path, toolkit_cli: Run, tmp_path: Path
+@pytest.mark.parametrize(
+    ("preset", "target"),
+    [("tensorrt", "tensorrt-rtx"), ("openvino", "openvino"), ("onnxruntime", "openvino")],
+)
+def test_eight_bits_are_exported_with_proof(
+    preset: str, target: str, artifact_dir: Path, toolkit_cli: Run, tmp_path: Path
 ) -> None:
-    pytest.importorskip("tensorrt_rtx")
-    from exporters.base import ExportOptions
-    from exporters.tensorrt_network import parse
-    from exporters.tensorrt_rtx import LIBRARY, TensorRtRtx
-
-    toolkit_cli(
-        "calibrate", artifact_dir, "--data", "digits", "--preset", "tensorrt", "--out", "int8"
-    )
-    made = Artifact.load(tmp_path / "int8")
-    types = {layer.type.name for layer in parse(LIBRARY, made.path).layers()}
-    assert {"QUANTIZE", "DEQUANTIZE", "CONVOLUTION"} <= types
-    (tmp_path / "engine").mkdir()
-    options = ExportOptions(compute_capabilities=(89,), batches=(1, 8, 64))
-    assert TensorRtRtx().export(made, tmp_path / "engine", options).precision == "int8"
+    """Scales are no weights, and outputs are held against the graph of eight bits itself."""
+    if target == "tensorrt-rtx":
+        pytest.importorskip("tensorrt_rtx")
+    toolkit_cli("calibrate", artifact_dir, "--data", "digits", "--preset", preset, "--out", "int8")
+    done = toolkit_cli("export", "int8", "--to", target, "--out", "form", "--json")
+    assert done.returncode == 0, done.stderr
+    made, source = Artifact.load(tmp_path / "form"), Artifact.load(tmp_path / "int8")
+    assert (made.format, made.precision) == (target, "int8")
+    proof = json.loads((tmp_path / "form" / PROOF).read_text())
+    assert proof["weights"]["explained"] == proof["weights"]["total"]
+    assert proof["outputs"]["reference"] == "onnxruntime"
+    cases = {case["inputs"]: case for case in proof["outputs"]["cases"]}
+    large = cases["random values times 1000"]  # which saturate, as they do in the source
+    assert large["error"] <= 0.05 * max(case["scale"] for case in cases.values())
+    scales = [
+        numpy_helper.to_array(one)
+        for one in onnx.load(source.path).graph.initializer
+        if one.name.endswith("_scale")
+    ]
+    assert any(scale.size > 1 for scale in scales)  # of each channel
+    again = toolkit_cli("parity", "weights", "int8", "form")
+    assert again.returncode == 0, again.stdout
 
 
 def test_a_batch_norm_is_folded_first(toolkit_cli: Run, tmp_path: Path) -> None:

@@ -176,6 +176,31 @@ def test_bfloat16_is_asked_for_by_the_backend_s_name(main_path: Path, tmp_path: 
     assert parameters_of(config_of(tmp_path / "r" / "net"))["HINT_BF16"] == "YES"
 
 
+def test_a_bundle_for_a_gpu_is_served_on_one(main_path: Path, tmp_path: Path) -> None:
+    """As the back end's source reads it: options of its execution providers by their names."""
+    for runtime, name, tuning, options, told in (
+        (
+            "onnxruntime-cuda",
+            "cuda",
+            {"prefer_nhwc": "1"},
+            {"prefer_nhwc": "1", "use_tf32": "0"},
+            "",
+        ),
+        ("onnxruntime-cuda", "cuda", {"tf32": "true"}, {"use_tf32": "1"}, ""),
+        ("onnxruntime-cuda", "cuda", {"enable_cuda_graph": "1"}, {"use_tf32": "0"}, "CUDA graphs"),
+        ("onnxruntime-tensorrt", "tensorrt", {}, {}, "NVIDIA_TF32_OVERRIDE=0"),
+    ):
+        place = tmp_path / f"{runtime}-{len(list(tmp_path.iterdir()))}"
+        bundle = chosen_for(runtime, main_path / "lenet-onnx", place / "b", tuning=tuning)
+        deployment = toolkit.deploy(bundle, to="triton", out=place / "r", name="net")
+        config = config_of(place / "r" / "net")
+        group = config.instance_group[0]
+        assert (config.backend, group.kind, group.count) == ("onnxruntime", 1, 1)  # KIND_GPU
+        (accelerator,) = config.optimization.execution_accelerators.gpu_execution_accelerator
+        assert (accelerator.name, dict(accelerator.parameters)) == (name, options)
+        assert told in " ".join(deployment.told)
+
+
 def test_one_chosen_for_a_runtime_that_triton_has_not_is_refused(
     main_path: Path, toolkit_cli: Run, tmp_path: Path
 ) -> None:

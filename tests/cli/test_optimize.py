@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import toolkit
 from tests.conftest import TOOLKIT, Run, run_toolkit
+from tests.fake_cuda import fake_cuda
 from toolkit.core.bundle import BUNDLE_FILE, SCHEMA
 from toolkit.core.documents import read_document
 from toolkit.core.errors import SourceError, UsageError
@@ -67,6 +69,60 @@ def stored(out: Path) -> dict[Path, bytes]:
     """All that was measured or decided."""
     found = [*(out / "rounds").rglob("*.json"), *(out / "accuracy").rglob("*.json")]
     return {path: path.read_bytes() for path in found}
+
+
+@pytest.fixture(scope="module")
+def on_a_double_of_a_gpu() -> dict[str, str]:
+    """The environment in which ONNX Runtime's CUDA provider is a double, which uses the CPU."""
+    double = Path(__file__).parents[1] / "doubles" / "gpu_on_cpu"
+    places = [str(double), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**fake_cuda(capability=90), "PYTHONPATH": os.pathsep.join(places)}
+
+
+def test_on_a_gpu_its_runtimes_compete(
+    main_path: Path, tmp_path: Path, on_a_double_of_a_gpu: dict[str, str]
+) -> None:
+    """What is searched, told and written; that it is faster, or right on a GPU, is not shown."""
+    done = run_toolkit(
+        "optimize", main_path / "lenet-onnx", "--data", "digits", "--max-drop", 2, "--batch", 8,
+        "--device", "cuda", "--allow", "tf32,int8", "--out", "s", "--budget", "30s", "--json",
+        cwd=tmp_path, env=on_a_double_of_a_gpu,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    standings = told["standings"]
+    able = [one for one in standings if one["out"] is None]  # the driver runs no engine
+    assert {one["runtime"] for one in able} == {"onnxruntime-cuda"}
+    assert {one["precision"] for one in able} == {"float32", "tf32"}
+    assert any(one["tuning"] == {"prefer_nhwc": "1"} for one in standings)
+    assert all(one["threads"] == standings[0]["threads"] for one in standings)
+    assert any("tensorrt cannot run here" in remark for remark in told["remarks"])
+    bundle = tmp_path / "s" / "bundle"
+    written = json.loads((bundle / BUNDLE_FILE).read_text())
+    assert written["runtime"] == "onnxruntime-cuda"
+    assert written["evidence"]["provenance"]["device"] == "cuda"
+    version = written["evidence"]["provenance"]["version"]
+    wanted = f"numpy\nonnxruntime-gpu[cuda,cudnn]=={version}\n"
+    assert (bundle / "requirements.txt").read_text() == wanted
+    given = {"input": np.random.default_rng(0).random((8, 3, 32, 32), np.float32)}
+    np.savez(tmp_path / "in.npz", **given)
+    subprocess.run(
+        [sys.executable, bundle / "run.py", "in.npz", "out.npz"],
+        cwd=tmp_path, env=on_a_double_of_a_gpu, check=True,
+    )  # fmt: skip
+    with toolkit.load(main_path / "lenet-onnx") as session:
+        expected = session.run(given)["logits"]
+    np.testing.assert_allclose(np.load(tmp_path / "out.npz")["logits"], expected, atol=1e-4)
+
+
+def test_without_a_gpu_it_says_so(main_path: Path, tmp_path: Path) -> None:
+    done = run_toolkit(
+        "optimize", main_path / "lenet", "--exact", "--device", "cuda", "--out", "s",
+        cwd=tmp_path, env={"CUDA_VISIBLE_DEVICES": "-1"},
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert "torch-cuda cannot run here" in done.stderr
+    assert not (tmp_path / "s").exists()
 
 
 def test_it_finds_one_that_is_faster_and_as_accurate(

@@ -51,7 +51,7 @@ def optimize(
     ] = False,
     allow: Annotated[
         str | None,
-        typer.Option(help="Lower precisions that may be used.  [default: int8,bf16,fp16]"),
+        typer.Option(help="Lower precisions that may be used.  [default: int8,bf16,fp16,tf32]"),
     ] = None,
     objective: Annotated[
         str,
@@ -62,6 +62,9 @@ def optimize(
     ] = None,
     budget: Annotated[str, typer.Option(help="How long this call may search: 90s, 5m, 1h.")] = "5m",
     threads: options.Threads = None,
+    device: Annotated[
+        str, typer.Option(help="cpu, or cuda: the runtimes for an NVIDIA GPU.")
+    ] = "cpu",
     inputs: options.Inputs = None,
     dim: options.Dims = None,
     input_: options.RandomInputs = None,
@@ -97,6 +100,7 @@ def optimize(
             objective=objective,
             batch=batch,
             threads=threads,
+            device=device,
             budget_s=_seconds(budget),
             inputs=options.input_request(
                 data=None, data_dir=None, data_option=None, inputs=inputs, dim=dim, input_=input_

@@ -16,7 +16,13 @@ from toolkit.core.errors import UnavailableError, UsageError
 from toolkit.core.files import write_atomically
 from toolkit.core.specs import TensorSpec
 from toolkit.deploying.deploy import Deployed
-from toolkit.deploying.triton_backends import FILES, Settings, backend_of, settings_for
+from toolkit.deploying.triton_backends import (
+    FILES,
+    Settings,
+    backend_of,
+    on_gpu,
+    settings_for,
+)
 
 CONFIG = "config.pbtxt"
 VERSION = "1"
@@ -54,7 +60,7 @@ def write_repository(
         (place / renamed).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(artifact.directory / file, place / renamed)
     batches = (max_batch or deployed.batch) if deployed.dynamic else 0
-    count = instances or (1 if backend == "tensorrt" else _instances(deployed))
+    count = instances or (1 if on_gpu(backend, deployed) else _instances(deployed))
     settings = settings_for(backend, deployed, instances=count, batches=batches)
     text = _config(deployed, name, backend, settings, batches, count)
     write_atomically(directory / name / CONFIG, text.encode())
@@ -95,7 +101,7 @@ def _config(
         "output": [_tensor(one, batches) for one in deployed.artifact.signature.outputs],
         "instance_group": [
             {
-                "kind": "KIND_GPU" if backend == "tensorrt" else "KIND_CPU",
+                "kind": "KIND_GPU" if on_gpu(backend, deployed) else "KIND_CPU",
                 "count": instances,
             }
         ],

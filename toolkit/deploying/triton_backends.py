@@ -1,8 +1,9 @@
 """What Triton's back ends read of a configuration: fewer options than the runtimes have.
 
 As of the back ends' own sources: src/onnxruntime.cc and src/openvino.cc of
-https://github.com/triton-inference-server/onnxruntime_backend (00fd3e8) and openvino_backend
-(db19304). Their documents call a level of optimisation by numbers that the source maps so.
+https://github.com/triton-inference-server/onnxruntime_backend (00fd3e8; for GPUs 02ffb9e) and
+openvino_backend (db19304). Their documents call a level of optimisation by numbers that the source
+maps so.
 """
 
 from __future__ import annotations
@@ -22,6 +23,13 @@ FILES: Mapping[tuple[str, Format], str] = {
     ("tensorrt", Format.TENSORRT): "model.plan",
 }
 """What a back end calls the file of a format that it serves."""
+
+SERVED_BY: Mapping[str, tuple[str, str]] = {
+    "onnxruntime-cuda": ("onnxruntime", "cuda"),
+    "onnxruntime-tensorrt": ("onnxruntime", "tensorrt"),
+}
+"""The back end that serves what a runtime of another name was chosen for, and what it calls the
+execution provider of that."""
 
 USUAL = {
     Format.ONNX: "onnxruntime",
@@ -52,7 +60,8 @@ class Settings:
 def backend_of(deployed: Deployed) -> str:
     """Raises UsageError for a format, or a runtime, that none serves."""
     artifact = deployed.artifact
-    backend = deployed.runtime or USUAL.get(artifact.format, "")
+    runtime = deployed.runtime or USUAL.get(artifact.format, "")
+    backend, _ = SERVED_BY.get(runtime, (runtime, ""))
     if (backend, artifact.format) not in FILES:
         chosen = f", chosen for {deployed.runtime}" if deployed.runtime else ""
         raise UsageError(
@@ -62,8 +71,14 @@ def backend_of(deployed: Deployed) -> str:
     return backend
 
 
+def on_gpu(backend: str, deployed: Deployed) -> bool:
+    return backend == "tensorrt" or deployed.runtime in SERVED_BY
+
+
 def settings_for(backend: str, deployed: Deployed, *, instances: int, batches: int) -> Settings:
     """`batches` is max_batch_size."""
+    if deployed.runtime in SERVED_BY:
+        return _onnxruntime_on_gpu(deployed)
     if backend == "onnxruntime":
         return _onnxruntime(deployed)
     if backend == "openvino":
@@ -91,6 +106,28 @@ def _onnxruntime(deployed: Deployed) -> Settings:
             made.parameters["enable_mem_arena"] = value
         elif (name, value) != ("graph_optimization_level", "all"):
             made.told.append(_unread(backend="ONNX Runtime", name=name, value=value))
+    return made
+
+
+def _onnxruntime_on_gpu(deployed: Deployed) -> Settings:
+    """Its providers take their options by name, and TF32 is the usual of both."""
+    _, name = SERVED_BY[deployed.runtime or ""]
+    tuning = deployed.options.tuning
+    options = {key: value for key, value in tuning.items() if "cuda_graph" not in key}
+    made = Settings()
+    if len(options) < len(tuning):
+        made.told.append("CUDA graphs are left out: they take one batch, and Triton's vary.")
+    if name == "cuda":
+        options["use_tf32"] = "1" if options.pop("tf32", "") == "true" else "0"
+    else:
+        made.told.append(
+            "Triton has no option that keeps TensorRT to float32: start it with "
+            "NVIDIA_TF32_OVERRIDE=0, as it was measured."
+        )
+    accelerator = {"name": name, "parameters": options}
+    made.fields["optimization"] = {
+        "execution_accelerators": {"gpu_execution_accelerator": [accelerator]}
+    }
     return made
 
 

@@ -83,6 +83,7 @@ def _body(artifact: Artifact, chosen: Standing, preprocessing: Mapping[str, Any]
             "peak_rss_bytes": row.peak_rss_bytes,
             "provenance": row.provenance and row.provenance.to_json(),
             "cpu": environment["cpu"],
+            "gpus": environment["gpus"],
             "versions": environment["versions"],
         },
     }
@@ -90,9 +91,9 @@ def _body(artifact: Artifact, chosen: Standing, preprocessing: Mapping[str, Any]
 
 def _requirements(runtime: str, version: str | None) -> str:
     """The packages of the runtime, at the version that was measured."""
-    package = REQUIREMENTS[runtime]
+    package, *others = REQUIREMENTS[runtime]
     pinned = f"=={version.partition('-')[0].partition('+')[0]}" if version else ""
-    return f"numpy\n{package}{pinned}\n"
+    return "\n".join(["numpy", f"{package}{pinned}", *others, ""])
 
 
 def preprocessing_of(artifact: Artifact) -> Json | None:

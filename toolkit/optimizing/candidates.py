@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from runtimes import FOR_CUDA
 from toolkit.core.artifact import Format
 from toolkit.core.documents import Json
 from toolkit.core.errors import UsageError, unknown_name
@@ -13,19 +14,32 @@ from toolkit.steps.reference import REFERENCES
 
 REWRITES = ("fold-batch-norm", "fold-time-channel", "simplify")  # exact but for rounding
 EXACT = "float32"
-PRECISIONS: Mapping[str, str] = {"int8": "int8", "bf16": "bfloat16", "fp16": "float16"}
+PRECISIONS: Mapping[str, str] = {
+    "int8": "int8",
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "tf32": "tf32",
+}
 """What `--allow` names, and the precision that it is."""
 METHODS = ("minmax", "mse", "percentile", "mixed")
 """Of calibration, each tried where the one before is not accurate enough; the last leaves nodes in
 floating point."""
 FILES = frozenset({Format.ONNX, Format.OPENVINO, Format.TORCH_EXPORT})  # that run without code
 HINT = "INFERENCE_PRECISION_HINT"
+TF32 = "tf32"
+ENGINES: Mapping[str, Format] = {"tensorrt": Format.TENSORRT, "tensorrt-rtx": Format.TENSORRT_RTX}
+"""Runtimes that open what an export built for this GPU, and the target of that."""
+ON_CUDA: Mapping[Format, str] = {
+    Format.CHECKPOINT: "torch-cuda",
+    Format.ONNX: "onnxruntime-cuda",
+}
+"""What is nearest to a source on a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
     """How it is made of the source: by an export target and passes, calibrated for `preset`, then
-    fixed to `batch`. `target` None is the source as it is."""
+    fixed to `batch`, or built into an engine. `target` None is the source as it is."""
 
     target: str | None
     passes: tuple[str, ...] = ()
@@ -47,6 +61,8 @@ class Form:
     @property
     def parent(self) -> Form | None:
         """The form that it is made of; None for one that is made of the source itself."""
+        if self.preset is not None and self.target in ENGINES.values():
+            return replace(self, target=Format.ONNX)
         if self.preset is not None:
             return replace(self, preset=None, method=METHODS[0])
         return None if self.batch is None else replace(self, batch=None)
@@ -72,10 +88,10 @@ class Candidate:
     @property
     def arithmetic(self) -> str:
         """The same for candidates that compute the same: those of one accuracy."""
-        hint = self.tuning.get(HINT)
-        return (
-            f"{self.runtime} on {replace(self.form, batch=None).name}{(hint and f', {hint}') or ''}"
-        )
+        parts = [f"{self.runtime} on {replace(self.form, batch=None).name}"]
+        parts += [self.tuning[HINT]] if HINT in self.tuning else []
+        parts += [TF32] if TF32 in self.tuning else []
+        return ", ".join(parts)
 
     @property
     def exact(self) -> bool:
@@ -83,7 +99,7 @@ class Candidate:
 
     def effort(self, threads: int) -> int:
         """How far it is from the plain, where `threads` is usual."""
-        own = [name for name in self.tuning if name != HINT]
+        own = [name for name in self.tuning if name not in (HINT, TF32)]
         return (
             len(own) + (self.threads != threads) + (self.form.batch is not None) + (not self.exact)
         )
@@ -112,9 +128,16 @@ def parse_allowed(names: Collection[str]) -> frozenset[str]:
     return frozenset(names)
 
 
-def baseline(format: Format, threads: int) -> Candidate:
+def baseline(format: Format, threads: int, device: str) -> Candidate:
     """The source on the runtime that is nearest to it. Raises UsageError for a format of which
     nothing else can be made."""
+    if device == "cuda":
+        if format not in ON_CUDA:
+            raise UsageError(
+                f"Got {format}, which no runtime for a GPU opens.",
+                hint="Give a checkpoint, or ONNX: `toolkit export --to onnx` makes it.",
+            )
+        return Candidate(form=Form(target=None), runtime=ON_CUDA[format], threads=threads)
     if format not in REFERENCES or format in (Format.AOTINDUCTOR, Format.LITERT):
         raise UsageError(
             f"Got {format}, of which no other form can be made.",
@@ -124,13 +147,15 @@ def baseline(format: Format, threads: int) -> Candidate:
 
 
 def openers(
-    format: Format, threads: int, allowed: Collection[str], objective: str
+    format: Format, threads: int, allowed: Collection[str], objective: str, device: str
 ) -> list[Candidate]:
     """One for each runtime and precision that is allowed, with its usual options.
 
     No processor here computes in float16: what it saves are bytes.
     """
     onnx = Form(target=Format.ONNX, passes=REWRITES)
+    if device == "cuda":
+        return _openers_on_cuda(onnx, threads, allowed)
     if format is Format.OPENVINO:
         return []
     found = [
@@ -155,19 +180,50 @@ def openers(
     return found
 
 
-def compiled(format: Format, threads: int) -> list[Candidate]:
+def _openers_on_cuda(onnx: Form, threads: int, allowed: Collection[str]) -> list[Candidate]:
+    """Engines keep to the precision of the graph, so that TF32 is ONNX Runtime's to take; eight
+    bits gain where TensorRT fuses them. GPUs that compute in bfloat16 do so in float16, as fast
+    and more exactly."""
+    forms = {
+        "onnxruntime-cuda": onnx,
+        "onnxruntime-tensorrt": onnx,
+        "onnxruntime-nv-tensorrt-rtx": onnx,
+        **{runtime: replace(onnx, target=target) for runtime, target in ENGINES.items()},
+    }
+    plain = [Candidate(form=form, runtime=name, threads=threads) for name, form in forms.items()]
+    found = [*plain]
+    if "tf32" in allowed:
+        found.append(replace(plain[0], tuning={TF32: "true"}, precision="tf32"))
+    if "fp16" in allowed:
+        half = (*REWRITES, "float16")
+        found += [
+            replace(one, form=replace(one.form, passes=half), precision="float16") for one in plain
+        ]
+    if "int8" in allowed:
+        found += [
+            replace(one, form=replace(one.form, preset="tensorrt"), precision="int8")
+            for one in plain[1:]
+        ]
+    return found
+
+
+def compiled(format: Format, threads: int, device: str) -> list[Candidate]:
     """Those that take a compiler and some time to make."""
-    if format is not Format.CHECKPOINT:
+    if format is not Format.CHECKPOINT or device != "cpu":
         return []
     return [Candidate(form=Form(target=Format.AOTINDUCTOR), runtime="aotinductor", threads=threads)]
 
 
 def variants(one: Candidate, batch: int) -> list[Candidate]:
-    """It with one option changed, each of which helps some models and harms others."""
+    """It with one option changed, each of which helps some models and harms others.
+
+    On a GPU sessions fix the batch by themselves, and threads of the host have little to do.
+    """
     found = []
-    if one.form.target == Format.ONNX and one.form.batch is None:
+    on_cpu = one.runtime not in FOR_CUDA
+    if on_cpu and one.form.target == Format.ONNX and one.form.batch is None:
         found.append(replace(one, form=replace(one.form, batch=batch)))
-    if one.threads > 1:
+    if on_cpu and one.threads > 1:
         found.append(replace(one, threads=1))
     for name, value in TUNING.get(one.runtime, ()):
         if name not in one.tuning:
@@ -183,6 +239,13 @@ TUNING: Mapping[str, Sequence[tuple[str, str]]] = {
         ("graph_optimization_level", "extended"),  # without layouts of its own
     ),
     "openvino": (("ENABLE_CPU_PINNING", "NO"),),
+    "onnxruntime-cuda": (
+        ("enable_cuda_graph", "1"),
+        ("prefer_nhwc", "1"),
+        ("fuse_conv_bias", "1"),
+    ),
+    "onnxruntime-tensorrt": (("trt_cuda_graph_enable", "1"),),
+    "onnxruntime-nv-tensorrt-rtx": (("enable_cuda_graph", "1"),),
 }
 
 

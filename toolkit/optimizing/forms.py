@@ -5,15 +5,19 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
+from exporters import ROUTES
+from exporters.base import ExportOptions
 from toolkit.core.artifact import Artifact
 from toolkit.core.errors import ToolkitError
+from toolkit.core.nvidia import driver
 from toolkit.core.progress import Progress
-from toolkit.optimizing.candidates import METHODS, Form
+from toolkit.optimizing.candidates import ENGINES, METHODS, Form
 from toolkit.steps.calibrate import calibrate
 from toolkit.steps.export import export
-from toolkit.steps.inputs import InputRequest
+from toolkit.steps.inputs import InputRequest, batch_axis
+from toolkit.steps.labelled import BATCH
 from toolkit.steps.sources import candidates, open_artifact
 
 MIXED = METHODS[-1]
@@ -36,7 +40,8 @@ class Workshop:
     """Makes forms of `given`, which was opened by `path`, in `directory`; what lies there already
     is not made again.
 
-    `request` is what outputs are compared on, `data` what is calibrated on.
+    `request` is what outputs are compared on, `data` what is calibrated on. Engines are built for
+    `batch`, and take up to as many rows as accuracy is told by at a time.
     """
 
     given: Artifact
@@ -45,6 +50,7 @@ class Workshop:
     request: InputRequest
     data: CalibrationData
     max_drop: float
+    batch: int
     progress: Progress
     _made: dict[Form, Forms | ToolkitError] = field(default_factory=dict)
 
@@ -75,7 +81,8 @@ class Workshop:
         source = self.given if form.parent is None else self.make(form.parent)[0]
         path = self.path if source is self.given else source.directory
         self.progress.note(f"make {form.name}")
-        if form.preset is not None:
+        engine = form.target in ENGINES.values()
+        if form.preset is not None and not engine:
             calibrate(
                 path,
                 data=self.data.name,
@@ -89,5 +96,23 @@ class Workshop:
             )
         else:
             passes = form.passes if form.batch is None else (f"static-batch={form.batch}",)
-            export(path, to=form.target, out=place, passes=passes, inputs=self.request)
+            export(
+                path,
+                to=form.target,
+                out=place,
+                passes=() if form.preset else passes,
+                inputs=self.request,
+                options=self._engine(form.target, source) if engine else None,
+            )
         return candidates(open_artifact(place))
+
+    def _engine(self, target: str, source: Artifact) -> ExportOptions:
+        """For the GPU here, and the one batch that the model takes, or all up to the largest."""
+        free = isinstance(batch_axis(source.signature), str)
+        gpu = driver().gpus[0]
+        heeded: dict[str, Any] = {
+            "batches": (1, self.batch, max(self.batch, BATCH)) if free else None,
+            "compute_capabilities": (gpu.capability,),
+        }
+        known = ROUTES[target].options
+        return ExportOptions(**{name: heeded[name] for name in heeded if name in known})

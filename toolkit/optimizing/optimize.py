@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from toolkit.core.errors import UsageError, unknown_name
+from toolkit.core.errors import UnavailableError, UsageError, unknown_name
 from toolkit.core.progress import Progress, Silent
 from toolkit.measuring.environment import session_options
 from toolkit.optimizing.accuracy import Judge, too_few
@@ -18,6 +18,7 @@ from toolkit.optimizing.forms import CalibrationData, Workshop
 from toolkit.optimizing.rounds import OBJECTIVES, Track
 from toolkit.optimizing.search import FORMS, ROUNDS, VERDICTS, Optimized, Search
 from toolkit.parity.paired import MAX_DROP, check_max_drop
+from toolkit.steps.choices import DEVICES, missing_gpu
 from toolkit.steps.inputs import InputRequest, InputSource, Rows, input_source, resolve_batches
 from toolkit.steps.labelled import LabelledRows, holds_inputs, load_labelled
 from toolkit.steps.sources import candidates as forms_of
@@ -38,6 +39,7 @@ def optimize(
     objective: str = "latency",
     batch: int | None = None,
     threads: int | None = None,
+    device: str = "cpu",
     budget_s: float = 300.0,
     inputs: InputRequest | None = None,
     timeout_s: float = 300.0,
@@ -51,7 +53,8 @@ def optimize(
     `max_drop` percentage points of accuracy (per cent of the mean squared error, of a model that
     gives values) on all test rows of `data`, a data set or file, by default the model's own; those
     of eight bits are calibrated on its training rows, or on `calibration_data`. `inputs` are what
-    is measured on where that is not these rows.
+    is measured on where that is not these rows. `device` is cpu, or cuda: there, the runtimes for
+    an NVIDIA GPU compete, those of them that can run here.
 
     Every form is made with proof, every float32 row held to the model's outputs before it is timed.
     One candidate a runtime and precision is measured first, briefly, beside the model itself; then
@@ -61,7 +64,8 @@ def optimize(
     of what is known.
 
     Raises UsageError where `out` holds another search or the rows cannot tell what is asked,
-    CheckFailedError where no candidate is right, and what `export` raises for the source.
+    UnavailableError without the GPU that is asked for, CheckFailedError where no candidate is
+    right, and what `export` raises for the source.
     """
     if objective not in OBJECTIVES:
         raise unknown_name("objective", objective, OBJECTIVES)
@@ -69,12 +73,16 @@ def optimize(
         raise UsageError(
             f"Got a budget of {budget_s:g} s, expected more than 0.", hint="Give, say, 5m."
         )
+    if device not in DEVICES:
+        raise unknown_name("device", device, DEVICES)
     check_max_drop(max_drop)
     asked = frozenset[str]() if exact else parse_allowed(allow)
     given, request = open_artifact(source), inputs or InputRequest()
     (size, *_) = resolve_batches(given, None if batch is None else [batch], request)
     options, listener, place = session_options(threads), progress or Silent(), Path(out)
-    base = baseline(given.format, options.threads)
+    base = baseline(given.format, options.threads, device)
+    if (missing := missing_gpu(base.runtime)) is not None:
+        raise UnavailableError(f"{missing}.", hint="`toolkit doctor` says what is missing.")
     name, settings = data or given.model.data, dict(data_settings or {})
     directory = None if data_dir is None else Path(data_dir)
     rows: LabelledRows | None = None
@@ -89,6 +97,9 @@ def optimize(
         request = replace(request, data=data, data_settings=settings, data_dir=directory)
     feeding = feeding or input_source(given, request)
     allowed, remarks = _able(asked, rows, max_drop, name, calibration_data)
+    entrants = openers(given.format, options.threads, allowed, objective, device)
+    absent = {name: missing_gpu(name) for name in dict.fromkeys(one.runtime for one in entrants)}
+    remarks += filter(None, absent.values())
     calibration = CalibrationData(
         name=calibration_data or name or "",
         settings=settings if calibration_data is None else {},
@@ -98,8 +109,8 @@ def optimize(
         given=given,
         place=place,
         base=base,
-        entrants=openers(given.format, options.threads, allowed, objective),
-        late=compiled(given.format, options.threads),
+        entrants=[one for one in entrants if absent[one.runtime] is None],
+        late=compiled(given.format, options.threads, device),
         batch=size,
         objective=objective,
         options=options,
@@ -112,6 +123,7 @@ def optimize(
             directory=place / FORMS,
             request=request,
             max_drop=max_drop,
+            batch=size,
             data=calibration,
             progress=listener,
         ),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import final
 
+from runtimes import FOR_CUDA
 from toolkit.core.artifact import Artifact
 from toolkit.core.documents import Json, plain, read_document, seal, write_document
 from toolkit.core.errors import CheckFailedError, ToolkitError, UsageError
@@ -159,6 +160,7 @@ class Search:
             "processor": environment["cpu"]["model"],
             "cores": environment["cpu"]["available_cores"],
             "versions": environment["versions"],
+            **({"gpus": environment["gpus"]} if self.base.runtime in FOR_CUDA else {}),
         }
 
     # The steps of the search.

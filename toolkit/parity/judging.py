@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -61,6 +61,7 @@ def judge(
     precision: str,
     *,
     equal_terms: int = 0,
+    ranges: Mapping[str, float] | None = None,
 ) -> Judgement:
     """Whether `got` is the model's output in that precision.
 
@@ -70,10 +71,12 @@ def judge(
     LEAST_ROUNDINGS roundings of the largest output. Where all inputs are equal so are the terms of
     a sum over positions, and their roundings go one way: then a sum of `equal_terms` is off by up
     to as many roundings, by the order in which a kernel adds (Higham, 4.2). Eight bits are held to
-    the table of tolerances. NaN and infinity must stand where the reference has them.
+    the table of tolerances: a step of theirs is a part of the range that a tensor is quantised in,
+    whatever its values, so that `ranges`, how large each output of the reference gets, count, where
+    that is in eight bits itself. NaN and infinity must stand where the reference has them.
     """
     if oracle is None or precision not in ROUNDOFF:
-        return _by_table(got, oracle or reference, precision)
+        return _by_table(got, oracle or reference, precision, ranges)
     if set(got) != set(reference):
         return Judgement.refused(f"outputs are {sorted(got)}, expected {sorted(reference)}")
     return worst(
@@ -89,12 +92,15 @@ def worst(parts: Sequence[Judgement]) -> Judgement:
     return max(parts, key=lambda part: (part.error or 0.0) / part.bound if part.bound else 0.0)
 
 
-def _by_table(got: Outputs, reference: Outputs, precision: str) -> Judgement:
+def _by_table(
+    got: Outputs, reference: Outputs, precision: str, ranges: Mapping[str, float] | None
+) -> Judgement:
     kept = {
         name: array.astype(got[name].dtype) if name in got and array.dtype == np.float64 else array
         for name, array in reference.items()
     }
-    found = combine([compare_outputs(got, kept, tolerance_for(precision))])
+    counted = ranges if precision == "int8" else None
+    found = combine([compare_outputs(got, kept, tolerance_for(precision), counted)])
     scales = [_largest(array) for array in reference.values()]
     return Judgement(
         passed=found.passed,

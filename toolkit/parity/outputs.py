@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -19,15 +19,24 @@ def as_dtype_of(reference: np.ndarray, array: np.ndarray) -> np.ndarray:
     return array.astype(reference.dtype) if both else array
 
 
-def compare_outputs(got: Outputs, reference: Outputs, tolerance: Tolerance) -> Agreement:
+def compare_outputs(
+    got: Outputs,
+    reference: Outputs,
+    tolerance: Tolerance,
+    ranges: Mapping[str, float] | None = None,
+) -> Agreement:
     """Whether every output has the reference's name, shape and dtype, and its values within bounds.
 
     NaN and infinity agree only with themselves, in the same place; what is not floating-point
-    must be equal.
+    must be equal. Of an output in `ranges`, the bound is that of values so large, where these are
+    smaller.
     """
     if set(got) != set(reference):
         return _refused(f"outputs are {sorted(got)}, expected {sorted(reference)}")
-    return combine([_compare(name, got[name], reference[name], tolerance) for name in reference])
+    known = ranges or {}
+    return combine(
+        [_compare(n, got[n], reference[n], tolerance, known.get(n, 0.0)) for n in reference]
+    )
 
 
 def combine(parts: Sequence[Agreement]) -> Agreement:
@@ -42,7 +51,9 @@ def combine(parts: Sequence[Agreement]) -> Agreement:
     )
 
 
-def _compare(name: str, got: np.ndarray, reference: np.ndarray, tolerance: Tolerance) -> Agreement:
+def _compare(
+    name: str, got: np.ndarray, reference: np.ndarray, tolerance: Tolerance, range_of_it: float
+) -> Agreement:
     if got.shape != reference.shape or got.dtype != reference.dtype:
         return _refused(
             f"{name} is {got.dtype}{list(got.shape)}, "
@@ -61,7 +72,7 @@ def _compare(name: str, got: np.ndarray, reference: np.ndarray, tolerance: Toler
         return _refused(f"{name} has NaN or infinity where the reference has not, or the reverse")
     difference = float(np.abs(a[finite] - b[finite]).max(initial=0.0))
     scale = float(np.abs(b[finite]).max(initial=0.0))
-    bound = tolerance.absolute + tolerance.relative * scale
+    bound = tolerance.absolute + tolerance.relative * max(scale, range_of_it)
     passed = difference <= bound
     return Agreement(
         passed=passed,

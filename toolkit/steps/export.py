@@ -25,7 +25,7 @@ from toolkit.steps.choices import missing_gpu
 from toolkit.steps.files import Files
 from toolkit.steps.inputs import InputRequest
 from toolkit.steps.parity_outputs import OutputParity
-from toolkit.steps.parity_weights import unread_weights, weights_of
+from toolkit.steps.parity_weights import scales_of, unread_weights, weights_of
 from toolkit.steps.reference import reference_runtime
 from toolkit.steps.routes import find_route, route_of
 from toolkit.steps.sources import open_source
@@ -178,8 +178,8 @@ class _Stage:
             exported = self.files.export(exporter, self.artifact, place, ExportOptions(**asked))
             format = route_of(exporter).format
         stored = self.files.stored_tensors(format, place / exported.entry)
-        before = weights_of(self.artifact if self.changes else self.given, self.files)
-        weights = compare(before, stored)
+        source = self.artifact if self.changes else self.given
+        weights = compare(weights_of(source, self.files), stored, scales_of(source, self.files))
         if not weights.passed:
             raise _weights_differ(weights, format)
         changes = self.changes

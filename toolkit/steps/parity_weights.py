@@ -41,7 +41,7 @@ def parity_weights(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Weig
     first, second = open_artifact(a), open_artifact(b)
     with Files() as files:
         stored = files.stored_tensors(second.format, second.path)
-        weights = compare(weights_of(first, files), stored)
+        weights = compare(weights_of(first, files), stored, scales_of(first, files))
     return WeightComparison(a=first, b=second, weights=weights)
 
 
@@ -59,6 +59,12 @@ def weights_of(artifact: Artifact, files: Files) -> Mapping[str, np.ndarray]:
             or (tensor.readers and could_be_a_weight(tensor.array))
         )
     }
+
+
+def scales_of(artifact: Artifact, files: Files) -> list[np.ndarray]:
+    """The scales and zero points of its quantised tensors."""
+    stored = files.stored_tensors(artifact.format, artifact.path)
+    return [tensor.array for tensor in stored if tensor.scaling]
 
 
 def unread_weights(artifact: Artifact, files: Files) -> list[str]:

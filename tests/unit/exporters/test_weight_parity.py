@@ -152,6 +152,12 @@ def test_contents_swapped_between_names_are_no_proof():
     assert not compare({"a": A, "b": B}, swapped).passed
 
 
+def test_a_scale_of_the_source_is_no_weight_and_another_is():
+    stored = [store("a", A, "r"), store("s", B, "r")]
+    assert compare({"a": A}, stored, scales=[B]).passed
+    assert matches(compare({"a": A}, stored, scales=[B * np.float32(1.001)]))["s"] is Match.EXTRA
+
+
 @pytest.mark.parametrize("extra", [B, B.astype(np.float16), B.astype(np.complex64)])
 def test_a_read_tensor_that_is_no_weight_fails_the_proof(extra: np.ndarray):
     parity = compare({"a": A}, [store("a", A, "r"), store("x", extra, "r")])

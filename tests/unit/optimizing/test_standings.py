@@ -18,7 +18,7 @@ from toolkit.optimizing.rounds import OBJECTIVES, Standing, pareto, standing_of
 from toolkit.parity.paired import accuracy_drop
 from toolkit.steps.labelled import LabelledRows
 
-CANDIDATE = openers(Format.ONNX, 2, frozenset(), "latency")[0]
+CANDIDATE = openers(Format.ONNX, 2, frozenset(), "latency", "cpu")[0]
 
 
 def rows(count: int) -> LabelledRows:

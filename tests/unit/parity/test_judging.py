@@ -142,3 +142,13 @@ def test_the_worst_is_the_first_failure_or_the_nearest_to_its_bound() -> None:
     failed = judged(REFERENCE + 1)
     assert worst([fine, close]) is close
     assert worst([close, failed, fine]) is failed
+
+
+def test_eight_bits_are_held_to_a_part_of_their_range() -> None:
+    """A step is as large where values are small; any other precision's bound goes with them."""
+    off = outputs(REFERENCE + np.float32(0.1))
+    for precision, passes in (("int8", True), ("float16", False)):
+        found = judge(off, outputs(REFERENCE), None, precision, ranges={"logits": 20.0})
+        assert found.passed is passes
+    assert not judge(off, outputs(REFERENCE), None, "int8").passed
+    assert not judge(off, outputs(REFERENCE), None, "int8", ranges={"logits": 1.5}).passed

@@ -20,6 +20,7 @@ from tests.doubles import tensorrt_double
 from tests.gpu_packages import gpu_package
 from tests.tensorrt_names import CLASSES, LAYERS, by_class, names_in, parameters, stub_libraries
 from toolkit.core.engines import DTYPES
+from toolkit.optimizing.programs import PROGRAMS
 
 SHARED = (
     "runtimes/tensorrt_session.py",
@@ -104,9 +105,15 @@ def test_the_names_are_found_in_the_sources() -> None:
     assert len(names) > 70
 
 
-def test_every_name_is_there(bindings: tuple[str, str, dict[str, str]]) -> None:
+def test_every_name_is_there(bindings: tuple[str, str, dict[str, str]], tmp_path: Path) -> None:
+    """The program of a bundle asks for some, too."""
     target, module, env = bindings
+    program = tmp_path / "run.py"
+    program.write_text(PROGRAMS[target])
     names = names_in(*SHARED, *LEAVES[target])
+    of_the_program = names_in(str(program))
+    assert ("IExecutionContext", "execute_async_v3") in of_the_program
+    names |= of_the_program
     names |= {("", f"DataType.{name}") for name in DTYPES}
     names |= {("", f"LayerType.{name}") for name in LAYER_TYPES}
     version, missing, _ = asked(module, names, [], **env)

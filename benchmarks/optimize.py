@@ -29,6 +29,7 @@ from rich.table import Table
 
 import toolkit
 from toolkit.core.bundle import Bundle
+from toolkit.core.files import digest_bytes
 from toolkit.core.measurement import Row, Scope
 from toolkit.core.progress import Silent
 from toolkit.core.session import SessionOptions
@@ -84,7 +85,8 @@ MODELS = (
 class Case:
     """One model at one batch: times as fast as torch, by what; and the time of what was chosen over
     those of what Olive made. `drift` is torch's time in the comparison over that in the search,
-    `earlier` what tries came to that were repeated."""
+    `earlier` what tries came to that were repeated. `same_as_olive`: what was chosen and what Olive
+    made in float32 are one graph, run alike."""
 
     model: str
     batch: int
@@ -97,6 +99,7 @@ class Case:
     earlier: list[str] = field(default_factory=list)
     drop: str = ""
     passed: bool = False
+    same_as_olive: bool = False
 
     @property
     def by_hand(self) -> tuple[str, float]:
@@ -196,7 +199,7 @@ def run(model: Model, batch: int, place: Path, budget_s: float, olive: Path | No
     """
     stored = place / f"{model.name}-{batch}.json"
     if stored.exists():
-        return Case(**json.loads(stored.read_text()))
+        return of_olive(Case(**json.loads(stored.read_text())), place)
     earlier: list[str] = []
     while True:
         case = search_and_measure(model, batch, place, budget_s, olive, len(earlier))
@@ -207,7 +210,32 @@ def run(model: Model, batch: int, place: Path, budget_s: float, olive: Path | No
         NOTES.print(f"  {model.name} at {batch}, again: {earlier[-1]}", markup=False)
     case.earlier = earlier
     stored.write_text(json.dumps(asdict(case)))
+    return of_olive(case, place)
+
+
+def of_olive(case: Case, place: Path) -> Case:
+    """With `same_as_olive`."""
+    mine = place / f"{case.model}-{case.batch}-exact" / "forms" / "onnx" / "model.onnx"
+    theirs = next((place / f"{case.model}-olive" / OLIVE_PRECISIONS[0]).rglob("*.onnx"), None)
+    plain = f"onnxruntime on onnx, {plural(session_options(None).threads)}"
+    case.same_as_olive = (
+        case.chosen["exact"] == plain and theirs is not None and graph_of(mine) == graph_of(theirs)
+    )
     return case
+
+
+def graph_of(path: Path) -> tuple[list[object], list[object]]:
+    """The nodes in their order, without the names of values, and the tensors."""
+    import onnx
+
+    graph = onnx.load(path).graph
+    nodes: list[object] = [
+        (node.op_type, sorted(one.SerializeToString() for one in node.attribute))
+        for node in graph.node
+    ]
+    arrays = (onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer)
+    tensors = [(array.shape, array.dtype.str, digest_bytes(array.tobytes())) for array in arrays]
+    return nodes, sorted(tensors)
 
 
 def search_and_measure(
@@ -425,7 +453,12 @@ def figures(cases: Sequence[Case]) -> Iterator[Figure]:
             f"{case.model} at {case.batch} ({value:.3f} of {name})"
             for case in given
             for name, (least, value) in case.behind_olive.items()
-            if min(least, value) > SAME
+            if min(least, value) > SAME and not (case.same_as_olive and name == EXACT_OF_OLIVE)
+        ]
+        alike = [
+            f"{case.model} at {case.batch} ({case.behind_olive[EXACT_OF_OLIVE][1]:.3f})"
+            for case in given
+            if case.same_as_olive and EXACT_OF_OLIVE in case.behind_olive
         ]
         without = {
             precision: dict.fromkeys(
@@ -441,7 +474,13 @@ def figures(cases: Sequence[Case]) -> Iterator[Figure]:
             kept=True,
         )
         yield Figure(
-            what="not slower than what Olive gives, the exact one than its fp32",
+            what="what was chosen over Olive's fp32, where both are one graph, run alike: chance",
+            found=", ".join(alike) or "none",
+            promised="told",
+            kept=True,
+        )
+        yield Figure(
+            what="not slower than what Olive gives otherwise, the exact one than its fp32",
             found=", ".join(behind) or f"all {len(given)}",
             promised="all",
             kept=not behind,

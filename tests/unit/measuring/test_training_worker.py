@@ -17,6 +17,7 @@ from toolkit.core.specs import Task, TaskKind
 from toolkit.data.base import Split
 from toolkit.measuring.client import WorkerProcess
 from toolkit.measuring.training_client import MODULE, TrainingProbe, write_split
+from toolkit.training.base import Settings
 from toolkit.training.recipe import Recipe
 
 TASK = Task(kind=TaskKind.CLASSIFICATION, input_shape=(4,), outputs=3)
@@ -38,7 +39,7 @@ def opened(
     rows = Split(inputs=inputs, targets=rng.integers(0, 3, 44))
     spec = FAMILIES.create("mlp").spec("torch", task=TASK)
     split = write_split(rows, directory)
-    return probe.open(framework, mode, spec, recipe, len(rows), split, threads=1)
+    return probe.open(framework, mode, spec, recipe, len(rows), split, Settings(threads=1))
 
 
 def test_epochs_count_on_from_block_to_block(worker: WorkerProcess, tmp_path: Path) -> None:

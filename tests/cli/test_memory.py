@@ -13,6 +13,8 @@ from onnx import helper, numpy_helper
 from tests import plugins
 from tests.conftest import Run
 
+pytestmark = pytest.mark.real_start  # a forked process has memory of the server
+
 WEIGHTS = 4096 * 4096 * 4
 LEAK = 1000  # bytes a pass, of the runtime `leaking`
 

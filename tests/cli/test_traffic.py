@@ -129,6 +129,7 @@ def test_a_bound_below_any_query_s_time_is_answered(toolkit_cli: Run, artifact_d
     assert "onnxruntime, batch 1: none: served alone, a query takes" in done.stdout
 
 
+@pytest.mark.real_start
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_what_was_answered_is_kept(artifact_dir: Path, tmp_path: Path, number: int) -> None:
     """Ctrl-C for all, or the end of one worker, after the second of five rounds."""

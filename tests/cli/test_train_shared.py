@@ -17,6 +17,7 @@ from tests.conftest import TOOLKIT, Run
 from toolkit.core.artifact import Checkpoint
 
 
+@pytest.mark.all_cores
 def test_two_processes_learn_what_one_does(toolkit_cli: Run, tmp_path: Path) -> None:
     """The gradient is that of the whole batch, so that losses and weights agree to rounding; the
     last batch of 1437 rows has an odd number."""

@@ -278,6 +278,7 @@ def test_a_closed_session_refuses_work(runtime: Runtime, source: Artifact) -> No
         session.forward()
 
 
+@pytest.mark.all_cores
 @pytest.mark.parametrize("threads", [1, 2])
 def test_provenance_says_what_ran(runtime: Runtime, source: Artifact, threads: int) -> None:
     """In a process of its own, as `bench` does."""

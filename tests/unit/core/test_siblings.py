@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.real_start  # the order of imports matters
+
 NAMES = ("models", "runtimes", "exporters", "calibration")
 
 HELPERS = """

@@ -171,8 +171,11 @@ def test_probe(opened: WorkerProcess) -> None:
     assert (availability.ok, availability.version) == (True, VERSION)
 
 
-def test_every_thread_pool_is_told_the_number_of_threads(opened: WorkerProcess) -> None:
-    told = psutil.Process(opened.pid).environ()
+@pytest.mark.real_start
+def test_every_thread_pool_is_told_the_number_of_threads() -> None:
+    with WorkerProcess(threads=1, timeout_s=PATIENT_S) as worker:
+        worker.probe("null")
+        told = psutil.Process(worker.pid).environ()
     assert {told[name] for name in THREAD_VARIABLES} == {"1"}
     assert worker_environment(3)["OMP_NUM_THREADS"] == "3"
 

@@ -1,0 +1,59 @@
+"""Trained checkpoints and exported artifacts that several tests use: made once, then read.
+
+All test processes share them, and later runs too, as long as no source file of the product
+changes. Tests must not change them; one that needs to, copies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PLACE = ROOT / ".pytest_cache" / "artifacts"
+SOURCES = ("toolkit", "models", "exporters", "runtimes", "calibration")
+DIGESTS = "digests.json"
+
+
+def made_once(name: str, key: Sequence[object], make: Callable[[Path], None]) -> Path:
+    """Return a directory that `make` has filled, for this `key` and these sources."""
+    digest = hashlib.sha256(json.dumps([name, *map(str, key), _sources()]).encode()).hexdigest()
+    place = PLACE / f"{name}-{digest[:16]}"
+    PLACE.mkdir(parents=True, exist_ok=True)
+    with (PLACE / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _intact(place):
+            for old in PLACE.glob(f"{name}-*"):
+                shutil.rmtree(old)
+            partial = PLACE / f"{name}-partial"
+            partial.mkdir()
+            make(partial)
+            (partial / DIGESTS).write_text(json.dumps(_digests(partial)))
+            partial.rename(place)
+    return place
+
+
+def _intact(place: Path) -> bool:
+    record = place / DIGESTS
+    return record.is_file() and json.loads(record.read_text()) == _digests(place)
+
+
+def _digests(place: Path) -> dict[str, str]:
+    files = (path for path in place.rglob("*") if path.is_file() and path.name != DIGESTS)
+    return {
+        str(path.relative_to(place)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(files)
+    }
+
+
+def _sources() -> str:
+    """The digest of the product, and of the versions that it is tested with."""
+    files = sorted(path for package in SOURCES for path in (ROOT / package).rglob("*.py"))
+    digest = hashlib.sha256()
+    for path in (ROOT / "constraints.txt", *files):
+        digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()

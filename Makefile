@@ -53,7 +53,8 @@ gpu-check:  ## On a machine with a GPU: install, test, repeat the LeNet study, w
 
 # In parts, so that no process gathers all frameworks; a process that dies ends its part, and is named.
 REPORTS := .pytest_cache/reports
-PARALLEL := $(BIN)/pytest -m 'not alone' --numprocesses auto --maxprocesses 4 --dist loadfile --max-worker-restart 0 -rfE
+PARALLEL := $(BIN)/pytest -m 'not alone' --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+	--max-worker-restart 0 -rfE
 
 test: $(READY)  ## Run the tests: most of them in parallel, those that compare times alone (docs/testing.md)
 	@rm -rf $(REPORTS)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,6 +16,18 @@ from tests import fork_server
 from tests.artifacts import made_once
 
 TOOLKIT = Path(sys.executable).with_name("toolkit")
+LONG = (
+    "test_pages.py",
+    "test_real_start.py",
+    "test_gpu_check.py",
+    "test_study_ray.py",
+    "test_with_tripy.py",
+    "test_ode_training.py",
+    "test_optimize.py",
+)
+"""Files that take long for few tests; in a parallel run they come first, so that none is left over
+at the end when the other processes are done."""
+
 _all_cores = _own_cores = sorted(os.sched_getaffinity(0))
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -55,6 +68,13 @@ def _heed_signals() -> None:
     for number, handler in handlers.items():
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order files as `--no-loadscope-reorder` distributes them: long ones first, then by tests."""
+    counts = Counter(item.path for item in items)
+    ranks = {path: LONG.index(path.name) if path.name in LONG else len(LONG) for path in counts}
+    items.sort(key=lambda item: (ranks[item.path], -counts[item.path], item.path))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -303,6 +303,7 @@ def wait_for(path: Path, seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.real_start  # a fork takes longer, and an interrupt during it leaves the cell's folder
 def test_ctrl_c_keeps_what_was_done(tmp_path: Path) -> None:
     (tmp_path / "small.toml").write_text(STUDY)
     command = [TOOLKIT, "study", "run", "small.toml", "--out", "out"]

@@ -45,8 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def _share_the_cores() -> None:
     """Give this process cores of its own, where there are enough for all.
 
-    Threads that wait for each other by spinning take the cores that another test needs: on two
-    cores, with two tests at a time, an epoch of training takes six times as long.
+    Threads that wait for each other by spinning take the cores that another test needs.
     """
     global _own_cores
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

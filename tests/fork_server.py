@@ -96,7 +96,7 @@ HARMLESS = {
 """Variables that may differ from the server's: read at run time, or applied after the fork."""
 
 QUICK_TO_FORK = {"PYTHONMALLOC": "malloc", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-"""Of the server: memory in huge pages, so that a fork takes a third of the time."""
+"""Of the server: memory in huge pages, whose page tables a fork copies sooner."""
 
 NESTING = ("toolkit.study.worker",)
 """Modules whose processes start workers themselves; so does the console script."""
@@ -285,12 +285,14 @@ def main() -> None:
     high = socket.socket(fileno=os.dup(connection.fileno()))
     connection.close()
     for module in PRELOADED:
-        importlib.import_module(module)
+        with contextlib.suppress(ImportError):  # an environment for a GPU has fewer packages
+            importlib.import_module(module)
     names = os.environ.keys() - _base_environment.keys()
     _set_by_imports.update({name: os.environ[name] for name in names})
     from torch._inductor.cpu_vec_isa import pick_vec_isa
 
-    pick_vec_isa()  # or each process would compile tests of the CPU
+    with contextlib.suppress(RuntimeError):  # there is no C++ compiler
+        pick_vec_isa()  # or each process would compile torch's checks of the CPU
     for number in reserved:
         os.close(number)
     gc.collect()
@@ -364,8 +366,6 @@ def _serve(connection: socket.socket) -> tuple[Request, list[int]]:
 
 def _become(request: Request, fds: list[int]) -> None:
     """Take on everything of the request, and run its program."""
-    global enabled
-    enabled = True
     _take(fds, request.fds)
     os.chdir(request.cwd)
     os.umask(request.umask)

@@ -51,16 +51,14 @@ others: $(READY)  ## Models that others made, from PyPI: look into them, prove, 
 gpu-check:  ## On a machine with a GPU: install, test, repeat the LeNet study, write gpu-report/
 	$(PYTHON) benchmarks/gpu_check.py $(GPU_CHECK)
 
-# In parts, so that no process gathers all frameworks; a process that dies ends its part, and is named.
 REPORTS := .pytest_cache/reports
 PARALLEL := $(BIN)/pytest -m 'not alone' --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
 	--max-worker-restart 0 -rfE
 
 test: $(READY)  ## Run the tests: most of them in parallel, those that compare times alone (docs/testing.md)
 	@rm -rf $(REPORTS)
-	$(PARALLEL) --junitxml $(REPORTS)/unit.xml tests/architecture tests/gpu tests/unit
-	$(PARALLEL) --junitxml $(REPORTS)/cli.xml tests/conformance tests/cli
-	$(BIN)/pytest -m alone -rfE --junitxml $(REPORTS)/alone.xml
+	$(PARALLEL) --junitxml $(REPORTS)/parallel.xml
+	$(BIN)/pytest -m alone -rfE --junitxml $(REPORTS)/alone.xml $$(grep -rl --include 'test_*.py' 'mark\.alone' tests)
 	@$(BIN)/python scripts/test_summary.py $(REPORTS)/*.xml
 
 coverage: $(READY)  ## Run the tests with branch coverage in every process (docs/testing.md)

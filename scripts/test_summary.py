@@ -7,11 +7,16 @@ from collections import Counter
 
 SLOWEST = 10
 
-outcomes, skipped, seconds = Counter(), Counter(), {}
+outcomes, skipped, seconds, folders = Counter(), Counter(), Counter(), Counter()
+counts = Counter()
 for path in sys.argv[1:]:
     for case in ET.parse(path).iter("testcase"):
         name = f"{case.get('classname')}::{case.get('name')}"
-        seconds[name] = seconds.get(name, 0.0) + float(case.get("time", 0))
+        taken = float(case.get("time", 0))
+        seconds[name] += taken
+        folder = case.get("classname").split(".")[1]
+        folders[folder] += taken
+        counts[folder] += 1
         found = next(
             (child for child in case if child.tag in ("skipped", "failure", "error")), None
         )
@@ -24,8 +29,11 @@ for path in sys.argv[1:]:
             skipped[(found.get("message") or "").removeprefix("Skipped: ")] += 1
         else:
             outcomes["failed"] += 1
+print("\nSeconds of tests and fixtures, over all processes:")
+for folder, taken in folders.most_common():
+    print(f"{taken:7.1f} s  {counts[folder]:5} tests in tests/{folder}")
 print(f"\n{SLOWEST} slowest tests:")
-for name, taken in sorted(seconds.items(), key=lambda item: -item[1])[:SLOWEST]:
+for name, taken in seconds.most_common(SLOWEST):
     print(f"{taken:7.1f} s  {name}")
 if skipped:
     print("\nSkipped:")

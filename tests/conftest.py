@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -28,6 +29,7 @@ LONG = (
 """Files that take long for few tests; in a parallel run they come first, so that none is left over
 at the end when the other processes are done."""
 
+_file: Path | None = None
 _all_cores = _own_cores = sorted(os.sched_getaffinity(0))
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -78,7 +80,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    global _file
+    if item.path != _file:
+        _file = item.path
+        gc.collect()
+        gc.freeze()  # or each collection would go through everything that is imported
     os.sched_setaffinity(0, _all_cores if item.get_closest_marker("all_cores") else _own_cores)
+    fork_server.accepted = dict(os.environ)
     fork_server.enabled = item.get_closest_marker("real_start") is None
 
 
@@ -135,3 +143,22 @@ def checkpoint_dir(main_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def artifact_dir(main_path: Path) -> Path:
     return main_path / "lenet-onnx"
+
+
+Exported = Callable[[str], Path]
+
+
+@pytest.fixture(scope="session")
+def exported(checkpoint_dir: Path) -> Exported:
+    """The export of `checkpoint_dir` to a target, made once."""
+
+    def export(target: str) -> Path:
+        args = ("export", checkpoint_dir, "--to", target, "--out", "artifact")
+
+        def make(place: Path) -> None:
+            done = run_toolkit(*args, cwd=place)
+            assert done.returncode == 0, done.stderr
+
+        return made_once(f"lenet-{target}", (*MAIN_PATH, *args), make) / "artifact"
+
+    return export

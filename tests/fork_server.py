@@ -12,7 +12,8 @@ imported, `/proc/PID/cmdline` is the server's, and memory is shared with the ser
 depends on one of these has the mark `real_start`.
 
 A process is executed as usual as well if its environment differs from the server's in a variable
-that a library may read at import time.
+that a library may read at import time. A PYTHONPATH of Python files is no such variable: what these
+files replace, and the product, are imported anew after the fork.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import atexit
 import contextlib
 import ctypes
 import fcntl
+import functools
 import gc
 import importlib
 import io
@@ -36,10 +38,13 @@ import subprocess
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
+
+from tests.artifacts import made_once
 
 PRELOADED = (
     "onnx.inliner",
@@ -54,6 +59,7 @@ PRELOADED = (
     "rich.table",
     "requests",
     "safetensors.numpy",
+    "scipy.ndimage",
     "scipy.stats",
     "sklearn.datasets",
     "sklearn.metrics",
@@ -64,11 +70,12 @@ PRELOADED = (
     "torch.fx.experimental.validator",
     "torch.onnx._internal.exporter._core",
     "torch.onnx._internal.exporter._torchlib.ops",
-    "typer",
+    "typer._adapters",
     "tensorflow",
     "tf2onnx",
     "toolkit.cli.main",
     "toolkit.measuring.client",
+    "toolkit.report.write",
     "toolkit.steps.bench",
     "toolkit.steps.export",
     "toolkit.steps.train",
@@ -95,10 +102,22 @@ HARMLESS = {
 }
 """Variables that may differ from the server's: read at run time, or applied after the fork."""
 
+OF_TORCHRUN = {
+    *("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "ROLE_NAME", "MASTER_ADDR", "MASTER_PORT"),
+    *("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE"),
+    *("TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS", "TORCHELASTIC_RUN_ID"),
+    *("TORCHELASTIC_USE_AGENT_STORE", "TORCHELASTIC_ERROR_FILE", "TORCHELASTIC_SIGNALS_TO_HANDLE"),
+    *("TORCH_NCCL_ASYNC_ERROR_HANDLING",),
+}
+"""Variables of a process that torchrun starts, which the process group reads at run time."""
+
 QUICK_TO_FORK = {"PYTHONMALLOC": "malloc", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 """Of the server: memory in huge pages, whose page tables a fork copies sooner."""
 
-NESTING = ("toolkit.study.worker",)
+PRODUCT = {"calibration", "exporters", "models", "runtimes", "toolkit"}
+
+TORCHRUN = "torch.distributed.run"
+NESTING = ("toolkit.study.worker", TORCHRUN)
 """Modules whose processes start workers themselves; so does the console script."""
 
 SCRIPT = Path(sys.executable).with_name("toolkit")
@@ -107,6 +126,9 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 RESERVED_FDS = 64  # descriptors below are left free for those that callers pass by number
 ENDS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 LIMITS = sorted({getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")})
+
+accepted: dict[str, str] = {}
+"""The environment of this process when the present test began: what its imports have set so far."""
 
 enabled = True
 """Whether processes are forked; False while a test with the mark `real_start` runs."""
@@ -123,6 +145,7 @@ class Request:
 
     argv: list[str]
     module: str | None
+    directory: str | None
     cwd: str
     env: dict[str, str]
     fds: list[int]
@@ -229,7 +252,7 @@ def _execute_child(
             start_new_session, process_group,
         )  # fmt: skip
         return
-    module, argv = program
+    module, directory, argv = program
     standard = [
         given if given != -1 else i for i, given in enumerate((p2cread, c2pwrite, errwrite))
     ]
@@ -238,6 +261,7 @@ def _execute_child(
     request = Request(
         argv=argv,
         module=module,
+        directory=directory,
         cwd=str(Path(cwd or ".").resolve(strict=True)),
         env=environment,
         fds=[0, 1, 2, *pass_fds],
@@ -252,17 +276,26 @@ def _execute_child(
     self._close_pipe_fds(*pipes)
 
 
-def _program(args: Any) -> tuple[str | None, list[str]] | None:
-    """The module and arguments of a command that can be forked; no module for a script."""
+def _program(args: Any) -> tuple[str | None, str | None, list[str]] | None:
+    """The module, the first entry of `sys.path` and the arguments of a command that can be forked.
+
+    There is no module for a script; its directory is "" if it is the one that Python runs in.
+    """
     if isinstance(args, (str, bytes, os.PathLike)):
         return None
     words = [os.fspath(word) for word in args]
     if words[0] == str(SCRIPT):
-        return None, words
-    if words[0] in PYTHONS and len(words) > 1 and words[1].endswith(".py"):
-        return None, words[1:]
-    if words[:3] == [sys.executable, "-P", "-m"] and words[3].startswith("toolkit."):
-        return words[3], words[3:]
+        return None, str(SCRIPT.parent), words
+    if words[0] not in PYTHONS or len(words) < 2:
+        return None
+    if words[1].endswith(".py"):
+        return None, str(Path(words[1]).resolve().parent), words[1:]
+    option, *rest = words[2:] if words[1] == "-u" else words[1:]
+    safe = option == "-P"
+    if safe:
+        option, *rest = rest
+    if option == "-m" and (rest[0].startswith("toolkit.") or rest[0] == TORCHRUN):
+        return rest[0], None if safe else "", rest
     return None
 
 
@@ -270,8 +303,32 @@ def _alike(environment: Mapping[str, str]) -> bool:
     """Whether what was imported in the server's environment fits this one."""
     _connected()
     names = environment.keys() | _base_environment.keys()
-    checked = names - HARMLESS - _set_by_imports.keys()
-    return all(environment.get(name) == _base_environment.get(name) for name in checked)
+    checked = names - HARMLESS - OF_TORCHRUN - _set_by_imports.keys() - {"PYTHONPATH"}
+    return _only_python(_added_path(environment)) and all(
+        environment.get(name) in (_base_environment.get(name), accepted.get(name))
+        for name in checked
+    )
+
+
+def _added_path(environment: Mapping[str, str]) -> list[str]:
+    """The entries of PYTHONPATH that the server does not have."""
+    added = environment.get("PYTHONPATH", "").removesuffix(_base_environment.get("PYTHONPATH", ""))
+    return [entry for entry in added.split(os.pathsep) if entry]
+
+
+def _only_python(path: Sequence[str]) -> bool:
+    """Whether a running interpreter can import what is there in the place of what it has."""
+    files = (file for entry in path for file in Path(entry).rglob("*"))
+    return not any(file.suffix == ".so" or file.stem == "sitecustomize" for file in files)
+
+
+def _prepend(path: Sequence[str]) -> None:
+    """Do to `sys.path` what PYTHONPATH does, and forget the modules that this may alter."""
+    names = {file.stem for entry in path for file in Path(entry).iterdir()} | PRODUCT
+    for name in [name for name in sys.modules if name.partition(".")[0] in names]:
+        del sys.modules[name]
+    sys.path[:0] = path
+    importlib.invalidate_caches()
 
 
 def main() -> None:
@@ -279,7 +336,7 @@ def main() -> None:
     connection = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     for name in QUICK_TO_FORK:
-        del os.environ[name]
+        os.environ.pop(name, None)
     _base_environment.update(os.environ)
     reserved = [os.open(os.devnull, os.O_RDONLY) for _ in range(RESERVED_FDS)]
     high = socket.socket(fileno=os.dup(connection.fileno()))
@@ -287,6 +344,7 @@ def main() -> None:
     for module in PRELOADED:
         with contextlib.suppress(ImportError):  # an environment for a GPU has fewer packages
             importlib.import_module(module)
+    _share_vega()
     names = os.environ.keys() - _base_environment.keys()
     _set_by_imports.update({name: os.environ[name] for name in names})
     from torch._inductor.cpu_vec_isa import pick_vec_isa
@@ -295,10 +353,27 @@ def main() -> None:
         pick_vec_isa()  # or each process would compile torch's checks of the CPU
     for number in reserved:
         os.close(number)
+    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        finalizer.atexit = False  # those of torch take a tenth of a second
     gc.collect()
     gc.freeze()  # a collection in a child would copy the pages of everything
     os.register_at_fork(after_in_child=_forget)
     _live(*_serve(high))
+
+
+def _share_vega() -> None:
+    """Let one process bundle the script of Vega for the reports that the others write."""
+    from toolkit.report import page
+
+    bundle = page._library
+
+    def make(place: Path) -> None:
+        (place / "vega.js").write_text(bundle(), "utf-8")
+
+    def shared() -> str:
+        return (made_once("vega", (), make) / "vega.js").read_text("utf-8")
+
+    page._library = functools.cache(shared)
 
 
 def _live(request: Request, fds: list[int]) -> NoReturn:
@@ -348,6 +423,7 @@ def _serve(connection: socket.socket) -> tuple[Request, list[int]]:
                 os.kill(os.getpid(), signal.SIGKILL)  # no exit handlers
             if request.new_session:
                 os.setsid()  # before the caller can signal the group
+            os.sched_setaffinity(0, request.cpus)  # before the caller can ask for it
             os.write(tell, struct.pack("q", os.getpid()))
             for number in (go, told, tell):
                 os.close(number)
@@ -371,20 +447,24 @@ def _become(request: Request, fds: list[int]) -> None:
     os.umask(request.umask)
     os.environ.clear()
     os.environ.update({**_set_by_imports, **request.env})
-    os.sched_setaffinity(0, request.cpus)
     for limit, values in zip(LIMITS, request.limits, strict=True):
         resource.setrlimit(limit, tuple(values))
     for number in ENDS:
         default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         signal.signal(number, signal.SIG_IGN if number in request.ignored else default)
     _renew()
+    if path := _added_path(request.env):
+        _prepend(path)
+    _base_environment.clear()
+    _base_environment.update(request.env)
     if request.module is None or request.module in NESTING:
         _nest()
     else:
         subprocess.Popen._execute_child = _execute  # type: ignore[attr-defined]
     sys.argv[:] = request.argv
+    if request.directory is not None:
+        sys.path.insert(0, str(Path(request.directory).resolve()))
     if request.module is None:
-        sys.path.insert(0, str(Path(sys.argv[0]).resolve().parent))
         runpy.run_path(sys.argv[0], run_name="__main__")
     else:
         runpy.run_module(request.module, run_name="__main__", alter_sys=True)
@@ -421,11 +501,8 @@ def _renew() -> None:
     threads = {os.environ[name] for name in THREADS if name in os.environ}
     cores = len(os.sched_getaffinity(0))
     threadpool_limits(min(map(int, threads)) if threads else cores)
-    with contextlib.suppress(ImportError):
-        from coverage import Coverage
-
-        if (running := Coverage.current()) is not None:
-            running.switch_context(os.environ.get("PYTEST_CURRENT_TEST", ""))
+    if "coverage" in sys.modules and (running := sys.modules["coverage"].Coverage.current()):
+        running.switch_context(os.environ.get("PYTEST_CURRENT_TEST", ""))
 
 
 def _nest() -> None:

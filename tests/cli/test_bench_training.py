@@ -60,6 +60,7 @@ def test_what_cannot_be_measured_is_a_row_with_its_reason(place: Path) -> None:
     assert "cntk" in found["cntk:eager"][1]
 
 
+@pytest.mark.real_start
 def test_a_device_that_is_not_there_is_the_reason_of_each_row(toolkit_cli: Run) -> None:
     done = toolkit_cli(
         "bench-training", "mlp", "--data", "diabetes", "--device", "cuda", *FEW, "--json",

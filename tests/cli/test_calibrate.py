@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from tests.conftest import Run
+from tests.conftest import Exported, Run
 from toolkit.core.artifact import Artifact
 from toolkit.core.documents import read_document
 from toolkit.steps.calibrate import RECORD, SCHEMA
@@ -222,12 +222,11 @@ def test_no_mixture_is_enough(artifact_dir: Path, toolkit_cli: Run, tmp_path: Pa
 
 
 def test_litert_in_eight_bits(
-    checkpoint_dir: Path, artifact_dir: Path, toolkit_cli: Run, tmp_path: Path
+    exported: Exported, artifact_dir: Path, toolkit_cli: Run, tmp_path: Path
 ) -> None:
     """By TensorFlow's converter, from a SavedModel and rows to run it on."""
-    saved = toolkit_cli("export", checkpoint_dir, "--to", "savedmodel", "--out", "saved")
-    assert saved.returncode == 0, saved.stderr
-    asked = ("calibrate", "saved", "--data", "digits", "--preset", "litert")
+    saved = exported("savedmodel")
+    asked = ("calibrate", saved, "--data", "digits", "--preset", "litert")
     done = toolkit_cli(*asked, "--samples", 100, "--out", "int8", "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
@@ -237,10 +236,10 @@ def test_litert_in_eight_bits(
     made = Artifact.load(tmp_path / "int8")
     made.verify()
     assert (made.format, made.precision) == ("litert", "int8")
-    assert made.parents[0].digest == Artifact.load(tmp_path / "saved").digest
+    assert made.parents[0].digest == Artifact.load(saved).digest
     assert made.size_bytes < 0.5 * Artifact.load(artifact_dir).size_bytes
     compared = toolkit_cli(
-        "verify", "saved", "int8", "--data", "digits", "--runtime", "litert", "--max-drop", 4
+        "verify", saved, "int8", "--data", "digits", "--runtime", "litert", "--max-drop", 4
     )
     assert compared.returncode == 0, compared.stdout + compared.stderr
     refused = toolkit_cli(*asked, "--method", "entropy", "--out", "other")

@@ -26,7 +26,7 @@ def benchmarking(
     artifact: Path, cwd: Path, runtimes: str
 ) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
     """A bench in mid-run, its workers all open, in the order of `runtimes`."""
-    command = [TOOLKIT, "bench", artifact, "--runtime", runtimes, "--json", "--max-seconds", "8"]
+    command = [TOOLKIT, "bench", artifact, "--runtime", runtimes, "--json", "--max-seconds", "4"]
     with subprocess.Popen(
         command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -214,12 +214,12 @@ def test_a_runtime_that_hangs_is_stopped(
 ) -> None:
     env = shadow(tmp_path, "openvino", "import time; time.sleep(1000)")
     done = toolkit_cli(
-        "bench", artifact_dir, "--runtime", "openvino,onnxruntime", *BENCH, "--timeout", 20, env=env
+        "bench", artifact_dir, "--runtime", "openvino,onnxruntime", *BENCH, "--timeout", 8, env=env
     )
     assert done.returncode == 0, done.stderr
     openvino, ort = json.loads(done.stdout)["rows"]
     assert openvino["status"] == "failed"
-    assert "no answer to 'open' in 20 s" in openvino["reason"]
+    assert "no answer to 'open' in 8 s" in openvino["reason"]
     assert ort["status"] == "ok"
     assert ort["ratio"] is None  # its baseline has no time
 

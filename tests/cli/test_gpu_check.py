@@ -24,7 +24,10 @@ def check(*arguments: object, path: str | None = None) -> subprocess.CompletedPr
 
 def test_a_rehearsal_goes_through_every_step_and_says_that_it_is_one(tmp_path: Path) -> None:
     out = tmp_path / "report"
-    done = check("--rehearse", sys.executable, "--out", out, "--data", "digits", "--epochs", 1)
+    done = check(
+        "--rehearse", sys.executable, "--out", out, "--data", "digits", "--epochs", 1,
+        "--processes", 1,
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     report = (out / "report.md").read_text()
     assert "No figure below is of a GPU" in report

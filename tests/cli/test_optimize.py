@@ -16,7 +16,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import toolkit
-from tests.conftest import TOOLKIT, Run, run_toolkit
+from tests.conftest import TOOLKIT, Exported, Run, run_toolkit
 from tests.fake_cuda import fake_cuda
 from toolkit.core.bundle import BUNDLE_FILE, SCHEMA
 from toolkit.core.documents import read_document
@@ -57,7 +57,7 @@ def searched(
 
 def told_by(source: Path, out: Path, rows: Path, *args: object) -> dict[str, Any]:
     done = run_toolkit(
-        "optimize", source, "--data", rows, "--out", out, "--budget", "30s", "--json", *args,
+        "optimize", source, "--data", rows, "--out", out, "--budget", "12s", "--json", *args,
         cwd=out.parent,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -79,13 +79,14 @@ def on_a_double_of_a_gpu() -> dict[str, str]:
     return {**fake_cuda(capability=90), "PYTHONPATH": os.pathsep.join(places)}
 
 
+@pytest.mark.real_start
 def test_on_a_gpu_its_runtimes_compete(
     main_path: Path, tmp_path: Path, on_a_double_of_a_gpu: dict[str, str]
 ) -> None:
     """What is searched, told and written; that it is faster, or right on a GPU, is not shown."""
     done = run_toolkit(
         "optimize", main_path / "lenet-onnx", "--data", "digits", "--max-drop", 2, "--batch", 8,
-        "--device", "cuda", "--allow", "tf32,int8", "--out", "s", "--budget", "30s", "--json",
+        "--device", "cuda", "--allow", "tf32,int8", "--out", "s", "--budget", "5s", "--json",
         cwd=tmp_path, env=on_a_double_of_a_gpu,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -186,7 +187,15 @@ def test_what_was_measured_is_not_measured_again(
 
 def test_one_that_was_killed_goes_on(main_path: Path, tmp_path: Path) -> None:
     """Ended in its second round: what the first one found stays, and is not measured again."""
-    command = [TOOLKIT, "optimize", main_path / "lenet", "--exact", "--out", "search", "--json"]
+    command = [
+        TOOLKIT,
+        "optimize",
+        main_path / "lenet-onnx",
+        "--exact",
+        "--out",
+        "search",
+        "--json",
+    ]
     killed = subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -198,7 +207,7 @@ def test_one_that_was_killed_goes_on(main_path: Path, tmp_path: Path) -> None:
     killed.kill()
     killed.wait()
     before = stored(tmp_path / "search")
-    done = run_toolkit(*command[1:], "--budget", "10s", cwd=tmp_path)
+    done = run_toolkit(*command[1:], "--budget", "5s", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "goes on with the search" in done.stderr
     after = stored(tmp_path / "search")
@@ -211,16 +220,14 @@ def test_one_that_was_killed_goes_on(main_path: Path, tmp_path: Path) -> None:
     assert told["chosen"]["verdict"] is None
 
 
-def test_too_few_rows_leave_out_lower_precision(
-    checkpoint_dir: Path, toolkit_cli: Run, tmp_path: Path
-) -> None:
-    done = toolkit_cli("optimize", checkpoint_dir, "--out", "search", "--budget", "1s")
+def test_too_few_rows_leave_out_lower_precision(artifact_dir: Path, toolkit_cli: Run) -> None:
+    done = toolkit_cli("optimize", artifact_dir, "--out", "search", "--budget", "1s")
     assert done.returncode == 0, done.stderr
     assert "by 360 rows, even equal answers leave a drop of 1.06 points possible" in done.stdout
     assert "the budget was spent" in done.stdout
     assert "chosen: " in done.stdout
     assert "int8" not in done.stdout.partition("warning")[0]
-    other = toolkit_cli("optimize", checkpoint_dir, "--out", "search", "--batch", 2)
+    other = toolkit_cli("optimize", artifact_dir, "--out", "search", "--batch", 2)
     assert other.returncode == 2
     assert "holds another search: batch and rows differ" in other.stderr
 
@@ -340,9 +347,10 @@ def test_load_says_what_a_bundle_is(searched: tuple[Path, dict[str, Any]], tmp_p
         toolkit.inspect(bundle)
 
 
-def test_of_an_openvino_graph_its_options_compete(main_path: Path, tmp_path: Path) -> None:
+def test_of_an_openvino_graph_its_options_compete(exported: Exported, tmp_path: Path) -> None:
     """Nothing else is made of it."""
-    toolkit.export(main_path / "lenet", to="openvino", out=tmp_path / "ir")
-    found = toolkit.optimize(tmp_path / "ir", out=tmp_path / "search", exact=True, budget_s=1.0)
+    found = toolkit.optimize(
+        exported("openvino"), out=tmp_path / "search", exact=True, budget_s=1.0
+    )
     assert found.chosen.candidate.runtime == "openvino"
     assert found.chosen.candidate.form.name == "source"

@@ -1,11 +1,13 @@
-"""Every command of the README and the pages runs, as a reader would run them, a page at a time.
+"""The commands of the README and of the pages, in order, a page at a time, as a reader runs them.
 
-The README comes first: what it makes lies beside what the other pages run. Where a command needs a
-GPU, that it is refused with a reason is all that can be seen here. Measurements are briefer.
+The README comes first: the pages use the files that it makes. A command that another test runs with
+the same options is only parsed. A command that needs a GPU must be refused with a reason.
+Measurements are shorter than the page says.
 """
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -13,11 +15,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
+from typer.main import get_command
 
 from tests.conftest import TOOLKIT, run_toolkit
-from tests.mlflow_server import mlflow_server
 from tests.mxnet_env import mxnet_python
+from toolkit.cli.main import app
 
 # The README is one fixture, and longer than a test.
 pytestmark = pytest.mark.timeout(1200)
@@ -25,19 +29,34 @@ pytestmark = pytest.mark.timeout(1200)
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
 
-RAY = "tests/cli/test_study_ray.py"
 ELSEWHERE = {
     "make demo": "tests/cli/test_main_job.py",
     "make mxnet-env": ".ci/run",
     "make gpu-check": "tests/cli/test_gpu_check.py",
     "pip install -c constraints.txt '.[cpu]'": "Makefile",
-    "ray start --head": RAY,
-    "ray start --address HEAD:6379": RAY,
-    "toolkit study run study.toml --executor ray --address HEAD:6379": RAY,
+    "ray start --head": "tests/cli/test_study_ray.py",
+    "ray start --address HEAD:6379": "tests/cli/test_study_ray.py",
 }
-"""What another test runs, or CI itself."""
+"""Commands that are not of `toolkit`, and where they run."""
+
+TESTED = {
+    "docs/bench-training.md": {"toolkit bench-training ": "test_bench_training.py"},
+    "docs/optimize.md": {"toolkit optimize ": "test_optimize.py"},
+    "docs/report.md": {
+        "toolkit results push ": "test_mlflow.py",
+    },
+    "docs/studies.md": {"toolkit study run study.toml ": "test_study_ray.py"},
+}
+"""By page, the beginnings of commands that a test in tests/cli runs with the same options."""
 
 INSTEAD = {
+    "README.md": {
+        "--budget 30s": "--budget 5s",
+        "--max-seconds 5": "--max-seconds 1",
+        "study run lenet-deployment": "study run lenet-deployment.toml",  # with less measuring
+    },
+    "docs/studies.md": {"study run lenet-deployment": "study run lenet-deployment.toml"},
+    "docs/others.md": {"1x3x320x320": "1x3x64x64"},
     "docs/gpu.md": {
         "--data cifar10 --epochs 60": "--data digits --epochs 1",  # no network
         "--data cifar10": "--data digits",
@@ -51,10 +70,11 @@ NEEDS_GPU = ("--device cuda", "--to tensorrt --", "--to tripy ")
 UNCLEAR = 3  # what a comparison ends with where it cannot tell: an answer too
 COMPARES = (" compare ", "--max-drop 0.5")
 BRIEF = {
-    "toolkit bench ": " --max-seconds 2 --processes 1",
-    "toolkit bench-training ": " --max-seconds 2",
-    "toolkit compare ": " --max-seconds 2",
+    "toolkit bench ": " --max-seconds 1 --processes 1",
+    "toolkit compare ": " --max-seconds 1",
 }
+
+LESS_MEASURING = ("max_seconds = 4, processes = 1", "max_seconds = 1, processes = 1")
 
 NET = """
 import torch
@@ -97,9 +117,23 @@ def execute(command: str, place: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def is_tested_elsewhere(command: str, page: str) -> bool:
+    """Whether another test runs the command. Then it is parsed, to see that its options exist."""
+    if command in ELSEWHERE:
+        return True
+    if not any(command.startswith(beginning) for beginning in TESTED.get(page, {})):
+        return False
+    found: click.Command = get_command(app)
+    words = shlex.split(command.partition(" > ")[0])[1:]
+    while isinstance(found, click.Group):
+        found = found.commands[words.pop(0)]
+    found.make_context(found.name, words)
+    return True
+
+
 def run_block(block: list[str], place: Path, page: str) -> None:
     for command in block:
-        if command in ELSEWHERE:
+        if is_tested_elsewhere(command, page):
             continue
         for told, here in INSTEAD.get(page, {}).items():
             command = command.replace(told, here)
@@ -128,6 +162,9 @@ def readme(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory in which the README's commands were run."""
     place = tmp_path_factory.mktemp("readme")
     (place / "net.py").write_text(NET)
+    study = (ROOT / "toolkit/study/studies/lenet-deployment.toml").read_text()
+    assert LESS_MEASURING[0] in study
+    (place / "lenet-deployment.toml").write_text(study.replace(*LESS_MEASURING))
     for block in blocks_of((ROOT / "README.md").read_text()):
         run_block(block, place, "README.md")
     return place
@@ -152,17 +189,12 @@ def test_a_page_s_commands_run_in_order(page: str, readme: Path, tmp_path: Path)
     shutil.copytree(place / "lenet-onnx", place / "base")
     (place / "studies/lenet-deployment-quick").rename(place / "studies/lenet")
     (place / ".venv-mxnet").symlink_to(Path(mxnet_python()).parents[1])
-    if "mlflow" in text:
-        with mlflow_server(tmp_path / "mlflow") as url:
-            for block in blocks:
-                here = [line.replace("http://localhost:5000", url) for line in block]
-                run_block(here, place, page)
-    else:
-        for block in blocks:
-            run_block(block, place, page)
+    for block in blocks:
+        run_block(block, place, page)
     code = "\n".join([PRELUDES.get(page, ""), *codes])
+    (place / "page.py").write_text(code)
     done = subprocess.run(
-        [TOOLKIT.with_name("python"), "-c", code], cwd=place, capture_output=True, text=True,
+        [TOOLKIT.with_name("python"), "page.py"], cwd=place, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -180,3 +212,25 @@ def test_what_is_run_elsewhere_is_told_and_is_there() -> None:
     assert told >= ELSEWHERE.keys()
     for place in ELSEWHERE.values():
         assert (ROOT / place).exists()
+
+
+def test_tests_run_with_the_options_of_the_pages() -> None:
+    for page, files in TESTED.items():
+        commands = [line for block in blocks_of((ROOT / page).read_text()) for line in block]
+        for beginning, file in files.items():
+            known = strings_of(ROOT / "tests/cli" / file)
+            lines = [line for line in commands if line.startswith(beginning)]
+            assert lines, (page, beginning)
+            for line in lines:
+                words = line.partition(" > ")[0].split()
+                options = {word for word in words if word.startswith("--")}
+                assert {*beginning.split()[1:2], *options} <= known, (line, file)
+
+
+def strings_of(path: Path) -> set[str]:
+    nodes = ast.walk(ast.parse(path.read_text()))
+    return {
+        node.value
+        for node in nodes
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }

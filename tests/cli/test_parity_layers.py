@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.conftest import Run
+from tests.conftest import Exported, Run
 
 
 @pytest.fixture(scope="module")
@@ -36,16 +36,12 @@ def test_the_first_tensor_that_departs_is_named(
     toolkit_cli: Run,
     checkpoint_dir: Path,
     artifact_dir: Path,
+    exported: Exported,
     slightly_other: Path,
-    tmp_path: Path,
     first: str,
 ) -> None:
     given = {"checkpoint": checkpoint_dir, "onnx": artifact_dir / "model.onnx"}.get(first)
-    if given is None:
-        given = tmp_path / "ir"
-        done = toolkit_cli("export", artifact_dir, "--to", "openvino", "--out", given)
-        assert done.returncode == 0, done.stderr
-    code, shown = compared(toolkit_cli, given, slightly_other)
+    code, shown = compared(toolkit_cli, given or exported("openvino"), slightly_other)
     assert code == 1
     layers = shown["layers"]
     assert layers["first_departing"] == "relu_1"
@@ -59,29 +55,23 @@ def test_the_first_tensor_that_departs_is_named(
 
 
 def test_none_departs_of_the_same_model(
-    toolkit_cli: Run, checkpoint_dir: Path, artifact_dir: Path, tmp_path: Path
+    toolkit_cli: Run, checkpoint_dir: Path, artifact_dir: Path, exported: Exported
 ) -> None:
-    program = tmp_path / "program"
-    done = toolkit_cli("export", checkpoint_dir, "--to", "torch-export", "--out", program)
-    assert done.returncode == 0, done.stderr
     code, shown = compared(toolkit_cli, checkpoint_dir, artifact_dir, "--runtime", "openvino")
     assert code == 0
     assert shown["layers"]["runtime"] == "openvino"
     assert shown["layers"]["first_departing"] is None
     assert shown["layers"]["oracle"] == "torch-export in float64"
-    done = toolkit_cli("parity", "outputs", checkpoint_dir, program, "--layers")
+    done = toolkit_cli("parity", "outputs", checkpoint_dir, exported("torch-export"), "--layers")
     assert done.returncode == 0, done.stderr
     assert "None of" in done.stdout
     assert "torch-export" in done.stdout
 
 
 def test_a_form_without_inner_tensors_is_refused(
-    toolkit_cli: Run, checkpoint_dir: Path, artifact_dir: Path, tmp_path: Path
+    toolkit_cli: Run, artifact_dir: Path, exported: Exported
 ) -> None:
-    compiled = tmp_path / "compiled"
-    done = toolkit_cli("export", checkpoint_dir, "--to", "aotinductor", "--out", compiled)
-    assert done.returncode == 0, done.stderr
-    done = toolkit_cli("parity", "outputs", artifact_dir, compiled, "--layers")
+    done = toolkit_cli("parity", "outputs", artifact_dir, exported("aotinductor"), "--layers")
     assert done.returncode == 2
     assert "No inner tensors can be had" in done.stderr
 

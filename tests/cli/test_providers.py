@@ -89,6 +89,7 @@ def test_the_provider_of_the_cpu_works_beside_them(python: Python, artifact_dir:
     assert_no_number(cuda, NO_DRIVER)
 
 
+@pytest.mark.real_start
 def test_doctor_lists_them_with_reasons_and_hints(python: Python) -> None:
     done = python(TOOLKIT, "doctor", "--json")
     assert done.returncode == 0, done.stderr

@@ -99,6 +99,7 @@ def test_wrong_use_is_told(
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.real_start
 def test_a_process_that_dies_ends_the_training(training: subprocess.Popen[str]) -> None:
     children = psutil.Process(training.pid).children(recursive=True)
     ranks = [one for one in children if {"-u", "toolkit.training.torch_rank"} <= set(one.cmdline())]

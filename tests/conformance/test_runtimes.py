@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import toolkit
 from exporters import ROUTES
 from runtimes import ACCEPTS, RUNTIMES
 from tests.conformance.expected import mark_expected
+from tests.conftest import Exported
 from toolkit.core.artifact import Artifact, Checkpoint, Format
 from toolkit.core.errors import (
     FeedError,
@@ -68,19 +68,17 @@ def runtime(request: pytest.FixtureRequest) -> Runtime:
 
 
 @pytest.fixture(scope="module")
-def forms(artifact_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Artifact]:
-    """The model in the first form that a runtime takes, exported once."""
+def forms(artifact_dir: Path, exported: Exported) -> Callable[..., Artifact]:
+    """The model in the first form that a runtime takes."""
     graph = Artifact.load(artifact_dir)
-    checkpoint = graph.parent_checkpoint()
-    made = {Format.ONNX: graph, Format.CHECKPOINT: checkpoint.artifact()}
 
     def form(accepts: frozenset[Format]) -> Artifact:
-        if known := [form for form in made if form in accepts]:
-            return made[known[0]]
+        if Format.ONNX in accepts:
+            return graph
+        if Format.CHECKPOINT in accepts:
+            return graph.parent_checkpoint().artifact()
         target = next(route.format for route in ROUTES.values() if route.format in accepts)
-        out = tmp_path_factory.mktemp("form") / target
-        artifact = toolkit.export(checkpoint.directory, to=target, out=out).artifact
-        return made.setdefault(artifact.format, artifact)
+        return Artifact.load(exported(target))
 
     return form
 

@@ -38,13 +38,17 @@ def standardised(
     preprocessing: Mapping[str, Any],
 ) -> Splits:
     """Splits of rows [N, columns] float64, each column less its mean and over its standard
-    deviation, both of the training rows; a column that has one value there is only centred."""
+    deviation, both of the training rows; a column that has one value there is only centred.
+
+    Inputs too large for float32, of a column that hardly varies in training, are float32's largest.
+    """
+    largest = np.finfo(np.float32).max
     train, test = split_rows(len(features))
     mean, std = features[train].mean(axis=0), features[train].std(axis=0)
     std[np.ptp(features[train], axis=0) == 0] = 1.0
 
     def split(rows: np.ndarray) -> Split:
-        inputs = ((features[rows] - mean) / std).astype(np.float32)
+        inputs = np.clip((features[rows] - mean) / std, -largest, largest).astype(np.float32)
         return Split(inputs=inputs, targets=targets[rows])
 
     return Splits(

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from toolkit.core.documents import Json, canonical, plain
 from toolkit.core.errors import UnavailableError, UsageError
 from toolkit.core.measurement import Result
 from toolkit.measuring.records import row_records
 from toolkit.results import store
+
+TABLES = ("results", "rows", "samples")
+
+SAMPLES = {
+    "result": "VARCHAR",
+    "row": "BIGINT",
+    "runtime": "VARCHAR",
+    "batch": "BIGINT",
+    "scope": "VARCHAR",
+    "process": "BIGINT",
+    "round": "BIGINT",
+    "ns": "BIGINT",
+}
+"""The columns of the table `samples`, and their types."""
 
 TYPES: Mapping[type, str] = {bool: "BOOLEAN", int: "BIGINT", float: "DOUBLE", str: "VARCHAR"}
 
@@ -54,6 +70,7 @@ def query(sql: str, *, directory: Path = Path("results")) -> Answer:
     with tempfile.TemporaryDirectory() as scratch, duckdb.connect(":memory:") as connection:
         for name, records in _tables(found).items():
             _load(connection, name, records, Path(scratch) / f"{name}.json")
+        _load_samples(connection, [result for _, result in found])
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
         try:
@@ -61,7 +78,7 @@ def query(sql: str, *, directory: Path = Path("results")) -> Answer:
             columns = [column[0] for column in answer.description or ()]
             return Answer(columns=columns, rows=answer.fetchall())
         except duckdb.Error as error:
-            known = [f"{name}: {', '.join(_columns(connection, name))}" for name in _tables([])]
+            known = [f"{name}: {', '.join(_columns(connection, name))}" for name in TABLES]
             raise UsageError(
                 f"DuckDB could not answer: {str(error).splitlines()[0]}",
                 hint=f"Tables: {'; '.join(known)}.",
@@ -72,7 +89,6 @@ def _tables(found: Sequence[tuple[Path, Result]]) -> dict[str, list[Mapping[str,
     return {
         "results": [_result(path, result) for path, result in found],
         "rows": [record for _, result in found for record in row_records(result)],
-        "samples": [sample for _, result in found for sample in _samples(result)],
     }
 
 
@@ -89,21 +105,23 @@ def _result(path: Path, result: Result) -> Mapping[str, Any]:
     }
 
 
-def _samples(result: Result) -> Iterable[Mapping[str, Any]]:
-    for number, row in enumerate(result.rows):
-        for measurement in row.measurements:
-            for block in measurement.blocks:
-                for ns in block.samples:
-                    yield {
-                        "result": result.id,
-                        "row": number,
-                        "runtime": row.runtime,
-                        "batch": row.batch,
-                        "scope": str(measurement.scope),
-                        "process": block.process,
-                        "round": block.round,
-                        "ns": int(ns),
-                    }
+def _samples(results: Sequence[Result]) -> dict[str, np.ndarray]:
+    """The columns of the table `samples`."""
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in SAMPLES}
+    for result in results:
+        for number, row in enumerate(result.rows):
+            for measurement in row.measurements:
+                for block in measurement.blocks:
+                    values = (
+                        result.id, number, row.runtime, row.batch, str(measurement.scope),
+                        block.process, block.round,
+                    )  # fmt: skip
+                    count = len(block.samples)
+                    for name, value in zip(SAMPLES, values, strict=False):
+                        kind = object if SAMPLES[name] == "VARCHAR" else np.int64
+                        parts[name].append(np.full(count, value, kind))
+                    parts["ns"].append(np.asarray(block.samples, np.int64))
+    return {name: np.concatenate(arrays) for name, arrays in parts.items() if arrays}
 
 
 def _load(connection: Any, name: str, records: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -123,6 +141,15 @@ def _load(connection: Any, name: str, records: Sequence[Mapping[str, Any]], path
         f"read_json(?, format = 'newline_delimited', columns = {{{columns}}})",
         [str(path)],
     )
+
+
+def _load_samples(connection: Any, results: Sequence[Result]) -> None:
+    columns = ", ".join(f"{name} {kind}" for name, kind in SAMPLES.items())
+    connection.execute(f"CREATE TABLE samples ({columns})")
+    if arrays := _samples(results):
+        connection.register("arrays", arrays)
+        connection.execute("INSERT INTO samples SELECT * FROM arrays")
+        connection.unregister("arrays")
 
 
 def _columns(connection: Any, name: str) -> list[str]:

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch._inductor.cpp_builder
 
-import toolkit
 from models.torch.package import LIBRARY, Package
 from runtimes import aotinductor
 from runtimes.aotinductor import AotInductor
+from tests.conftest import Exported
 from toolkit.core.artifact import Artifact
 from toolkit.core.errors import SourceError, UnknownNameError, UsageError
 from toolkit.core.files import record_files
@@ -23,9 +23,8 @@ from toolkit.core.session import SessionOptions
 
 
 @pytest.fixture(scope="module")
-def artifact(checkpoint_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    out = tmp_path_factory.mktemp("aotinductor") / "package"
-    return toolkit.export(checkpoint_dir, to="aotinductor", out=out).artifact
+def artifact(exported: Exported) -> Artifact:
+    return Artifact.load(exported("aotinductor"))
 
 
 def rows(batch: int) -> dict[str, np.ndarray]:

@@ -44,6 +44,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+import typer.main
+
 from tests.artifacts import made_once
 
 PRELOADED = (
@@ -345,6 +347,8 @@ def main() -> None:
         with contextlib.suppress(ImportError):  # an environment for a GPU has fewer packages
             importlib.import_module(module)
     _share_vega()
+    typer.main.get_command = functools.cache(typer.main.get_command)  # it takes a tenth of a second
+    typer.main.get_command(importlib.import_module("toolkit.cli.main").app)
     names = os.environ.keys() - _base_environment.keys()
     _set_by_imports.update({name: os.environ[name] for name in names})
     from torch._inductor.cpu_vec_isa import pick_vec_isa

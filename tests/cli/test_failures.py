@@ -35,12 +35,12 @@ def benchmarking(
         for line in process.stderr:
             if line.startswith(f"open 1 of 3, batch 1 {count}/{count}"):
                 break
-        workers = psutil.Process(process.pid).children()
-        assert len(workers) == count, process.poll()
-        yield process, sorted(workers, key=lambda worker: worker.create_time())
+        children = psutil.Process(process.pid).children()
+        assert len(children) >= count, process.poll()
+        # The first child of a forked process is its fork server.
+        yield process, sorted(children, key=lambda child: child.create_time())[-count:]
 
 
-@pytest.mark.real_start
 def test_a_worker_killed_in_mid_run_costs_its_row(artifact_dir: Path, tmp_path: Path) -> None:
     with benchmarking(artifact_dir, tmp_path, "onnxruntime,openvino") as (process, workers):
         workers[0].send_signal(signal.SIGKILL)
@@ -55,7 +55,6 @@ def test_a_worker_killed_in_mid_run_costs_its_row(artifact_dir: Path, tmp_path: 
     assert len(list((tmp_path / "results").glob("*.json"))) == 1
 
 
-@pytest.mark.real_start
 def test_ctrl_c_stores_what_was_measured(artifact_dir: Path, tmp_path: Path) -> None:
     with benchmarking(artifact_dir, tmp_path, "onnxruntime,openvino") as (process, workers):
         process.send_signal(signal.SIGINT)

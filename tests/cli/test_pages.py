@@ -52,8 +52,8 @@ TESTED = {
 INSTEAD = {
     "README.md": {
         "--budget 30s": "--budget 5s",
-        "--max-seconds 5": "--max-seconds 1",
-        "study run lenet-deployment": "study run lenet-deployment.toml",  # with less measuring
+        "--max-seconds 5": "--max-seconds 0.5",
+        "study run lenet-deployment": "study run lenet-deployment.toml",
     },
     "docs/studies.md": {"study run lenet-deployment": "study run lenet-deployment.toml"},
     "docs/others.md": {"1x3x320x320": "1x3x64x64"},
@@ -70,11 +70,15 @@ NEEDS_GPU = ("--device cuda", "--to tensorrt --", "--to tripy ")
 UNCLEAR = 3  # what a comparison ends with where it cannot tell: an answer too
 COMPARES = (" compare ", "--max-drop 0.5")
 BRIEF = {
-    "toolkit bench ": " --max-seconds 1 --processes 1",
-    "toolkit compare ": " --max-seconds 1",
+    "toolkit bench ": " --max-seconds 0.5 --processes 1",
+    "toolkit compare ": " --max-seconds 0.5",
 }
 
-LESS_MEASURING = ("max_seconds = 4, processes = 1", "max_seconds = 1, processes = 1")
+SHORTER = {
+    "quick = { epochs = 15,": "quick = { epochs = 3,",
+    "batch = [1, 100, 1000], max_seconds = 4": "batch = [1000], max_seconds = 1",
+}
+"""What the study of the README is run with here."""
 
 NET = """
 import torch
@@ -163,8 +167,10 @@ def readme(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("readme")
     (place / "net.py").write_text(NET)
     study = (ROOT / "toolkit/study/studies/lenet-deployment.toml").read_text()
-    assert LESS_MEASURING[0] in study
-    (place / "lenet-deployment.toml").write_text(study.replace(*LESS_MEASURING))
+    for told, here in SHORTER.items():
+        assert told in study
+        study = study.replace(told, here)
+    (place / "lenet-deployment.toml").write_text(study)
     for block in blocks_of((ROOT / "README.md").read_text()):
         run_block(block, place, "README.md")
     return place

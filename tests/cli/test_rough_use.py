@@ -32,7 +32,6 @@ def vanished(pids: list[int]) -> bool:
     return False
 
 
-@pytest.mark.real_start
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)]
 )
@@ -55,13 +54,10 @@ def test_a_signal_stores_what_was_measured(
 def test_a_hangup_ignored_by_the_caller_stays_ignored(tmp_path: Path) -> None:
     """What `nohup` is for."""
     command = [TOOLKIT, "train", "lenet", "--data", "digits", "--epochs", "3", "--out", "m"]
-    with subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
-    ) as process:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    started = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGHUP, before)
+    with started as process:
         assert process.stderr is not None
         next(line for line in process.stderr if line.startswith("train lenet 1/"))
         process.send_signal(signal.SIGHUP)
@@ -70,7 +66,6 @@ def test_a_hangup_ignored_by_the_caller_stays_ignored(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "m" / "manifest.json").read_text())["epoch"] == 3
 
 
-@pytest.mark.real_start
 def test_workers_end_with_a_killed_parent(artifact_dir: Path, tmp_path: Path) -> None:
     with benchmarking(artifact_dir, tmp_path, "onnxruntime,openvino") as (process, workers):
         pids = [worker.pid for worker in workers]

@@ -99,12 +99,10 @@ def test_wrong_use_is_told(
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.real_start
 def test_a_process_that_dies_ends_the_training(training: subprocess.Popen[str]) -> None:
     children = psutil.Process(training.pid).children(recursive=True)
-    ranks = [one for one in children if {"-u", "toolkit.training.torch_rank"} <= set(one.cmdline())]
-    assert len(ranks) == 2
-    ranks[-1].kill()
+    assert len(children) >= 3
+    max(children, key=lambda child: child.create_time()).kill()  # torchrun starts them last
     _, err = training.communicate(timeout=90)
     assert training.returncode == 3, err
     assert "A process of the training ended" in err

@@ -7,15 +7,18 @@ from collections import Counter
 
 SLOWEST = 10
 
-outcomes, skipped, seconds, folders = Counter(), Counter(), Counter(), Counter()
-counts = Counter()
+outcomes, skipped, seconds = Counter(), Counter(), Counter()
+folders, files, counts = Counter(), Counter(), Counter()
 for path in sys.argv[1:]:
     for case in ET.parse(path).iter("testcase"):
         name = f"{case.get('classname')}::{case.get('name')}"
         taken = float(case.get("time", 0))
         seconds[name] += taken
-        folder = case.get("classname").split(".")[1]
+        parts = case.get("classname").split(".")
+        folder = parts[1]
         folders[folder] += taken
+        end = next(i for i, part in enumerate(parts) if part.startswith("test_")) + 1
+        files["/".join(parts[:end]) + ".py"] += taken
         counts[folder] += 1
         found = next(
             (child for child in case if child.tag in ("skipped", "failure", "error")), None
@@ -32,6 +35,9 @@ for path in sys.argv[1:]:
 print("\nSeconds of tests and fixtures, over all processes:")
 for folder, taken in folders.most_common():
     print(f"{taken:7.1f} s  {counts[folder]:5} tests in tests/{folder}")
+print(f"\n{SLOWEST} slowest files:")
+for file, taken in files.most_common(SLOWEST):
+    print(f"{taken:7.1f} s  {file}")
 print(f"\n{SLOWEST} slowest tests:")
 for name, taken in seconds.most_common(SLOWEST):
     print(f"{taken:7.1f} s  {name}")

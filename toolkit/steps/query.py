@@ -106,7 +106,7 @@ def _result(path: Path, result: Result) -> Mapping[str, Any]:
 
 
 def _samples(results: Sequence[Result]) -> dict[str, np.ndarray]:
-    """The columns of the table `samples`."""
+    """Return the columns of the table `samples`, one value for each sample of `results`."""
     parts: dict[str, list[np.ndarray]] = {name: [] for name in SAMPLES}
     for result in results:
         for number, row in enumerate(result.rows):
@@ -114,13 +114,11 @@ def _samples(results: Sequence[Result]) -> dict[str, np.ndarray]:
                 for block in measurement.blocks:
                     values = (
                         result.id, number, row.runtime, row.batch, str(measurement.scope),
-                        block.process, block.round,
+                        block.process, block.round, block.samples,
                     )  # fmt: skip
-                    count = len(block.samples)
-                    for name, value in zip(SAMPLES, values, strict=False):
-                        kind = object if SAMPLES[name] == "VARCHAR" else np.int64
-                        parts[name].append(np.full(count, value, kind))
-                    parts["ns"].append(np.asarray(block.samples, np.int64))
+                    for (name, kind), value in zip(SAMPLES.items(), values, strict=True):
+                        dtype = object if kind == "VARCHAR" else np.int64
+                        parts[name].append(np.full(len(block.samples), value, dtype))
     return {name: np.concatenate(arrays) for name, arrays in parts.items() if arrays}
 
 

@@ -1,7 +1,7 @@
-"""Trained checkpoints and exported artifacts that several tests use: made once, then read.
+"""Trained checkpoints and exported artifacts that several tests read.
 
-All test processes share them, and later runs too, as long as no source file of the product
-changes. Tests must not change them; one that needs to, copies.
+They are made once for all test processes, and again after a source file of the product changed.
+Tests must copy an artifact before they change it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ DIGESTS = "digests.json"
 def made_once(name: str, key: Sequence[object], make: Callable[[Path], None]) -> Path:
     """Return a directory that `make` has filled, for this `key` and these sources."""
     digest = hashlib.sha256(json.dumps([name, *map(str, key), _sources()]).encode()).hexdigest()
-    place = PLACE / f"{name}-{digest[:16]}"
-    PLACE.mkdir(parents=True, exist_ok=True)
+    place = PLACE / name / digest[:16]
+    place.parent.mkdir(parents=True, exist_ok=True)
     with (PLACE / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not _intact(place):
-            for old in PLACE.glob(f"{name}-*"):
+            for old in place.parent.iterdir():
                 shutil.rmtree(old)
-            partial = PLACE / f"{name}-partial"
+            partial = place.with_name("partial")
             partial.mkdir()
             make(partial)
             (partial / DIGESTS).write_text(json.dumps(_digests(partial)))

@@ -2,8 +2,8 @@
 
 A new interpreter spends seconds on `import torch` and its like, and the tests start very many.
 `install()` replaces the part of `subprocess.Popen` that executes a program: the console script,
-`python -P -m toolkit.…` and `python FILE.py` are forked from a server process, everything else is
-executed as usual. The product does not know of it.
+`python -m toolkit.…`, torchrun and `python FILE.py` are forked from a server process. Everything
+else is executed as usual. The product does not know of it.
 
 A forked process is a true child of its caller, with the caller's session, working directory,
 environment, limits, processor cores and signal dispositions, so it can be waited for, stopped and
@@ -281,7 +281,7 @@ def _execute_child(
 def _program(args: Any) -> tuple[str | None, str | None, list[str]] | None:
     """The module, the first entry of `sys.path` and the arguments of a command that can be forked.
 
-    There is no module for a script; its directory is "" if it is the one that Python runs in.
+    The module is None for a script. The entry is "" for the working directory, None for none.
     """
     if isinstance(args, (str, bytes, os.PathLike)):
         return None

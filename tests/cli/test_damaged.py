@@ -19,7 +19,7 @@ from tests.conftest import Run
 from tests.mutants import mutants
 
 COUNT = 200
-RUN = COUNT if os.environ.get("ALL_MUTANTS") else 12
+RUN = COUNT if os.environ.get("ALL_MUTANTS") else 24
 MOST_BYTES = 1_000_000_000
 
 # One process for all: what a file does to it, the next would show. Prints the outcome of each.

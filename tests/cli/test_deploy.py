@@ -42,7 +42,7 @@ def bundle(main_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def of_each_input_shape() -> list[str]:
-    """One family for each shape of inputs; the configuration depends on nothing else of a model."""
+    """Return one family for each shape of inputs, which are what the test below compares."""
     found: dict[tuple[int, ...], str] = {}
     for name in FAMILIES.names():
         (spec,) = FAMILIES.create(name).spec("torch").signature.inputs
@@ -74,17 +74,9 @@ def test_triton_reads_what_is_written(family: str, tmp_path: Path) -> None:
 def test_openvino_keeps_both_of_its_files(exported: Exported, tmp_path: Path) -> None:
     made = Artifact.load(exported("openvino"))
     done = run_toolkit(
-        "deploy",
-        made.directory,
-        "--to",
-        "triton",
-        "--out",
-        "r",
-        "--name",
-        "net",
-        "--json",
+        "deploy", made.directory, "--to", "triton", "--out", "r", "--name", "net", "--json",
         cwd=tmp_path,
-    )
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["artifact_digest"] == made.digest
     place = tmp_path / "r" / "net"

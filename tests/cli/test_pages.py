@@ -212,6 +212,17 @@ def test_a_study_of_the_page_can_be_run(tmp_path: Path) -> None:
     run_block(["toolkit study run study.toml --dry-run"], tmp_path, "docs/studies.md")
 
 
+def test_the_study_of_the_readme_can_be_planned_by_its_name(tmp_path: Path) -> None:
+    """The README's test runs a shorter copy of it, by its path."""
+    (line,) = (
+        line
+        for block in blocks_of((ROOT / "README.md").read_text())
+        for line in block
+        if line.startswith("toolkit study run ")
+    )
+    run_block([f"{line} --dry-run"], tmp_path, "no page")
+
+
 def test_what_is_run_elsewhere_is_told_and_is_there() -> None:
     pages = ((ROOT / page).read_text() for page in ("README.md", *PAGES))
     told = {line for page in pages for block in blocks_of(page) for line in block}

@@ -53,4 +53,6 @@ def test_every_command(toolkit_cli: Run, tmp_path: Path) -> None:
         done = toolkit_cli(command, *args)
         allowed = (0, UNCLEAR) if command == "compare" else (0,)
         assert done.returncode in allowed, (command, done.stdout, done.stderr)
+    for file in ELSEWHERE.values():
+        assert "mark.real_start" in (Path(__file__).parents[2] / file).read_text()
     assert {command for command, *_ in COMMANDS} | set(ELSEWHERE) == set(get_command(app).commands)  # type: ignore[attr-defined]

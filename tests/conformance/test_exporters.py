@@ -39,8 +39,8 @@ REQUIRED = set(ROUTES) - {"tensorrt", "tripy"}
 # Kernels of equal shapes, a dense layer, batch norms; one kernel that is read many times.
 MODELS = ["resnet20", "residual-odenet"]
 SETTINGS = {"residual-odenet": {"accuracy": 0.5}}  # two readings of the kernel
-MOST_PAIRS = 12
-MOST_TENSORS = 16  # whose bits are flipped
+MOST_PAIRS = 24
+MOST_TENSORS = 32  # whose bits are flipped
 ROWS = np.random.default_rng(1).standard_normal((4, 3, 32, 32)).astype(np.float32)
 FOLDED = "its converter folds batch norms"
 EXPECTED_FAILURES = {

@@ -32,8 +32,6 @@ from exporters.tensorrt_rtx import LIBRARY, TensorRtRtx
 ADA = ExportOptions(compute_capabilities=(89,), batches=(1, 8, 64))
 LEFT_OUT = {
     "resnet32": "has the operators of resnet20, and takes longer",
-    "resnet": "has operators of residual-odenet only",
-    "odenet": "has operators of residual-odenet only",
 }
 PRECISIONS = {"float32": "FLOAT", "float16": "HALF", "int8": "FLOAT"}
 PRODUCTS = ("CONVOLUTION", "MATRIX_MULTIPLY")

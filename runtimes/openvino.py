@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, final
 
@@ -44,6 +45,16 @@ MOVING = frozenset(
 BODIES = frozenset({"If", "Loop", "TensorIterator"})
 
 
+@functools.cache
+def _core() -> ov.Core:
+    """The one Core of this process.
+
+    A Core that ends makes the signal stack of the thread what it was when the Core began. If that
+    was the stack of another Core, which has ended, the next signal crashes the process.
+    """
+    return ov.Core()
+
+
 @final
 class OpenVino(Runtime):
     name: ClassVar[str] = "openvino"
@@ -61,7 +72,7 @@ class OpenVino(Runtime):
             # Unless told not to, it runs float32 models in bfloat16 where the processor can.
             "INFERENCE_PRECISION_HINT": "f32",
         }
-        core = ov.Core()
+        core = _core()
         options.require_known(self.name, core.get_property("CPU", "SUPPORTED_PROPERTIES"))
         config.update(options.tuning)
         try:

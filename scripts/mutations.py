@@ -16,7 +16,9 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -33,6 +35,7 @@ from coverage import CoverageData
 PACKAGES = ("toolkit", "exporters", "runtimes", "calibration", "models")
 MOST_TESTS = 60  # against one mutation, the most specific first
 MOST_SECONDS = 240  # for one mutation; one that is not killed by then has survived
+FAILURES = ("FAILED ", "ERROR ")  # lines of pytest's summary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,31 +156,51 @@ def test_of(context: str) -> str:
 
 
 def challenge(root: Path, mutation: Mutation, tests: list[str]) -> tuple[str | None, int]:
-    """Run the tests against the mutated file; return the first that failed, and their number."""
-    if not tests:
-        return None, 0
+    """Run the tests against the mutated file; return the first that failed, and their number.
+
+    A test that fails without the mutation as well does not count.
+    """
     path = root / mutation.path
     code = path.read_text()
     operator = cosmic_ray.plugins.get_operator(mutation.operator)()
     mutated = mutate_code(code, operator, mutation.occurrence)
     assert mutated is not None, mutation
+    left = list(tests)
+    while left:
+        path.write_text(mutated)
+        try:
+            failed = first_failure(root, left)
+        finally:
+            path.write_text(code)
+        if failed is None or first_failure(root, [failed] if failed in left else left) is None:
+            return failed, len(left)
+        print(f"    without the mutation fails as well: {failed}", flush=True)
+        left = [test for test in left if test != failed] if failed in left else []
+    return None, 0
+
+
+def first_failure(root: Path, tests: list[str]) -> str | None:
+    """Run the tests, in a pytest process for each core; return the first that failed, if any."""
+    cores = len(os.sched_getaffinity(0))
     command = [
         root / ".venv/bin/pytest", "--exitfirst", "--quiet", "--no-header", "--tb=no", "-rfE",
-        "--numprocesses=2", "--dist=loadfile", "--timeout=120", *tests,
+        f"--numprocesses={cores}", "--dist=loadfile", "--timeout=120", *tests,
     ]  # fmt: skip
-    path.write_text(mutated)
+    process = subprocess.Popen(
+        command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
     try:
-        done = subprocess.run(
-            command, cwd=root, capture_output=True, text=True, timeout=MOST_SECONDS, check=False
-        )
+        told, _ = process.communicate(timeout=MOST_SECONDS)
     except subprocess.TimeoutExpired:
-        return None, len(tests)
-    finally:
-        path.write_text(code)
-    if done.returncode == 0:
-        return None, len(tests)
-    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return (failed or [f"exit code {done.returncode}"])[0].partition(" - ")[0], len(tests)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return None
+    if process.returncode == 0:
+        return None
+    lines = [line for line in told.splitlines() if line.startswith(FAILURES)]
+    failed = [line.partition(" ")[2].partition(" - ")[0] for line in lines]
+    return failed[0] if failed else f"exit code {process.returncode}"
 
 
 if __name__ == "__main__":

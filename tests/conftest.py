@@ -118,9 +118,10 @@ def toolkit_cli(tmp_path: Path) -> Run:
 
 
 MAIN_PATH = (
-    ("train", "lenet", "--data", "digits", "--out", "lenet"),
-    ("export", "lenet", "--to", "onnx", "--out", "lenet-onnx"),
+    ["train", "lenet", "--data", "digits", "--epochs", "10", "--seed", "0", "--out", "lenet"],
+    ["export", "lenet", "--to", "onnx", "--out", "lenet-onnx"],
 )
+"""The README's first commands."""
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ import click
 import pytest
 from typer.main import get_command
 
-from tests.conftest import TOOLKIT, run_toolkit
+from tests.conftest import MAIN_PATH, TOOLKIT, run_toolkit
 from tests.mxnet_env import mxnet_python
 from toolkit.cli.main import app
 
@@ -41,6 +41,7 @@ ELSEWHERE = {
 
 TESTED = {
     "docs/bench-training.md": {"toolkit bench-training ": "test_bench_training.py"},
+    "docs/export.md": {"toolkit bench net.py:Net ": "test_code_sources.py"},
     "docs/optimize.md": {"toolkit optimize ": "test_optimize.py"},
     "docs/report.md": {
         "toolkit results push ": "test_mlflow.py",
@@ -75,6 +76,7 @@ BRIEF = {
 }
 
 SHORTER = {
+    '"torch", "torch-compile", "onnxruntime"': '"torch", "onnxruntime"',
     "quick = { epochs = 15,": "quick = { epochs = 3,",
     "batch = [1, 100, 1000], max_seconds = 4": "batch = [1000], max_seconds = 1",
 }
@@ -123,7 +125,7 @@ def execute(command: str, place: Path) -> subprocess.CompletedProcess[str]:
 
 def is_tested_elsewhere(command: str, page: str) -> bool:
     """Whether another test runs the command. Then it is parsed, to see that its options exist."""
-    if command in ELSEWHERE:
+    if command in ELSEWHERE or (page == "README.md" and command.split()[1:] in MAIN_PATH):
         return True
     if not any(command.startswith(beginning) for beginning in TESTED.get(page, {})):
         return False
@@ -162,9 +164,10 @@ def run_block(block: list[str], place: Path, page: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def readme(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory in which the README's commands were run."""
+def readme(tmp_path_factory: pytest.TempPathFactory, main_path: Path) -> Path:
+    """The directory in which the README's commands were run, after those of `main_path`."""
     place = tmp_path_factory.mktemp("readme")
+    shutil.copytree(main_path, place, dirs_exist_ok=True)
     (place / "net.py").write_text(NET)
     study = (ROOT / "toolkit/study/studies/lenet-deployment.toml").read_text()
     for told, here in SHORTER.items():

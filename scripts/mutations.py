@@ -18,6 +18,7 @@ import ast
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -35,6 +36,7 @@ from coverage import CoverageData
 PACKAGES = ("toolkit", "exporters", "runtimes", "calibration", "models")
 MOST_TESTS = 60  # against one mutation, the most specific first
 MOST_SECONDS = 240  # for one mutation; one that is not killed by then has survived
+STAGE = re.compile(r" \((setup|call|teardown)\)$")  # what PYTEST_CURRENT_TEST ends with
 FAILURES = ("FAILED ", "ERROR ")  # lines of pytest's summary
 
 
@@ -150,9 +152,8 @@ class Reach:
 
 def test_of(context: str) -> str:
     """Return the test of a context: of this process, or of one that it started."""
-    name = context.rpartition("|")[2] or context
-    name = name.partition(" (")[0]
-    return name if name.startswith("tests/") else ""
+    name = context[context.rfind("|tests/") + 1 :]
+    return STAGE.sub("", name) if name.startswith("tests/") else ""
 
 
 def challenge(root: Path, mutation: Mutation, tests: list[str]) -> tuple[str | None, int]:
@@ -172,10 +173,13 @@ def challenge(root: Path, mutation: Mutation, tests: list[str]) -> tuple[str | N
             failed = first_failure(root, left)
         finally:
             path.write_text(code)
-        if failed is None or first_failure(root, [failed] if failed in left else left) is None:
+        if failed is None:
+            return None, len(left)
+        anyway = first_failure(root, [failed] if failed in left else left)
+        if anyway is None:
             return failed, len(left)
-        print(f"    without the mutation fails as well: {failed}", flush=True)
-        left = [test for test in left if test != failed] if failed in left else []
+        print(f"    {anyway} fails without the mutation as well", flush=True)
+        left.remove(anyway)
     return None, 0
 
 
@@ -199,8 +203,9 @@ def first_failure(root: Path, tests: list[str]) -> str | None:
     if process.returncode == 0:
         return None
     lines = [line for line in told.splitlines() if line.startswith(FAILURES)]
-    failed = [line.partition(" ")[2].partition(" - ")[0] for line in lines]
-    return failed[0] if failed else f"exit code {process.returncode}"
+    if not lines:
+        raise RuntimeError(f"pytest ended with exit code {process.returncode}:\n{told}")
+    return lines[0].partition(" ")[2].partition(" - ")[0]
 
 
 if __name__ == "__main__":

@@ -47,10 +47,11 @@ BODIES = frozenset({"If", "Loop", "TensorIterator"})
 
 @functools.cache
 def _core() -> ov.Core:
-    """The one Core of this process.
+    """Return the Core that all sessions of this process share. It is never destroyed.
 
-    A Core that ends makes the signal stack of the thread what it was when the Core began. If that
-    was the stack of another Core, which has ended, the next signal crashes the process.
+    The CPU plugin of a Core replaces the thread's alternate signal stack, and restores the previous
+    one when the Core is destroyed. If the previous one belonged to another Core that is gone too,
+    the next signal crashes the process.
     """
     return ov.Core()
 

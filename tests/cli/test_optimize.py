@@ -187,15 +187,8 @@ def test_what_was_measured_is_not_measured_again(
 
 def test_one_that_was_killed_goes_on(main_path: Path, tmp_path: Path) -> None:
     """Ended in its second round: what the first one found stays, and is not measured again."""
-    command = [
-        TOOLKIT,
-        "optimize",
-        main_path / "lenet-onnx",
-        "--exact",
-        "--out",
-        "search",
-        "--json",
-    ]
+    source = main_path / "lenet-onnx"
+    command = [TOOLKIT, "optimize", source, "--exact", "--out", "search", "--json"]
     killed = subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

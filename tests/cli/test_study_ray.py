@@ -18,8 +18,11 @@ STUDY = """
 [[train]]
 model = "mlp"
 data = "diabetes"
-seed = [0, 1, 2]
+seed = [0, 1]
 epochs = 2
+
+[[export]]
+to = "onnx"
 """
 
 
@@ -58,8 +61,8 @@ def test_cells_of_a_node_that_was_killed_run_again(cluster: Cluster, tmp_path: P
     assert killed
     assert "its machine was lost; it runs again elsewhere" in told
     found = json.loads(out)["cells"]
-    assert [one["state"] for one in found] == ["done"] * 3
-    assert len(list((tmp_path / "out" / "cells").iterdir())) == 3
+    assert [one["state"] for one in found] == ["done"] * 4
+    assert len(list((tmp_path / "out" / "cells").iterdir())) == 4
 
 
 def test_a_cell_goes_to_the_gpu_that_it_asks_for(

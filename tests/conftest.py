@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests import fork_server
@@ -103,6 +104,16 @@ def run_toolkit(
         timeout=timeout,
         check=False,
     )
+
+
+def workers_of(process: subprocess.Popen[str], count: int) -> list[psutil.Process]:
+    """Return the `count` children that were started last, in this order.
+
+    The first child of a forked process is its fork server.
+    """
+    children = psutil.Process(process.pid).children()
+    assert len(children) >= count, process.poll()
+    return sorted(children, key=lambda child: child.create_time())[-count:]
 
 
 @pytest.fixture

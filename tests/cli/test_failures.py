@@ -16,7 +16,7 @@ import psutil
 import pytest
 from onnx import numpy_helper
 
-from tests.conftest import TOOLKIT, Run
+from tests.conftest import TOOLKIT, Run, workers_of
 
 BENCH = ("--scope", "forward", "--warmup", "1", "--runs", "12", "--json")
 
@@ -35,10 +35,7 @@ def benchmarking(
         for line in process.stderr:
             if line.startswith(f"open 1 of 3, batch 1 {count}/{count}"):
                 break
-        children = psutil.Process(process.pid).children()
-        assert len(children) >= count, process.poll()
-        # The first child of a forked process is its fork server.
-        yield process, sorted(children, key=lambda child: child.create_time())[-count:]
+        yield process, workers_of(process, count)
 
 
 def test_a_worker_killed_in_mid_run_costs_its_row(artifact_dir: Path, tmp_path: Path) -> None:

@@ -8,11 +8,10 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
 import toolkit
-from tests.conftest import TOOLKIT, Run
+from tests.conftest import TOOLKIT, Run, workers_of
 from toolkit.core.errors import UsageError
 from toolkit.core.measurement import Row
 from toolkit.measuring.engine import Procedure
@@ -141,11 +140,8 @@ def test_what_was_answered_is_kept(artifact_dir: Path, tmp_path: Path, number: i
     ) as process:
         assert process.stderr is not None
         next(line for line in process.stderr if line.startswith("server, batch 1 2/5"))
-        children = psutil.Process(process.pid).children()
-        # The first child of a forked process is its fork server.
-        workers = sorted(children, key=lambda child: child.create_time())[-2:]
-        first = workers[0]
-        (process if number == signal.SIGINT else first).send_signal(number)
+        workers = workers_of(process, 2)
+        (process if number == signal.SIGINT else workers[0]).send_signal(number)
         stdout, stderr = process.communicate(timeout=120)
     assert "Traceback" not in stderr
     assert not any(worker.is_running() for worker in workers)

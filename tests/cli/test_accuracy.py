@@ -203,6 +203,8 @@ def test_values_are_compared_by_their_squared_errors(tmp_path: Path):
     assert row.drop.value == pytest.approx(100 * (mse[1] / mse[0] - 1), rel=1e-3)
     assert row.gate is Gate.FAILED
     assert row.why == "the drop is more than 1 % of the MSE"
+    columns = changed(tmp_path, tmp_path, targets=targets[:, None])
+    assert toolkit.verify(forms, data=str(columns), runtimes=ORT, max_drop=1).scores == found.scores
     with pytest.raises(UsageError, match="have values, not classes"):
         toolkit.verify(forms, data=rows, per_class=True)
 
@@ -273,6 +275,7 @@ LABELS = np.arange(ROWS) % CLASSES
         ({"labels": LABELS[:-1]}, "labels has 1199 rows, the inputs have 1200"),
         ({"labels": LABELS.astype(np.float32)}, "are 1 values a row; .* gives y 7"),
         ({"labels": LABELS[:, None]}, r"expected whole numbers \[rows\]"),
+        ({"labels": LABELS[:, None, None] / 2}, r"labels is float64 of shape \[1200, 1, 1\]"),
         ({"labels": np.where(LABELS == 2, np.nan, LABELS)}, "labels has NaN or infinity in row 2"),
         ({"labels": LABELS.astype(str)}, "labels is <U21 of shape"),
         ({"targets": LABELS}, "has both labels and targets"),

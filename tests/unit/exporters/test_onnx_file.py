@@ -137,6 +137,23 @@ def test_omitted_optional_input_reads_nothing(path: Path):
     assert readers(path, model(nodes, {"a": np.float32(1)})) == {"a": ("y (Clip)",)}
 
 
+@pytest.mark.parametrize("dtype", [TensorProto.INT4, TensorProto.UINT4])
+def test_values_of_four_bits_are_read_two_to_a_byte(path: Path, dtype: int):
+    weight = helper.make_tensor("w", dtype, [5], [1, 2, 3, 4, 5])
+    scale = numpy_helper.from_array(np.float32(0.5), "s")
+    node = helper.make_node("DequantizeLinear", ["w", "s"], ["y"])
+    onnx.save(
+        helper.make_model(helper.make_graph([node], "g", [], [Y], [packed(weight), scale])), path
+    )
+    stored = {tensor.name: tensor.array for tensor in stored_tensors(path)}
+    assert stored["w"].astype(int).tolist() == [1, 2, 3, 4, 5]
+
+
+def packed(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    """The same tensor with its values as raw bytes."""
+    return numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name)
+
+
 def test_external_data_is_read_and_missed(path: Path):
     onnx.save(model(), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
     assert compare({"a": A}, stored_tensors(path)).passed

@@ -16,8 +16,9 @@ def skewed(rng: np.random.Generator, rows: int) -> tuple[np.ndarray, np.ndarray]
     return base**2, (1.05 * base + 0.2 * rng.normal(size=rows)) ** 2
 
 
-def test_the_interval_is_scipy_s():
-    a, b = skewed(np.random.default_rng(3), 150)
+@pytest.mark.parametrize("rows", [12, 150])
+def test_the_interval_is_scipy_s(rows: int):
+    a, b = skewed(np.random.default_rng(3), rows)
     found = bootstrap_difference(a, b, 0.95)
     for estimate, figure in (
         (found.absolute, lambda a, b, axis=-1: b.mean(axis) - a.mean(axis)),

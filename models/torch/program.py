@@ -1,22 +1,23 @@
 """Exported programs (.pt2, torch.export), opened without running anything that they bring; and the
-module of a checkpoint, whichever it was.
+module of a checkpoint.
 
-torch.export.load unpickles what an archive marks as pickled, evaluates its symbolic extents as
-Python, and resolves its operators by walking from the module torch: of a file that somebody else
-made, all three are a way to run code. So an archive is read through before torch is given it.
+torch.export.load unpickles the objects that an archive marks as pickled, evaluates its symbolic
+extents as Python, resolves its operators by attribute lookup from the module torch, and falls back
+to an older format whose weights it unpickles. Each of these runs code of the file's author. So the
+entries of an archive are checked first, and torch is given a new archive of the checked bytes.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import io
 import json
 import pickle
 import re
-import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO
 
 import torch
 from safetensors.numpy import load
@@ -30,6 +31,7 @@ from models.torch.base import restored
 from toolkit.core.artifact import PROGRAM, Artifact, Format
 from toolkit.core.errors import SourceError
 from toolkit.core.specs import Dim, Signature, TensorSpec
+from toolkit.core.zips import RefusedEntry, checked_copy
 
 # What symbolic extents are made of: torch.utils._sympy.functions, and sympy's own arithmetic.
 FUNCTIONS = frozenset(
@@ -42,6 +44,9 @@ FUNCTIONS = frozenset(
         "TruncToInt", "Unequality", "Where", "ceiling", "floor",
     }
 )  # fmt: skip
+POWERS = frozenset({"FloatPow", "LShift", "Pow", "PowByNatural"})
+LARGEST_EXPONENT = 64
+LONGEST_EXTENT = 20_000  # characters
 SYMBOL = re.compile(r"[a-z]\w{0,30}|-?int_oo|[-+.\de]{1,40}")
 ARITHMETIC = (
     ast.Expression, ast.Call, ast.keyword, ast.Name, ast.Load, ast.Constant, ast.BinOp, ast.UnaryOp,
@@ -50,8 +55,21 @@ ARITHMETIC = (
 OPERATORS = re.compile(
     r"(?:torch\.ops\.\w+\.\w+(?:\.\w+)?|_operator\.\w+|math\.\w+|torch\.sym_\w+)"
 )
-MOST_TIMES = 4  # how much more than its file an archive may unpack to; torch stores, uncompressed
-TENSORS = ("weight_", "tensor_")
+MOST_TIMES = 4  # torch stores its entries uncompressed
+GRAPH = "models/model.json"
+SAMPLE_INPUTS = "data/sample_inputs/model.pt"
+CONFIGS = (
+    "data/weights/model_weights_config.json",
+    "data/constants/model_constants_config.json",
+)
+NEEDED = {GRAPH, SAMPLE_INPUTS, *CONFIGS}
+# An archive has one folder, and in it these entries: torch.export.pt2_archive.constants.
+ENTRIES = re.compile(
+    r"[\w.-]+/(?:archive_format|archive_version|byteorder|version|\.data/version"
+    r"|\.data/serialization_id|extra/[\w.-]+"
+    rf"|data/weights/weight_\d+|data/constants/tensor_\d+|{'|'.join(map(re.escape, NEEDED))})"
+)
+TENSOR = re.compile(r"(?:weight|tensor)_\d+")
 
 
 def module_of(source: Artifact) -> nn.Module:
@@ -225,62 +243,85 @@ def write_program(module: nn.Module, rows: torch.Tensor) -> bytes:
 
 
 def load_program(path: Path) -> ExportedProgram:
-    """The program of an archive that `check_archive` has nothing against."""
-    check_archive(path)
-    try:
-        return torch.export.load(path)
-    except Exception as error:  # torch's deserialiser raises whatever its parts raise
-        raise SourceError(
-            f"torch {torch.__version__} could not open {path}: "
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-            hint="Export it with the torch that is installed here.",
-        ) from error
+    """Open an archive of torch.export.save, without running anything that it brings.
+
+    Raises SourceError for a file that is no such archive, could run code, or was written by a
+    version of torch whose archives the installed one does not read.
+    """
+    with _checked(path) as archive:
+        try:
+            return torch.export.load(archive)
+        except Exception as error:  # torch's deserialiser raises whatever its parts raise
+            raise SourceError(
+                f"torch {torch.__version__} could not open {path}: "
+                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+                hint="Export it with the torch that is installed here.",
+            ) from error
 
 
 def check_archive(path: Path) -> None:
-    """Raises SourceError for what is no archive of one exported program, or could run code."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            _check(path, archive)
-    except (zipfile.BadZipFile, OSError, KeyError, ValueError, RecursionError) as error:
-        raise SourceError(
-            f"{path} is not an exported program: {error}.", hint="Give a .pt2 of torch.export.save."
-        ) from error
+    """Raise SourceError for a file that is no archive of one exported program, or could run
+    code."""
+    with _checked(path):
+        pass
 
 
-def _check(path: Path, archive: zipfile.ZipFile) -> None:
-    records = archive.infolist()
-    if sum(record.file_size for record in records) > MOST_TIMES * path.stat().st_size:
-        _refuse(path, "it unpacks to many times its size")
-    programs = 0
-    for record in records:
-        place = record.filename.partition("/")[2]  # behind the name of the archive
-        if ".." in Path(record.filename).parts or record.filename.startswith("/"):
-            _refuse(path, f"it has an entry {record.filename!r}")
-        if place.startswith("data/aotinductor"):
-            _refuse(path, "it holds compiled code")
-        if place.startswith("models/") and place.endswith(".json"):
-            programs += 1
-            for what in _suspects(json.loads(archive.read(record))):
-                _refuse(path, f"its graph has {what}")
-        elif place.startswith("data/") and place.endswith("config.json"):
-            for name, payload in json.loads(archive.read(record))["config"].items():
-                if payload["use_pickle"] or not payload["path_name"].startswith(TENSORS):
-                    _refuse(path, f"{name} is a pickled object")
-        elif place.startswith("data/") and place.endswith(".pt"):
-            _require_plain(path, place, archive.read(record))
-    if programs != 1:
-        raise ValueError(f"it holds {programs} programs, expected one")
+@contextlib.contextmanager
+def _checked(path: Path) -> Iterator[BinaryIO]:
+    """Yield a new archive of the checked entries of `path`."""
+    places: list[str] = []
+
+    def check(name: str, read: Callable[[], bytes]) -> bytes | None:
+        root, _, place = name.partition("/")
+        if places and root != places[0].partition("/")[0]:
+            raise RefusedEntry(f"its entry {name!r} is outside its folder")
+        places.append(name)
+        return _check(place, read)
+
+    with checked_copy(
+        path,
+        kind="an exported program",
+        hint="Give a .pt2 of torch.export.save, written by torch 2.8 or newer.",
+        allowed=ENTRIES,
+        most_times=MOST_TIMES,
+        check=check,
+    ) as archive:
+        missing = NEEDED - {name.partition("/")[2] for name in places}
+        if missing:
+            raise SourceError(
+                f"{path} is not an exported program: it has no {sorted(missing)[0]}.",
+                hint="Give a .pt2 of torch.export.save, written by torch 2.8 or newer.",
+            )
+        yield archive
+
+
+def _check(place: str, read: Callable[[], bytes]) -> bytes | None:
+    """Check one entry of the archive; return what is written instead of it, or None for itself."""
+    if place == GRAPH:
+        graph = json.loads(read())
+        for suspect in _suspects(graph):
+            raise RefusedEntry(f"its graph has {suspect}, which could run code")
+        return json.dumps(graph).encode()
+    if place in CONFIGS:
+        document = json.loads(read())
+        for name, payload in document["config"].items():
+            if payload["use_pickle"] is not False or not TENSOR.fullmatch(payload["path_name"]):
+                raise RefusedEntry(f"{name} is a pickled object, which could run code")
+        return json.dumps(document).encode()
+    if place == SAMPLE_INPUTS:
+        return _tensors_only(place, read())
+    return None
 
 
 def _suspects(value: Any) -> Iterator[str]:
-    """What in the description of a graph is neither arithmetic of extents nor an operator."""
+    """Yield the parts of a graph's description that are neither arithmetic of extents nor an
+    operator."""
     if isinstance(value, dict):
         for key, inner in value.items():
             if key == "expr_str" and not is_arithmetic(str(inner)):
-                yield f"the extent {inner!r}"
+                yield f"the extent {str(inner)[:100]!r}"
             elif key == "target" and isinstance(inner, str) and not OPERATORS.fullmatch(inner):
-                yield f"the operator {inner!r}"
+                yield f"the operator {inner[:100]!r}"
             else:
                 yield from _suspects(inner)
     elif isinstance(value, list):
@@ -289,39 +330,72 @@ def _suspects(value: Any) -> Iterator[str]:
 
 
 def is_arithmetic(text: str) -> bool:
-    """Whether an extent is made of numbers, symbols and FUNCTIONS alone, as Python reads it."""
+    """Return whether an extent consists of numbers, symbols and calls of FUNCTIONS alone, as Python
+    parses it, and is cheap to evaluate: powers and shifts by small constants only."""
+    if len(text) > LONGEST_EXTENT:
+        return False
     try:
         nodes = list(ast.walk(ast.parse(text.strip(), mode="eval")))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
-    for node in nodes:
-        if not isinstance(node, ARITHMETIC):
-            return False
-        if isinstance(node, ast.Name):
-            known = FUNCTIONS if id(node) in called else {"oo", "int_oo", "true", "false"}
-            if node.id not in known and (id(node) in called or not SYMBOL.fullmatch(node.id)):
-                return False
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if not SYMBOL.fullmatch(node.value):
-                return False
-        elif isinstance(node, ast.Constant) and not isinstance(node.value, bool | int | float):
-            return False
+    return all(isinstance(node, ARITHMETIC) and _is_plain(node, called) for node in nodes)
+
+
+def _is_plain(node: ast.AST, called: set[int]) -> bool:
+    match node:
+        case ast.Name(id=name):
+            if id(node) in called:
+                return name in FUNCTIONS
+            return name in {"oo", "int_oo", "true", "false"} or bool(SYMBOL.fullmatch(name))
+        case ast.Constant(value=str(value)):
+            return bool(SYMBOL.fullmatch(value))
+        case ast.Constant(value=value):
+            return isinstance(value, bool | int | float)
+        case ast.Call(func=ast.Name(id=name), args=args) if name in POWERS:
+            return len(args) == 2 and not _has_power(args[0]) and _is_small(args[1])
+        case ast.Call(func=func):
+            return isinstance(func, ast.Name)
+        case ast.BinOp(left=base, op=ast.Pow() | ast.LShift(), right=exponent):
+            return not _has_power(base) and _is_small(exponent)
     return True
 
 
-def _require_plain(path: Path, place: str, content: bytes) -> None:
-    """That a pickle holds tensors and containers only, which torch reads without running it."""
-    if not content:
-        return
-    try:
-        torch.load(io.BytesIO(content), weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        _refuse(path, f"{place} is a pickle of more than tensors ({type(error).__name__})")
-
-
-def _refuse(path: Path, reason: str) -> NoReturn:
-    raise SourceError(
-        f"{path} is not opened: {reason}, which could run code.",
-        hint="Only open what you would run: export the model again from its source.",
+def _has_power(node: ast.AST) -> bool:
+    return any(
+        (isinstance(part, ast.BinOp) and isinstance(part.op, ast.Pow | ast.LShift))
+        or (isinstance(part, ast.Name) and part.id in POWERS)
+        for part in ast.walk(node)
     )
+
+
+def _is_small(exponent: ast.AST) -> bool:
+    """Return whether it is a constant of at most LARGEST_EXPONENT: 2, -1 or Integer(2)."""
+    match exponent:
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=inner):
+            return _is_small(inner)
+        case ast.Call(func=ast.Name(id="Integer" | "Float"), args=[inner]):
+            return _is_small(inner)
+        case ast.Constant(value=bool()):
+            return False
+        case ast.Constant(value=int() | float() as value):
+            return abs(value) <= LARGEST_EXPONENT
+        case ast.Constant(value=str(value)):
+            return bool(re.fullmatch(r"-?\d\d?(?:\.\d*)?", value))
+    return False
+
+
+def _tensors_only(place: str, content: bytes) -> bytes:
+    """Return a pickle of the tensors and containers that `content` holds, pickled anew."""
+    if not content:
+        return content
+    try:
+        tensors = torch.load(io.BytesIO(content), weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise RefusedEntry(
+            f"{place} is a pickle of more than tensors ({type(error).__name__}), which could run "
+            "code"
+        ) from error
+    stream = io.BytesIO()
+    torch.save(tensors, stream)
+    return stream.getvalue()

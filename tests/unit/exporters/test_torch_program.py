@@ -82,10 +82,10 @@ def test_a_pickled_weight_is_refused_and_not_run(program: Path, tmp_path: Path) 
             return content
         config = json.loads(content)
         payload = next(iter(config["config"].values()))
-        payload["use_pickle"], payload["path_name"] = True, "weight_evil"
+        payload["use_pickle"], payload["path_name"] = True, "weight_99"
         return json.dumps(config).encode()
 
-    evil = {"data/weights/weight_evil": pickle.dumps(Runs(place))}
+    evil = {"data/weights/weight_99": pickle.dumps(Runs(place))}
     path = rewritten(program, tmp_path / "evil.pt2", change, evil)
     with pytest.raises(SourceError, match="pickled object"):
         load_program(path)
@@ -134,10 +134,12 @@ def test_an_operator_that_is_none_is_refused(program: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "match"),
     [
-        ("data/aotinductor/model/code.so", "compiled code"),
-        ("../../outside", "entry"),
-        ("models/second.json", "2 programs"),
-        ("data/constants/model.pt", "pickle of more than tensors"),
+        ("data/aotinductor/model/code.so", "does not belong there"),
+        ("../../outside", "does not belong there"),
+        ("models/second.json", "does not belong there"),
+        ("data/constants/model.pt", "does not belong there"),
+        ("data/constants/opaque_obj_0", "does not belong there"),
+        ("data/weights/WEIGHT_0", "does not belong there"),
     ],
 )
 def test_entries_that_do_not_belong_there_are_refused(
@@ -170,6 +172,8 @@ def test_what_is_no_archive_is_said_to_be_none(tmp_path: Path, content: bytes) -
 @pytest.mark.parametrize(
     "text",
     [
+        "Pow(Symbol('s0', positive=True, integer=True), Integer(-1))",
+        "s0**2",
         "Symbol('s31', positive=True, integer=True)",
         "Mul(Integer(2), Symbol('s0', positive=True, integer=True))",
         "2*s0 + Max(1, s1)",
@@ -201,6 +205,13 @@ def test_extents_are_arithmetic(text: str) -> None:
         "s0;s1",
         "",
         "(" * 5000,
+        "9**9**9**9",
+        "(9**64)**64",
+        "Pow(9, Pow(9, 9))",
+        "Pow(Integer(2), s0)",
+        "LShift(1, 100000)",
+        "1 << 100000",
+        "2**True",
     ],
 )
 def test_extents_that_are_more_than_arithmetic_are_told(text: str) -> None:

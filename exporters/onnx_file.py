@@ -34,7 +34,7 @@ EIGHT_BITS = frozenset(
      "QLinearMatMul", "QuantizeLinear"}
 )  # fmt: skip
 # Where an operator takes extents or axes that need not be int64: no weights.
-SHAPING = {"Slice": (1, 2, 3, 4), "Pad": (1, 3)}
+SHAPING = {"Slice": (1, 2, 3, 4), "Pad": (1, 3), "Resize": (1, 2, 3), "Upsample": (1,)}
 # What says how numbers of few bits are meant: no weights either.
 SCALING = {"QuantizeLinear": (1, 2), "DequantizeLinear": (1, 2)}
 VALUE_KEEPING = frozenset(
@@ -331,6 +331,8 @@ def _attribute_array(attribute: onnx.AttributeProto) -> np.ndarray:
 def _live_readers(graph: onnx.GraphProto) -> dict[str, tuple[str, ...]]:
     """For each value, the live nodes that read it."""
     readers: dict[str, list[str]] = defaultdict(list)
+    for value in graph.output:
+        readers[value.name].append("graph output")
     for node in live_nodes(graph):
         places = {**SHAPING, **SCALING}.get(node.op_type, ())
         shaping = {node.input[place] for place in places if place < len(node.input)}

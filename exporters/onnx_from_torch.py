@@ -23,13 +23,15 @@ from models.torch.program import module_of
 from toolkit.core.artifact import Artifact
 from toolkit.core.specs import Signature
 
+REARRANGING = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+
 
 @final
 class OnnxFromTorch(Exporter):
-    """Named axes stay dynamic, and every weight keeps its bits.
+    """Export with named axes dynamic and every bit of every weight kept.
 
-    The exporter's own optimisation folds weights into each other (batch norm into convolutions),
-    so it is off, and only constants that are no weights are folded.
+    The optimisation of torch's exporter folds weights into each other (batch norm into
+    convolutions), so it is off.
     """
 
     route: ClassVar[Route] = ROUTES["onnx"]
@@ -48,7 +50,7 @@ class OnnxFromTorch(Exporter):
                 dynamic_shapes=dynamic_shapes(signature, module),
             )
             assert program is not None  # None is what the old exporter gives
-            onnxscript.optimizer.fold_constants(program.model)
+            fold_constants(program.model)
         OutputFixPass()(program.model)  # an input that is given back, a value that is given twice
         _strip_metadata(program.model)
         _name(program.model, signature)
@@ -59,6 +61,31 @@ class OnnxFromTorch(Exporter):
             precision=read_precision(directory / "model.onnx"),
             options={"exporter": "torch-dynamo", "opset": opset},
         )
+
+
+def fold_constants(model: ir.Model) -> None:
+    """Fold the constants of a graph, except where a result depends on a stored tensor of the model.
+
+    A tensor of the model is only rearranged (transposed, reshaped), and only if no other node reads
+    it: so the graph holds each tensor once and with every bit, and runtimes fold the rest when they
+    load it.
+    """
+    graph = model.graph
+    dependent = set(graph.initializers)
+    for node in graph.all_nodes():
+        if any(value is not None and value.name in dependent for value in node.inputs):
+            dependent.update(value.name for value in node.outputs if value.name is not None)
+
+    def should_fold(node: ir.Node) -> bool | None:
+        tensors = [v for v in node.inputs if v is not None and v.name in dependent]
+        if not tensors:
+            return None
+        rearranged = node.domain == "" and node.op_type in REARRANGING
+        return rearranged and all(
+            len(tensor.uses()) == 1 and not tensor.is_graph_output() for tensor in tensors
+        )
+
+    onnxscript.optimizer.fold_constants(model, should_fold=should_fold)
 
 
 def _name(model: ir.Model, signature: Signature) -> None:

@@ -149,14 +149,36 @@ def quantised(
 
 
 def copies(weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor]) -> set[str]:
-    """The names of those tensors that are a weight once more, as whole numbers of another step: a
-    quantiser copies a bias for each node that reads it."""
-    return {
+    """Return the names of stored tensors that are a further copy of a weight: with every bit, in
+    any order of the axes, cast, or quantised with another step.
+
+    Exporters write a tied weight once for each way in which it is read, and quantisers a bias once
+    for each node.
+    """
+    found = {
         tensor.name
         for tensor in stored
         if tensor.quantisation is not None
         and any(_restored(array, tensor) is not None for array in weights.values())
     }
+    by_dtype: dict[np.dtype, list[StoredTensor]] = defaultdict(list)
+    for tensor in stored:
+        by_dtype[tensor.array.dtype].append(tensor)
+    for dtype, tensors in by_dtype.items():
+        sizes = {tensor.array.size for tensor in tensors}
+        bags: dict[str, list[np.ndarray]] = defaultdict(list)
+        for array in weights.values():
+            if array.size in sizes and (array.dtype == dtype or _is_float(array)):
+                with np.errstate(over="ignore", invalid="ignore"):
+                    rounded = array.astype(dtype, copy=False)
+                bags[_bag(rounded)].append(rounded)
+        found |= {
+            tensor.name
+            for tensor in tensors
+            for array in bags.get(_bag(tensor.array), ())
+            if any(_same(moved, tensor.array) for _, moved in orders(array, tensor.array.shape))
+        }
+    return found
 
 
 def _restored(array: np.ndarray, tensor: StoredTensor) -> Found | None:

@@ -113,9 +113,10 @@ def compare(
     stored tensor (exporters merge them) if it has a reader for each. A weight that is found where
     another's name stands is altered: two of one shape that changed places are both found by value.
     A stored tensor of more than one number that no weight accounts for, and that is not int64 or
-    bool as shapes are, is extra, and fails the proof, but for `scales`, those of the source's
-    quantised tensors, bit for bit; one that is a single number everywhere is a scalar, as the bias
-    of zeros that exporters give to a convolution without any. The counts of batches of batch norms
+    bool as shapes are, is extra, and fails the proof, but for further copies of a weight (see
+    `copies`) and `scales`, those of the source's quantised tensors, bit for bit; one that is a
+    single number everywhere is a scalar, as the bias of zeros that exporters give to a convolution
+    without any. The counts of batches of batch norms
     are left out: no output depends on them, and exporters drop them.
     """
     weights = {name: array for name, array in weights.items() if name.split(".")[-1] != COUNT}
@@ -132,15 +133,20 @@ def compare(
         for name, array in weights.items()
     ]
     accounted = {tensor.stored_as for tensor in tensors}
-    accounted |= copies(weights, [tensor for tensor in live if tensor.name not in accounted])
     known = {tensor_digest(array) for array in scales}
-    extra = [
-        _describe(tensor.name, tensor.array, Match.EXTRA, tensor)
+    unknown = [
+        tensor
         for tensor in live
         if tensor.name not in accounted
         and could_be_a_weight(tensor.array)
         and tensor_digest(tensor.array) not in known
         and not (tensor.array == tensor.array.flat[0]).all()
+    ]
+    further = copies(weights, unknown)
+    extra = [
+        _describe(tensor.name, tensor.array, Match.EXTRA, tensor)
+        for tensor in unknown
+        if tensor.name not in further
     ]
     return WeightParity(tensors=(*tensors, *extra))
 

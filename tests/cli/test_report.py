@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Run, run_toolkit
+from toolkit.report.write import write_report
 from toolkit.results import store
 
 
@@ -47,6 +49,16 @@ def test_names_from_files_cannot_become_code(
     store.save(tmp_path, replace(result, rows=rows, warnings=(evil,)))
     assert toolkit_cli("report", tmp_path / path.name).returncode == 0
     assert "<script>alert(1)" not in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["r.csv", "r.json"])
+def test_a_checkpoint_whose_name_is_not_utf_8_is_reported(
+    checkpoint_dir: Path, tmp_path: Path, name: str
+) -> None:
+    source = tmp_path / os.fsdecode(b"net\xff")
+    source.symlink_to(checkpoint_dir)
+    text = write_report([source], tmp_path / name).read_text(encoding="utf-8")
+    assert "net\\udcff" in text
 
 
 def test_markdown_has_the_tables(results: Path, toolkit_cli: Run, tmp_path: Path) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser
 
+from tests.browser import Watched, chromium
 from tests.conftest import run_toolkit
 from toolkit.core.measurement import Result
 from toolkit.report.write import write_report
@@ -27,16 +26,8 @@ DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        assert "CI" not in os.environ, "install chromium before the tests: make browser"
-        pytest.skip("no chromium: run make browser")
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
-        yield launched
-        launched.close()
+    with chromium() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -74,38 +65,6 @@ def copied(result: Result, number: int, factor: float) -> Result:
         for row in result.rows
     )
     return replace(result, id=f"{result.id[:-8]}{number:08x}", rows=rows)
-
-
-class Watched:
-    """A page with what it asked for and complained of."""
-
-    def __init__(self, browser: Browser, path: Path, viewport: Any, scheme: Any = "light") -> None:
-        self.context = browser.new_context(viewport=viewport, color_scheme=scheme, offline=True)
-        self.page: Page = self.context.new_page()
-        self.complaints: list[str] = []
-        self.requests: list[str] = []
-        self.page.on(
-            "console", lambda m: self.complaints.append(m.text) if m.type == "error" else None
-        )
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", lambda one: self.requests.append(one.url))
-        began = time.monotonic()
-        self.page.goto(path.as_uri())
-        self.page.wait_for_load_state("load")
-        self.seconds = time.monotonic() - began
-
-    def outside(self) -> list[str]:
-        return [url for url in self.requests if not url.startswith(("file:", "data:", "blob:"))]
-
-    def draw_all(self) -> int:
-        """Scrolls every plot into sight; how many were drawn."""
-        charts = self.page.locator(".chart")
-        for number in range(charts.count()):
-            charts.nth(number).scroll_into_view_if_needed()
-            self.page.wait_for_selector(
-                f"#{charts.nth(number).get_attribute('id')}[data-drawn] svg"
-            )
-        return charts.count()
 
 
 def test_a_page_of_two_hundred_results_is_small(report: Path) -> None:

@@ -49,9 +49,15 @@ def _library() -> str:
 
 
 def _data(content: Content) -> str:
+    """Return the charts as JSON that may stand in a script element, whatever texts are in them.
+
+    Outside of strings JSON has no `<` or `>`, so the escapes change no value. Without these
+    characters no text can end the element or open a comment in it. Characters outside ASCII are
+    escaped as well: among them are line separators and lone surrogates, which UTF-8 cannot encode.
+    """
     charts = [_chart(chart) for chart in content.charts]
-    text = json.dumps(plain(charts), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.replace("</", "<\\/").replace("<!--", "<\\!--")
+    text = json.dumps(plain(charts), separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def _chart(chart: Chart) -> dict[str, Any]:

@@ -55,7 +55,8 @@ def write_report(
             for name, data in pictures(content):
                 write_atomically(partial / name, data)
         return target
-    write_atomically(target, TEXTS[chosen](content).encode())
+    # A file name that is not UTF-8 reaches the report as lone surrogates.
+    write_atomically(target, TEXTS[chosen](content).encode(errors="backslashreplace"))
     return target
 
 

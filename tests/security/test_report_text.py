@@ -1,0 +1,95 @@
+"""Texts of a result that are markup, script or no JSON: the report shows them as text."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tests.browser import Watched, chromium
+from toolkit.core.measurement import Block, Measurement, Result, Row, Scope, Status
+from toolkit.measuring.environment import describe_environment
+from toolkit.report.write import write_report
+from toolkit.results import store
+
+HOSTILE = (
+    "<!-- comment",
+    "--> end",
+    "<!--<script>",
+    "</script><script>window.attacked = true</script>",
+    "</SCRIPT ><img src=x onerror='window.attacked = true'>",
+    "]]><svg onload='window.attacked = true'>",
+    "line\u2028separator\u2029paragraph",
+    "back\\slash \\u003c and \"quotes\" and 'quotes' &lt; &amp;",
+    "{{ 7 * 7 }} ${7 * 7} \x00\x1b[31m\x7f\x9c\ufeff\ufffe",
+    "a.b[0]['c']",
+)
+ENVIRONMENT = describe_environment()
+
+
+def report(directory: Path, texts: Sequence[str]) -> Path:
+    """Write the report of a result in which each text is a row's name, a warning and a reason."""
+    samples = np.arange(1_000_000, 1_000_040, dtype=np.int64)
+    measurement = Measurement(
+        scope=Scope.FORWARD,
+        warmup=samples[:0],
+        settled=True,
+        blocks=tuple(Block(round=n, lead=samples[:1], samples=samples + n) for n in range(8)),
+    )
+    rows = tuple(
+        Row(
+            runtime=text, artifact=f"models/{text}", artifact_digest="sha256:0", batch=1,
+            status=Status.OK, reason=text, precision_requested="float32",
+            measurements=(measurement,),
+        )
+        for text in texts
+    )  # fmt: skip
+    result = Result(
+        id="20250101T000000Z-00c0ffee",
+        created="2025-01-01T00:00:00Z",
+        plan={"artifact": texts[0], "batches": [1], "runtimes": [], "options": {"threads": 1}},
+        rows=rows,
+        environment=ENVIRONMENT,
+        warnings=tuple(texts),
+    )
+    path = store.save(directory / "results", result)
+    return write_report([path], directory / "report.html")
+
+
+def test_a_browser_shows_hostile_texts_and_runs_none(tmp_path: Path) -> None:
+    with chromium() as browser:
+        watched = Watched(browser, report(tmp_path, HOSTILE), {"width": 1280, "height": 900})
+        assert watched.draw_all() >= 2
+        assert watched.complaints == []
+        assert watched.outside() == []
+        assert watched.page.evaluate("window.attacked === undefined")
+        charts = watched.page.evaluate("JSON.parse(document.getElementById('data').textContent)")
+        shown = watched.page.locator(".warnings").all_inner_texts()
+        watched.context.close()
+    for text in HOSTILE:
+        assert text in names_in(charts)
+    assert HOSTILE[3] in "".join(shown)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.text())
+@example("<!--")
+@example("</script>")
+def test_any_text_survives_in_the_data_of_the_charts(text: str) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        page = report(Path(directory), [f"a{text}"]).read_text(encoding="utf-8")
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script', page, re.S)
+    assert not set(data) & set("<>\u2028\u2029")
+    assert f"a{text}" in names_in(json.loads(data))
+
+
+def names_in(charts: list[dict[str, dict[str, dict[str, list[str]]]]]) -> set[str]:
+    """Return the names of the rows that the charts with choices show."""
+    columns = [series for chart in charts for series in chart["choices"].values()]
+    return {name for series in columns for name in series.get("row", ())}

@@ -8,13 +8,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.browser import Watched, chromium
-from toolkit.core.measurement import Block, Measurement, Result, Row, Scope, Status
-from toolkit.measuring.environment import describe_environment
+from tests.stored_results import result_of
 from toolkit.report.write import write_report
 from toolkit.results import store
 
@@ -30,35 +28,11 @@ HOSTILE = (
     "{{ 7 * 7 }} ${7 * 7} \x00\x1b[31m\x7f\x9c\ufeff\ufffe",
     "a.b[0]['c']",
 )
-ENVIRONMENT = describe_environment()
 
 
 def report(directory: Path, texts: Sequence[str]) -> Path:
-    """Write the report of a result in which each text is a row's name, a warning and a reason."""
-    samples = np.arange(1_000_000, 1_000_040, dtype=np.int64)
-    measurement = Measurement(
-        scope=Scope.FORWARD,
-        warmup=samples[:0],
-        settled=True,
-        blocks=tuple(Block(round=n, lead=samples[:1], samples=samples + n) for n in range(8)),
-    )
-    rows = tuple(
-        Row(
-            runtime=text, artifact=f"models/{text}", artifact_digest="sha256:0", batch=1,
-            status=Status.OK, reason=text, precision_requested="float32",
-            measurements=(measurement,),
-        )
-        for text in texts
-    )  # fmt: skip
-    result = Result(
-        id="20250101T000000Z-00c0ffee",
-        created="2025-01-01T00:00:00Z",
-        plan={"artifact": texts[0], "batches": [1], "runtimes": [], "options": {"threads": 1}},
-        rows=rows,
-        environment=ENVIRONMENT,
-        warnings=tuple(texts),
-    )
-    path = store.save(directory / "results", result)
+    """Write the report of a result in which each text is a row's name and a warning."""
+    path = store.save(directory / "results", result_of(texts, warnings=tuple(texts)))
     return write_report([path], directory / "report.html")
 
 

@@ -73,7 +73,7 @@ def options(
         ),
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an unforeseen error.")
+        bool, typer.Option("--debug", help="Show the traceback of an unexpected error.")
     ] = False,
 ) -> None:
     """Export a trained model, prove that the artifact is the model, measure how fast it runs.
@@ -83,10 +83,10 @@ def options(
 
 
 def main() -> None:
-    """Runs the command; an error ends in its message and exit code, never in a traceback.
+    """Run the command; an error ends in its message and exit code, never in a traceback.
 
-    `toolkit --debug` shows the traceback of an error that nobody foresaw. SIGTERM and SIGHUP end
-    a command as Ctrl-C does.
+    `toolkit --debug` shows the traceback of an unexpected error. SIGTERM and SIGHUP end a command
+    as Ctrl-C does.
     """
     received = _end_like_ctrl_c(signal.SIGTERM, signal.SIGHUP)
     for stream in (sys.stdout, sys.stderr):
@@ -110,7 +110,7 @@ def main() -> None:
             raise
         _fail(
             f"{type(error).__name__}: {error}",
-            "Nobody foresaw this: please report it, with what `toolkit --debug …` prints.",
+            "Unexpected error. This is a bug: please report it with the output of --debug.",
         )
 
 

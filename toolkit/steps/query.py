@@ -42,8 +42,20 @@ class Answer:
         return {
             "schema": "toolkit.query/1",
             "columns": list(self.columns),
-            "rows": [dict(zip(self.columns, row, strict=True)) for row in self.rows],
+            "rows": [
+                {name: _json(cell) for name, cell in zip(self.columns, row, strict=True)}
+                for row in self.rows
+            ],
         }
+
+
+def _json(cell: Any) -> Any:
+    """Return a value of DuckDB as JSON has it: lists and structs as such, other types as text."""
+    if isinstance(cell, list | tuple):
+        return [_json(one) for one in cell]
+    if isinstance(cell, dict):
+        return {str(key): _json(one) for key, one in cell.items()}
+    return cell if cell is None or isinstance(cell, bool | int | float | str) else str(cell)
 
 
 def query(sql: str, *, directory: Path = Path("results")) -> Answer:
@@ -74,13 +86,18 @@ def query(sql: str, *, directory: Path = Path("results")) -> Answer:
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
         try:
+            if not connection.extract_statements(sql):
+                raise UsageError(
+                    f"Got --sql {sql!r}, which has no statement.",
+                    hint="Give one, such as 'SELECT runtime, forward_ms FROM rows'.",
+                )
             answer = connection.execute(sql)
             columns = [column[0] for column in answer.description or ()]
             return Answer(columns=columns, rows=answer.fetchall())
-        except duckdb.Error as error:
+        except (duckdb.Error, OverflowError, ValueError) as error:  # Python's of an interval
             known = [f"{name}: {', '.join(_columns(connection, name))}" for name in TABLES]
             raise UsageError(
-                f"DuckDB could not answer: {str(error).splitlines()[0]}",
+                f"DuckDB could not answer: {str(error).partition(chr(10))[0]}",
                 hint=f"Tables: {'; '.join(known)}.",
             ) from error
 

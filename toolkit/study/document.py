@@ -6,21 +6,32 @@ import csv
 import io
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from toolkit.core.documents import Json
 from toolkit.core.errors import SourceError, UsageError, unknown_name
-from toolkit.study.keys import OF_SECTIONS, check_keys, check_step
+from toolkit.study.keys import OF_SECTIONS, check_keys, check_required, check_step
+from toolkit.study.values import (
+    FLAG,
+    FLAG_OR_TABLE,
+    RULE,
+    SCALARS,
+    TABLES,
+    TEXT,
+    TEXTS,
+    Type,
+    check_values,
+    shown,
+    too_deep,
+)
 
 SUFFIX = ".toml"
 RECORD_KINDS = ("trainings", "epochs", "rows", "training_rows", "accuracy")
 PLOT_KINDS = ("line", "bar", "point")
 OWN = ("train", "bench-training")  # the sections that name data
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,10 +127,13 @@ class Study:
         text, stem = _text(name)
         try:
             given = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except ValueError as error:
             raise SourceError(
                 f"Could not read {name} as TOML: {error}.", hint="Correct that line."
             ) from error
+        except RecursionError:
+            raise too_deep(name) from None
+        check_values(given, name)
         return cls(**_Reader(given, stem, data, quick).parts())
 
 
@@ -150,7 +164,44 @@ def _text(name: str) -> tuple[str, str]:
     return place.read_text(encoding="utf-8"), name
 
 
-TOP = ("title", "about", "limits", "exclude", "table", "plot")
+TOP: Mapping[str, Type] = {
+    "title": TEXT,
+    "about": TEXT,
+    "limits": TEXTS,
+    "exclude": TABLES,
+    "table": TABLES,
+    "plot": TABLES,
+}
+"""The keys of a study's file beside its sections."""
+
+_SHOWN: Mapping[str, Type] = {
+    "title": TEXT,
+    "of": TEXT,
+    "where": RULE,
+    "reference": TEXT,
+    "note": TEXT,
+}
+KEYS: Mapping[type, Mapping[str, Type]] = {
+    Table: {
+        **_SHOWN,
+        "rows": TEXTS,
+        "metrics": TEXTS,
+        "across": TEXT,
+        "at": SCALARS,
+        "quick": FLAG_OR_TABLE,
+    },
+    Plot: {
+        **_SHOWN,
+        "x": TEXT,
+        "y": TEXT,
+        "by": TEXTS,
+        "kind": TEXT,
+        "log_x": FLAG,
+        "log_y": FLAG,
+        "quick": FLAG_OR_TABLE,
+    },
+}
+"""The keys of [[table]] and [[plot]]."""
 
 
 class _Reader:
@@ -161,6 +212,9 @@ class _Reader:
         self._replaced: dict[str, None] = {}
 
     def parts(self) -> dict[str, Any]:
+        for name, type in TOP.items():
+            if name in self._given:
+                type.check(name, self._given[name])
         sections = [
             section
             for name, found in self._given.items()
@@ -175,13 +229,13 @@ class _Reader:
         tables = [self._table(one) for one in self._list("table")]
         return {
             "name": self._stem,
-            "title": str(self._given.get("title", self._stem)),
-            "about": str(self._given.get("about", "")).strip(),
+            "title": self._given.get("title", self._stem),
+            "about": self._given.get("about", "").strip(),
             "sections": tuple(sections),
             "exclude": tuple(self._excluded()),
             "tables": tuple(tables),
             "plots": tuple(self._plot(one, tables) for one in self._list("plot")),
-            "limits": tuple(map(str, self._given.get("limits", []))),
+            "limits": tuple(self._given.get("limits", [])),
             "quick": self._quick,
             "stands_in": self._stand_in(),
         }
@@ -191,33 +245,31 @@ class _Reader:
         return f"{self._data} in place of {' and '.join(others)}" if others else None
 
     def _list(self, name: str) -> list[Mapping[str, Any]]:
-        found = self._given.get(name, [])
-        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-            raise UsageError(
-                f"Got {name} in the study {self._stem} that is no list of tables.",
-                hint=f"Write [[{name}]] above each.",
-            )
+        found: list[Mapping[str, Any]] = self._given.get(name, [])
         return found
 
     def _sections(self, step: str, found: Any) -> list[Section]:
         check_step(step)
+        TABLES.check(step, found)
         sections = []
-        for given in self._list(step):
+        for given in found:
+            check_keys(step, given)
             quick = given.get("quick", {})
             if self._quick and quick is False:
                 continue
             values = dict(given)
             if self._quick and isinstance(quick, dict):
                 values = _over(values, quick)
+                check_keys(step, values)
             if self._data is not None and step in OWN:
                 self._replace_data(values)
-            check_keys(step, values)
+            check_required(step, values)
             sections.append(
                 Section(
                     step=step,
                     values={k: v for k, v in values.items() if k not in OF_SECTIONS},
                     where=values.get("where", {}),
-                    repetitions=int(values.get("repetitions", 1)),
+                    repetitions=values.get("repetitions", 1),
                 )
             )
         return sections
@@ -229,23 +281,29 @@ class _Reader:
         values.pop("data_settings", None)
 
     def _excluded(self) -> list[Mapping[str, Any]]:
-        return [
-            {key: value for key, value in one.items() if key != "quick"}
-            for one in self._list("exclude")
-            if self._quick or not one.get("quick", False)
-        ]
+        found: list[Mapping[str, Any]] = []
+        for given in self._list("exclude"):
+            quick = given.get("quick", False)
+            FLAG.check("quick", quick)
+            RULE.check("exclude", given)
+            if self._quick or not quick:
+                found.append({key: value for key, value in given.items() if key != "quick"})
+        return found
 
     def _table(self, given: Mapping[str, Any]) -> Table:
-        values = dict(given)
-        values["reference"] = lines_of(values.get("reference", ""))
-        found = _made(Table, values)
-        if self._quick and isinstance(quick := given.get("quick"), dict):
-            found = _made(Table, {**values, **quick})
+        values = self._shown(Table, given)
+        found = Table(**values | {"reference": lines_of(values.get("reference", ""))})
         _check_records(found.title, found.of)
+        if found.across and len(found.metrics) != 1:
+            raise UsageError(
+                f"[[table]] {shown(found.title)} has across and {len(found.metrics)} metrics, "
+                "expected one.",
+                hint="Give one metric, or leave across and at out.",
+            )
         return found
 
     def _plot(self, given: Mapping[str, Any], tables: Sequence[Table]) -> Plot:
-        found = _made(Plot, given)
+        found = Plot(**self._shown(Plot, given))
         _check_records(found.title, found.of)
         if found.kind not in PLOT_KINDS:
             raise unknown_name(f"kind of plot ({found.title})", found.kind, PLOT_KINDS)
@@ -254,34 +312,53 @@ class _Reader:
             raise unknown_name(f"table (for the plot {found.title})", found.reference, titles)
         return found
 
+    def _shown(self, kind: type[Table | Plot], given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values of a table or a plot, checked, lists as tuples.
+
+        Raise UnknownNameError for a key that it does not have, UsageError for a value of a wrong
+        type and for a key that is not given.
+        """
+        quick = given.get("quick")
+        values: dict[str, Any] = {"where": {}}
+        for part in (given, quick if self._quick and isinstance(quick, dict) else {}):
+            _check_shown(kind, part)
+            values |= {k: tuple(v) if isinstance(v, list) else v for k, v in part.items()}
+        values.pop("quick", None)
+        missing = [
+            field.name
+            for field in fields(kind)
+            if field.default is MISSING and field.name not in values
+        ]
+        if missing:
+            raise UsageError(
+                f"[[{kind.__name__.lower()}]] {shown(given.get('title', ''))} lacks the keys "
+                f"{', '.join(missing)}.",
+                hint="Add them.",
+            )
+        return values
+
 
 def _over(values: Mapping[str, Any], quick: Mapping[str, Any]) -> dict[str, Any]:
     """`values` with those of `quick`, where "settings.side" is one option of a table."""
     found = dict(values)
     for name, value in quick.items():
         table, dot, option = name.partition(".")
-        found[table] = {**found.get(table, {}), option: value} if dot else value
+        before = found.get(table, {})
+        if dot and not isinstance(before, dict):
+            raise UsageError(
+                f"Got quick.{name!r}, but {table} is no table.",
+                hint=f"Write {table} = VALUE in quick.",
+            )
+        found[table] = {**before, option: value} if dot else value
     return found
 
 
-def _made(kind: type[T], given: Mapping[str, Any]) -> T:
-    """Raises UnknownNameError for a key that it has not, UsageError for one that lacks."""
-    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+def _check_shown(kind: type[Table | Plot], given: Mapping[str, Any]) -> None:
     what = kind.__name__.lower()
-    values: dict[str, Any] = {"where": {}}
     for name, value in given.items():
-        if name == "quick":
-            continue
-        if name not in known:
-            raise unknown_name(f"key of [[{what}]]", name, [*known, "quick"])
-        values[name] = tuple(value) if isinstance(value, list) else value
-    try:
-        return kind(**values)
-    except TypeError as error:
-        told = str(error).partition("missing ")[2]
-        raise UsageError(
-            f"[[{what}]] {given.get('title', '')!r} lacks keys: {told}.", hint="Add them."
-        ) from error
+        if name not in KEYS[kind]:
+            raise unknown_name(f"key of [[{what}]]", name, KEYS[kind])
+        KEYS[kind][name].check(f"{name} in [[{what}]]", value)
 
 
 def _check_records(title: str, of: str) -> None:
@@ -290,11 +367,27 @@ def _check_records(title: str, of: str) -> None:
 
 
 def lines_of(text: str) -> tuple[Mapping[str, Any], ...]:
-    """The lines of a table of commas, with a head; numbers as such, empty cells left out."""
+    """Return the lines of a table of commas with a head: numbers as such, empty cells left out.
+
+    Raise UsageError for a line with more cells than the head.
+    """
     found = csv.DictReader(io.StringIO(text.strip()), skipinitialspace=True)
+    try:
+        lines = list(found)
+    except csv.Error as error:
+        raise UsageError(
+            f"Could not read a reference as lines with commas: {error}.", hint="Correct that line."
+        ) from error
+    for line in lines:
+        if None in line:
+            raise UsageError(
+                f"A line of a reference has more cells than its head: {shown(line[None])} are left "
+                "over.",
+                hint=f"Give each line {len(found.fieldnames or ())} cells.",
+            )
     return tuple(
         {key.strip(): _value(cell.strip()) for key, cell in line.items() if cell and cell.strip()}
-        for line in found
+        for line in lines
     )
 
 

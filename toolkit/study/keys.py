@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolkit.core.errors import UsageError, unknown_name
+from toolkit.study.values import COUNT, FLAG_OR_TABLE, OPTIONS, RULE, Type, shown
 
 Scalar = str | int | float | bool
 
@@ -24,27 +25,37 @@ class Key:
     table: bool = False
 
     def alternatives(self, name: str, given: Any) -> list[Any]:
-        """The values that cells are made of. Raises UsageError for one of another type."""
-        if self.table:
-            raise AssertionError(f"{name} is a table")
-        if not self.many:
-            values = given if isinstance(given, list) else [given]
-            return [self._typed(name, value) for value in values]
-        if not isinstance(given, list):
+        """Return the values that cells are made of. Raise UsageError for one of another type."""
+        if self.many and not isinstance(given, list):
             raise UsageError(
-                f"Got {name} = {given!r}, expected a list.",
+                f"Got {name} = {shown(given)}, expected a list.",
                 hint=f'Write {name} = ["…"]; a list of lists makes a cell of each.',
             )
-        lists = given if given and all(isinstance(one, list) for one in given) else [given]
-        return [[self._typed(name, value) for value in one] for one in lists]
+        if self.many:
+            lists = given if given and all(isinstance(one, list) for one in given) else [given]
+            return [[self._typed(name, value) for value in one] for one in lists]
+        values = given if isinstance(given, list) else [given]
+        if not values:
+            raise UsageError(
+                f"Got {name} = [], expected at least one value.",
+                hint=f"Give {name} a value, or leave it out.",
+            )
+        return [self._typed(name, value) for value in values]
+
+    def check(self, name: str, given: Any) -> None:
+        """Raise UsageError for a value of another type."""
+        if self.table:
+            OPTIONS.check(name, given)
+        else:
+            self.alternatives(name, given)
 
     def _typed(self, name: str, value: Any) -> Scalar:
         if self.type is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
         if not isinstance(value, self.type) or (isinstance(value, bool) and self.type is not bool):
             raise UsageError(
-                f"Got {name} = {value!r}, expected {NAMES[self.type]}.",
-                hint="Correct the study.",
+                f"Got {name} = {shown(value)}, expected {NAMES[self.type]}.",
+                hint="Correct the study; docs/studies.md shows each kind of section.",
             )
         return value
 
@@ -122,26 +133,34 @@ STEPS: Mapping[str, Mapping[str, Key]] = {
 """By the step of the toolkit that a section is for, in the order in which they follow each other:
 what is trained is exported, what is exported is calibrated, and all of it verified and measured."""
 
-OF_SECTIONS = frozenset({"where", "quick", "repetitions"})
+OF_SECTIONS: Mapping[str, Type] = {
+    "where": RULE,
+    "quick": FLAG_OR_TABLE,
+    "repetitions": COUNT,
+}
+"""The keys that every section may have."""
 
 
 def check_step(name: str) -> None:
-    """Raises UnknownNameError for what is no step."""
+    """Raise UnknownNameError for the name of no step."""
     if name not in STEPS:
         raise unknown_name("section of a study", name, STEPS)
 
 
 def check_keys(step: str, given: Mapping[str, Any]) -> None:
-    """Raises UnknownNameError for a key that the step has not, UsageError for one that lacks."""
+    """Raise UnknownNameError for a key that the step does not have, UsageError for a wrong type."""
     keys = STEPS[step]
     for name, value in given.items():
-        if name not in keys and name not in OF_SECTIONS:
+        if name in OF_SECTIONS:
+            OF_SECTIONS[name].check(name, value)
+        elif name in keys:
+            keys[name].check(name, value)
+        else:
             raise unknown_name(f"key of [[{step}]]", name, [*keys, *OF_SECTIONS])
-        if name in keys and keys[name].table and not isinstance(value, dict):
-            raise UsageError(
-                f"Got {name} = {value!r} in [[{step}]], expected a table.",
-                hint=f"Write {name}.NAME = VALUE.",
-            )
-    for name, key in keys.items():
+
+
+def check_required(step: str, given: Mapping[str, Any]) -> None:
+    """Raise UsageError for a key that the step needs and that is not given."""
+    for name, key in STEPS[step].items():
         if key.required and name not in given:
             raise UsageError(f"[[{step}]] has no {name}.", hint=f"Add {name} to it.")

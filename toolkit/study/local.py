@@ -29,7 +29,10 @@ class LocalExecutor(Executor):
 
     def wait(self) -> tuple[Job, Outcome | None]:
         if self._running is None:
-            raise ToolkitError("No cell runs.", hint="Report this: nobody foresaw it.")
+            raise ToolkitError(
+                "No cell runs, so none can end.",
+                hint="This is a bug: please report it with the output of --debug.",
+            )
         job, process = self._running
         outcome = process.follow(self._progress)
         process.close()

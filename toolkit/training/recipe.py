@@ -39,7 +39,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch"):
-            self._hold(name, lambda n: n >= 1, "at least 1")
+            self._hold(name, lambda n: 1 <= n < 2**31, "1 or more, and below 2**31")
         self._hold("seed", lambda n: 0 <= n < 2**63, "0 or more, and below 2**63")
         self._hold("learning_rate", lambda n: 0 < n < float("inf"), "above 0")
         self._hold("momentum", lambda n: 0 <= n < 1, "0 or more, and below 1")
@@ -55,7 +55,12 @@ class Recipe:
                 f"Got augmentation {unknown[0]!r}, expected {' or '.join(STEPS)}.",
                 hint="Give --augment none to train on the rows as they are.",
             )
-        parse_schedule(self.schedule)
+        if not np.isfinite(self.rates(self.epochs - 1, 1)).all():
+            raise UsageError(
+                f"Got schedule {self.schedule}, with which the learning rate grows beyond all "
+                f"numbers in {self.epochs} epochs.",
+                hint="Give --schedule a smaller factor.",
+            )
 
     def _hold(self, name: str, fits: Callable[[Any], bool], expected: str) -> None:
         value = getattr(self, name)
@@ -66,9 +71,10 @@ class Recipe:
             )
 
     def rates(self, epoch: int, steps: int) -> np.ndarray:
-        """The learning rate of each step of an epoch, float64 [steps]."""
+        """Return the learning rate of each step of an epoch, float64 [steps]."""
         shape = parse_schedule(self.schedule)
-        return self.learning_rate * shape(epoch, steps, self.epochs)
+        with np.errstate(over="ignore"):  # to infinity, which __post_init__ refuses
+            return self.learning_rate * shape(epoch, steps, self.epochs)
 
     def to_json(self) -> Json:
         return {**asdict(self), "augmentation": list(self.augmentation)}

@@ -40,7 +40,9 @@ def _steps(text: str, rest: str) -> Shape:
         raise _refusal(text) from None
     if edges != sorted(set(edges)) or edges[0] < 1 or not 0 < gamma < float("inf"):
         raise _refusal(text)
-    return lambda epoch, steps, epochs: np.full(steps, gamma ** sum(e <= epoch for e in edges))
+    return lambda epoch, steps, epochs: np.full(
+        steps, np.float64(gamma) ** sum(e <= epoch for e in edges)
+    )
 
 
 def _refusal(text: str) -> UsageError:

@@ -9,32 +9,46 @@ MXNET_READY := .venv-mxnet/.ready
 
 GPU_PACKAGES := .gpu-packages/.ready
 
-.PHONY: help setup mxnet-env gpu-packages pycuda gpu-check demo others test mutants check format bench bench-optimize studies browser matrix coverage mutations clean
+.PHONY: help setup lock mxnet-env gpu-packages pycuda gpu-check demo others test mutants check format bench bench-optimize studies browser matrix coverage mutations clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
 
-$(READY): pyproject.toml constraints.txt
+INSTALL := scripts/install locks/build.txt
+
+$(READY): pyproject.toml $(INSTALL) $(wildcard locks/setup*.txt)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "error: $$($(PYTHON) --version) found, Python 3.11 or newer is needed: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,tensorflow,jax,litert,rtx,data,report,ray,mlflow,triton,dev]'
+	BIN=$(BIN) scripts/install setup
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/pip check
 	touch $(READY)
 
-setup: $(READY)  ## Make .venv and install into it
+setup: $(READY)  ## Make .venv and install into it what locks/setup.txt pins
 
-$(MXNET_READY): pyproject.toml constraints-mxnet.txt
+LOCK_READY := .venv-lock/.ready
+
+$(LOCK_READY): $(INSTALL) locks/lock.txt
+	$(PYTHON) -m venv .venv-lock
+	BIN=.venv-lock/bin scripts/install lock
+	touch $(LOCK_READY)
+
+lock: $(LOCK_READY)  ## Update locks/ and constraints.txt from pyproject.toml; LOCK=--upgrade takes the newest versions
+	.venv-lock/bin/python scripts/lock.py $(LOCK)
+
+$(MXNET_READY): pyproject.toml $(INSTALL) locks/mxnet.txt
 	@$(MXNET_PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
 		|| { echo "error: MXNet needs Python 3.11: make mxnet-env MXNET_PYTHON=python3.11"; exit 1; }
 	$(MXNET_PYTHON) -m venv .venv-mxnet
-	$(MXNET_BIN)/pip install --quiet --requirement constraints-mxnet.txt
-	$(MXNET_BIN)/pip install --quiet --no-deps --editable .
+	BIN=$(MXNET_BIN) scripts/install mxnet
+	$(MXNET_BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	$(MXNET_BIN)/python -c 'import mxnet, toolkit'
 	touch $(MXNET_READY)
 
 mxnet-env: $(MXNET_READY)  ## Make .venv-mxnet, in which MXNet trains beside the others (Python 3.11)
 
-$(GPU_PACKAGES): gpu-packages.txt scripts/gpu-packages $(READY)
+$(GPU_PACKAGES): $(wildcard locks/gpu-*.txt) scripts/gpu-packages $(READY)
 	BIN=$(BIN) scripts/gpu-packages
 
 gpu-packages: $(GPU_PACKAGES)  ## Put the packages for GPUs beside .venv that the tests import without one
@@ -66,9 +80,9 @@ coverage: $(READY)  ## Run the tests with branch coverage in every process (docs
 
 MUTATIONS_READY := .venv-mutations/.ready
 
-$(MUTATIONS_READY): constraints-mutations.txt
+$(MUTATIONS_READY): $(INSTALL) $(wildcard locks/mutations*.txt)
 	$(PYTHON) -m venv .venv-mutations
-	.venv-mutations/bin/pip install --quiet --requirement constraints-mutations.txt
+	BIN=.venv-mutations/bin scripts/install mutations
 	touch $(MUTATIONS_READY)
 
 mutations: $(READY) $(MUTATIONS_READY)  ## Change the product at random places and count the changes that the tests find (after make coverage)
@@ -92,9 +106,9 @@ bench: $(READY)  ## Print the figures that the toolkit promises (half an hour; w
 
 OLIVE_READY := .venv-olive/.ready
 
-$(OLIVE_READY): constraints-olive.txt
+$(OLIVE_READY): $(INSTALL) $(wildcard locks/olive*.txt)
 	$(PYTHON) -m venv .venv-olive
-	.venv-olive/bin/pip install --quiet --requirement constraints-olive.txt
+	BIN=.venv-olive/bin scripts/install olive
 	touch $(OLIVE_READY)
 
 bench-optimize: $(READY) $(OLIVE_READY)  ## What `toolkit optimize` finds for every family, beside Microsoft Olive (an hour; wants a quiet machine)
@@ -113,4 +127,4 @@ matrix: $(READY)  ## Export every model to every target, print what the proofs f
 	$(BIN)/python benchmarks/matrix.py docs/matrix.md
 
 clean:  ## Remove what was made
-	rm -rf .venv .venv-mxnet .venv-olive .venv-mutations .gpu-packages .coverage-data demo others results studies screenshots
+	rm -rf .venv .venv-mxnet .venv-olive .venv-mutations .venv-lock .gpu-packages .coverage-data demo others results studies screenshots

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def gpu_package(name: str) -> Path:
-    """The folder of a line of gpu-packages.txt, which goes into a process through PYTHONPATH.
+    """Return the folder of the dependency group gpu-NAME, for the PYTHONPATH of a process.
 
     Without it the test is skipped; in a CI, where that hides it, it fails.
     """

@@ -1,19 +1,16 @@
 """Exported programs (.pt2, torch.export), opened without running anything that they bring; and the
 module of a checkpoint.
 
-torch.export.load unpickles the objects that an archive marks as pickled, evaluates its symbolic
-extents as Python, resolves its operators by attribute lookup from the module torch, and falls back
-to an older format whose weights it unpickles. Each of these runs code of the file's author. So the
-entries of an archive are checked first, and torch is given a new archive of the checked bytes.
+torch.export.load unpickles the objects that an archive marks as pickled, and falls back to an older
+format whose weights it unpickles; models.torch.program_checks says what it does with the graph.
+Each of these runs code of the file's author. So the entries of an archive are checked first, and
+torch is given a new archive of the checked bytes.
 """
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import io
-import json
-import pickle
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -28,34 +25,15 @@ from torch.utils import _pytree as pytree
 
 from models import FAMILIES
 from models.torch.base import restored
+from models.torch.program_checks import checked_config, checked_graph, checked_samples
 from toolkit.core.artifact import PROGRAM, Artifact, Format
 from toolkit.core.errors import SourceError
 from toolkit.core.specs import Dim, Signature, TensorSpec
 from toolkit.core.zips import RefusedEntry, checked_copy
 
-# What symbolic extents are made of: torch.utils._sympy.functions, and sympy's own arithmetic.
-FUNCTIONS = frozenset(
-    {
-        "Add", "And", "CeilDiv", "CeilToInt", "CleanDiv", "Eq", "Equality", "Float", "FloatPow",
-        "FloatTrueDiv", "FloorDiv", "FloorToInt", "GreaterThan", "Identity", "IntTrueDiv",
-        "Integer", "LShift", "LessThan", "Max", "Min", "Mod", "ModularIndexing", "Mul", "Ne",
-        "Not", "Or", "Pow", "PowByNatural", "PythonMod", "RShift", "Rational", "RoundDecimal",
-        "RoundToInt", "StrictGreaterThan", "StrictLessThan", "Symbol", "ToFloat", "TruncToFloat",
-        "TruncToInt", "Unequality", "Where", "ceiling", "floor",
-    }
-)  # fmt: skip
-POWERS = frozenset({"FloatPow", "LShift", "Pow", "PowByNatural"})
-LARGEST_EXPONENT = 64
-LONGEST_EXTENT = 20_000  # characters
-SYMBOL = re.compile(r"[a-z]\w{0,30}|-?int_oo|[-+.\de]{1,40}")
-ARITHMETIC = (
-    ast.Expression, ast.Call, ast.keyword, ast.Name, ast.Load, ast.Constant, ast.BinOp, ast.UnaryOp,
-    ast.Compare, ast.operator, ast.unaryop, ast.cmpop,
-)  # fmt: skip
-OPERATORS = re.compile(
-    r"(?:torch\.ops\.\w+\.\w+(?:\.\w+)?|_operator\.\w+|math\.\w+|torch\.sym_\w+)"
-)
 MOST_TIMES = 4  # torch stores its entries uncompressed
+MOST_ELEMENTS = 16  # declared per byte of the file: expanded buffers store less than they declare
+FEW_ELEMENTS = 1 << 24  # declared by a file of any size
 GRAPH = "models/model.json"
 SAMPLE_INPUTS = "data/sample_inputs/model.pt"
 CONFIGS = (
@@ -69,7 +47,6 @@ ENTRIES = re.compile(
     r"|\.data/serialization_id|extra/[\w.-]+"
     rf"|data/weights/weight_\d+|data/constants/tensor_\d+|{'|'.join(map(re.escape, NEEDED))})"
 )
-TENSOR = re.compile(r"(?:weight|tensor)_\d+")
 
 
 def module_of(source: Artifact) -> nn.Module:
@@ -270,13 +247,25 @@ def check_archive(path: Path) -> None:
 def _checked(path: Path) -> Iterator[BinaryIO]:
     """Yield a new archive of the checked entries of `path`."""
     places: list[str] = []
+    elements = 0
 
     def check(name: str, read: Callable[[], bytes]) -> bytes | None:
+        nonlocal elements
         root, _, place = name.partition("/")
         if places and root != places[0].partition("/")[0]:
             raise RefusedEntry(f"its entry {name!r} is outside its folder")
         places.append(name)
-        return _check(place, read)
+        if place == GRAPH:
+            return checked_graph(read())
+        if place == SAMPLE_INPUTS:
+            return checked_samples(place, read())
+        if place in CONFIGS:
+            content, declared = checked_config(read())
+            elements += declared
+            if elements > MOST_ELEMENTS * path.stat().st_size + FEW_ELEMENTS:
+                raise RefusedEntry("its tensors are declared many times larger than the file")
+            return content
+        return None
 
     with checked_copy(
         path,
@@ -293,109 +282,3 @@ def _checked(path: Path) -> Iterator[BinaryIO]:
                 hint="Give a .pt2 of torch.export.save, written by torch 2.8 or newer.",
             )
         yield archive
-
-
-def _check(place: str, read: Callable[[], bytes]) -> bytes | None:
-    """Check one entry of the archive; return what is written instead of it, or None for itself."""
-    if place == GRAPH:
-        graph = json.loads(read())
-        for suspect in _suspects(graph):
-            raise RefusedEntry(f"its graph has {suspect}, which could run code")
-        return json.dumps(graph).encode()
-    if place in CONFIGS:
-        document = json.loads(read())
-        for name, payload in document["config"].items():
-            if payload["use_pickle"] is not False or not TENSOR.fullmatch(payload["path_name"]):
-                raise RefusedEntry(f"{name} is a pickled object, which could run code")
-        return json.dumps(document).encode()
-    if place == SAMPLE_INPUTS:
-        return _tensors_only(place, read())
-    return None
-
-
-def _suspects(value: Any) -> Iterator[str]:
-    """Yield the parts of a graph's description that are neither arithmetic of extents nor an
-    operator."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if key == "expr_str" and not is_arithmetic(str(inner)):
-                yield f"the extent {str(inner)[:100]!r}"
-            elif key == "target" and isinstance(inner, str) and not OPERATORS.fullmatch(inner):
-                yield f"the operator {inner[:100]!r}"
-            else:
-                yield from _suspects(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _suspects(inner)
-
-
-def is_arithmetic(text: str) -> bool:
-    """Return whether an extent consists of numbers, symbols and calls of FUNCTIONS alone, as Python
-    parses it, and is cheap to evaluate: powers and shifts by small constants only."""
-    if len(text) > LONGEST_EXTENT:
-        return False
-    try:
-        nodes = list(ast.walk(ast.parse(text.strip(), mode="eval")))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
-    return all(isinstance(node, ARITHMETIC) and _is_plain(node, called) for node in nodes)
-
-
-def _is_plain(node: ast.AST, called: set[int]) -> bool:
-    match node:
-        case ast.Name(id=name):
-            if id(node) in called:
-                return name in FUNCTIONS
-            return name in {"oo", "int_oo", "true", "false"} or bool(SYMBOL.fullmatch(name))
-        case ast.Constant(value=str(value)):
-            return bool(SYMBOL.fullmatch(value))
-        case ast.Constant(value=value):
-            return isinstance(value, bool | int | float)
-        case ast.Call(func=ast.Name(id=name), args=args) if name in POWERS:
-            return len(args) == 2 and not _has_power(args[0]) and _is_small(args[1])
-        case ast.Call(func=func):
-            return isinstance(func, ast.Name)
-        case ast.BinOp(left=base, op=ast.Pow() | ast.LShift(), right=exponent):
-            return not _has_power(base) and _is_small(exponent)
-    return True
-
-
-def _has_power(node: ast.AST) -> bool:
-    return any(
-        (isinstance(part, ast.BinOp) and isinstance(part.op, ast.Pow | ast.LShift))
-        or (isinstance(part, ast.Name) and part.id in POWERS)
-        for part in ast.walk(node)
-    )
-
-
-def _is_small(exponent: ast.AST) -> bool:
-    """Return whether it is a constant of at most LARGEST_EXPONENT: 2, -1 or Integer(2)."""
-    match exponent:
-        case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=inner):
-            return _is_small(inner)
-        case ast.Call(func=ast.Name(id="Integer" | "Float"), args=[inner]):
-            return _is_small(inner)
-        case ast.Constant(value=bool()):
-            return False
-        case ast.Constant(value=int() | float() as value):
-            return abs(value) <= LARGEST_EXPONENT
-        case ast.Constant(value=str(value)):
-            return bool(re.fullmatch(r"-?\d\d?(?:\.\d*)?", value))
-    return False
-
-
-def _tensors_only(place: str, content: bytes) -> bytes:
-    """Return a pickle of the tensors and containers that `content` holds, pickled anew."""
-    if not content:
-        return content
-    try:
-        tensors = torch.load(io.BytesIO(content), weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise RefusedEntry(
-            f"{place} is a pickle of more than tensors ({type(error).__name__}), which could run "
-            "code"
-        ) from error
-    stream = io.BytesIO()
-    torch.save(tensors, stream)
-    return stream.getvalue()

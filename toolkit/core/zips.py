@@ -70,8 +70,9 @@ def checked_copy(
                 hint="Only open what you would run: export the model again from its source.",
             ) from refused
         except (
-            zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, OSError,
-            RecursionError, RuntimeError, TypeError, ValueError,
+            zipfile.BadZipFile, zlib.error, ArithmeticError, AttributeError, EOFError, LookupError,
+            MemoryError, NotImplementedError, OSError, RecursionError, RuntimeError, TypeError,
+            ValueError,
         ) as error:  # fmt: skip
             raise SourceError(f"{path} is not {kind}: {error}.", hint=hint) from error
         copy.seek(0)
@@ -85,6 +86,8 @@ def _accepted(
     entries = [entry for entry in archive.infolist() if not entry.is_dir()]
     if sum(entry.file_size for entry in entries) > most_times * path.stat().st_size:
         raise RefusedEntry("it unpacks to many times its size")
+    if min((entry.header_offset for entry in archive.infolist()), default=0):
+        raise RefusedEntry("it begins with bytes that belong to none of its entries")
     seen: set[str] = set()
     for entry in entries:
         if not allowed.fullmatch(entry.filename):

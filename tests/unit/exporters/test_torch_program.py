@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from models.torch.program import check_archive, is_arithmetic, load_program
+from models.torch.program import check_archive, load_program
+from models.torch.program_checks import is_arithmetic
 from toolkit.core.errors import SourceError
 
 

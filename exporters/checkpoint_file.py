@@ -6,29 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import final
 
-from safetensors import SafetensorError
-from safetensors.numpy import load
-
 from exporters.base import Description, StoredTensor, TensorReader
 from toolkit.core.errors import SourceError
-from toolkit.core.files import wrapping_os_errors
+from toolkit.core.tensors import load_tensors
 
 
 @final
 class CheckpointTensors(TensorReader):
     def stored_tensors(self, path: Path) -> Sequence[StoredTensor]:
-        with wrapping_os_errors(f"read {path}"):
-            content = path.read_bytes()
-        try:
-            tensors = load(content)
-        except SafetensorError as error:
-            raise SourceError(
-                f"{path} is no safetensors file: {error}.",
-                hint="Give a directory that `toolkit train` wrote.",
-            ) from error
         return [
             StoredTensor(name=name, array=array, readers=(name.rpartition(".")[0] or name,))
-            for name, array in sorted(tensors.items())
+            for name, array in sorted(load_tensors(path).items())
         ]
 
     def operators(self, path: Path) -> Mapping[str, int]:

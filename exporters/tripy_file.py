@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import final
 
-from safetensors import SafetensorError
-from safetensors.numpy import load
-
 from exporters.base import Description, StoredTensor, TensorReader
 from toolkit.core.artifact import WEIGHTS
 from toolkit.core.documents import read_document
 from toolkit.core.errors import IntegrityError, SourceError
 from toolkit.core.files import digest_file
+from toolkit.core.tensors import load_tensors
 
 EXECUTABLE = "executable.json"  # as Tripy saves it
 PAIR = "tripy.json"  # which executable was compiled of which weights, by digest
@@ -27,15 +25,9 @@ class TripyTensors(TensorReader):
 
     def stored_tensors(self, path: Path) -> Sequence[StoredTensor]:
         _require_whole(path)
-        try:
-            tensors = load((path.parent / WEIGHTS).read_bytes())
-        except (OSError, SafetensorError) as error:
-            raise SourceError(
-                f"{path.parent / WEIGHTS} could not be read: {error}.", hint=WHOLE
-            ) from error
         return [
             StoredTensor(name=name, array=array, readers=(name.rpartition(".")[0],))
-            for name, array in sorted(tensors.items())
+            for name, array in sorted(load_tensors(path.parent / WEIGHTS).items())
         ]
 
     def operators(self, path: Path) -> Mapping[str, int]:

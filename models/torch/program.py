@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from safetensors.numpy import load
 from torch import nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
@@ -29,6 +28,7 @@ from models.torch.program_checks import checked_config, checked_graph, checked_s
 from toolkit.core.artifact import PROGRAM, Artifact, Format
 from toolkit.core.errors import SourceError
 from toolkit.core.specs import Dim, Signature, TensorSpec
+from toolkit.core.tensors import load_tensors
 from toolkit.core.zips import RefusedEntry, checked_copy
 
 MOST_TIMES = 4  # torch stores its entries uncompressed
@@ -63,7 +63,7 @@ def module_of(source: Artifact) -> nn.Module:
 
 
 def _of_checkpoint(checkpoint: Artifact) -> nn.Module:
-    weights = load(checkpoint.path.read_bytes())
+    weights = load_tensors(checkpoint.path)
     if PROGRAM not in checkpoint.files:
         if checkpoint.model.family not in FAMILIES.names():
             raise SourceError(

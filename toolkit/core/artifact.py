@@ -186,7 +186,7 @@ class Artifact:
             precision=data["precision"],
             signature=Signature.from_json(data["signature"]),
             directory=Path(data["directory"]),
-            entry=data["entry"],
+            entry=_inside(data["entry"]),
             digest=data["digest"],
             files=_files_from_json(data["files"]),
             parents=tuple(Parent.from_json(parent) for parent in data["parents"]),
@@ -217,17 +217,17 @@ class Checkpoint:
 
     def weights(self) -> dict[str, np.ndarray]:
         """Every tensor, in order of its name. Raises IntegrityError when the file was altered."""
-        from safetensors.numpy import load
+        from toolkit.core.tensors import load_tensors
 
         self.verify()
-        return dict(sorted(load((self.directory / WEIGHTS).read_bytes()).items()))
+        return dict(sorted(load_tensors(self.directory / WEIGHTS).items()))
 
     def resume_state(self) -> dict[str, np.ndarray]:
         """What the trainer's session goes on from, under the trainer's own names.
 
         Raises SourceError when the checkpoint has none, IntegrityError when it was altered.
         """
-        from safetensors.numpy import load
+        from toolkit.core.tensors import load_tensors
 
         self.verify()
         if RESUME not in self.files:
@@ -235,7 +235,7 @@ class Checkpoint:
                 f"{self.directory} has no {RESUME}: training cannot go on from it.",
                 hint="Train the model again.",
             )
-        return dict(load((self.directory / RESUME).read_bytes()))
+        return load_tensors(self.directory / RESUME)
 
     def artifact(self) -> Artifact:
         """The checkpoint as what the runtimes of its own framework open."""
@@ -344,6 +344,13 @@ def _files_to_json(records: Mapping[str, FileRecord]) -> Json:
 
 def _files_from_json(data: Mapping[str, Any]) -> dict[str, FileRecord]:
     return {
-        name: FileRecord(digest=record["digest"], size_bytes=record["size_bytes"])
+        _inside(name): FileRecord(digest=record["digest"], size_bytes=record["size_bytes"])
         for name, record in data.items()
     }
+
+
+def _inside(name: str) -> str:
+    """Return the name of a file of a directory. Raise ValueError if it leads out of it."""
+    if "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"{name!r} is not in the directory")
+    return name

@@ -64,7 +64,8 @@ class LiteRt(Exporter):
         with ours():
             import tensorflow as tf
 
-            from models.keras.program import SERVING, check_saved_model, explained
+            from models.keras.program import SERVING, explained
+            from models.keras.saved_model_checks import check_saved_model
         source.verify()
         check_saved_model(source.path.parent)
         with explained(

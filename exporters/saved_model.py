@@ -22,7 +22,6 @@ from exporters.base import (
     TensorReader,
 )
 from models.keras.program import (
-    GRAPH,
     explained,
     in_layout,
     load_keras,
@@ -32,6 +31,7 @@ from models.keras.program import (
     signature_of_serving,
     write_saved_model,
 )
+from models.keras.saved_model_checks import GRAPH
 from toolkit.core.artifact import Artifact
 
 # Where an operator takes extents, axes or paddings, which are no weights: by input.

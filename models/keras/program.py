@@ -1,46 +1,33 @@
 """SavedModels and Keras files, opened without running anything that they bring.
 
-A SavedModel is a graph: TensorFlow runs its operators, and some of those read and write files or
-call Python. A Keras file is a configuration of layers: one kind of them is Python. Both are read
-through first.
+Both are checked first: models.keras.saved_model_checks and models.keras.file_checks say for what.
 """
 
 from __future__ import annotations
 
-import zipfile
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import keras
 import tensorflow as tf
-from google.protobuf.message import DecodeError
-from safetensors.numpy import load
-from tensorflow.core.protobuf import saved_model_pb2
 
 import models
+from models.keras.file_checks import ENTRIES, check_entry
+from models.keras.saved_model_checks import check_saved_model
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.errors import FeedError, SourceError
 from toolkit.core.specs import CHANNELS_LAST, Dim, Signature, TensorSpec
+from toolkit.core.tensors import load_tensors
+from toolkit.core.zips import checked_copy
 
 SERVING = "serving_default"
-GRAPH = "saved_model.pb"
 BATCH, OUTPUT = "batch", "output"
 MEND = "Mend the model there; tf.function says what it can follow."
 MOST_TIMES = 100  # how much more than its file an archive may unpack to
-# Operators that reach beyond the graph: files, processes, Python.
-REACHING = frozenset(
-    {
-        "EagerPyFunc", "PyFunc", "PyFuncStateless", "ReadFile", "WriteFile", "MatchingFiles",
-        "WholeFileReaderV2", "TextLineReaderV2", "TextLineDataset", "TFRecordReaderV2",
-        "TFRecordDataset", "FixedLengthRecordReaderV2", "FixedLengthRecordDatasetV2",
-        "IdentityReaderV2", "SaveSlices", "ImmutableConst", "GeneratorDataset", "SqlDataset",
-        "LoadAndRemapMatrix", "LoadDataset", "SaveDataset", "SaveDatasetV2", "CSVDataset",
-        "DebugIdentityV3", "DebugNumericSummaryV2", "PrintV2", "SummaryWriter",
-        "CreateSummaryFileWriter", "RemoteCall", "RpcCall",
-    }
-)  # fmt: skip
 
 
 def model_of(source: Artifact) -> keras.Model:
@@ -50,7 +37,7 @@ def model_of(source: Artifact) -> keras.Model:
         return load_keras(source.path)
     builder = models.builder(source.model, "tensorflow")
     model = builder.build(source.model)
-    builder.restore(model, load(source.path.read_bytes()))
+    builder.restore(model, load_tensors(source.path))
     return model
 
 
@@ -162,46 +149,28 @@ def load_serving(directory: Path) -> Any:
     return serving
 
 
-def check_saved_model(directory: Path) -> None:
-    """Raises SourceError for what is no SavedModel, or has operators that reach beyond it."""
-    path = directory / GRAPH
-    try:
-        document = saved_model_pb2.SavedModel.FromString(path.read_bytes())
-    except (OSError, DecodeError, ValueError) as error:
-        raise SourceError(
-            f"{path} could not be read as a SavedModel: {error}.",
-            hint="Give the directory that holds saved_model.pb.",
-        ) from error
-    if not document.meta_graphs:
-        raise SourceError(
-            f"{path} is no SavedModel: it holds no graph.",
-            hint="Give the directory that holds saved_model.pb.",
-        )
-    for graph in document.meta_graphs:
-        definition = graph.graph_def
-        bodies = [definition.node, *(f.node_def for f in definition.library.function)]
-        found = sorted({node.op for nodes in bodies for node in nodes} & REACHING)
-        if found:
-            _refuse(directory, f"its graph has {', '.join(found)}")
-
-
 def load_keras(path: Path) -> keras.Model:
-    """The model of a .keras file, in Keras' safe mode: no Python in it is run."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            records = archive.infolist()
-    except (zipfile.BadZipFile, OSError) as error:
-        raise SourceError(
-            f"{path} is not a Keras file: {error}.", hint="Save it with model.save('name.keras')."
-        ) from error
-    if sum(record.file_size for record in records) > MOST_TIMES * path.stat().st_size:
-        _refuse(path, "it unpacks to many times its size")
-    if any(".." in Path(r.filename).parts or r.filename.startswith("/") for r in records):
-        _refuse(path, "it has entries that lead out of it")
-    try:
-        model = keras.models.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises whatever its parts raise
-        raise _not_opened(path, error) from error
+    """Load the model of a .keras file, in Keras' safe mode, from a copy of the checked entries.
+
+    Raises SourceError for a file that Keras does not open, or that reaches beyond itself.
+    """
+    with (
+        checked_copy(
+            path,
+            kind="a Keras file",
+            hint="Save it with model.save('name.keras').",
+            allowed=ENTRIES,
+            most_times=MOST_TIMES,
+            check=check_entry,
+        ) as archive,
+        tempfile.NamedTemporaryFile(suffix=path.suffix) as checked,
+    ):
+        shutil.copyfileobj(archive, checked)
+        checked.flush()
+        try:
+            model = keras.models.load_model(checked.name, compile=False, safe_mode=True)
+        except Exception as error:  # Keras raises whatever its parts raise
+            raise _not_opened(path, error) from error
     if not isinstance(model, keras.Model) or not model.built or not getattr(model, "inputs", None):
         raise SourceError(
             f"{path} holds no Keras model with known inputs.",
@@ -288,11 +257,4 @@ def _not_opened(path: Path, error: Exception) -> SourceError:
         f"TensorFlow {tf.__version__} could not open {path}: {type(error).__name__}: {told}.",
         hint="A file with layers or Python of its own is not run: export it as a SavedModel where "
         "they are at hand.",
-    )
-
-
-def _refuse(path: Path, reason: str) -> NoReturn:
-    raise SourceError(
-        f"{path} is not opened: {reason}, which could reach beyond it.",
-        hint="Only open what you would run: export the model again from its source.",
     )

@@ -57,20 +57,17 @@ ROUTES: Mapping[str, Route] = {
         framework="tensorflow",
         checked_with="tensorflow",
         options=frozenset({"layout"}),
-        apart=True,
     ),
     "onnx-from-tensorflow": Route(
         takes=frozenset({Format.SAVEDMODEL}),
         format=Format.ONNX,
         checked_with="onnxruntime",
         options=frozenset({"opset"}),
-        apart=True,
     ),
     "litert": Route(
         takes=frozenset({Format.SAVEDMODEL}),
         format=Format.LITERT,
         checked_with="litert",
-        apart=True,
     ),
     "tensorrt": Route(
         takes=frozenset({Format.ONNX}),
@@ -90,15 +87,10 @@ ROUTES: Mapping[str, Route] = {
         framework="tripy",
         checked_with="tripy",
         options=frozenset({"batches"}),
-        apart=True,
     ),
 }
-"""Of our own exporters, so that none has to be imported to find a way from one format to another.
-Those of TensorFlow are apart: it brings threads and messages that no other process should have. So
-is Tripy's: it keeps all that it ever compiled."""
-
-READ_APART = frozenset({Format.SAVEDMODEL, Format.KERAS})
-"""Formats whose readers bring TensorFlow as well."""
+"""Routes of the exporters here, so that none has to be imported to find a way from one format to
+another."""
 
 READERS: Registry[TensorReader] = Registry(
     "format",

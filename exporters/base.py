@@ -111,7 +111,6 @@ class Route:
     checkpoint's model in, None for one that builds none. `checked_with` is the runtime whose
     outputs are held against the model's: where it cannot run, for want of a GPU, those of the form
     are that the exporter starts from. `options` names the fields of ExportOptions that it heeds.
-    One that is `apart` runs in a process of its own.
     """
 
     takes: frozenset[Format]
@@ -119,7 +118,6 @@ class Route:
     checked_with: str
     framework: str | None = None
     options: frozenset[str] = frozenset()
-    apart: bool = False
 
 
 class Exporter(ABC):

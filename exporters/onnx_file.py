@@ -14,6 +14,7 @@ import onnx
 import onnx.inliner
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from exporters.base import Description, StoredTensor, TensorReader
 from exporters.onnx_quantisation import quantisations
@@ -53,8 +54,8 @@ def reads_graph(read: Callable[[Path], R]) -> Callable[[Path], R]:
         try:
             return read(path)
         except (
-            ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError,
-            RuntimeError, TypeError, ValueError, onnx.checker.ValidationError,
+            ArithmeticError, AttributeError, LookupError, RecursionError, RuntimeError,
+            TypeError, ValueError, onnx.checker.ValidationError,
         ) as error:  # fmt: skip
             told = str(error).strip().partition("\n")[0].rstrip(".") or "no more is known"
             raise SourceError(
@@ -85,7 +86,7 @@ def load_model(path: Path, *, external_data: bool = True) -> onnx.ModelProto:
 @reads_graph
 def read_signature(path: Path) -> Signature:
     """Inputs and outputs as the file declares them; initializers are not inputs."""
-    model = load_model(path)
+    model = load_model(path, external_data=False)
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
     return Signature(
@@ -144,11 +145,27 @@ def _fixed(node: onnx.NodeProto, opsets: Mapping[str, int]) -> Iterator[str]:
 
 @reads_graph
 def external_files(path: Path) -> list[str]:
-    """The files beside the model that hold its external data."""
+    """Return the files beside the model that hold its external data, without reading them.
+
+    Raises SourceError for one that is missing, too short, or outside of the model's directory.
+    """
     graph = onnx.load(path, load_external_data=False).graph
     tensors = (tensor for inner in _graphs(graph) for tensor in inner.initializer)
-    entries = (entry for tensor in tensors for entry in tensor.external_data)
-    return sorted({entry.value for entry in entries if entry.key == "location"})
+    return sorted({_location(tensor, path) for tensor in tensors if uses_external_data(tensor)})
+
+
+def _location(tensor: onnx.TensorProto, path: Path) -> str:
+    info = ExternalDataInfo(tensor)
+    place = path.parent / info.location
+    inside = place.resolve().is_relative_to(path.parent.resolve())
+    needed = (info.offset or 0) + (info.length or 0)
+    if not inside or not place.is_file() or place.stat().st_size < needed:
+        raise SourceError(
+            f"{path} could not be read as ONNX: tensor {tensor.name!r} takes {needed} bytes of "
+            f"{info.location!r}, which is missing, too short, or not below {path.parent}.",
+            hint="Put the files of the model beside it, as its exporter wrote them.",
+        )
+    return str(info.location)
 
 
 def _tensor_spec(value: onnx.ValueInfoProto, path: Path) -> TensorSpec:
@@ -180,7 +197,7 @@ def index_bounds(path: Path) -> dict[str, int]:
 
     Followed through operations that keep the values: casts and changes of shape.
     """
-    graph = load_model(path).graph
+    graph = load_model(path, external_data=False).graph
     tables = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     origin = {value.name: value.name for value in graph.input}
     bounds: dict[str, int] = {}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 
@@ -60,6 +61,17 @@ class TensorParity:
             "error": self.error,
         }
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(
+            **{
+                **data,
+                "match": Match(data["match"]),
+                "shape": tuple(data["shape"]),
+                "readers": tuple(data["readers"]),
+            }
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class WeightParity:
@@ -98,6 +110,10 @@ class WeightParity:
 
     def to_json(self) -> Json:
         return {**self.summary(), "tensors": [tensor.to_json() for tensor in self.tensors]}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(tensors=tuple(map(TensorParity.from_json, data["tensors"])))
 
 
 def compare(

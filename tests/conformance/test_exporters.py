@@ -30,8 +30,7 @@ from toolkit.core.session import SessionOptions
 from toolkit.core.specs import ModelSpec
 from toolkit.measuring.client import WorkerProcess
 from toolkit.steps.choices import missing_gpu
-from toolkit.steps.files import Files
-from toolkit.steps.parity_weights import weights_of
+from toolkit.steps.reading import weights_of
 from toolkit.steps.sources import candidates
 
 # TensorRT takes a GPU; tests/with_tripy has Tripy in a process of its own.
@@ -123,9 +122,8 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     assert done.weights.passed
     assert done.outputs.passed
     artifact = Artifact.load(place / "artifact")
-    with Files() as files:
-        stored = list(files.stored_tensors(artifact.format, artifact.path))
-        forms = weights_of(artifact, files)
+    stored = list(READERS.create(artifact.format).stored_tensors(artifact.path))
+    forms = weights_of(artifact)
     with WorkerProcess(threads=2, timeout_s=240) as worker:
         checked_with = ROUTES[target].checked_with
         runtime = "torch" if missing_gpu(checked_with) else checked_with
@@ -246,11 +244,11 @@ def test_a_truncated_file_is_refused(written: Written, tmp_path: Path, share: fl
     shutil.copytree(written.artifact.directory, place)
     path = place / written.artifact.entry
     content = path.read_bytes()
-    with Files() as files:
-        assert files.stored_tensors(written.artifact.format, path)
-        path.write_bytes(content[: int(len(content) * share)])
-        with pytest.raises(SourceError):
-            files.stored_tensors(written.artifact.format, path)
+    reader = READERS.create(written.artifact.format)
+    assert reader.stored_tensors(path)
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(SourceError):
+        reader.stored_tensors(path)
 
 
 @pytest.mark.parametrize("name", sorted(ROUTES))

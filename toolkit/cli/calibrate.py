@@ -87,6 +87,7 @@ def calibrate(
     ] = None,
     data_dir: options.DataDir = None,
     data_option: options.DataOptions = None,
+    timeout: options.ReadingTimeout = 300.0,
     json: options.Json = False,
 ) -> None:
     """Quantise a float model to eight bits, in ranges that rows of data show.
@@ -120,6 +121,7 @@ def calibrate(
             max_drop=(MAX_DROP if max_drop is None else max_drop) if search else None,
             data_settings=options.settings(data_option or [], "--data-option"),
             data_dir=data_dir,
+            timeout_s=timeout,
             progress=progress,
         )
     if json:

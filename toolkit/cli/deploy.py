@@ -27,6 +27,7 @@ def deploy(
         int | None,
         typer.Option(help="Instances in Triton.  [default: as the measured cores have room for]"),
     ] = None,
+    timeout: options.ReadingTimeout = 300.0,
     json: options.Json = False,
 ) -> None:
     """Write what was chosen as it is deployed: a Triton model repository, or a folder that runs.
@@ -36,7 +37,15 @@ def deploy(
     from toolkit.cli import output
     from toolkit.deploying.deploy import deploy
 
-    done = deploy(source, to=to, out=out, name=name, max_batch=max_batch, instances=instances)
+    done = deploy(
+        source,
+        to=to,
+        out=out,
+        name=name,
+        max_batch=max_batch,
+        instances=instances,
+        timeout_s=timeout,
+    )
     if json:
         output.print_json(done.to_json())
         return

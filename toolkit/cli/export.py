@@ -72,6 +72,13 @@ def export(
     inputs: options.Inputs = None,
     dim: options.Dims = None,
     input_: options.RandomInputs = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds after which the reading of a file, or a conversion, is stopped.  "
+            "[default: 300, and 3600 for a conversion]"
+        ),
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Export a model, with proof that every weight and output is the source's.
@@ -98,6 +105,7 @@ def export(
                 input_=input_,
             ),
             example=options.example(example, dynamic),
+            timeout_s=timeout,
             progress=progress,
         )
     if json:

@@ -19,6 +19,7 @@ def inspect(
     ] = None,
     dim: options.Dims = None,
     input_: options.RandomInputs = None,
+    timeout: options.ReadingTimeout = 300.0,
     json: options.Json = False,
 ) -> None:
     """Say what lies in an artifact: inputs, operators, parameters, operations. Runs nothing."""
@@ -28,7 +29,7 @@ def inspect(
     request = options.input_request(
         data=None, data_dir=None, data_option=None, inputs=None, dim=dim, input_=input_
     )
-    found = toolkit.inspect(artifact, batch=batch, inputs=request)
+    found = toolkit.inspect(artifact, batch=batch, inputs=request, timeout_s=timeout)
     if json:
         output.print_json(found.to_json())
     else:

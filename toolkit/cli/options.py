@@ -73,7 +73,14 @@ Threads = Annotated[
     typer.Option(help="Threads for every runtime.  [default: the cores available]"),
 ]
 Timeout = Annotated[
-    float, typer.Option(help="Seconds after which a runtime that does not answer is stopped.")
+    float,
+    typer.Option(
+        help="Seconds after which a runtime that does not answer, or the reading of a file, is "
+        "stopped."
+    ),
+]
+ReadingTimeout = Annotated[
+    float, typer.Option("--timeout", help="Seconds after which the reading of a file is stopped.")
 ]
 
 Batches = Annotated[

@@ -32,6 +32,7 @@ def forms() -> None:
 def weights(
     a: Annotated[Path, typer.Argument(help=f"The model. {Form}")],
     b: Annotated[Path, typer.Argument(help=f"What should hold it. {Form}")],
+    timeout: options.ReadingTimeout = 300.0,
     json: options.Json = False,
 ) -> None:
     """Say where each weight of A went in B, by value.
@@ -42,7 +43,7 @@ def weights(
     from toolkit.cli import output
     from toolkit.cli.export import weights_table, weights_told
 
-    found = toolkit.parity_weights(a, b)
+    found = toolkit.parity_weights(a, b, timeout_s=timeout)
     if json:
         output.print_json(found.to_json())
     else:
@@ -69,6 +70,7 @@ def outputs(
     inputs: options.Inputs = None,
     dim: options.Dims = None,
     input_: options.RandomInputs = None,
+    timeout: options.ReadingTimeout = 300.0,
     json: options.Json = False,
 ) -> None:
     """Hold the outputs of B against those of A, and both against A in float64.
@@ -89,7 +91,13 @@ def outputs(
     )
     with output.progress() as progress:
         found = toolkit.parity_outputs(
-            a, b, runtime=runtime, inputs=request, layers=layers, progress=progress
+            a,
+            b,
+            runtime=runtime,
+            inputs=request,
+            layers=layers,
+            timeout_s=timeout,
+            progress=progress,
         )
     if json:
         output.print_json(found.to_json())

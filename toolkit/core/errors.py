@@ -14,6 +14,7 @@ ToolkitError                  exit code 3: it could not be done
 ├── SessionError              a session was used out of order, or its runtime failed
 └── WorkerError               a worker process could not do its work
     ├── WorkerDiedError       it ended by itself or was killed
+    ├── WorkerLimitError      it reached a limit of its memory or of a file's size
     └── WorkerTimeoutError    it gave no answer in time
 """
 
@@ -92,6 +93,10 @@ class WorkerError(ToolkitError):
 
 
 class WorkerDiedError(WorkerError):
+    pass
+
+
+class WorkerLimitError(WorkerError):
     pass
 
 

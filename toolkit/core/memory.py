@@ -1,4 +1,4 @@
-"""The resident size of this process."""
+"""The resident size of this process, and the memory that the machine has left."""
 
 from __future__ import annotations
 
@@ -40,3 +40,23 @@ def reset_peak() -> bool:
     except OSError:
         return False
     return True
+
+
+def available_bytes() -> int:
+    """Return the memory that this process can still get: the machine's, or its control group's.
+
+    Where the system does not tell, the largest size there is.
+    """
+    found = [sys.maxsize]
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                found.append(int(line.split()[1]) * 1024)
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        found.append(max(0, limit - used))
+    except (OSError, ValueError):  # no control group of the second version, or "max"
+        pass
+    return min(found)

@@ -15,6 +15,7 @@ from toolkit.core.errors import UsageError, unknown_name
 from toolkit.core.files import new_directory, refuse_existing
 from toolkit.core.session import SessionOptions
 from toolkit.measuring.environment import session_options
+from toolkit.steps.files import READING_S, sharing_files
 from toolkit.steps.sources import open_artifact
 
 TARGETS = ("triton", "folder")
@@ -56,6 +57,7 @@ class Deployment:
         }
 
 
+@sharing_files
 def deploy(
     source: str | os.PathLike[str],
     *,
@@ -64,12 +66,14 @@ def deploy(
     name: str | None = None,
     max_batch: int | None = None,
     instances: int | None = None,
+    timeout_s: float = READING_S,
 ) -> Deployment:
     """Writes `source`, a bundle or an artifact, to the new directory `out`.
 
     `to` is triton: a model repository for Triton Inference Server with one model, `name`; or
     folder: the bundle with rows to check it by. `max_batch` and `instances` take the place of what
-    follows from the bundle's evidence, for Triton alone.
+    follows from the bundle's evidence, for Triton alone. Each reading of a model file may take
+    `timeout_s`.
 
     Raises SourceError, IntegrityError, OutputExistsError; UsageError for a format that the target
     has no place for; UnavailableError without the packages that it takes.

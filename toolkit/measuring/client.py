@@ -22,6 +22,7 @@ from toolkit.core.errors import (
     FeedError,
     UsageError,
     WorkerDiedError,
+    WorkerError,
     WorkerTimeoutError,
     from_wire,
 )
@@ -268,9 +269,14 @@ class WorkerProcess:
             raise from_wire(reply[0])
         return reply
 
-    def _died(self, attempt: str) -> WorkerDiedError:
+    def _died(self, attempt: str) -> WorkerError:
         self._kill()
         code = self._process.returncode
+        if code == -signal.SIGXCPU:
+            return WorkerTimeoutError(
+                f"The worker used up its processor time during {attempt!r}.",
+                hint="Give it longer with --timeout.",
+            )
         how = f"exit code {code}"
         hint = "Run the same with this runtime alone, to see whether it is the runtime."
         if code < 0:

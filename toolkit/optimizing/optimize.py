@@ -19,12 +19,14 @@ from toolkit.optimizing.rounds import OBJECTIVES, Track
 from toolkit.optimizing.search import FORMS, ROUNDS, VERDICTS, Optimized, Search
 from toolkit.parity.paired import MAX_DROP, check_max_drop
 from toolkit.steps.choices import DEVICES, missing_gpu
+from toolkit.steps.files import sharing_files
 from toolkit.steps.inputs import InputRequest, InputSource, Rows, input_source, resolve_batches
 from toolkit.steps.labelled import LabelledRows, holds_inputs, load_labelled
 from toolkit.steps.sources import candidates as forms_of
 from toolkit.steps.sources import open_artifact
 
 
+@sharing_files
 def optimize(
     source: str | os.PathLike[str],
     *,

@@ -23,6 +23,7 @@ from toolkit.steps.accuracy_report import (
     judged,
 )
 from toolkit.steps.choices import known_runtimes, remarks_on
+from toolkit.steps.files import sharing_files
 from toolkit.steps.labelled import (
     LabelledRows,
     check_rows,
@@ -41,6 +42,7 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 SAME = "float32"  # the precision within whose tolerance outputs are those of the same model
 
 
+@sharing_files
 def compare_accuracy(
     artifacts: Sequence[Named],
     *,

@@ -13,12 +13,14 @@ from toolkit.measuring.traffic import Traffic
 from toolkit.steps.capture import Example
 from toolkit.steps.choices import known_runtimes, unopened
 from toolkit.steps.contender import Entry
+from toolkit.steps.files import sharing_files
 from toolkit.steps.forms import forms_of
 from toolkit.steps.inputs import InputRequest, input_source, resolve_batches
 from toolkit.steps.rows import Group, measure_groups
 from toolkit.steps.settings import Settings
 
 
+@sharing_files
 def bench(
     artifact: str | os.PathLike[str],
     *,

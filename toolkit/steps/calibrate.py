@@ -23,6 +23,7 @@ from toolkit.measuring.environment import cpu_flags, session_options
 from toolkit.parity.closeness import Closeness, Comparison
 from toolkit.parity.paired import check_max_drop
 from toolkit.steps.calibration_rows import CalibrationRows, Picked, pick_rows
+from toolkit.steps.files import READING_S, sharing_files
 from toolkit.steps.inputs import batch_axis
 from toolkit.steps.labelled import load_labelled
 from toolkit.steps.mixture import Accuracy, Mixture
@@ -96,6 +97,7 @@ class Calibration:
         }
 
 
+@sharing_files
 def calibrate(
     artifact: str | os.PathLike[str],
     *,
@@ -111,6 +113,7 @@ def calibrate(
     max_drop: float | None = None,
     data_settings: Mapping[str, Any] | None = None,
     data_dir: str | os.PathLike[str] | None = None,
+    timeout_s: float = READING_S,
     progress: Progress | None = None,
 ) -> Calibration:
     """Writes the ONNX model `artifact` with QuantizeLinear and DequantizeLinear to the new
@@ -124,7 +127,7 @@ def calibrate(
 
     With `max_drop`, the nodes that cost most by themselves stay in floating point too, as few as it
     takes to be shown to lose no more than that on the test rows: percentage points of accuracy, or
-    per cent of the mean squared error.
+    per cent of the mean squared error. Each reading of a model file may take `timeout_s`.
 
     Raises SourceError for what is no float32 ONNX model; UnknownNameError and UsageError for what
     cannot be meant; ParityError, and leaves nothing behind, when a weight is not found in what was

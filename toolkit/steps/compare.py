@@ -23,6 +23,7 @@ from toolkit.measuring.engine import Procedure
 from toolkit.results import store
 from toolkit.steps.choices import known_runtimes, nothing_runs, remarks_on
 from toolkit.steps.contender import Entry
+from toolkit.steps.files import sharing_files
 from toolkit.steps.inputs import InputRequest, InputSource, input_source, resolve_batches
 from toolkit.steps.results import find_result
 from toolkit.steps.rows import Group, measure_groups
@@ -52,6 +53,7 @@ APART = (
 )
 
 
+@sharing_files
 def compare(
     a: Named,
     b: Named,

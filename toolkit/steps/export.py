@@ -11,7 +11,7 @@ from pathlib import Path
 
 import models
 from exporters.base import Exported, ExportOptions, Route
-from exporters.weight_parity import WeightParity, compare
+from exporters.weight_parity import WeightParity
 from toolkit.core.artifact import PROGRAM, SOURCE, Artifact, Format, parents_of
 from toolkit.core.documents import Json, seal, write_document
 from toolkit.core.errors import ParityError, SourceError, UsageError
@@ -22,10 +22,9 @@ from toolkit.core.specs import Signature, TensorSpec
 from toolkit.steps import parity_outputs
 from toolkit.steps.capture import Example, remark_on
 from toolkit.steps.choices import missing_gpu
-from toolkit.steps.files import Files
+from toolkit.steps.files import Files, open_files
 from toolkit.steps.inputs import InputRequest
 from toolkit.steps.parity_outputs import OutputParity
-from toolkit.steps.parity_weights import scales_of, unread_weights, weights_of
 from toolkit.steps.reference import reference_runtime
 from toolkit.steps.routes import find_route, route_of
 from toolkit.steps.sources import open_source
@@ -63,6 +62,7 @@ def export(
     options: ExportOptions | None = None,
     inputs: InputRequest | None = None,
     example: Example | None = None,
+    timeout_s: float | None = None,
     progress: Progress | None = None,
 ) -> Export:
     """Writes the model of `source` in format `to` to the new directory `out`, with the proof.
@@ -75,7 +75,8 @@ def export(
     ONNX graph, after the weights in it are proved and before anything is made of it; the outputs
     are compared after them. `inputs` are what the outputs are compared on, as in `bench`. Where
     nothing here runs the target, the outputs are those of the form that it was made from, and the
-    proof says so.
+    proof says so. `timeout_s` is how long reading a file, and each conversion, may take: 300 and
+    3600 s by default.
 
     Raises ParityError, and leaves nothing behind, when a weight is missing or altered or an
     output is not the model's; SourceError and IntegrityError for the source; UsageError for a
@@ -87,7 +88,7 @@ def export(
     with (
         new_directory(target) as partial,
         tempfile.TemporaryDirectory() as scratch,
-        Files() as files,
+        open_files(timeout_s, timeout_s) as files,
     ):
         given, request = open_source(
             source, example, inputs or InputRequest(), partial / SOURCE, files
@@ -96,7 +97,7 @@ def export(
             listener.note(f"warning: {remark}")
         route = _route(given, to, via, passes, made=given.directory.name == SOURCE)
         routes = [route_of(name) for name in route if name is not None]
-        for name in unread_weights(given, files):
+        for name in files.unread_weights(given):
             listener.note(f"{name} is not read with these inputs, and is left out")
         _require_passes(passes, to, given, routes)
         _require_options(chosen, to, routes)
@@ -177,15 +178,14 @@ class _Stage:
             asked = {n: v for n, v in options.given().items() if n in heeded}
             exported = self.files.export(exporter, self.artifact, place, ExportOptions(**asked))
             format = route_of(exporter).format
-        stored = self.files.stored_tensors(format, place / exported.entry)
         source = self.artifact if self.changes else self.given
-        weights = compare(weights_of(source, self.files), stored, scales_of(source, self.files))
+        weights = self.files.weight_parity(source, format, place / exported.entry)
         if not weights.passed:
             raise _weights_differ(weights, format)
         changes = self.changes
         if format is Format.ONNX and passes and not changes:
             signature = exported.signature or self.artifact.signature
-            changes, exported = _rewrite(passes, place / exported.entry, exported, signature)
+            changes, exported = self._rewrite(passes, place / exported.entry, exported, signature)
         known = self.given.options.get("passes", ())
         exported = replace(exported, options={**exported.options, "passes": [*known, *changes]})
         artifact = _saved(place, self.artifact, self.given, format, exported, home)
@@ -202,6 +202,18 @@ class _Stage:
             changes=changes,
             unable=unable,
         )
+
+    def _rewrite(
+        self, passes: Sequence[str], path: Path, exported: Exported, signature: Signature
+    ) -> tuple[list[Json], Exported]:
+        """Run the passes on a graph. Return what each changed, and what is in the graph then, which
+        takes and gives what `signature` says, in the same order, but for what the passes fixed."""
+        changes, precision, found = self.files.rewrite(self.artifact, passes, path)
+        after = Signature(
+            inputs=_with_layouts(found.inputs, signature.inputs),
+            outputs=_with_layouts(found.outputs, signature.outputs),
+        )
+        return changes, replace(exported, precision=precision, signature=after)
 
     def save(self, directory: Path) -> None:
         """The manifest once more, over all that lies in `directory` by now."""
@@ -249,24 +261,6 @@ def _saved(
         parents=parents_of(home, given),
         options=exported.options,
     )
-
-
-def _rewrite(
-    passes: Sequence[str], path: Path, exported: Exported, signature: Signature
-) -> tuple[list[Json], Exported]:
-    """Runs the passes on a graph; what each changed, and what is in the graph then, which takes
-    and gives what `signature` says, in the same order, but for what the passes fixed."""
-    with ours():
-        from exporters.onnx_file import read_precision, read_signature
-        from exporters.passes.rewriting import apply
-
-    changes = apply(passes, path)
-    found = read_signature(path)
-    after = Signature(
-        inputs=_with_layouts(found.inputs, signature.inputs),
-        outputs=_with_layouts(found.outputs, signature.outputs),
-    )
-    return changes, replace(exported, precision=read_precision(path), signature=after)
 
 
 def _with_layouts(

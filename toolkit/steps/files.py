@@ -1,42 +1,75 @@
-"""Exporters and readers, each where it belongs: in this process, or in one of their own."""
+"""The client of the process in which model files are read and written, and user code runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, final
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, final
 
-from exporters import EXPORTERS, READ_APART, READERS
-from exporters.base import Description, Exported, ExportOptions, StoredTensor
-from toolkit.core.artifact import Artifact, Format
+from exporters.base import Description, Exported, ExportOptions
+from exporters.weight_parity import WeightParity
+from toolkit.core.artifact import PROGRAM, Artifact, Format
 from toolkit.core.documents import Json
-from toolkit.core.errors import SourceError, WorkerDiedError
+from toolkit.core.errors import (
+    SourceError,
+    WorkerDiedError,
+    WorkerTimeoutError,
+)
+from toolkit.core.limits import Limits
 from toolkit.core.specs import Feeds, Signature
-from toolkit.measuring.client import WorkerProcess
+from toolkit.core.work import Work
+from toolkit.measuring.client import WorkerProcess, check_timeout
 from toolkit.measuring.environment import session_options
-from toolkit.steps.capture import Example
-from toolkit.steps.routes import route_of
 
-TIMEOUT_S = 3600.0
+if TYPE_CHECKING:
+    from toolkit.steps.capture import Example
+
+READING_S = 300.0
+CONVERTING_S = 3600.0
 MODULE = "toolkit.steps.files_worker"
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inventory:
+    """The contents of a model file: operators by kind, empty for a format without a graph; and the
+    tensors that could be weights and are read: their number, elements and bytes."""
+
+    operators: Mapping[str, int]
+    tensors: int
+    parameters: int
+    stored_bytes: int
 
 
 @final
 class Files:
-    """A context manager: leaving it ends the process that was started for those that are
-    apart, which would bring TensorFlow, its threads and its messages into this one, or a user's
-    code.
+    """A process that reads and writes model files, started when it is first needed.
 
-    Raises what exporters and readers raise, and WorkerDiedError where one ended the process.
+    Reading has limits of memory, processor time and file size, see Limits.for_reading, and
+    `reading_s` seconds for each request; converting has most of the machine's memory and
+    `converting_s` seconds. User code, and what is made of it, has no limit of memory. A file's
+    bytes are parsed nowhere else, and its tensors stay in that process.
+
+    A context manager: leaving it ends the process. All methods raise what readers and exporters
+    raise; WorkerTimeoutError, WorkerLimitError and WorkerDiedError for a file that takes too long
+    or too much memory, or ends the process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reading_s: float = READING_S, converting_s: float = CONVERTING_S) -> None:
+        check_timeout(reading_s)
+        self._reading_s, self._converting_s = reading_s, converting_s
+        self._threads = session_options(None).threads
         self._worker: WorkerProcess | None = None
 
     def describe(self, format: Format, path: Path) -> Description:
-        if format not in READ_APART:
-            return READERS.create(format).describe(path)
-        found = self._ask({"command": "describe", "format": format, "path": str(path)})
+        """Return what a file of unknown origin says of itself."""
+        found = self._read("describe", path, [format], _size(path), format=format, path=str(path))
         return Description(
             signature=Signature.from_json(found["signature"]),
             precision=found["precision"],
@@ -45,78 +78,225 @@ class Files:
             files=found["files"],
         )
 
-    def stored_tensors(self, format: Format, path: Path) -> Sequence[StoredTensor]:
-        if format not in READ_APART:
-            return READERS.create(format).stored_tensors(path)
-        message = {"command": "stored", "format": format, "path": str(path)}
-        found, arrays = self._started().ask(message)
-        return [
-            StoredTensor(name=name, array=arrays[str(place)], readers=tuple(readers))
-            for place, (name, readers) in enumerate(found["tensors"])
-        ]
+    def inventory(self, source: Artifact) -> Inventory:
+        found = self._read_artifact("inventory", source)
+        return Inventory(
+            operators=found["operators"],
+            tensors=found["tensors"],
+            parameters=found["parameters"],
+            stored_bytes=found["stored_bytes"],
+        )
 
-    def operators(self, format: Format, path: Path) -> Mapping[str, int]:
-        if format not in READ_APART:
-            return READERS.create(format).operators(path)
-        message = {"command": "operators", "format": format, "path": str(path)}
-        return dict(self._ask(message)["operators"])
+    def weight_parity(self, source: Artifact, format: Format, path: Path) -> WeightParity:
+        """Find every weight of `source` in another file, by value."""
+        size = source.size_bytes + _size(path.parent)
+        found = self._read(
+            "weight_parity",
+            path,
+            [format, *_formats(source)],
+            size,
+            source=source.to_json(),
+            format=format,
+            path=str(path),
+        )
+        return WeightParity.from_json(found)
+
+    def unread_weights(self, source: Artifact) -> list[str]:
+        """Return the weights of a checkpoint of user code that its program does not read, as where
+        an argument of forward is left out; a family's model reads all."""
+        if PROGRAM not in source.files:
+            return []
+        return list(self._read_artifact("unread_weights", source)["names"])
+
+    def count_work(self, path: Path, shapes: Mapping[str, Sequence[int]]) -> Work:
+        """As `exporters.graph_work.count_work`."""
+        asked = {"path": str(path), "shapes": {name: list(s) for name, s in shapes.items()}}
+        found = self._read("count_work", path, [Format.ONNX], _size(path), **asked)
+        return Work.from_json(found)
+
+    def index_bounds(self, source: Artifact) -> Mapping[str, int]:
+        """As `exporters.onnx_file.index_bounds`."""
+        found = self._read(
+            "index_bounds", source.path, [Format.ONNX], source.size_bytes, path=str(source.path)
+        )
+        return dict(found["bounds"])
 
     def export(
         self, exporter: str, source: Artifact, directory: Path, options: ExportOptions
     ) -> Exported:
-        if not route_of(exporter).apart:
-            return EXPORTERS.create(exporter).export(source, directory, options)
-        found = self._ask(
-            {
-                "command": "export",
-                "exporter": exporter,
-                "source": source.to_json(),
-                "directory": str(directory.resolve()),
-                "options": options.given(),
-            }
+        """As `exporters.base.Exporter.export`."""
+        found = self._convert(
+            "export",
+            source,
+            directory=str(directory.resolve()),
+            exporter=exporter,
+            options=options.given(),
         )
         return _exported(found)
 
     def quantise_for_litert(self, source: Artifact, directory: Path, rows: Feeds) -> Exported:
         """As `exporters.litert.LiteRt.quantise`."""
-        message = {
-            "command": "litert-int8",
-            "source": source.to_json(),
-            "directory": str(directory.resolve()),
-        }
-        return _exported(self._started().ask(message, rows)[0])
+        found = self._convert(
+            "quantise_for_litert", source, rows, directory=str(directory.resolve())
+        )
+        return _exported(found)
+
+    def rewrite(
+        self, source: Artifact, passes: Sequence[str], path: Path
+    ) -> tuple[list[Json], str, Signature]:
+        """Run passes on an ONNX file in place, made of `source`. Return the changes, and the
+        precision and signature that the file has then. As `exporters.passes.rewriting.apply`."""
+        found = self._convert("rewrite", source, passes=list(passes), path=str(path))
+        return found["changes"], found["precision"], Signature.from_json(found["signature"])
+
+    def write_doubled(self, source: Artifact, path: Path) -> None:
+        """As `exporters.passes.rewriting.write_doubled`."""
+        self._convert("write_doubled", source, path=str(path))
+
+    def expose(self, source: Artifact, directory: Path) -> tuple[Path, Mapping[str, str]]:
+        """As `exporters.base.Exposer.expose`."""
+        found = self._convert("expose", source, directory=str(directory.resolve()))
+        return Path(found["path"]), dict(found["operators"])
 
     def capture(self, source: str, example: Example, directory: Path) -> Mapping[str, int]:
-        """As `toolkit.steps.capture.capture`, in the process apart: it runs the user's code."""
-        message = {
+        """As `toolkit.steps.capture.capture`. It runs user code, so the process ends with it."""
+        message: Json = {
             "command": "capture",
-            "source": source,
+            "code": source,
             "example": example.to_json(),
             "directory": str(directory.resolve()),
+            "formats": [],
+            "limits": None,
         }
         try:
-            return dict(self._ask(message)["extents"])
+            found = self._started().ask(message, None, self._converting_s - self._reading_s)[0]
         except WorkerDiedError as error:
             raise SourceError(
                 f"{source} ended the process that it ran in: {error.problem}",
                 hint="Run that code by itself, to see what it does.",
             ) from error
+        finally:
+            self.close()
+        return dict(found["extents"])
 
-    def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
-        return dict(self._started().ask(message)[0])
+    def _read_artifact(self, command: str, source: Artifact) -> Json:
+        return self._read(
+            command, source.path, _formats(source), source.size_bytes, source=source.to_json()
+        )
+
+    def _read(
+        self, command: str, about: Path, formats: Sequence[Format], size_bytes: int, **asked: Any
+    ) -> Json:
+        limits = Limits.for_reading(size_bytes, self._reading_s, self._threads)
+        message = {"command": command, "formats": list(formats), **asked}
+        return self._ask(message, about, limits, self._reading_s)
+
+    def _convert(
+        self, command: str, source: Artifact, rows: Feeds | None = None, **asked: Any
+    ) -> Json:
+        code = source.format is Format.CHECKPOINT
+        limits = None if code else Limits.for_converting()
+        message = {"command": command, "formats": [], "source": source.to_json(), **asked}
+        return self._ask(message, source.path, limits, self._converting_s, rows)
+
+    def _ask(
+        self,
+        message: Json,
+        about: Path,
+        limits: Limits | None,
+        seconds: float,
+        rows: Feeds | None = None,
+    ) -> Json:
+        asked = {**message, "about": str(about), "limits": limits and limits.to_json()}
+        allowed = f" Allowed were {seconds:g} s{', ' + limits.text if limits else ''}."
+        done = "converted" if "directory" in message else "read"
+        try:
+            return dict(self._started().ask(asked, rows, seconds - self._reading_s)[0])
+        except WorkerTimeoutError as error:
+            raise WorkerTimeoutError(
+                f"{about} could not be {done} in time.{allowed}",
+                hint="Give it longer with --timeout. A damaged or hostile file can take for ever.",
+            ) from error
+        except WorkerDiedError as error:
+            raise WorkerDiedError(
+                f"{about} could not be {done}: {error.problem}{allowed}",
+                hint="The file is damaged or hostile, or its library has a bug: try it with the "
+                "library alone.",
+            ) from error
 
     def _started(self) -> WorkerProcess:
+        if self._worker is not None and not self._worker.answers:
+            self.close()
         if self._worker is None:
-            threads = session_options(None).threads
-            self._worker = WorkerProcess(threads=threads, timeout_s=TIMEOUT_S, module=MODULE)
+            self._worker = WorkerProcess(
+                threads=self._threads, timeout_s=self._reading_s, module=MODULE
+            )
         return self._worker
+
+    def close(self) -> None:
+        """End the process; the next request starts another."""
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._worker is not None:
-            self._worker.close()
+        self.close()
+
+
+_shared: ContextVar[Files | None] = ContextVar("_shared", default=None)
+
+
+@contextlib.contextmanager
+def open_files(
+    reading_s: float | None = None, converting_s: float | None = None
+) -> Iterator[Files]:
+    """Yield the process of the surrounding block, or one that ends with this block.
+
+    The outermost block decides on the seconds, READING_S and CONVERTING_S by default.
+    """
+    outer = _shared.get()
+    if outer is not None:
+        yield outer
+        return
+    seconds = (
+        READING_S if reading_s is None else reading_s,
+        CONVERTING_S if converting_s is None else converting_s,
+    )
+    with Files(*seconds) as files:
+        token = _shared.set(files)
+        try:
+            yield files
+        finally:
+            _shared.reset(token)
+
+
+def sharing_files(step: Callable[P, R]) -> Callable[P, R]:
+    """Let everything within a call of `step` read files in one process.
+
+    The keyword argument `timeout_s` of `step` is the seconds that reading may take.
+    """
+    default = inspect.signature(step).parameters["timeout_s"].default
+
+    @functools.wraps(step)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        with open_files(kwargs.get("timeout_s", default)):  # type: ignore[arg-type]
+            return step(*args, **kwargs)
+
+    return run
+
+
+def _formats(source: Artifact) -> list[Format]:
+    """Return the formats whose readers an artifact needs."""
+    return [source.format, *([Format.TORCH_EXPORT] if PROGRAM in source.files else [])]
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a directory."""
+    found = path.rglob("*") if path.is_dir() else [path]
+    return sum(each.stat().st_size for each in found if each.is_file())
 
 
 def _exported(found: Json) -> Exported:

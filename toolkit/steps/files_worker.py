@@ -1,71 +1,73 @@
-"""The process in which a user's code runs, and exporters and readers of another framework."""
+"""The process in which model files are read and written, and user code runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, final
+import contextlib
+import importlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import final
 
 import numpy as np
 
-from exporters import EXPORTERS, READERS
-from exporters.base import Exported, ExportOptions
-from toolkit.core.artifact import Artifact
+from exporters import READERS
 from toolkit.core.documents import Json
-from toolkit.core.errors import WorkerError
+from toolkit.core.errors import SourceError, WorkerError, WorkerLimitError
+from toolkit.core.limits import Limits, limit_reached
+from toolkit.core.siblings import ours
 from toolkit.measuring.process import Reply, run
-from toolkit.steps.capture import Example, capture
+
+READING = frozenset(
+    {"count_work", "describe", "index_bounds", "inventory", "unread_weights", "weight_parity"}
+)
+CONVERTING = frozenset(
+    {"capture", "export", "expose", "quantise_for_litert", "rewrite", "write_doubled"}
+)
+LARGEST_REPLY = 64 << 20  # bytes of JSON, which the parent unpacks to several times that
 
 
 @final
 class FilesWorker:
-    """Answers what toolkit/steps/files.py asks."""
+    """Answers the requests of toolkit/steps/files.py."""
 
     def handle(self, message: Json, arrays: Mapping[str, np.ndarray]) -> Reply:
         command = message["command"]
-        if command == "export":
-            return _export(message), {}
-        if command == "litert-int8":
-            from exporters.litert import LiteRt
-
-            source, directory = Artifact.from_json(message["source"]), Path(message["directory"])
-            return _told(LiteRt().quantise(source, directory, arrays)), {}
-        if command == "capture":
-            example = Example.from_json(message["example"])
-            extents = capture(message["source"], example, Path(message["directory"]))
-            return {"extents": dict(extents)}, {}
-        reader, path = READERS.create(message["format"]), Path(message["path"])
-        if command == "describe":
-            found = reader.describe(path)
-            return {
-                **vars(found),
-                "signature": found.signature.to_json(),
-                "directory": str(found.directory),
-                "files": list(found.files),
-            }, {}
-        if command == "stored":
-            stored = reader.stored_tensors(path)
-            tensors = [[tensor.name, list(tensor.readers)] for tensor in stored]
-            return {"tensors": tensors}, {str(n): t.array for n, t in enumerate(stored)}
-        if command == "operators":
-            return {"operators": dict(reader.operators(path))}, {}
-        raise WorkerError(f"The worker knows no command {command!r}.", hint="This is a bug.")
+        if command not in READING | CONVERTING:
+            raise WorkerError(f"The worker knows no command {command!r}.", hint="This is a bug.")
+        with ours():
+            name = "reading" if command in READING else "converting"
+            function = getattr(importlib.import_module(f"toolkit.steps.{name}"), command)
+        for format in message["formats"]:
+            READERS.create(format)  # imports are not what is limited
+        limits = None if message["limits"] is None else Limits(**message["limits"])
+        with contextlib.nullcontext() if limits is None else _explained(limits, message["about"]):
+            if command not in READING:
+                return function(message, arrays), {}
+            reply = function(message)
+            if (size := len(json.dumps(reply))) > LARGEST_REPLY:
+                raise SourceError(
+                    f"{message['about']} describes itself in {size / 1e6:.0f} MB, expected at most "
+                    f"{LARGEST_REPLY / 1e6:.0f} MB.",
+                    hint="Its names, or the number of its tensors, are not those of a model.",
+                )
+            return reply, {}
 
 
-def _export(message: Json) -> Json:
-    options: dict[str, Any] = {
-        n: tuple(v) if isinstance(v, list) else v for n, v in message["options"].items()
-    }
-    done = EXPORTERS.create(message["exporter"]).export(
-        Artifact.from_json(message["source"]),
-        Path(message["directory"]),
-        ExportOptions(**options),
-    )
-    return _told(done)
-
-
-def _told(done: Exported) -> Json:
-    return {**vars(done), "signature": done.signature and done.signature.to_json()}
+@contextlib.contextmanager
+def _explained(limits: Limits, about: str) -> Iterator[None]:
+    """Apply the limits, and raise WorkerLimitError if the block reaches one of them."""
+    try:
+        with limits.applied():
+            yield
+    except Exception as error:
+        reached = limit_reached(error)
+        if reached is None:
+            raise
+        raise WorkerLimitError(
+            f"{about} could not be read within the limit of {reached}. Allowed were {limits.text}.",
+            hint="A damaged or hostile file can ask for any amount. If the file is sound, read it "
+            "on a machine with more free memory.",
+        ) from error
 
 
 if __name__ == "__main__":

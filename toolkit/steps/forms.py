@@ -14,7 +14,7 @@ from toolkit.core.documents import Json
 from toolkit.core.progress import Progress
 from toolkit.steps.capture import Example, is_in_no_file, remark_on
 from toolkit.steps.export import export
-from toolkit.steps.files import Files
+from toolkit.steps.files import open_files
 from toolkit.steps.inputs import InputRequest
 from toolkit.steps.sources import absent_parent, candidates, open_source
 
@@ -52,7 +52,7 @@ def forms_of(
     targets = list(dict.fromkeys((USUAL if unmade else ()) if to is None else to))
     with tempfile.TemporaryDirectory(prefix="toolkit-") as scratch:
         place = Path(scratch) / SOURCE
-        with Files() as files:
+        with open_files() as files:
             origin, request = open_source(source, example, inputs, place, files)
         found, exports = [], []
         for target in targets:

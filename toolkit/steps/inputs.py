@@ -15,10 +15,10 @@ import psutil
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.errors import SourceError, ToolkitError, UsageError, unknown_name
 from toolkit.core.progress import Progress
-from toolkit.core.siblings import ours
 from toolkit.core.specs import CHANNELS_LAST, Feeds, Signature, TensorSpec, row_shape
 from toolkit.data import load_splits
 from toolkit.data.base import Split
+from toolkit.steps.files import open_files
 
 SETS = 4  # rotated, so that a cache of results cannot pass for speed
 SEED = 0
@@ -376,7 +376,5 @@ def _index_bounds(artifact: Artifact) -> Mapping[str, int]:
     integers = any(spec.dtype.startswith(("int", "uint")) for spec in artifact.signature.inputs)
     if artifact.format is not Format.ONNX or not integers:
         return {}
-    with ours():
-        from exporters.onnx_file import index_bounds
-
-        return index_bounds(artifact.path)
+    with open_files() as files:
+        return files.index_bounds(artifact)

@@ -6,13 +6,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from exporters.weight_parity import could_be_a_weight
-from toolkit.core.artifact import Artifact, Format
+from toolkit.core.artifact import Artifact
 from toolkit.core.documents import Json
 from toolkit.core.errors import UsageError
 from toolkit.core.work import Work
 from toolkit.measuring.rates import work_figures
-from toolkit.steps.files import Files
+from toolkit.steps.files import READING_S, open_files, sharing_files
 from toolkit.steps.inputs import InputRequest, check_names, resolve_batches, shape_of
 from toolkit.steps.sources import candidates, open_artifact
 from toolkit.steps.work import work_of
@@ -59,29 +58,26 @@ class Inspection:
         }
 
 
+@sharing_files
 def inspect(
     artifact: str | os.PathLike[str],
     *,
     batch: int | None = None,
     inputs: InputRequest | None = None,
+    timeout_s: float = READING_S,
 ) -> Inspection:
-    """Reads an artifact, a checkpoint or an .onnx file; runs nothing.
+    """Read an artifact, a checkpoint or a model file, in a process with limits; run nothing.
 
     The work is counted at `batch`, the one that the model fixes or 1 unless told, and at the
-    extents that `inputs` give to named axes. Raises SourceError, IntegrityError, UsageError.
+    extents that `inputs` give to named axes. Each reading of the file may take `timeout_s`.
+    Raises SourceError, IntegrityError, UsageError; WorkerLimitError, WorkerTimeoutError and
+    WorkerDiedError for a file that needs too much memory or time, or ends the process.
     """
     source = open_artifact(artifact)
     request = inputs or InputRequest()
     check_names(source.signature, request)
-    with Files() as files:
-        tensors = files.stored_tensors(source.format, source.path)
-        operators = files.operators(source.format, source.path)
-    stored = [
-        tensor
-        for tensor in tensors
-        if source.format is Format.CHECKPOINT
-        or (tensor.readers and could_be_a_weight(tensor.array))
-    ]
+    with open_files() as files:
+        found = files.inventory(source)
     (chosen,) = resolve_batches(source, None if batch is None else [batch], request)
     warnings: list[str] = []
     try:
@@ -94,10 +90,10 @@ def inspect(
         warnings.append(f"The work is not counted: {error.problem} {error.hint}")
     return Inspection(
         artifact=source,
-        operators=operators,
-        tensors=len(stored),
-        parameters=sum(tensor.array.size for tensor in stored),
-        stored_bytes=sum(tensor.array.nbytes for tensor in stored),
+        operators=found.operators,
+        tensors=found.tensors,
+        parameters=found.parameters,
+        stored_bytes=found.stored_bytes,
         batch=chosen,
         work=None if shapes is None else work_of(candidates(source), shapes, warnings),
         warnings=warnings,

@@ -15,10 +15,10 @@ from runtimes import FOR_CUDA
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.errors import ToolkitError, UnavailableError, WorkerTimeoutError
 from toolkit.core.session import SessionOptions
-from toolkit.core.siblings import ours
 from toolkit.core.specs import Feeds, Outputs, Signature
 from toolkit.measuring.client import WorkerProcess
 from toolkit.measuring.environment import session_options
+from toolkit.steps.files import open_files
 from toolkit.steps.reference import Opening, reference_of
 from toolkit.steps.sources import open_artifact
 
@@ -155,10 +155,8 @@ def _oracle_of(artifacts: Sequence[Artifact], threads: int, directory: Path) -> 
         raise UnavailableError(
             f"Nothing here runs {formats[0]} in float64.", hint="Give the form that it was made of."
         )
-    with ours():
-        from exporters.passes.rewriting import write_doubled
-
-        write_doubled(artifacts[formats.index(Format.ONNX)].path, directory / "float64.onnx")
+    with open_files() as files:
+        files.write_doubled(artifacts[formats.index(Format.ONNX)], directory / "float64.onnx")
     return Opening(
         runtime="onnx-reference",
         name="ONNX's reference evaluator in float64",

@@ -17,6 +17,7 @@ from toolkit.parity.judging import Judgement, judge
 from toolkit.parity.outputs import as_dtype_of
 from toolkit.parity.similarity import Similarity, similarity
 from toolkit.steps.choices import known_runtimes
+from toolkit.steps.files import open_files
 from toolkit.steps.oracle import expected_of, outputs_of
 from toolkit.steps.sources import candidates, open_artifact
 
@@ -125,7 +126,8 @@ def compare_layers(
 def exposed(source: Artifact, directory: Path) -> tuple[Artifact, Mapping[str, str]]:
     """A form in the new `directory` that gives its inner tensors too, and what makes each."""
     directory.mkdir()
-    path, operators = EXPOSERS.create(source.format).expose(source, directory)
+    with open_files() as files:
+        path, operators = files.expose(source, directory)
     found = open_artifact(path)
     signature = replace(found.signature, inputs=source.signature.inputs)
     return replace(found, precision=source.precision, signature=signature), operators

@@ -14,6 +14,7 @@ from toolkit.core.progress import Progress, Silent
 from toolkit.core.specs import Feeds, Outputs, Signature, paired, relaid
 from toolkit.parity.judging import Judgement, judge, worst
 from toolkit.steps.choices import known_runtimes
+from toolkit.steps.files import READING_S, sharing_files
 from toolkit.steps.inputs import (
     InputRequest,
     batch_axis,
@@ -110,6 +111,7 @@ class OutputComparison:
         }
 
 
+@sharing_files
 def parity_outputs(
     a: str | os.PathLike[str],
     b: str | os.PathLike[str],
@@ -117,10 +119,12 @@ def parity_outputs(
     runtime: str | None = None,
     inputs: InputRequest | None = None,
     layers: bool = False,
+    timeout_s: float = READING_S,
     progress: Progress | None = None,
 ) -> OutputComparison:
     """Runs B on `runtime`, the first that opens it unless told, and A as the reference; with
-    `layers`, also so that both give their inner tensors, on one of the inputs.
+    `layers`, also so that both give their inner tensors, on one of the inputs. Each reading of a
+    model file may take `timeout_s`.
 
     Raises SourceError, IntegrityError, UnavailableError; FeedError where B takes other inputs.
     """

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
-from exporters.weight_parity import WeightParity, compare, could_be_a_weight
-from toolkit.core.artifact import PROGRAM, Artifact, Format
+from exporters.weight_parity import WeightParity
+from toolkit.core.artifact import Artifact
 from toolkit.core.documents import Json
-from toolkit.steps.files import Files
+from toolkit.steps.files import READING_S, open_files, sharing_files
 from toolkit.steps.sources import open_artifact
 
 
@@ -32,45 +29,16 @@ class WeightComparison:
         }
 
 
-def parity_weights(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> WeightComparison:
+@sharing_files
+def parity_weights(
+    a: str | os.PathLike[str], b: str | os.PathLike[str], *, timeout_s: float = READING_S
+) -> WeightComparison:
     """Finds every weight of A in B, by value, and what B has beside them.
 
     A and B are checkpoints, artifacts or .onnx files of any formats that a reader is there for.
     Raises SourceError, IntegrityError, UnavailableError.
     """
     first, second = open_artifact(a), open_artifact(b)
-    with Files() as files:
-        stored = files.stored_tensors(second.format, second.path)
-        weights = compare(weights_of(first, files), stored, scales_of(first, files))
+    with open_files() as files:
+        weights = files.weight_parity(first, second.format, second.path)
     return WeightComparison(a=first, b=second, weights=weights)
-
-
-def weights_of(artifact: Artifact, files: Files) -> Mapping[str, np.ndarray]:
-    """The tensors of a checkpoint that its model reads; of another form, those that are read and
-    could be weights."""
-    stored = files.stored_tensors(artifact.format, artifact.path)
-    unread = unread_weights(artifact, files)
-    return {
-        tensor.name: tensor.array
-        for tensor in stored
-        if tensor.name not in unread
-        and (
-            artifact.format is Format.CHECKPOINT
-            or (tensor.readers and could_be_a_weight(tensor.array))
-        )
-    }
-
-
-def scales_of(artifact: Artifact, files: Files) -> list[np.ndarray]:
-    """The scales and zero points of its quantised tensors."""
-    stored = files.stored_tensors(artifact.format, artifact.path)
-    return [tensor.array for tensor in stored if tensor.scaling]
-
-
-def unread_weights(artifact: Artifact, files: Files) -> list[str]:
-    """The weights of a user's own checkpoint that its program does not read, as where an argument
-    of forward is left out; a family's reads all."""
-    if PROGRAM not in artifact.files:
-        return []
-    stored = files.stored_tensors(Format.TORCH_EXPORT, artifact.directory / PROGRAM)
-    return [t.name for t in stored if not t.readers and could_be_a_weight(t.array)]

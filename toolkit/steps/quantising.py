@@ -10,21 +10,19 @@ from pathlib import Path
 
 from calibration.presets import Recipe
 from exporters.base import ExportOptions
-from exporters.weight_parity import WeightParity, compare
+from exporters.weight_parity import WeightParity
 from toolkit.core.artifact import Artifact, Format, parents_of
 from toolkit.core.documents import Json
 from toolkit.core.errors import ParityError, UsageError
 from toolkit.core.progress import Progress
-from toolkit.core.siblings import ours
 from toolkit.core.specs import Feeds
 from toolkit.measuring.client import WorkerProcess
 from toolkit.measuring.environment import session_options
 from toolkit.steps.calibration_rows import Picked
-from toolkit.steps.files import Files
+from toolkit.steps.files import open_files
 from toolkit.steps.inputs import batch_axis
 from toolkit.steps.mixture import Accuracy, Mixture, fewest_in_float
 from toolkit.steps.parity_layers import exposed
-from toolkit.steps.parity_weights import weights_of
 from toolkit.steps.quantiser import Quantiser
 from toolkit.steps.sources import open_artifact
 
@@ -93,8 +91,7 @@ def write_onnx(source: Artifact, directory: Path, scratch: Path, used: Picked, h
                 how.accuracy,
                 how.progress,
             )
-    with Files() as files:
-        weights = _proved(folded, Format.ONNX, directory / ENTRY, files)
+    weights = _proved(folded, Format.ONNX, directory / ENTRY)
     return Written(weights=weights, options={"passes": passes}, tensors=tensors, mixture=mixture)
 
 
@@ -105,14 +102,14 @@ def write_litert(
     conversions is proved."""
     between = scratch / "float"
     between.mkdir()
-    with Files() as files:
+    with open_files() as files:
         how.progress.note("convert to LiteRT in float32, and its weights")
         exported = files.export(LITERT, source, between, ExportOptions())
-        _proved(source, Format.LITERT, between / exported.entry, files)
+        _proved(source, Format.LITERT, between / exported.entry)
         plain = open_artifact(between / exported.entry)
         how.progress.note(f"quantise on {len(used)} {used.description}")
         done = files.quantise_for_litert(source, directory, used.feeds(0, len(used)))
-        weights = _proved(plain, Format.LITERT, directory / done.entry, files)
+        weights = _proved(plain, Format.LITERT, directory / done.entry)
     return Written(weights=weights, options=dict(done.options), entry=done.entry)
 
 
@@ -121,12 +118,9 @@ def _folded(source: Artifact, directory: Path) -> tuple[Artifact, list[Json]]:
     for name in source.files:
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source.directory / name, directory / name)
-    with ours():
-        from exporters.passes.rewriting import apply
-
-        changes = [
-            change for change in apply([FOLD], directory / source.entry) if change["changed"]
-        ]
+    with open_files() as files:
+        found, _, _ = files.rewrite(source, [FOLD], directory / source.entry)
+    changes = [change for change in found if change["changed"]]
     copy = open_artifact(directory / source.entry)
     return copy, [*source.options.get("passes", ()), *changes]
 
@@ -183,9 +177,10 @@ def _collect(worker: WorkerProcess, giving: Artifact, used: Picked, progress: Pr
         progress.update("calibrate", done, len(used), used.description)
 
 
-def _proved(source: Artifact, format: Format, path: Path, files: Files) -> WeightParity:
+def _proved(source: Artifact, format: Format, path: Path) -> WeightParity:
     """Where each weight of a float graph, its batch norms folded, went."""
-    weights = compare(weights_of(source, files), files.stored_tensors(format, path))
+    with open_files() as files:
+        weights = files.weight_parity(source, format, path)
     if not weights.passed:
         named = "; ".join(f"{t.name} is {t.match}" for t in weights.failures()[:5])
         raise ParityError(

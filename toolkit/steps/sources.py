@@ -21,11 +21,10 @@ from toolkit.core.bundle import MODEL, is_bundle
 from toolkit.core.documents import canonical
 from toolkit.core.errors import IntegrityError, SourceError, UsageError
 from toolkit.core.files import FileRecord, digest_bytes, digest_file, wrapping_os_errors
-from toolkit.core.siblings import ours
 from toolkit.core.specs import ModelSpec
 from toolkit.core.usercode import is_user_code
 from toolkit.steps.capture import Example, is_in_no_file
-from toolkit.steps.files import Files
+from toolkit.steps.files import Files, open_files
 from toolkit.steps.inputs import InputRequest, batch_axis
 
 Source = str | os.PathLike[str]
@@ -139,12 +138,12 @@ def absent_parent(artifact: Artifact) -> str | None:
 
 def _foreign(path: Path, format: Format) -> Artifact:
     """A file that we did not make: its signature is what it declares."""
-    with ours(), Files() as readers:
-        found = readers.describe(format, path)
+    with open_files() as files:
+        found = files.describe(format, path)
     # Not that of the file that a link leads to: its name and data lie beside the link.
     directory = found.directory.resolve()
     with wrapping_os_errors(f"read {path}"):
-        files = {
+        records = {
             name: FileRecord(
                 digest=digest_file(directory / name), size_bytes=(directory / name).stat().st_size
             )
@@ -157,8 +156,8 @@ def _foreign(path: Path, format: Format) -> Artifact:
         signature=found.signature,
         directory=directory,
         entry=found.entry,
-        digest=digest_bytes(canonical({name: record.digest for name, record in files.items()})),
-        files=files,
+        digest=digest_bytes(canonical({name: record.digest for name, record in records.items()})),
+        files=records,
     )
 
 

@@ -25,6 +25,7 @@ from toolkit.parity.tolerances import tolerance_for
 from toolkit.steps.accuracy import Named, compare_accuracy
 from toolkit.steps.accuracy_report import AccuracyComparison
 from toolkit.steps.choices import known_runtimes, remarks_on
+from toolkit.steps.files import sharing_files
 from toolkit.steps.inputs import load_test_rows
 from toolkit.steps.reference import reference_runtime, reference_worker
 from toolkit.steps.sources import candidates, open_artifact
@@ -166,6 +167,7 @@ def verify(
     )
 
 
+@sharing_files
 def _verify_alone(
     artifact: Named,
     *,

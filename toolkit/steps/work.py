@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from toolkit.core.artifact import Artifact, Format
-from toolkit.core.errors import ToolkitError
-from toolkit.core.siblings import ours
+from toolkit.core.errors import ToolkitError, WorkerError
 from toolkit.core.work import Work
+from toolkit.steps.files import open_files
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Of the inputs, by name."""
@@ -19,12 +19,15 @@ def work_of(artifacts: Sequence[Artifact], shapes: Shapes, warnings: list[str]) 
     """The work of the ONNX graph among `artifacts`, which are forms of one model.
 
     None where there is no graph, or one that cannot be followed, of which `warnings` then has one.
+    Raises WorkerError for a graph that needs too much memory or time.
     """
     graph = next((artifact for artifact in artifacts if artifact.format is Format.ONNX), None)
     if graph is None:
         return None
     try:
         return _count(graph.path, graph.digest, tuple(shapes.items()))
+    except WorkerError:
+        raise  # the file needs too much memory or time: nothing else should open it
     except ToolkitError as error:
         warning = f"No operations were counted. {error.problem} {error.hint}"
         if warning not in warnings:
@@ -34,7 +37,5 @@ def work_of(artifacts: Sequence[Artifact], shapes: Shapes, warnings: list[str]) 
 
 @functools.lru_cache(maxsize=16)  # the rows of a group share it, and a model may have gigabytes
 def _count(path: Path, digest: str, shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> Work:
-    with ours():
-        from exporters.graph_work import count_work
-
-        return count_work(path, dict(shapes))
+    with open_files() as files:
+        return files.count_work(path, dict(shapes))

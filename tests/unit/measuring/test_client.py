@@ -234,6 +234,13 @@ def test_another_signal_is_named_too(fresh: WorkerProcess) -> None:
         fresh.probe("null")
 
 
+def test_a_worker_that_used_up_its_processor_time_took_too_long(fresh: WorkerProcess) -> None:
+    fresh.probe("null")
+    os.kill(fresh.pid, signal.SIGXCPU)
+    with pytest.raises(WorkerTimeoutError, match="processor time"):
+        fresh.probe("null")
+
+
 def test_a_worker_that_hangs_is_ended_at_the_time_limit(never_stopped: None) -> None:
     with WorkerProcess(threads=1, timeout_s=0.2) as worker:
         os.kill(worker.pid, signal.SIGSTOP)

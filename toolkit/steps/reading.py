@@ -1,0 +1,99 @@
+"""Commands of the files worker that read model files, and write none.
+
+Each takes a message and gives a reply as JSON; `Files` has a method of the same name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from exporters import READERS
+from exporters.base import StoredTensor
+from exporters.weight_parity import compare, could_be_a_weight
+from toolkit.core.artifact import PROGRAM, Artifact, Format
+from toolkit.core.documents import Json
+from toolkit.core.siblings import ours
+
+
+def describe(message: Json) -> Json:
+    found = READERS.create(message["format"]).describe(Path(message["path"]))
+    return {
+        **vars(found),
+        "signature": found.signature.to_json(),
+        "directory": str(found.directory),
+        "files": list(found.files),
+    }
+
+
+def inventory(message: Json) -> Json:
+    source = Artifact.from_json(message["source"])
+    arrays = [tensor.array for tensor in _weights(source, _stored(source))]
+    return {
+        "operators": dict(READERS.create(source.format).operators(source.path)),
+        "tensors": len(arrays),
+        "parameters": sum(array.size for array in arrays),
+        "stored_bytes": sum(array.nbytes for array in arrays),
+    }
+
+
+def weight_parity(message: Json) -> Json:
+    source, path = Artifact.from_json(message["source"]), Path(message["path"])
+    stored = _stored(source)
+    unread = _unread(source)
+    parity = compare(
+        {t.name: t.array for t in _weights(source, stored) if t.name not in unread},
+        READERS.create(message["format"]).stored_tensors(path),
+        [tensor.array for tensor in stored if tensor.scaling],
+    )
+    return parity.to_json()
+
+
+def unread_weights(message: Json) -> Json:
+    return {"names": _unread(Artifact.from_json(message["source"]))}
+
+
+def count_work(message: Json) -> Json:
+    with ours():
+        from exporters.graph_work import count_work
+
+        work = count_work(Path(message["path"]), message["shapes"])
+    return work.to_json()
+
+
+def index_bounds(message: Json) -> Json:
+    with ours():
+        from exporters.onnx_file import index_bounds
+
+        return {"bounds": index_bounds(Path(message["path"]))}
+
+
+def weights_of(source: Artifact) -> Mapping[str, np.ndarray]:
+    """Return the tensors of a checkpoint that its model reads; of another variant, those that are
+    read and could be weights."""
+    unread = _unread(source)
+    return {t.name: t.array for t in _weights(source, _stored(source)) if t.name not in unread}
+
+
+def _stored(source: Artifact) -> list[StoredTensor]:
+    return list(READERS.create(source.format).stored_tensors(source.path))
+
+
+def _weights(source: Artifact, stored: list[StoredTensor]) -> list[StoredTensor]:
+    return [
+        tensor
+        for tensor in stored
+        if source.format is Format.CHECKPOINT
+        or (tensor.readers and could_be_a_weight(tensor.array))
+    ]
+
+
+def _unread(source: Artifact) -> list[str]:
+    """Return the names of weights that the program in a checkpoint of user code does not read."""
+    if PROGRAM not in source.files:
+        return []
+    reader = READERS.create(Format.TORCH_EXPORT)
+    stored = reader.stored_tensors(source.directory / PROGRAM)
+    return [t.name for t in stored if not t.readers and could_be_a_weight(t.array)]

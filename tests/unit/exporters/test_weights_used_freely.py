@@ -21,8 +21,7 @@ from exporters.onnx_file import stored_tensors
 from exporters.onnx_from_torch import OnnxFromTorch
 from exporters.weight_parity import WeightParity, compare
 from models.torch.program import load_program
-from toolkit.steps.files import Files
-from toolkit.steps.parity_weights import weights_of
+from toolkit.steps.reading import weights_of
 from toolkit.steps.sources import open_artifact
 
 IDS = torch.tensor([[1, 0, 4, 2, 2], [3, 3, 1, 0, 4]])
@@ -119,9 +118,7 @@ def export(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     torch.export.save(program, place / "model.pt2")
     source = open_artifact(place / "model.pt2")
     OnnxFromTorch().export(source, place, ExportOptions())
-    with Files() as files:
-        weights = weights_of(source, files)
-    return place, weights, x
+    return place, weights_of(source), x
 
 
 def prove(path: Path, weights: dict[str, np.ndarray]) -> WeightParity:

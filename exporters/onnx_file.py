@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar, final
 
@@ -14,7 +14,7 @@ import onnx
 import onnx.inliner
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper
-from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
 from exporters.base import Description, StoredTensor, TensorReader
 from exporters.onnx_quantisation import quantisations
@@ -67,10 +67,16 @@ def reads_graph(read: Callable[[Path], R]) -> Callable[[Path], R]:
 
 
 def load_model(path: Path, *, external_data: bool = True) -> onnx.ModelProto:
-    """Reads a model with its external data. Raises SourceError for what is no ONNX model."""
+    """Read a model with its external data.
+
+    Raises SourceError for what is no ONNX model, and for external data out of its folder.
+    """
     hint = "Give the path of an ONNX model, or of a directory that `toolkit export` wrote."
     try:
-        model = onnx.load(path, load_external_data=external_data)
+        model = onnx.load(path, load_external_data=False)
+        if external_data:
+            _locations(model, path)
+            load_external_data_for_model(model, str(path.parent))
     except DecodeError as error:
         raise SourceError(f"{path} is not an ONNX model: {error}.", hint=hint) from error
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
@@ -147,25 +153,54 @@ def _fixed(node: onnx.NodeProto, opsets: Mapping[str, int]) -> Iterator[str]:
 def external_files(path: Path) -> list[str]:
     """Return the files beside the model that hold its external data, without reading them.
 
-    Raises SourceError for one that is missing, too short, or outside of the model's directory.
+    Raises SourceError for one that is missing, too short, or not in the folder of the model.
     """
-    graph = onnx.load(path, load_external_data=False).graph
-    tensors = (tensor for inner in _graphs(graph) for tensor in inner.initializer)
-    return sorted({_location(tensor, path) for tensor in tensors if uses_external_data(tensor)})
+    return _locations(onnx.load(path, load_external_data=False), path)
+
+
+def _locations(model: onnx.ModelProto, path: Path) -> list[str]:
+    """Return where external data is. Raise SourceError as `external_files`."""
+    return sorted({_location(t, path) for t in _tensors(model) if uses_external_data(t)})
 
 
 def _location(tensor: onnx.TensorProto, path: Path) -> str:
-    info = ExternalDataInfo(tensor)
-    place = path.parent / info.location
-    inside = place.resolve().is_relative_to(path.parent.resolve())
-    needed = (info.offset or 0) + (info.length or 0)
-    if not inside or not place.is_file() or place.stat().st_size < needed:
-        raise SourceError(
-            f"{path} could not be read as ONNX: tensor {tensor.name!r} takes {needed} bytes of "
-            f"{info.location!r}, which is missing, too short, or not below {path.parent}.",
-            hint="Put the files of the model beside it, as its exporter wrote them.",
-        )
-    return str(info.location)
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    needed = int(entries.get("offset", 0)) + int(entries.get("length", 0))
+    place, written = path.parent / location, Path(location)
+    if "\0" in location or not written.name or written.is_absolute() or ".." in written.parts:
+        reason = "is not in its folder"
+    elif not place.resolve().is_relative_to(path.parent.resolve()):
+        reason = "leads out of its folder"
+    elif not place.is_file():
+        reason = "is missing"
+    elif place.stat().st_size < needed:
+        reason = f"has {place.stat().st_size} bytes of the {needed} that are needed"
+    else:
+        return location
+    raise SourceError(
+        f"{path} has the external data of {tensor.name!r} in {location!r}, which {reason}.",
+        hint="Put the files of the model beside it, as its exporter wrote them.",
+    )
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yield all tensors of a model: initializers, and attributes of nodes, in functions too."""
+    for graph in _graphs(model.graph):
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+        yield from _held_by(graph.node)
+    for function in model.functions:
+        yield from _held_by(function.node)
+
+
+def _held_by(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
 
 
 def _tensor_spec(value: onnx.ValueInfoProto, path: Path) -> TensorSpec:

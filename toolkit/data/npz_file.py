@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, final
 
 import numpy as np
 
-from toolkit.core.errors import UsageError
-from toolkit.core.files import digest_file, wrapping_os_errors
+from toolkit.core.errors import SourceError, UsageError
+from toolkit.core.files import digest_file
 from toolkit.core.specs import Task, TaskKind
+from toolkit.data.arrays import load_arrays
 from toolkit.data.base import DataSet, Request, Split, Splits, refuse_shape
 from toolkit.data.tables import LEAST_ROWS, SPLIT_SEED, split_rows
 
 TRAIN = ("inputs", "targets")
 TEST = ("test_inputs", "test_targets")
+HINT = (
+    "Write it as np.savez(path, inputs=..., targets=...), with test_inputs=... and "
+    "test_targets=... or without; whole numbers as targets are classes, floats are values."
+)
 
 
 @final
@@ -72,17 +75,9 @@ class NpzFile(DataSet):
 
     def _read(self) -> dict[str, np.ndarray]:
         try:
-            with (
-                wrapping_os_errors(f"read {self._path}"),
-                self._path.open("rb") as stream,  # NumPy leaves its own open on an error
-                np.load(stream, allow_pickle=False) as archive,
-            ):
-                found = {name: np.asarray(archive[name]) for name in archive.files}
-        except (ValueError, AttributeError, TypeError, EOFError, zlib.error,
-                zipfile.BadZipFile) as error:  # fmt: skip
-            raise self._refusal(
-                f"it is no file of np.savez without Python objects: {error}"
-            ) from error
+            found = load_arrays(self._path)
+        except SourceError as error:
+            raise SourceError(error.problem, hint=HINT) from error
         expected = set(TRAIN) if found.keys().isdisjoint(TEST) else {*TRAIN, *TEST}
         if found.keys() != expected:
             raise self._refusal(f"it has the arrays {sorted(found)}, expected {sorted(expected)}")
@@ -132,8 +127,7 @@ class NpzFile(DataSet):
     def _refusal(self, what: str) -> UsageError:
         return UsageError(
             f"Read {self._path}: {what}.",
-            hint="Write it as np.savez(path, inputs=..., targets=...), with test_inputs=... and "
-            "test_targets=... or without; whole numbers as targets are classes, floats are values.",
+            hint=HINT,
         )
 
 

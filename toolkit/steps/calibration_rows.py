@@ -15,7 +15,8 @@ from toolkit.core.errors import UsageError
 from toolkit.core.files import digest_bytes
 from toolkit.core.progress import Progress
 from toolkit.core.specs import Feeds
-from toolkit.steps.inputs import batch_axis, check_feeds, load_rows, read_npz
+from toolkit.data.arrays import load_arrays
+from toolkit.steps.inputs import batch_axis, check_feeds, load_rows
 
 SAMPLES = 256  # unless told; all, where there are fewer
 MOST_HELD = 512  # rows that outputs are compared on
@@ -144,7 +145,7 @@ def _own_arrays(data: str, names: Sequence[str]) -> Mapping[str, np.ndarray] | N
     path = Path(data)
     if path.suffix.lower() != ".npz" or not path.is_file():
         return None
-    found = read_npz(path)
+    found = load_arrays(path)
     return {name: found[name] for name in names} if found.keys() == set(names) else None
 
 

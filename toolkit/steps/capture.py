@@ -20,7 +20,8 @@ from toolkit.core.files import write_atomically
 from toolkit.core.siblings import ours
 from toolkit.core.specs import Axes, ModelSpec
 from toolkit.core.usercode import UserCode, is_user_code, load_user_code
-from toolkit.steps.inputs import RandomInput, read_npz
+from toolkit.data.arrays import load_arrays
+from toolkit.steps.inputs import RandomInput
 from toolkit.steps.own import OWN
 
 SEED = 0
@@ -141,7 +142,7 @@ def _values(own: UserCode, example: Example) -> Any:
     if example.code is not None:
         return load_user_code(example.code).make()
     if example.file is not None:
-        return {name: array[:2] for name, array in read_npz(example.file).items()}
+        return {name: array[:2] for name, array in load_arrays(example.file).items()}
     rng = np.random.default_rng(SEED)
     return {name: _drawn(name, asked, rng, own) for name, asked in example.inputs.items()}
 

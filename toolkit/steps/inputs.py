@@ -13,10 +13,11 @@ import numpy as np
 import psutil
 
 from toolkit.core.artifact import Artifact, Format
-from toolkit.core.errors import SourceError, ToolkitError, UsageError, unknown_name
+from toolkit.core.errors import ToolkitError, UsageError, unknown_name
 from toolkit.core.progress import Progress
 from toolkit.core.specs import CHANNELS_LAST, Feeds, Signature, TensorSpec, row_shape
 from toolkit.data import load_splits
+from toolkit.data.arrays import load_arrays
 from toolkit.data.base import Split
 from toolkit.steps.files import open_files
 
@@ -143,7 +144,7 @@ def input_source(artifact: Artifact, request: InputRequest) -> InputSource:
     signature = artifact.signature
     check_names(signature, request)
     if request.file is not None:
-        return Rows(signature, read_npz(request.file), f"rows of {request.file}")
+        return Rows(signature, load_arrays(request.file), f"rows of {request.file}")
     one = signature.inputs[0] if len(signature.inputs) == 1 else None
     if request.data is not None:
         rows = load_test_rows(
@@ -356,18 +357,6 @@ def check_feeds(signature: Signature, feeds: Feeds, what: str) -> None:
     except ToolkitError as error:
         raise UsageError(
             f"{what} do not fit the model: {error.problem}", hint=error.hint
-        ) from error
-
-
-def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file by name. Raises SourceError; never unpickles."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, AttributeError, EOFError) as error:
-        raise SourceError(
-            f"{path} could not be read as an .npz file: {error}.",
-            hint="Write one with numpy.savez(path, name_of_input=array, …).",
         ) from error
 
 

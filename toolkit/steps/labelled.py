@@ -13,9 +13,10 @@ from toolkit.core.artifact import Artifact
 from toolkit.core.errors import FeedError, UsageError
 from toolkit.core.progress import Progress
 from toolkit.core.specs import Feeds, Outputs, Signature, relaid
+from toolkit.data.arrays import load_arrays
 from toolkit.data.npz_file import TEST, TRAIN
 from toolkit.measuring.client import WorkerProcess
-from toolkit.steps.inputs import batch_axis, load_test_rows, read_npz
+from toolkit.steps.inputs import batch_axis, load_test_rows
 
 BATCH = 64
 LABELS = ("labels", "targets")
@@ -44,7 +45,7 @@ def holds_inputs(data: str | None) -> bool:
     """Whether it names an .npz file whose arrays are a model's inputs, rather than a data set."""
     if data is None or not data.lower().endswith(".npz") or not Path(data).is_file():
         return False
-    return set(read_npz(Path(data))) not in SPLIT
+    return set(load_arrays(Path(data))) not in SPLIT
 
 
 def load_rows(
@@ -71,7 +72,7 @@ def load_rows(
     if file is None and data is not None and data.lower().endswith(".npz"):
         file = Path(data)
     if file is not None:
-        arrays = read_npz(file)
+        arrays = load_arrays(file)
         if inputs is not None or set(arrays) not in SPLIT:
             if settings:
                 raise UsageError(

@@ -82,7 +82,7 @@ def with_one(value: float) -> np.ndarray:
         ({"inputs": INPUTS.astype(complex), "targets": VALUES}, "inputs has dtype complex128"),
         ({"inputs": INPUTS.astype(str), "targets": VALUES}, "inputs has dtype <U"),
         ({"inputs": INPUTS, "targets": CLASSES.astype(str)}, "targets has dtype <U"),
-        ({"inputs": INPUTS, "targets": VALUES.astype(object)}, "Python objects"),
+        ({"inputs": INPUTS, "targets": VALUES.astype(object)}, "Object arrays"),
         ({"inputs": INPUTS, "targets": VALUES, "test_inputs": INPUTS[:, :2],
           "test_targets": VALUES}, "test_inputs has rows of shape [2, 8, 8]"),
         ({"inputs": INPUTS, "targets": VALUES, "test_inputs": INPUTS,

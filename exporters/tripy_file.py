@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
 from exporters.base import Description, StoredTensor, TensorReader
 from toolkit.core.artifact import WEIGHTS
-from toolkit.core.documents import read_document
+from toolkit.core.codec import Digest, FileName
+from toolkit.core.documents import read_as
 from toolkit.core.errors import IntegrityError, SourceError
 from toolkit.core.files import digest_file
 from toolkit.core.tensors import load_tensors
@@ -41,10 +43,17 @@ class TripyTensors(TensorReader):
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Pair:
+    """The digests of the executable and its weights, as they were written together."""
+
+    files: Mapping[FileName, Digest]
+
+
 def _require_whole(path: Path) -> None:
     """Raises SourceError unless the files are those that were written together."""
     try:
-        written = read_document(path.parent / PAIR, PAIR_SCHEMA)["files"]
+        written = read_as(path.parent / PAIR, PAIR_SCHEMA, _Pair).files
         found = {name: digest_file(path.parent / name) for name in written}
     except (OSError, IntegrityError) as error:
         raise SourceError(f"{path} could not be read: {error}", hint=WHOLE) from error

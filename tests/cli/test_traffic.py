@@ -12,6 +12,7 @@ import pytest
 
 import toolkit
 from tests.conftest import TOOLKIT, Run, workers_of
+from toolkit.core.codec import decode
 from toolkit.core.errors import UsageError
 from toolkit.core.measurement import Row
 from toolkit.measuring.engine import Procedure
@@ -23,7 +24,7 @@ QUICK = ("--threads", 1, "--max-seconds", 1, "--warmup", 3)
 
 def stored_rows(place: Path) -> list[Row]:
     (path,) = (place / "results").glob("*.json")
-    return [Row.from_json(row) for row in json.loads(path.read_text())["rows"]]
+    return decode(json.loads(path.read_text())["rows"], list[Row], path)
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def _ceilings(found: Sequence[Ceilings]) -> Table:
         bests = {
             **{
                 f"{name} product": f"{rate / 1e9:,.0f} {units.get(name, 'GFLOP/s')}"
-                for name, rate in ceilings.rates.items()
+                for name, rate in ceilings.operations_per_second.items()
             },
             **{f"{name} product": f"none: {reason}" for name, reason in ceilings.absent.items()},
             "copy": f"{ceilings.copy_bytes_per_second / 1e9:,.0f} GB/s",

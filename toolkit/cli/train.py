@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from toolkit.cli import completion, options
+from toolkit.core.codec import encode
 from toolkit.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def _document(checkpoint: Checkpoint) -> dict[str, Any]:
         "schema": "toolkit.train/1",
         "checkpoint": str(checkpoint.directory),
         "digest": checkpoint.digest,
-        "model": checkpoint.spec.to_json(),
+        "model": encode(checkpoint.spec),
         "epoch": checkpoint.epoch,
         "interrupted": training["interrupted"],
         "metrics": dict(checkpoint.metrics),

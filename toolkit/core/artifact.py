@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self, TypedDict
 
 import numpy as np
+from msgspec import Meta
 
-from toolkit.core.documents import Json, read_document, seal, write_document
+from toolkit.core.codec import Count, Digest, FileName, Size, holding
+from toolkit.core.documents import read_as, seal, write_document
 from toolkit.core.errors import IntegrityError, SourceError
-from toolkit.core.files import FileRecord, record_files, verify_files, write_atomically
+from toolkit.core.files import FileRecord, copy_file, record_files, verify_files, write_atomically
 from toolkit.core.specs import ModelSpec, Signature
 
 MANIFEST = "manifest.json"
@@ -42,6 +43,9 @@ class Format(StrEnum):
     TRIPY = "tripy"  # an executable of NVIDIA Tripy, with the weights that it was compiled with
 
 
+ParentPath = Annotated[str, Meta(pattern=r"^[^/\\\x00-\x1f\x7f][^\\\x00-\x1f\x7f]*\Z")]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Parent:
     """Where an artifact came from: the digest identifies it, the path is where it lay.
@@ -50,15 +54,21 @@ class Parent:
     """
 
     kind: str
-    digest: str
-    path: str
+    digest: Digest
+    path: ParentPath
 
-    def to_json(self) -> Json:
-        return {"kind": self.kind, "digest": self.digest, "path": self.path}
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(kind=str(data["kind"]), digest=str(data["digest"]), path=str(data["path"]))
+_Pass = TypedDict("_Pass", {"pass": str, "operators": dict[str, tuple[Size, Size]]})
+
+
+class _Options(TypedDict, total=False):
+    passes: list[_Pass]
+    batches: list[Count]
+    cpu_features: list[str]
+
+
+class _Training(TypedDict, total=False):
+    preprocessing: dict[str, Any] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,11 +84,11 @@ class Artifact:
     precision: str
     signature: Signature
     directory: Path
-    entry: str
-    digest: str
-    files: Mapping[str, FileRecord]
+    entry: FileName
+    digest: Digest
+    files: Mapping[FileName, FileRecord]
     parents: tuple[Parent, ...] = ()
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = holding(_Options, default_factory=dict)
 
     @property
     def path(self) -> Path:
@@ -99,6 +109,16 @@ class Artifact:
                 hint="Export the model again.",
             )
         verify_files(self.directory, self.files)
+
+    def copy_file(self, name: str, target: Path) -> None:
+        """Copy one of its files to `target`. Raises IntegrityError for a link that leads out.
+
+        The entry of an artifact without a manifest is the file that the user named, and may be one.
+        """
+        named = name == self.entry and not (self.directory / MANIFEST).is_file()
+        source = self.path.resolve() if named else self.directory / name
+        directory = source.parent if named else self.directory
+        copy_file(directory, source.relative_to(directory).as_posix(), target)
 
     def place_of(self, parent: Parent) -> Path:
         """Where a parent lay: the directory of its manifest, or the file itself."""
@@ -145,13 +165,13 @@ class Artifact:
     ) -> Self:
         """Writes the manifest over the files that lie in `directory`, and loads the artifact."""
         body = {
-            "model": model.to_json(),
+            "model": model,
             "format": format,
             "precision": precision,
-            "signature": signature.to_json(),
+            "signature": signature,
             "entry": entry,
-            "parents": [parent.to_json() for parent in parents],
-            "options": dict(options),
+            "parents": parents,
+            "options": options,
         }
         _write_manifest(directory, ARTIFACT_SCHEMA, body)
         return cls.load(directory)
@@ -159,39 +179,8 @@ class Artifact:
     @classmethod
     def load(cls, directory: Path) -> Self:
         """Reads a manifest. Raises SourceError or IntegrityError; see also `verify`."""
-        path = directory / MANIFEST
-        document = read_document(path, ARTIFACT_SCHEMA)
-        with _explaining(path):
-            return cls.from_json({**document, "directory": str(directory.resolve())})
-
-    def to_json(self) -> Json:
-        return {
-            "model": self.model.to_json(),
-            "format": self.format,
-            "precision": self.precision,
-            "signature": self.signature.to_json(),
-            "directory": str(self.directory),
-            "entry": self.entry,
-            "digest": self.digest,
-            "files": _files_to_json(self.files),
-            "parents": [parent.to_json() for parent in self.parents],
-            "options": dict(self.options),
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(
-            model=ModelSpec.from_json(data["model"]),
-            format=Format(data["format"]),
-            precision=data["precision"],
-            signature=Signature.from_json(data["signature"]),
-            directory=Path(data["directory"]),
-            entry=_inside(data["entry"]),
-            digest=data["digest"],
-            files=_files_from_json(data["files"]),
-            parents=tuple(Parent.from_json(parent) for parent in data["parents"]),
-            options=data["options"],
-        )
+        place = str(directory.resolve())
+        return read_as(directory / MANIFEST, ARTIFACT_SCHEMA, cls, directory=place)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,12 +193,12 @@ class Checkpoint:
 
     spec: ModelSpec
     directory: Path
-    digest: str
-    files: Mapping[str, FileRecord]
-    seed: int
-    epoch: int
-    metrics: Mapping[str, float]
-    training: Mapping[str, Any]
+    digest: Digest
+    files: Mapping[FileName, FileRecord]
+    seed: Size
+    epoch: Size
+    metrics: Mapping[str, float | None]
+    training: Mapping[str, Any] = holding(_Training)
 
     def verify(self) -> None:
         """Raises IntegrityError unless every file is as the manifest says."""
@@ -259,7 +248,7 @@ class Checkpoint:
         weights: Mapping[str, np.ndarray],
         seed: int,
         epoch: int,
-        metrics: Mapping[str, float],
+        metrics: Mapping[str, float | None],
         training: Mapping[str, Any],
         resume: Mapping[str, np.ndarray] | None = None,
     ) -> Self:
@@ -268,11 +257,11 @@ class Checkpoint:
         if resume is not None:
             _write_tensors(directory / RESUME, resume)
         body = {
-            "spec": spec.to_json(),
+            "spec": spec,
             "seed": seed,
             "epoch": epoch,
-            "metrics": dict(metrics),
-            "training": dict(training),
+            "metrics": metrics,
+            "training": training,
         }
         _write_manifest(directory, CHECKPOINT_SCHEMA, body)
         return cls.load(directory)
@@ -280,19 +269,8 @@ class Checkpoint:
     @classmethod
     def load(cls, directory: Path) -> Self:
         """Reads a manifest. Raises SourceError or IntegrityError; see also `verify`."""
-        path = directory / MANIFEST
-        document = read_document(path, CHECKPOINT_SCHEMA)
-        with _explaining(path):
-            return cls(
-                spec=ModelSpec.from_json(document["spec"]),
-                directory=directory.resolve(),
-                digest=document["digest"],
-                files=_files_from_json(document["files"]),
-                seed=document["seed"],
-                epoch=document["epoch"],
-                metrics=document["metrics"],
-                training=document["training"],
-            )
+        place = str(directory.resolve())
+        return read_as(directory / MANIFEST, CHECKPOINT_SCHEMA, cls, directory=place)
 
 
 def parents_of(child_directory: Path, source: Artifact) -> tuple[Parent, ...]:
@@ -308,19 +286,6 @@ def parents_of(child_directory: Path, source: Artifact) -> tuple[Parent, ...]:
     )
 
 
-@contextmanager
-def _explaining(path: Path) -> Iterator[None]:
-    """Turns a manifest without what this version needs into a SourceError."""
-    try:
-        yield
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise SourceError(
-            f"{path} is not a manifest that this version understands: "
-            f"{type(error).__name__}: {error}.",
-            hint="Use the version of the toolkit that wrote it, or make the directory again.",
-        ) from error
-
-
 def _write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     from safetensors.numpy import save
 
@@ -331,26 +296,5 @@ def _write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
 def _write_manifest(directory: Path, schema: str, body: Mapping[str, Any]) -> None:
     records = record_files(directory, apart=[SOURCE])
     records.pop(MANIFEST, None)
-    document = seal(schema, {**body, "files": _files_to_json(records)})
+    document = seal(schema, {**body, "files": records})
     write_document(directory / MANIFEST, document)
-
-
-def _files_to_json(records: Mapping[str, FileRecord]) -> Json:
-    return {
-        name: {"digest": record.digest, "size_bytes": record.size_bytes}
-        for name, record in records.items()
-    }
-
-
-def _files_from_json(data: Mapping[str, Any]) -> dict[str, FileRecord]:
-    return {
-        _inside(name): FileRecord(digest=record["digest"], size_bytes=record["size_bytes"])
-        for name, record in data.items()
-    }
-
-
-def _inside(name: str) -> str:
-    """Return the name of a file of a directory. Raise ValueError if it leads out of it."""
-    if "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
-        raise ValueError(f"{name!r} is not in the directory")
-    return name

@@ -5,16 +5,42 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 from toolkit.core.artifact import Artifact
-from toolkit.core.documents import read_document
+from toolkit.core.codec import Cores, Count, Digest, Nanoseconds, holding
+from toolkit.core.documents import read_as
 from toolkit.core.errors import IntegrityError
 from toolkit.core.session import SessionOptions
 
 BUNDLE_FILE = "bundle.json"
 SCHEMA = "toolkit.bundle/1"
 MODEL = "model"  # the folder of the artifact
+
+
+class _Processor(TypedDict, total=False):
+    container_cores: Cores | None
+    available_cores: Cores | None
+
+
+class _Forward(TypedDict, total=False):
+    median_ns: Nanoseconds | None
+
+
+class _Evidence(TypedDict, total=False):
+    cpu: _Processor | None
+    forward: _Forward | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stored:
+    """The part of `bundle.json` that the toolkit reads."""
+
+    artifact_digest: Digest
+    runtime: str
+    options: SessionOptions
+    batch: Count
+    evidence: Mapping[str, Any] = holding(_Evidence)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,20 +56,20 @@ class Bundle:
     @classmethod
     def load(cls, directory: Path) -> Self:
         """Raises SourceError for what is no bundle, IntegrityError for one that was altered."""
-        document = read_document(directory / BUNDLE_FILE, SCHEMA)
+        stored = read_as(directory / BUNDLE_FILE, SCHEMA, _Stored)
         artifact = Artifact.load(directory / MODEL)
         artifact.verify()
-        if artifact.digest != document["artifact_digest"]:
+        if artifact.digest != stored.artifact_digest:
             raise IntegrityError(
                 f"{directory / MODEL} is not the model that {BUNDLE_FILE} was written for.",
                 hint="Put the whole bundle back, or run `toolkit optimize` again.",
             )
         return cls(
             artifact=artifact,
-            runtime=document["runtime"],
-            options=SessionOptions(**document["options"]),
-            batch=document["batch"],
-            evidence=document["evidence"],
+            runtime=stored.runtime,
+            options=stored.options,
+            batch=stored.batch,
+            evidence=stored.evidence,
         )
 
 

@@ -10,15 +10,19 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from toolkit.core.codec import LARGEST, decode, encode
 from toolkit.core.errors import IntegrityError, PluginError, SourceError
 from toolkit.core.files import digest_bytes, write_atomically
 from toolkit.core.version import VERSION
 
 Json = dict[str, Any]
+T = TypeVar("T")
+
+MOST_DEPTH = 64
 
 
 def canonical(value: Any) -> bytes:
@@ -53,10 +57,16 @@ def seal(schema: str, body: Mapping[str, Any]) -> Json:
             hint="Choose other keys: these are the document's own.",
         )
     document = {
-        **plain(body),
+        **plain(encode(body)),
         "schema": schema,
         "producer": {"tool": "toolkit", "version": VERSION},
     }
+    try:
+        _check(document, MOST_DEPTH)
+    except ValueError as error:
+        raise PluginError(
+            f"A {schema} document cannot be stored: {error}.", hint="Store less in it."
+        ) from error
     return {**document, "digest": digest_bytes(canonical(document))}
 
 
@@ -67,24 +77,21 @@ def write_document(path: Path, document: Mapping[str, Any], *, indent: int | Non
 
 
 def read_document(path: Path, schema: str) -> Json:
-    """Reads a document and checks its schema and digest.
+    """Read a document, and check its schema and digest.
 
     Raises SourceError for a file that is not such a document, IntegrityError for one that was
     altered since it was written.
     """
     try:
-        document = json.loads(path.read_bytes())
+        document = _parsed(path)
         rest = {key: value for key, value in document.items() if key != "digest"}
         got = digest_bytes(canonical(rest))
-    except AttributeError:
-        document = None
     except (OSError, ValueError, RecursionError) as error:
         raise SourceError(
             f"Could not read {path} as a {schema} document: {error}.",
             hint="Check the path; if it is right, make the file again.",
         ) from error
-    found = document.get("schema") if document is not None else None
-    if found != schema:
+    if (found := document.get("schema")) != schema:
         raise SourceError(
             f"{path} is a document of schema {found!r}, expected {schema!r}.",
             hint="Check the path, and that this version of the toolkit wrote it.",
@@ -95,4 +102,51 @@ def read_document(path: Path, schema: str) -> Json:
             f"{path} has digest {got}, but states {stated}.",
             hint="The file was altered after it was written: restore it, or make it again.",
         )
-    return dict(document)
+    return document
+
+
+def read_as(path: Path, schema: str, cls: type[T], **more: Any) -> T:
+    """Read a document as an instance of `cls`, of which `more` are fields that it does not store.
+
+    Raises as `read_document`, and SourceError for a field that is not as `cls` states it.
+    """
+    return decode({**read_document(path, schema), **more}, cls, path)
+
+
+def schema_of(path: Path) -> object:
+    """Return the schema that a document states; None where it cannot be read."""
+    try:
+        return _parsed(path).get("schema")
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _parsed(path: Path) -> Json:
+    """Return the object in a file; OSError, ValueError or RecursionError say why there is none.
+
+    Whatever the rest of the toolkit does with a value is safe for what passes here: no key is
+    there twice, integers have 64 bits, and values are nested MOST_DEPTH deep at most.
+    """
+    document = json.loads(path.read_bytes(), object_pairs_hook=_object)
+    if not isinstance(document, dict):
+        raise ValueError("it is not a JSON object")
+    _check(document, MOST_DEPTH)
+    return document
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Json:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(n for n in found if names.count(n) > 1)!r} is there twice")
+    return found
+
+
+def _check(value: Any, depth: int) -> None:
+    if not depth:
+        raise ValueError(f"it is nested more than {MOST_DEPTH} deep")
+    for item in value.values() if isinstance(value, dict) else value:
+        if isinstance(item, dict | list):
+            _check(item, depth - 1)
+        elif isinstance(item, int) and not -LARGEST <= item <= LARGEST:
+            raise ValueError("it has an integer of more than 64 bits")

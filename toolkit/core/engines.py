@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from toolkit.core.documents import read_document, seal, write_document
-from toolkit.core.errors import SourceError
+from toolkit.core.codec import Count, Digest, FileName, Size
+from toolkit.core.documents import read_as, seal, write_document
 
 ENGINE = "model.engine"
 GRAPH = "model.onnx"  # the very one that was parsed, since an engine does not give its weights back
@@ -45,11 +45,11 @@ class EngineRecord:
 
     library: str
     version: str
-    compute_capabilities: tuple[int, ...]
+    compute_capabilities: tuple[Size, ...]
     gpu: str | None
-    batches: tuple[int, ...] | None
+    batches: tuple[Count, ...] | None
     tf32: bool
-    files: Mapping[str, str]
+    files: Mapping[FileName, Digest]
 
     def save(self, directory: Path) -> None:
         write_document(directory / RECORD, seal(SCHEMA, vars(self)))
@@ -58,14 +58,7 @@ class EngineRecord:
     def load(cls, directory: Path) -> Self:
         """Raises SourceError for a directory without one, IntegrityError for one that was
         altered."""
-        path = directory / RECORD
-        document = read_document(path, SCHEMA)
-        try:
-            found = {name: document[name] for name in cls.__dataclass_fields__}
-        except KeyError as error:
-            raise SourceError(f"{path} has no {error}.", hint=WHOLE) from error
-        lists = {name: tuple(value) for name, value in found.items() if isinstance(value, list)}
-        return cls(**{**found, **lists})
+        return read_as(directory / RECORD, SCHEMA, cls)
 
 
 @functools.cache

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from toolkit.core.codec import Digest, Size
 from toolkit.core.errors import IntegrityError, OutputExistsError, ToolkitError
 
 
@@ -33,8 +34,8 @@ def digest_file(path: Path) -> str:
 class FileRecord:
     """What a manifest says of one file."""
 
-    digest: str
-    size_bytes: int
+    digest: Digest
+    size_bytes: Size
 
 
 def record_files(directory: Path, apart: Collection[str] = ()) -> dict[str, FileRecord]:
@@ -53,20 +54,46 @@ def verify_files(directory: Path, records: Mapping[str, FileRecord]) -> None:
     """Raises IntegrityError for the first file that is missing or not as recorded."""
     for name, record in records.items():
         path = directory / name
-        if not path.is_file():
+        with wrapping_os_errors(f"check {path}"):
+            got = digest_file(path) if path.is_file() else None
+        if got is None:
             raise IntegrityError(
                 f"Checked the files of {directory}: {name} is missing.",
                 hint="Restore the file, or make the directory again.",
             )
-        got = digest_file(path)
         if got != record.digest:
             raise IntegrityError(
-                f"Checked the files of {directory}: {name} has digest {got} "
-                f"({path.stat().st_size} bytes), expected {record.digest} "
-                f"({record.size_bytes} bytes).",
+                f"Checked the files of {directory}: {name} has digest {got}, "
+                f"expected {record.digest} ({record.size_bytes} bytes).",
                 hint="The file was altered or damaged after it was written: restore it, or make "
                 "the directory again.",
             )
+
+
+def copy_file(directory: Path, name: str, target: Path) -> None:
+    """Copy the file `name` of `directory` to `target`, and make the directories above it.
+
+    Raises IntegrityError for a symbolic link that leads out of `directory`: whoever made the
+    directory may not choose which other files of this machine are copied.
+    """
+    with wrapping_os_errors(f"copy {directory / name}"):
+        source = (directory / name).resolve()
+        if not source.is_relative_to(directory.resolve()):
+            raise IntegrityError(
+                f"Could not copy {directory / name}: it is a link to {source}, which is not in "
+                f"{directory}.",
+                hint="Put the file itself there.",
+            )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+
+
+def copy_directory(directory: Path, target: Path) -> None:
+    """Copy all files below `directory` to below `target`. Raises as `copy_file`."""
+    for path in sorted(directory.rglob("*")):
+        if path.is_symlink() or not path.is_dir():
+            name = path.relative_to(directory)
+            copy_file(directory, name.as_posix(), target / name)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
 
-from toolkit.core.documents import Json
+from toolkit.core.codec import Count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,26 +13,10 @@ class Learning:
 
     `rows` are those of an epoch. `start` is the digest of the weights and of the first epoch's
     batches that it began with. `first_steps` are the losses of the first steps of all, `losses` the
-    mean loss of each epoch, those of the warm-up included, in order.
+    mean loss of each epoch, those of the warm-up included, in order; None stands for NaN in a file.
     """
 
-    rows: int
+    rows: Count
     start: str
-    first_steps: tuple[float, ...] = ()
-    losses: tuple[float, ...] = ()
-
-    def to_json(self) -> Json:
-        return {
-            **asdict(self),
-            "first_steps": list(self.first_steps),
-            "losses": list(self.losses),
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(
-            rows=data["rows"],
-            start=data["start"],
-            first_steps=tuple(data["first_steps"]),
-            losses=tuple(data["losses"]),
-        )
+    first_steps: tuple[float | None, ...] = ()
+    losses: tuple[float | None, ...] = ()

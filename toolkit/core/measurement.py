@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, TypedDict
 
 import numpy as np
 
-from toolkit.core.documents import Json
+from toolkit.core.codec import Cores, Count, Int64, Name, Size, holding
 from toolkit.core.learning import Learning
 from toolkit.core.queries import Served
 from toolkit.core.session import Provenance
@@ -36,30 +36,11 @@ class Block:
     after it.
     """
 
-    round: int
+    round: Size
     lead: np.ndarray
     samples: np.ndarray
-    process: int = 0
-    rss_bytes: int | None = None
-
-    def to_json(self) -> Json:
-        return {
-            "round": self.round,
-            "process": self.process,
-            "lead": self.lead.tolist(),
-            "samples": self.samples.tolist(),
-            "rss_bytes": self.rss_bytes,
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(
-            round=data["round"],
-            process=data["process"],
-            lead=np.array(data["lead"], np.int64),
-            samples=np.array(data["samples"], np.int64),
-            rss_bytes=data["rss_bytes"],
-        )
+    process: Size = 0
+    rss_bytes: Size | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,25 +64,6 @@ class Measurement:
         parts = [block.samples for block in self.blocks]
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
-    def to_json(self) -> Json:
-        return {
-            "scope": self.scope,
-            "warmup": self.warmup.tolist(),
-            "settled": self.settled,
-            "disturbance": self.disturbance,
-            "blocks": [block.to_json() for block in self.blocks],
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(
-            scope=Scope(data["scope"]),
-            warmup=np.array(data["warmup"], np.int64),
-            settled=data["settled"],
-            disturbance=data["disturbance"],
-            blocks=tuple(Block.from_json(block) for block in data["blocks"]),
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
 class Opening:
@@ -111,23 +73,16 @@ class Opening:
     system does not tell it.
     """
 
-    import_ns: int
-    open_ns: int
-    first_run_ns: int
-    import_bytes: int | None = None
-    open_bytes: int | None = None
-    first_run_bytes: int | None = None
+    import_ns: Size
+    open_ns: Size
+    first_run_ns: Size
+    import_bytes: Int64 | None = None
+    open_bytes: Int64 | None = None
+    first_run_bytes: Int64 | None = None
 
     @property
     def total_ns(self) -> int:
         return self.import_ns + self.open_ns + self.first_run_ns
-
-    def to_json(self) -> Json:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(**{one.name: data[one.name] for one in fields(cls)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,18 +97,6 @@ class Agreement:
     max_abs: float | None
     max_rel: float | None
     reason: str | None = None
-
-    def to_json(self) -> Json:
-        return {
-            "passed": self.passed,
-            "max_abs": self.max_abs,
-            "max_rel": self.max_rel,
-            "reason": self.reason,
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(**{key: data[key] for key in ("passed", "max_abs", "max_rel", "reason")})
 
 
 class Status(StrEnum):
@@ -172,12 +115,12 @@ class Row:
     its trainer as `runtime`, and `learning`.
     """
 
-    group: int = 0
+    group: Size = 0
     runtime: str
     artifact: str
     artifact_digest: str
-    artifact_bytes: int | None = None
-    batch: int
+    artifact_bytes: Size | None = None
+    batch: Count
     status: Status
     reason: str | None = None
     precision_requested: str
@@ -189,7 +132,7 @@ class Row:
     provenance: Provenance | None = None
     measurements: tuple[Measurement, ...] = ()
     served: Served | None = None
-    peak_rss_bytes: int | None = None
+    peak_rss_bytes: Size | None = None
     work: Work | None = None
     learning: Learning | None = None
 
@@ -200,84 +143,45 @@ class Row:
     def measurement(self, scope: Scope) -> Measurement | None:
         return next((m for m in self.measurements if m.scope == scope and m.blocks), None)
 
-    def to_json(self) -> Json:
-        return {
-            "group": self.group,
-            "runtime": self.runtime,
-            "artifact": self.artifact,
-            "artifact_digest": self.artifact_digest,
-            "artifact_bytes": self.artifact_bytes,
-            "batch": self.batch,
-            "status": self.status,
-            "reason": self.reason,
-            "precision_requested": self.precision_requested,
-            "device": self.device,
-            "computes": self.computes,
-            "tuning": dict(self.tuning),
-            "openings": [opening.to_json() for opening in self.openings],
-            "parity": self.parity and self.parity.to_json(),
-            "provenance": self.provenance and self.provenance.to_json(),
-            "measurements": [m.to_json() for m in self.measurements],
-            "served": self.served and self.served.to_json(),
-            "peak_rss_bytes": self.peak_rss_bytes,
-            "work": self.work and self.work.to_json(),
-            "learning": self.learning and self.learning.to_json(),
-        }
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(
-            group=data["group"],
-            runtime=data["runtime"],
-            artifact=data["artifact"],
-            artifact_digest=data["artifact_digest"],
-            artifact_bytes=data["artifact_bytes"],
-            batch=data["batch"],
-            status=Status(data["status"]),
-            reason=data["reason"],
-            precision_requested=data["precision_requested"],
-            device=data.get("device", "cpu"),
-            computes=data["computes"],
-            tuning=data["tuning"],
-            openings=tuple(Opening.from_json(opening) for opening in data["openings"]),
-            parity=data["parity"] and Agreement.from_json(data["parity"]),
-            provenance=data["provenance"] and Provenance(**data["provenance"]),
-            measurements=tuple(Measurement.from_json(m) for m in data["measurements"]),
-            served=data["served"] and Served.from_json(data["served"]),
-            peak_rss_bytes=data["peak_rss_bytes"],
-            work=data["work"] and Work.from_json(data["work"]),
-            learning=Learning.from_json(data["learning"]) if data.get("learning") else None,
-        )
+class _Options(TypedDict):
+    threads: Count
+
+
+class _Plan(TypedDict):
+    artifact: str
+    runtimes: list[str]
+    batches: list[Count]
+    inputs: str
+    options: _Options
+    cpus: list[Size] | None
+
+
+class _Processor(TypedDict):
+    model: str | None
+    flags: list[str]
+    logical_cores: Count | None
+    available_cores: Count | None
+    container_cores: Cores | None
+
+
+class _Environment(TypedDict):
+    cpu: _Processor
+    memory_bytes: Size
+    platform: str
+    python: str
+    commit: str | None
+    versions: dict[str, str | None]
+    variables: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
     """One run of `toolkit bench`: immutable, with every raw sample."""
 
-    id: str
+    id: Name
     created: str
-    plan: Mapping[str, Any]
+    plan: Mapping[str, Any] = holding(_Plan)
     rows: tuple[Row, ...]
-    environment: Mapping[str, Any]
+    environment: Mapping[str, Any] = holding(_Environment)
     warnings: tuple[str, ...] = field(default=())
-
-    def to_json(self) -> Json:
-        return {
-            "id": self.id,
-            "created": self.created,
-            "plan": dict(self.plan),
-            "rows": [row.to_json() for row in self.rows],
-            "environment": dict(self.environment),
-            "warnings": list(self.warnings),
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(
-            id=data["id"],
-            created=data["created"],
-            plan=data["plan"],
-            rows=tuple(Row.from_json(row) for row in data["rows"]),
-            environment=data["environment"],
-            warnings=tuple(data["warnings"]),
-        )

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Self
 
 import numpy as np
 
-from toolkit.core.documents import Json
-
-TIMES = ("lead", "scheduled", "started", "finished")
+from toolkit.core.codec import Count, Size
 
 
 class Scenario(StrEnum):
@@ -32,7 +28,7 @@ class Window:
     clients began: kept, and not part of any statistic.
     """
 
-    round: int
+    round: Size
     qps: float | None
     lead: np.ndarray
     scheduled: np.ndarray
@@ -52,15 +48,6 @@ class Window:
         """From the window's start to the last answer."""
         return int(self.finished.max()) if self.answered else 0
 
-    def to_json(self) -> Json:
-        times = {name: getattr(self, name).tolist() for name in TIMES}
-        return {"round": self.round, "qps": self.qps, **times}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        times = {name: np.array(data[name], np.int64) for name in TIMES}
-        return cls(round=data["round"], qps=data["qps"], **times)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
@@ -72,32 +59,9 @@ class Served:
     """
 
     scenario: Scenario
-    concurrency: int
+    concurrency: Count
     warmup: np.ndarray
     settled: bool
     windows: tuple[Window, ...]
-    p99_bound_ns: int | None = None
+    p99_bound_ns: Size | None = None
     alone: Window | None = None
-
-    def to_json(self) -> Json:
-        return {
-            "scenario": self.scenario,
-            "concurrency": self.concurrency,
-            "warmup": self.warmup.tolist(),
-            "settled": self.settled,
-            "windows": [window.to_json() for window in self.windows],
-            "p99_bound_ns": self.p99_bound_ns,
-            "alone": self.alone and self.alone.to_json(),
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(
-            scenario=Scenario(data["scenario"]),
-            concurrency=data["concurrency"],
-            warmup=np.array(data["warmup"], np.int64),
-            settled=data["settled"],
-            windows=tuple(Window.from_json(window) for window in data["windows"]),
-            p99_bound_ns=data["p99_bound_ns"],
-            alone=data["alone"] and Window.from_json(data["alone"]),
-        )

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, NoReturn, Self, final
 import numpy as np
 
 from toolkit.core.artifact import Artifact, Format
-from toolkit.core.documents import Json
 from toolkit.core.errors import SessionError, UsageError, unknown_name
 from toolkit.core.specs import Feeds, Outputs, Signature
 
@@ -60,13 +59,6 @@ class SessionOptions:
             if name not in names:
                 raise unknown_name(f"option of {runtime}", name, names)
 
-    def to_json(self) -> Json:
-        return {
-            "threads": self.threads,
-            "optimize": self.optimize,
-            "tuning": dict(self.tuning),
-        }
-
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
@@ -83,16 +75,6 @@ class Provenance:
     precision: str
     threads: int
     details: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> Json:
-        return {
-            "runtime": self.runtime,
-            "version": self.version,
-            "device": self.device,
-            "precision": self.precision,
-            "threads": self.threads,
-            "details": dict(self.details),
-        }
 
 
 class Session(ABC):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Self
+from typing import Annotated, Any
 
 import numpy as np
+from msgspec import Meta
 
-from toolkit.core.documents import Json
+from toolkit.core.codec import Count, Size, Text
 from toolkit.core.errors import FeedError, PluginError
 
 Feeds = Mapping[str, np.ndarray]
@@ -18,8 +19,13 @@ Feeds = Mapping[str, np.ndarray]
 Outputs = dict[str, np.ndarray]
 """Host arrays by output name."""
 
-Dim = int | str | None
+Dim = Size | Text | None
 """An extent, the name of a dynamic axis, or None for a dynamic axis without a name."""
+
+DType = Annotated[
+    str, Meta(pattern=r"^(bool|object|str|string|u?int\d{1,2}|b?float\d{1,3}(_\w+)?|complex\d+)\Z")
+]
+"""NumPy's name of a dtype, or that of ml_dtypes."""
 
 Axes = Mapping[str, Mapping[int, str]]
 """Which axes of which inputs vary, and what they are called."""
@@ -33,7 +39,7 @@ class TensorSpec:
     """
 
     name: str
-    dtype: str
+    dtype: DType
     shape: tuple[Dim, ...]
     layout: str | None = None
 
@@ -51,23 +57,6 @@ class TensorSpec:
     def __str__(self) -> str:
         shape = ", ".join("?" if d is None else str(d) for d in self.shape)
         return f"{self.name}: {self.dtype}[{shape}]"
-
-    def to_json(self) -> Json:
-        return {
-            "name": self.name,
-            "dtype": self.dtype,
-            "shape": list(self.shape),
-            "layout": self.layout,
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(
-            name=data["name"],
-            dtype=data["dtype"],
-            shape=tuple(data["shape"]),
-            layout=data["layout"],
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,19 +86,6 @@ class Signature:
 
     def describe_inputs(self) -> str:
         return "; ".join(str(spec) for spec in self.inputs)
-
-    def to_json(self) -> Json:
-        return {
-            "inputs": [spec.to_json() for spec in self.inputs],
-            "outputs": [spec.to_json() for spec in self.outputs],
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(
-            inputs=tuple(TensorSpec.from_json(spec) for spec in data["inputs"]),
-            outputs=tuple(TensorSpec.from_json(spec) for spec in data["outputs"]),
-        )
 
 
 def relaid(feeds: Feeds, given: Signature, wanted: Signature) -> Feeds:
@@ -204,28 +180,13 @@ class Task:
     """
 
     kind: TaskKind
-    input_shape: tuple[int, ...]
-    outputs: int
+    input_shape: tuple[Count, ...]
+    outputs: Count
 
     def __str__(self) -> str:
         shape = "x".join(map(str, self.input_shape))
         what = "classes" if self.kind is TaskKind.CLASSIFICATION else "values"
         return f"{shape} float32 in, {self.outputs} {what} out"
-
-    def to_json(self) -> Json:
-        return {
-            "kind": self.kind,
-            "input_shape": list(self.input_shape),
-            "outputs": self.outputs,
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(
-            kind=TaskKind(data["kind"]),
-            input_shape=tuple(data["input_shape"]),
-            outputs=data["outputs"],
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,28 +207,3 @@ class ModelSpec:
     data: str | None = None
     data_settings: Mapping[str, Any] = field(default_factory=dict)
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> Json:
-        return {
-            "name": self.name,
-            "family": self.family,
-            "framework": self.framework,
-            "signature": self.signature.to_json(),
-            "task": self.task and self.task.to_json(),
-            "data": self.data,
-            "data_settings": dict(self.data_settings),
-            "hyperparameters": dict(self.hyperparameters),
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(
-            name=data["name"],
-            family=data["family"],
-            framework=data["framework"],
-            signature=Signature.from_json(data["signature"]),
-            task=Task.from_json(data["task"]) if data["task"] else None,
-            data=data["data"],
-            data_settings=data["data_settings"],
-            hyperparameters=data["hyperparameters"],
-        )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
 
-from toolkit.core.documents import Json
+from toolkit.core.codec import Size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,31 +19,12 @@ class Work:
     bound.
     """
 
-    matrix_operations: int | None
-    other_operations: int
-    least_bytes: int
-    unfused_bytes: int
-    uncounted: Mapping[str, int] = field(default_factory=dict)
+    matrix_operations: Size | None
+    other_operations: Size
+    least_bytes: Size
+    unfused_bytes: Size
+    uncounted: Mapping[str, Size] = field(default_factory=dict)
 
     @property
     def lower_bound(self) -> bool:
         return bool(self.uncounted)
-
-    def to_json(self) -> Json:
-        return {
-            "matrix_operations": self.matrix_operations,
-            "other_operations": self.other_operations,
-            "least_bytes": self.least_bytes,
-            "unfused_bytes": self.unfused_bytes,
-            "uncounted": dict(self.uncounted),
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(
-            matrix_operations=data["matrix_operations"],
-            other_operations=data["other_operations"],
-            least_bytes=data["least_bytes"],
-            unfused_bytes=data["unfused_bytes"],
-            uncounted=data["uncounted"],
-        )

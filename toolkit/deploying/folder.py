@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from toolkit.core.errors import UsageError
-from toolkit.core.files import write_atomically, write_npz
+from toolkit.core.files import copy_directory, write_atomically, write_npz
 from toolkit.deploying.deploy import Deployed
 from toolkit.steps.inputs import InputRequest, input_source
 from toolkit.steps.load import load
@@ -44,7 +43,7 @@ def write_folder(directory: Path, deployed: Deployed) -> list[str]:
             f"{deployed.artifact.path} is an artifact by itself, with no program to run it.",
             hint="Deploy a bundle of `toolkit optimize`, or deploy to triton.",
         )
-    shutil.copytree(deployed.bundle, directory, dirs_exist_ok=True)
+    copy_directory(deployed.bundle, directory)
     feeds = input_source(deployed.artifact, InputRequest()).sets(deployed.batch)[0]
     with load(directory) as session:
         outputs = session.run(feeds)

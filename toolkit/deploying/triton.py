@@ -7,7 +7,6 @@ the message is Triton's own (model_config.proto, in tritonclient).
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,8 +56,7 @@ def write_repository(
         renamed = entry if file == artifact.entry else file
         if file == Path(artifact.entry).with_suffix(".bin").name:
             renamed = Path(entry).with_suffix(".bin").name
-        (place / renamed).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(artifact.directory / file, place / renamed)
+        artifact.copy_file(file, place / renamed)
     batches = (max_batch or deployed.batch) if deployed.dynamic else 0
     count = instances or (1 if on_gpu(backend, deployed) else _instances(deployed))
     settings = settings_for(backend, deployed, instances=count, batches=batches)

@@ -10,10 +10,10 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
 
 import platformdirs
 
+from toolkit.core.codec import decode
 from toolkit.core.documents import Json, canonical, read_document, seal, write_document
 from toolkit.core.errors import SourceError
 from toolkit.core.files import digest_bytes, wrapping_os_errors
@@ -33,35 +33,16 @@ INSTRUCTIONS = {
 class Ceilings:
     """The best that so many threads were seen to do.
 
-    `rates` are operations a second of matrix products by precision, a multiplication and an
+    `operations_per_second` are those of matrix products by precision, a multiplication and an
     addition being two; `absent` says of the other precisions why there is no rate.
     `copy_bytes_per_second` counts bytes read and bytes written. `measured` is a time in ISO 8601.
     """
 
     threads: int
     measured: str
-    rates: Mapping[str, float]
+    operations_per_second: Mapping[str, float]
     absent: Mapping[str, str]
     copy_bytes_per_second: float
-
-    def to_json(self) -> Json:
-        return {
-            "threads": self.threads,
-            "measured": self.measured,
-            "operations_per_second": dict(self.rates),
-            "absent": dict(self.absent),
-            "copy_bytes_per_second": self.copy_bytes_per_second,
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(
-            threads=data["threads"],
-            measured=data["measured"],
-            rates=data["operations_per_second"],
-            absent=data["absent"],
-            copy_bytes_per_second=data["copy_bytes_per_second"],
-        )
 
 
 def absent_instructions(precision: str, cpu: Json) -> str | None:
@@ -84,7 +65,7 @@ def prepare(cpu: Json) -> None:
 def store(ceilings: Ceilings, cpu: Json) -> Path:
     """Writes the ceilings in place of older ones, and gives the path of their file."""
     path = _path(cpu, ceilings.threads)
-    write_document(path, seal(SCHEMA, {"machine": _machine(cpu), **ceilings.to_json()}))
+    write_document(path, seal(SCHEMA, {"machine": _machine(cpu), **vars(ceilings)}))
     return path
 
 
@@ -108,10 +89,7 @@ def _read(path: Path, cpu: Json) -> Ceilings:
     document = read_document(path, SCHEMA)
     if document.get("machine") != _machine(cpu):
         raise SourceError(f"{path} was taken on another machine.", hint=HOW)
-    try:
-        return Ceilings.from_json(document)
-    except KeyError as error:
-        raise SourceError(f"{path} has no {error}.", hint=HOW) from error
+    return decode(document, Ceilings, path)
 
 
 def _machine(cpu: Json) -> Json:

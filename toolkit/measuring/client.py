@@ -17,6 +17,7 @@ from typing import BinaryIO, Self, final
 import numpy as np
 
 from toolkit.core.artifact import Artifact
+from toolkit.core.codec import decode, encode
 from toolkit.core.documents import Json
 from toolkit.core.errors import (
     FeedError,
@@ -33,6 +34,7 @@ from toolkit.measuring import wire
 from toolkit.measuring.prctl import LINUX
 from toolkit.measuring.serving import Answers, Schedule
 from toolkit.measuring.timing import Timed
+from toolkit.measuring.wire import REPLY
 
 # Read by the thread pools of torch, NumPy's BLAS, MKL and TensorFlow when they start.
 THREAD_VARIABLES = (
@@ -187,8 +189,8 @@ class WorkerProcess:
         message = {
             "command": "open",
             "runtime": runtime,
-            "artifacts": [artifact.to_json() for artifact in artifacts],
-            "options": options.to_json(),
+            "artifacts": encode(list(artifacts)),
+            "options": encode(options),
             "sessions": sessions,
         }
         arrays = {
@@ -199,7 +201,7 @@ class WorkerProcess:
             computes=reply["computes"],
             device=reply["device"],
             artifact_digest=reply["artifact"],
-            opening=Opening.from_json(reply["opening"]),
+            opening=decode(reply["opening"], Opening, REPLY),
         )
 
     def run(self, feeds: Feeds, session: int = 0) -> Outputs:
@@ -225,7 +227,7 @@ class WorkerProcess:
         return Answers(**self.ask(message, arrivals, planned_s)[1])
 
     def provenance(self) -> Provenance:
-        return Provenance(**self.ask({"command": "provenance"})[0]["provenance"])
+        return decode(self.ask({"command": "provenance"})[0]["provenance"], Provenance, REPLY)
 
     def peak_rss_bytes(self) -> int:
         return int(self.ask({"command": "memory"})[0]["peak_rss_bytes"])

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from toolkit.core.codec import encode
 from toolkit.core.documents import Json
 from toolkit.core.errors import ToolkitError, UsageError
 from toolkit.core.session import SessionOptions
@@ -103,13 +104,13 @@ def _cpu() -> Json:
     }
 
 
-def _ceilings(cpu: Json, threads: int) -> Json | None:
+def _ceilings(cpu: Json, threads: int) -> Any:
     """What `toolkit doctor --ceilings` stored; None where that is nothing, or unreadable."""
     try:
         found = stored(cpu, threads)
     except ToolkitError:
         return None
-    return None if found is None else found.to_json()
+    return encode(found)
 
 
 def _cpuinfo() -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from toolkit.core.codec import encode
 from toolkit.core.documents import Json
 from toolkit.core.measurement import Row
 from toolkit.core.work import Work
@@ -12,7 +13,7 @@ from toolkit.core.work import Work
 
 def work_figures(work: Work) -> Json:
     """What was counted, and whether it is all."""
-    return {**work.to_json(), "lower_bound": work.lower_bound}
+    return {**encode(work), "lower_bound": work.lower_bound}
 
 
 def rate_figures(row: Row, median_ns: float | None, environment: Mapping[str, Any]) -> Json:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from toolkit.core.codec import encode
 from toolkit.core.documents import Json
 from toolkit.core.measurement import Measurement, Opening, Result, Row, Scope, Status
 from toolkit.core.queries import Scenario
@@ -59,7 +60,7 @@ def opening_figures(openings: Sequence[Opening]) -> Json:
     There are few samples by nature: the smallest and the largest say how far they can be trusted.
     """
     totals = [opening.total_ns for opening in openings]
-    raw = [opening.to_json() for opening in openings]
+    raw = encode(list(openings))
     return {
         "median_ns": float(np.median(totals)),
         "min_ns": min(totals),
@@ -190,7 +191,7 @@ def row_figures(result: Result, row: Row, percentiles: Sequence[float] = PERCENT
         "status": row.status,
         "reason": row.reason,
         "precision": {"requested": row.precision_requested, "ran": ran},
-        "parity": row.parity and row.parity.to_json(),
+        "parity": encode(row.parity),
         "scopes": scopes,
         "served": served,
         "ratio": first and first["ratio"],
@@ -199,8 +200,8 @@ def row_figures(result: Result, row: Row, percentiles: Sequence[float] = PERCENT
             "artifact_bytes": row.artifact_bytes,
         },
         "work": row.work and work_figures(row.work),
-        "learning": row.learning and row.learning.to_json(),
-        "provenance": row.provenance and row.provenance.to_json(),
+        "learning": encode(row.learning),
+        "provenance": encode(row.provenance),
     }
 
 

@@ -9,6 +9,7 @@ from typing import final
 
 import numpy as np
 
+from toolkit.core.codec import decode, encode
 from toolkit.core.documents import Json
 from toolkit.core.errors import PluginError
 from toolkit.core.learning import Learning
@@ -17,6 +18,7 @@ from toolkit.core.specs import ModelSpec
 from toolkit.data.base import Split
 from toolkit.measuring.client import WorkerProcess
 from toolkit.measuring.timing import Timed
+from toolkit.measuring.wire import REPLY
 from toolkit.training.base import Settings
 from toolkit.training.recipe import Recipe
 
@@ -58,15 +60,15 @@ class TrainingProbe:
             "command": "train",
             "framework": framework,
             "mode": mode,
-            "spec": spec.to_json(),
-            "recipe": recipe.to_json(),
+            "spec": encode(spec),
+            "recipe": encode(recipe),
             "split": dict(split),
             "settings": asdict(settings),
             "own": own,
         }
         reply, _ = self._worker.ask(message)
         self._rows, self._start = rows, reply["start"]
-        return Opening.from_json(reply["opening"])
+        return decode(reply["opening"], Opening, REPLY)
 
     def block(self, scope: Scope, count: int) -> Timed:
         """`count` timed epochs; the training goes on from where it is."""

@@ -1,7 +1,7 @@
 """The worker process of a row that trains: one trainer, its session, epochs on demand.
 
 Started as `python -P -m toolkit.measuring.training_worker`, by the interpreter of the framework:
-beside the framework itself it needs numpy (1.23 or newer) and safetensors only.
+beside the framework itself it needs numpy (1.23 or newer), safetensors and msgspec only.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 
 from models import FAMILIES
 from models.initial import fresh_weights
+from toolkit.core.codec import decode, encode
 from toolkit.core.documents import Json, canonical
 from toolkit.core.errors import SessionError, UnavailableError, WorkerError
 from toolkit.core.files import digest_bytes
-from toolkit.core.measurement import Opening
 from toolkit.core.memory import peak_rss_bytes, rss_bytes
 from toolkit.core.session import Provenance
 from toolkit.core.specs import ModelSpec
@@ -28,6 +28,7 @@ from toolkit.data.base import Split
 from toolkit.measuring.memory import watched
 from toolkit.measuring.process import Reply, run
 from toolkit.measuring.timing import collector_at_rest
+from toolkit.measuring.wire import MESSAGE
 from toolkit.training import TRAINERS
 from toolkit.training.base import Epoch, Job, Settings, Trainer, TrainingSession
 from toolkit.training.recipe import Recipe
@@ -57,15 +58,15 @@ class TrainingWorker:
         if command == "epochs":
             return self._run_epochs(self._session, self._job, message["count"])
         if command == "provenance":
-            return {"provenance": self._provenance(self._session, self._job).to_json()}, {}
+            return {"provenance": encode(self._provenance(self._session, self._job))}, {}
         raise WorkerError(f"The worker knows no command {command!r}.", hint="This is a bug.")
 
     def _open(self, message: Json) -> Json:
         """Imports the framework, opens a session on fresh weights and prepares it, each timed and
         weighed."""
         self._framework = framework = message["framework"]
-        spec = ModelSpec.from_json(message["spec"])
-        recipe = Recipe.from_json(message["recipe"])
+        spec = decode(message["spec"], ModelSpec, MESSAGE)
+        recipe = decode(message["recipe"], Recipe, MESSAGE)
         train = Split(
             **{name: np.load(path, allow_pickle=False) for name, path in message["split"].items()}
         )
@@ -94,7 +95,7 @@ class TrainingWorker:
         return {
             "mode": job.mode,
             "start": start_of(job.weights, first),
-            "opening": Opening.from_json(opening).to_json(),
+            "opening": opening,
         }
 
     def _run_epochs(self, session: TrainingSession, job: Job, count: int) -> Reply:

@@ -19,6 +19,8 @@ from toolkit.core.errors import FeedError
 
 Arrays = Mapping[str, np.ndarray]
 
+MESSAGE, REPLY = "a message to a worker", "a reply of a worker"  # as errors name them
+
 _HEADER = struct.Struct("<QQ")
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from runtimes import RUNTIMES
 from toolkit.core.artifact import Artifact
+from toolkit.core.codec import decode, encode
 from toolkit.core.documents import Json
 from toolkit.core.errors import (
     SessionError,
@@ -30,6 +31,7 @@ from toolkit.measuring.peak import peak_rate
 from toolkit.measuring.process import Reply, run
 from toolkit.measuring.serving import Schedule, answer, together
 from toolkit.measuring.timing import time_block
+from toolkit.measuring.wire import MESSAGE
 
 
 @final
@@ -64,7 +66,7 @@ class Worker:
         if command == "window":
             return {}, self._window(message, arrays)
         if command == "provenance":
-            return {"provenance": first.provenance().to_json()}, {}
+            return {"provenance": encode(first.provenance())}, {}
         if command == "memory":
             return {"peak_rss_bytes": peak_rss_bytes()}, {}
         raise WorkerError(f"The worker knows no command {command!r}.", hint="This is a bug.")
@@ -91,9 +93,9 @@ class Worker:
                 f"{runtime.name} cannot be used here: {availability.reason}.",
                 hint=availability.hint or "See `toolkit doctor`.",
             )
-        options = SessionOptions(**message["options"])
+        options = decode(message["options"], SessionOptions, MESSAGE)
         with watched("open", opening, time.perf_counter_ns):
-            artifacts = [Artifact.from_json(candidate) for candidate in message["artifacts"]]
+            artifacts = decode(message["artifacts"], list[Artifact], MESSAGE)
             artifact = _choose(runtime, artifacts)
             self._given, self._taken = artifacts[0].signature, artifact.signature
             self._feeds = [relaid(feeds, self._given, self._taken) for feeds in self._feeds]

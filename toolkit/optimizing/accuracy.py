@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, final
+from typing import Any, final
 
 import numpy as np
 
 from toolkit.core.artifact import Artifact
-from toolkit.core.documents import Json, plain, read_document, seal, write_document
+from toolkit.core.documents import Json, plain, read_as, seal, write_document
 from toolkit.core.gates import Gate
 from toolkit.core.progress import Progress
 from toolkit.core.specs import Feeds
@@ -38,13 +38,6 @@ class Verdict:
         """Percentage points, or per cent of the MSE."""
         found = self.figures.get("drop")
         return found and found["value"]
-
-    def to_json(self) -> Json:
-        return {"gate": self.gate, "why": self.why, "figures": self.figures}
-
-    @classmethod
-    def from_json(cls, document: Json) -> Self:
-        return cls(gate=Gate(document["gate"]), why=document["why"], figures=document["figures"])
 
 
 @final
@@ -74,7 +67,7 @@ class Judge:
         name = name or candidate.arithmetic
         path = self.directory / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.json"
         if path.is_file():
-            return Verdict.from_json(read_document(path, SCHEMA))
+            return read_as(path, SCHEMA, Verdict)
         self.progress.note(f"accuracy of {name}")
         row = self._model().hold(
             "B", forms, candidate.runtime, candidate.options, timeout_s=self.timeout_s
@@ -85,7 +78,7 @@ class Judge:
         figures["rows"] = self.rows.count
         verdict = Verdict(gate=row.gate, why=row.why, figures=figures)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_document(path, seal(SCHEMA, {"candidate": name, **verdict.to_json()}))
+        write_document(path, seal(SCHEMA, {"candidate": name, **vars(verdict)}))
         return verdict
 
     def _model(self) -> Yardstick:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,8 +44,7 @@ def _copied(artifact: Artifact, place: Path) -> Artifact:
     """The artifact in `place`; a file that somebody else made becomes one."""
     ours = (artifact.directory / MANIFEST).is_file()
     for name in (*artifact.files, *([MANIFEST] if ours else [])):
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(artifact.directory / name, place / name)
+        artifact.copy_file(name, place / name)
     if ours:
         return artifact
     return Artifact.save(
@@ -68,20 +66,20 @@ def _body(artifact: Artifact, chosen: Standing, preprocessing: Mapping[str, Any]
     environment = describe_environment()
     return {
         "runtime": row.runtime,
-        "options": chosen.candidate.options.to_json(),
+        "options": chosen.candidate.options,
         "entry": f"{MODEL}/{artifact.entry}",
         "artifact_digest": artifact.digest,
-        "signature": artifact.signature.to_json(),
+        "signature": artifact.signature,
         "batch": row.batch,
         "preprocessing": preprocessing and dict(preprocessing),
         "evidence": {
-            "parity": row.parity and row.parity.to_json(),
-            "accuracy": chosen.verdict and chosen.verdict.to_json(),
+            "parity": row.parity,
+            "accuracy": chosen.verdict,
             "forward": forward and scope_figures(forward, row.batch),
             "ratio_to_the_model": chosen.ratio,
             "ratio_ci95": list(chosen.interval),
             "peak_rss_bytes": row.peak_rss_bytes,
-            "provenance": row.provenance and row.provenance.to_json(),
+            "provenance": row.provenance,
             "cpu": environment["cpu"],
             "gpus": environment["gpus"],
             "versions": environment["versions"],

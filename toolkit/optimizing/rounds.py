@@ -10,6 +10,7 @@ from typing import final
 
 import numpy as np
 
+from toolkit.core.codec import encode
 from toolkit.core.documents import Json
 from toolkit.core.measurement import Result, Row, Scope, Status
 from toolkit.core.progress import Progress
@@ -66,7 +67,7 @@ class Standing:
             "peak_rss_bytes": row and row.peak_rss_bytes,
             "artifact_bytes": row and row.artifact_bytes,
             "precision_ran": row and row.provenance and row.provenance.precision,
-            "verdict": self.verdict and self.verdict.to_json(),
+            "verdict": encode(self.verdict),
             "out": self.out,
         }
 

@@ -47,5 +47,5 @@ def compare_losses(learning: Learning, reference: Learning) -> Agreement | None:
 
 
 def _early(learning: Learning) -> np.ndarray:
-    values: Sequence[float] = (*learning.first_steps, learning.losses[0])
+    values: Sequence[float | None] = (*learning.first_steps, learning.losses[0])
     return np.array(values, np.float64)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from toolkit.core.codec import encode
 from toolkit.core.measurement import Result
 from toolkit.measuring.environment import machine_of
 from toolkit.report import charts, tables
@@ -24,10 +25,10 @@ def build(gathered: Gathered, created: str) -> Content:
     grids: list[Grid] = []
     shown: list[Chart] = []
     for study in studies:
-        for table in study["tables"]:
-            grids.append(tables.of_study(table, gathered.kinds[table["of"]]))
-        for plot in study["plots"]:
-            chart = charts.of_study(plot, gathered.kinds[plot["of"]], study["tables"])
+        for table in study.tables:
+            grids.append(tables.of_study(table, gathered.kinds[table.of]))
+        for plot in study.plots:
+            chart = charts.of_study(plot, gathered.kinds[plot.of], study.tables)
             shown += [chart] if chart is not None else []
     grids += tables.general(gathered.kinds)
     shown += charts.general(gathered.kinds, gathered.results)
@@ -36,13 +37,13 @@ def build(gathered: Gathered, created: str) -> Content:
     if cells := _cells(gathered):
         grids.append(cells)
     return Content(
-        title=" and ".join(study["title"] for study in studies) or _title(gathered),
-        about="\n\n".join(study["about"] for study in studies if study["about"]),
+        title=" and ".join(study.title for study in studies) or _title(gathered),
+        about="\n\n".join(study.about for study in studies if study.about),
         created=created,
         warnings=list(_warnings(gathered)),
         grids=grids,
         charts=shown,
-        limits=[limit for study in studies for limit in study["limits"]],
+        limits=[limit for study in studies for limit in study.limits],
         facts=_facts(gathered.results),
         records=gathered.kinds,
     )
@@ -58,12 +59,12 @@ def _title(gathered: Gathered) -> str:
 def _warnings(gathered: Gathered) -> Iterator[str]:
     """What a reader must know first: what stands in for what, what failed, what is doubtful."""
     for study in gathered.studies:
-        if study["stands_in"]:
+        if study.stands_in:
             yield (
-                f"{study['stands_in']}: figures of accuracy, and times of training, are not those "
+                f"{study.stands_in}: figures of accuracy, and times of training, are not those "
                 "of the data that the reference was measured on."
             )
-        if study["quick"]:
+        if study.quick:
             yield "The quick form of the study: fewer epochs, sizes and repetitions."
     states = Counter(str(one.state) for one in gathered.outcomes)
     failed = [f"{states[name]} {name}" for name in ("failed", "skipped") if states[name]]
@@ -118,7 +119,7 @@ def _what_ran(results: Sequence[Result]) -> Grid | None:
         for row in result.rows:
             if row.provenance is None:
                 continue
-            told = {k: v for k, v in row.provenance.to_json().items() if v not in (None, {}, [])}
+            told = {k: v for k, v in encode(row.provenance).items() if v not in (None, {}, [])}
             version, precision = told.pop("version", None), told.pop("precision", None)
             rest = "; ".join(f"{name}: {_brief(value)}" for name, value in told.items())
             rows.append(

@@ -11,6 +11,7 @@ from toolkit.core.measurement import Result, Row, Scope
 from toolkit.report.content import Chart
 from toolkit.report.figures import OPTIONS, label, plotted
 from toolkit.report.tables import apart, equal, where
+from toolkit.study.document import Plot, Table
 
 Record = Mapping[str, Any]
 Spec = dict[str, Any]
@@ -390,30 +391,28 @@ def _distribution(series: dict[str, list[Spec]]) -> Chart:
     )  # fmt: skip
 
 
-def of_study(
-    plot: Mapping[str, Any], records: Sequence[Record], tables: Sequence[Mapping[str, Any]]
-) -> Chart | None:
+def of_study(plot: Plot, records: Sequence[Record], tables: Sequence[Table]) -> Chart | None:
     """A plot as a study asks for it; the reference's points beside ours. None without records."""
-    x, y, by = plot["x"], plot["y"], list(plot["by"])
-    found = where(records, plot["where"])
+    x, y, by = plot.x, plot.y, list(plot.by)
+    found = where(records, plot.where)
     ours = _points(found, x, y, [*by, *apart(found)], "ours")
-    reference = next((t["reference"] for t in tables if t["title"] == plot["reference"]), ())
+    reference = next((t.reference for t in tables if t.title == plot.reference), ())
     theirs = _points(reference, x, y, by, "reference")
     points = [*ours, *theirs]
     if not points:
         return None
     continuous = all(isinstance(one["x"], int | float) for one in points)
-    scale_x = {"type": "log"} if plot["log_x"] else {"zero": False}
+    scale_x = {"type": "log"} if plot.log_x else {"zero": False}
     encoding: Spec = {
         "x": {"field": "x", "type": "quantitative" if continuous else "nominal",
               "title": label(x), **({"scale": scale_x} if continuous else {})},
         "y": {"field": "y", "type": "quantitative", "title": label(y),
-              "scale": {"type": "log"} if plot["log_y"] else {"zero": plot["kind"] == "bar"}},
+              "scale": {"type": "log"} if plot.log_y else {"zero": plot.kind == "bar"}},
         "color": {"field": "series", "type": "nominal", "title": None,
                   "legend": {"labelLimit": 320, "symbolLimit": 40}},
         "tooltip": _tips("series", "x", "y", "whose"),
     }  # fmt: skip
-    if theirs and plot["kind"] == "bar":
+    if theirs and plot.kind == "bar":
         encoding |= {"xOffset": {"field": "whose"}, "opacity": {"field": "whose"}}
     elif theirs:
         encoding |= {
@@ -427,12 +426,12 @@ def of_study(
     }
     values = [one["y"] for one in ours] or [one["y"] for one in theirs]
     return Chart(
-        title=plot["title"],
-        spec=_spec(points, mark=marks[plot["kind"]], encoding=encoding),
+        title=plot.title,
+        spec=_spec(points, mark=marks[plot.kind], encoding=encoding),
         alt=f"{label(y)} against {label(x)}: {len(ours)} points of ours"
         f"{f' and {len(theirs)} of the reference' if theirs else ''}, from {min(values):.4g} to "
         f"{max(values):.4g}.",
-        note=plot["note"],
+        note=plot.note,
         section="study",
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from toolkit.core.artifact import MANIFEST, Checkpoint
 from toolkit.core.errors import SourceError
@@ -15,14 +14,14 @@ from toolkit.results import store
 from toolkit.steps.results import find_result
 from toolkit.study.document import RECORD_KINDS
 from toolkit.study.records import records_of, training_records
-from toolkit.study.store import Outcome, is_study
+from toolkit.study.store import Outcome, StoredStudy, is_study
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gathered:
-    """`studies` are described as their `study.json` has it."""
+    """`studies` are as their `study.json` has them."""
 
-    studies: Sequence[Mapping[str, Any]]
+    studies: Sequence[StoredStudy]
     results: Sequence[Result]
     kinds: Mapping[str, Sequence[Record]]
     outcomes: Sequence[Outcome]
@@ -35,7 +34,7 @@ def gather(sources: Sequence[Path]) -> Gathered:
 
     Raises SourceError for what is none of these, IntegrityError for what was altered.
     """
-    studies: list[Mapping[str, Any]] = []
+    studies: list[StoredStudy] = []
     results: list[Result] = []
     kinds: dict[str, list[Record]] = {kind: [] for kind in RECORD_KINDS}
     outcomes: list[Outcome] = []

@@ -9,6 +9,7 @@ import numpy as np
 
 from toolkit.report.content import Column, Grid
 from toolkit.report.figures import label, numeric
+from toolkit.study.document import Table
 
 Record = Mapping[str, Any]
 
@@ -81,19 +82,19 @@ def _column(name: str, records: Sequence[Record]) -> Column:
     return Column(name=name, label=label(name), numeric=numeric(values))
 
 
-def of_study(table: Mapping[str, Any], records: Sequence[Record]) -> Grid:
+def of_study(table: Table, records: Sequence[Record]) -> Grid:
     """A table as a study asks for it, with the reference's figures beside ours.
 
     A line that only one of the two has shows that the other is not known. Of several records of a
     line, seeds or repetitions, the median is shown; what different machines gave stays apart.
     """
-    if table["across"]:
-        return _across(table, records)
-    keys, metrics = list(table["rows"]), list(table["metrics"])
-    found = where(records, table["where"])
+    if table.across:
+        return _across(table, table.across, records)
+    keys, metrics = list(table.rows), list(table.metrics)
+    found = where(records, table.where)
     own = [*keys, *apart(found)]
-    ours, theirs = _by_line(found, own), _by_line(table["reference"], keys)
-    given = {name for line in table["reference"] for name in line}
+    ours, theirs = _by_line(found, own), _by_line(table.reference, keys)
+    given = {name for line in table.reference for name in line}
     met = {line[: len(keys)] for line in ours}
     lines = [
         {
@@ -122,20 +123,18 @@ def of_study(table: Mapping[str, Any], records: Sequence[Record]) -> Grid:
         columns.append(Column(name="note", label="why not"))
         names.append("note")
     return Grid(
-        title=table["title"],
+        title=table.title,
         columns=columns,
         rows=[[line.get(name) for name in names] for line in lines],
-        note=table["note"],
+        note=table.note,
         section="study",
     )
 
 
-def _across(table: Mapping[str, Any], records: Sequence[Record]) -> Grid:
+def _across(table: Table, over: str, records: Sequence[Record]) -> Grid:
     """A column for each value of one dimension; ours and the reference's on lines of their own."""
-    keys, (metric,), over, at = (
-        list(table["rows"]), table["metrics"], table["across"], list(table["at"])
-    )  # fmt: skip
-    records = where(records, table["where"])
+    keys, (metric,), at = list(table.rows), table.metrics, list(table.at)
+    records = where(records, table.where)
     keys += apart(records)
     ours = _by_line(records, keys)
     rows: list[list[Any]] = []
@@ -144,7 +143,7 @@ def _across(table: Mapping[str, Any], records: Sequence[Record]) -> Grid:
             _median(metric, [one for one in found if equal(one.get(over), value)]) for value in at
         ]
         rows.append([*line, "ours", *values])
-    theirs = table["reference"]
+    theirs = table.reference
     rows += [
         [*(one.get(key) for key in keys), "reference", *(one.get(str(value)) for value in at)]
         for one in theirs
@@ -157,14 +156,14 @@ def _across(table: Mapping[str, Any], records: Sequence[Record]) -> Grid:
     if not theirs:
         rows = [[*row[: len(keys)], *row[len(keys) + 1 :]] for row in rows]
     return Grid(
-        title=table["title"],
+        title=table.title,
         columns=[
             *(Column(name=key, label=label(key)) for key in keys),
             *([Column(name="whose", label="whose")] if theirs else []),
             *(Column(name=metric, label=f"{over} {value}", numeric=True) for value in at),
         ],
         rows=rows,
-        note=f"{label(metric)}. {table['note']}".strip(),
+        note=f"{label(metric)}. {table.note}".strip(),
         section="study",
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from toolkit.core.documents import read_document, seal, write_document
+from toolkit.core.documents import read_as, seal, write_document
 from toolkit.core.errors import UsageError
 from toolkit.core.files import refuse_existing
 from toolkit.core.measurement import Result
@@ -30,7 +30,7 @@ def save(directory: Path, result: Result) -> Path:
     """Writes the result, and gives the path of its file. Raises OutputExistsError."""
     path = directory / f"{result.id}.json"
     refuse_existing(path)
-    write_document(path, seal(SCHEMA, result.to_json()), indent=None)
+    write_document(path, seal(SCHEMA, vars(result)), indent=None)
     return path
 
 
@@ -41,4 +41,4 @@ def paths(directory: Path) -> list[Path]:
 
 def load(path: Path) -> Result:
     """Reads a result. Raises SourceError or IntegrityError."""
-    return Result.from_json(read_document(path, SCHEMA))
+    return read_as(path, SCHEMA, Result)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from toolkit.core.artifact import Artifact
+from toolkit.core.codec import encode
 from toolkit.core.documents import Json
 from toolkit.core.gates import Gate, overall
 from toolkit.core.measurement import Agreement, Status
@@ -108,7 +109,7 @@ class AccuracyRow:
             "max_rel": self.parity and self.parity.max_rel,
             "tolerance": self.tolerance and dict(vars(self.tolerance)),
             "outputs": {name: near.to_json() for name, near in self.outputs.items()},
-            "provenance": self.provenance and self.provenance.to_json(),
+            "provenance": encode(self.provenance),
         }
 
 

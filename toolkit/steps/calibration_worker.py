@@ -14,10 +14,12 @@ from calibration.methods import parse
 from calibration.presets import Recipe
 from runtimes import RUNTIMES
 from toolkit.core.artifact import Artifact
+from toolkit.core.codec import decode
 from toolkit.core.documents import Json
 from toolkit.core.errors import WorkerError
 from toolkit.core.session import Session, SessionOptions
 from toolkit.measuring.process import Reply, run
+from toolkit.measuring.wire import MESSAGE
 
 
 @final
@@ -33,7 +35,7 @@ class CalibrationWorker:
         command = message["command"]
         if command == "open":
             options = SessionOptions(threads=message["threads"])
-            artifact = Artifact.from_json(message["artifact"])
+            artifact = decode(message["artifact"], Artifact, MESSAGE)
             self._session = RUNTIMES.create("onnxruntime").open(artifact, options)
             self._order = message["order"]
             return {}, {}
@@ -55,7 +57,7 @@ class CalibrationWorker:
             return {}, {}
         if command == "run":
             options = SessionOptions(threads=message["threads"])
-            artifact = Artifact.from_json(message["artifact"])
+            artifact = decode(message["artifact"], Artifact, MESSAGE)
             with RUNTIMES.create("onnxruntime").open(artifact, options) as session:
                 return {}, session.run(arrays)
         raise WorkerError(f"The worker knows no command {command!r}.", hint="This is a bug.")

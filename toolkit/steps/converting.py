@@ -11,9 +11,11 @@ from typing import Any
 from exporters import EXPORTERS, EXPOSERS
 from exporters.base import Exported, ExportOptions
 from toolkit.core.artifact import Artifact
+from toolkit.core.codec import decode, encode
 from toolkit.core.documents import Json
 from toolkit.core.siblings import ours
 from toolkit.core.specs import Feeds
+from toolkit.measuring.wire import MESSAGE
 from toolkit.steps.capture import Example
 from toolkit.steps.capture import capture as capture_source
 
@@ -23,7 +25,7 @@ def export(message: Json, _: Feeds) -> Json:
         n: tuple(v) if isinstance(v, list) else v for n, v in message["options"].items()
     }
     done = EXPORTERS.create(message["exporter"]).export(
-        Artifact.from_json(message["source"]),
+        decode(message["source"], Artifact, MESSAGE),
         Path(message["directory"]),
         ExportOptions(**options),
     )
@@ -34,7 +36,7 @@ def quantise_for_litert(message: Json, rows: Feeds) -> Json:
     with ours():
         from exporters.litert import LiteRt
 
-    source, directory = Artifact.from_json(message["source"]), Path(message["directory"])
+    source, directory = decode(message["source"], Artifact, MESSAGE), Path(message["directory"])
     return _to_json(LiteRt().quantise(source, directory, rows))
 
 
@@ -48,7 +50,7 @@ def rewrite(message: Json, _: Feeds) -> Json:
     return {
         "changes": changes,
         "precision": read_precision(path),
-        "signature": read_signature(path).to_json(),
+        "signature": encode(read_signature(path)),
     }
 
 
@@ -56,12 +58,12 @@ def write_doubled(message: Json, _: Feeds) -> Json:
     with ours():
         from exporters.passes.rewriting import write_doubled
 
-    write_doubled(Artifact.from_json(message["source"]).path, Path(message["path"]))
+    write_doubled(decode(message["source"], Artifact, MESSAGE).path, Path(message["path"]))
     return {}
 
 
 def expose(message: Json, _: Feeds) -> Json:
-    source = Artifact.from_json(message["source"])
+    source = decode(message["source"], Artifact, MESSAGE)
     path, operators = EXPOSERS.create(source.format).expose(source, Path(message["directory"]))
     return {"path": str(path), "operators": dict(operators)}
 
@@ -73,4 +75,4 @@ def capture(message: Json, _: Feeds) -> Json:
 
 
 def _to_json(done: Exported) -> Json:
-    return {**vars(done), "signature": done.signature and done.signature.to_json()}
+    return {**vars(done), "signature": encode(done.signature)}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from runtimes import RUNTIMES
+from toolkit.core.codec import encode
 from toolkit.core.documents import Json
 from toolkit.core.errors import (
     ToolkitError,
@@ -71,7 +72,7 @@ class Diagnosis:
             "runtimes": [runtime.to_json() for runtime in self.runtimes],
             "conflicts": [conflict.to_json() for conflict in self.conflicts],
             "environment": self.environment,
-            "ceilings": [ceilings.to_json() for ceilings in self.ceilings],
+            "ceilings": encode(self.ceilings),
         }
 
 
@@ -143,7 +144,7 @@ def _measure_ceilings(threads: int, cpu: Json, progress: Progress) -> Ceilings:
     return Ceilings(
         threads=threads,
         measured=datetime.now(UTC).isoformat(timespec="seconds"),
-        rates=rates,
+        operations_per_second=rates,
         absent=absent,
         copy_bytes_per_second=copy,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -283,8 +282,7 @@ def _copied(artifact: Artifact, directory: Path) -> Exported:
     """The files of an ONNX artifact, each under its own name."""
     for name in artifact.files:
         if name != PROOF:
-            (directory / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(artifact.directory / name, directory / name)
+            artifact.copy_file(name, directory / name)
     return Exported(entry=artifact.entry, precision=artifact.precision, options=artifact.options)
 
 

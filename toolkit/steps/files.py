@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, final
 from exporters.base import Description, Exported, ExportOptions
 from exporters.weight_parity import WeightParity
 from toolkit.core.artifact import PROGRAM, Artifact, Format
+from toolkit.core.codec import decode, encode
 from toolkit.core.documents import Json
 from toolkit.core.errors import (
     SourceError,
@@ -25,6 +26,7 @@ from toolkit.core.specs import Feeds, Signature
 from toolkit.core.work import Work
 from toolkit.measuring.client import WorkerProcess, check_timeout
 from toolkit.measuring.environment import session_options
+from toolkit.measuring.wire import REPLY
 
 if TYPE_CHECKING:
     from toolkit.steps.capture import Example
@@ -71,7 +73,7 @@ class Files:
         """Return what a file of unknown origin says of itself."""
         found = self._read("describe", path, [format], _size(path), format=format, path=str(path))
         return Description(
-            signature=Signature.from_json(found["signature"]),
+            signature=decode(found["signature"], Signature, REPLY),
             precision=found["precision"],
             directory=Path(found["directory"]),
             entry=found["entry"],
@@ -95,7 +97,7 @@ class Files:
             path,
             [format, *_formats(source)],
             size,
-            source=source.to_json(),
+            source=encode(source),
             format=format,
             path=str(path),
         )
@@ -112,7 +114,7 @@ class Files:
         """As `exporters.graph_work.count_work`."""
         asked = {"path": str(path), "shapes": {name: list(s) for name, s in shapes.items()}}
         found = self._read("count_work", path, [Format.ONNX], _size(path), **asked)
-        return Work.from_json(found)
+        return decode(found, Work, REPLY)
 
     def index_bounds(self, source: Artifact) -> Mapping[str, int]:
         """As `exporters.onnx_file.index_bounds`."""
@@ -147,7 +149,7 @@ class Files:
         """Run passes on an ONNX file in place, made of `source`. Return the changes, and the
         precision and signature that the file has then. As `exporters.passes.rewriting.apply`."""
         found = self._convert("rewrite", source, passes=list(passes), path=str(path))
-        return found["changes"], found["precision"], Signature.from_json(found["signature"])
+        return found["changes"], found["precision"], decode(found["signature"], Signature, REPLY)
 
     def write_doubled(self, source: Artifact, path: Path) -> None:
         """As `exporters.passes.rewriting.write_doubled`."""
@@ -181,7 +183,7 @@ class Files:
 
     def _read_artifact(self, command: str, source: Artifact) -> Json:
         return self._read(
-            command, source.path, _formats(source), source.size_bytes, source=source.to_json()
+            command, source.path, _formats(source), source.size_bytes, source=encode(source)
         )
 
     def _read(
@@ -196,7 +198,7 @@ class Files:
     ) -> Json:
         code = source.format is Format.CHECKPOINT
         limits = None if code else Limits.for_converting()
-        message = {"command": command, "formats": [], "source": source.to_json(), **asked}
+        message = {"command": command, "formats": [], "source": encode(source), **asked}
         return self._ask(message, source.path, limits, self._converting_s, rows)
 
     def _ask(
@@ -305,5 +307,5 @@ def _exported(found: Json) -> Exported:
         entry=found["entry"],
         precision=found["precision"],
         options=found["options"],
-        signature=signature and Signature.from_json(signature),
+        signature=signature and decode(signature, Signature, REPLY),
     )

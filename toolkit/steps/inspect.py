@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from toolkit.core.artifact import Artifact
+from toolkit.core.codec import encode
 from toolkit.core.documents import Json
 from toolkit.core.errors import UsageError
 from toolkit.core.work import Work
@@ -45,7 +46,7 @@ class Inspection:
             "precision": artifact.precision,
             "digest": artifact.digest,
             "size_bytes": artifact.size_bytes,
-            "signature": artifact.signature.to_json(),
+            "signature": encode(artifact.signature),
             "operators": dict(self.operators),
             "tensors": self.tensors,
             "parameters": self.parameters,
@@ -53,7 +54,7 @@ class Inspection:
             "batch": self.batch,
             "work": self.work and work_figures(self.work),
             "passes": list(artifact.options.get("passes", ())),
-            "parents": [parent.to_json() for parent in artifact.parents],
+            "parents": encode(artifact.parents),
             "warnings": list(self.warnings),
         }
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from models import FAMILIES
+from toolkit.core.codec import encode
 from toolkit.core.documents import Json
 from toolkit.core.options import Option
 from toolkit.core.specs import Signature, Task
@@ -43,8 +44,8 @@ class ModelInfo:
             },
             "parameters": self.parameters,
             "state_dict_bytes": self.state_dict_bytes,
-            "task": self.task.to_json(),
-            "signature": self.signature.to_json(),
+            "task": encode(self.task),
+            "signature": encode(self.signature),
         }
 
 

@@ -10,6 +10,7 @@ from typing import final
 
 from calibration.presets import Recipe
 from toolkit.core.artifact import Artifact
+from toolkit.core.codec import encode
 from toolkit.core.documents import Json
 from toolkit.core.errors import SourceError
 from toolkit.core.progress import Progress
@@ -77,7 +78,7 @@ class Quantiser:
         return sorted(found, key=lambda one: one.sqnr_db)
 
     def _run(self, artifact: Artifact, feeds: Feeds) -> Feeds:
-        asked = {"command": "run", "artifact": artifact.to_json(), "threads": self.threads}
+        asked = {"command": "run", "artifact": encode(artifact), "threads": self.threads}
         return self.worker.ask(asked, feeds)[1]
 
     def _asked(self, target: Path, in_float: Collection[str]) -> Json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from calibration.presets import Recipe
 from exporters.base import ExportOptions
 from exporters.weight_parity import WeightParity
 from toolkit.core.artifact import Artifact, Format, parents_of
+from toolkit.core.codec import encode
 from toolkit.core.documents import Json
 from toolkit.core.errors import ParityError, UsageError
 from toolkit.core.progress import Progress
@@ -116,8 +116,7 @@ def write_litert(
 def _folded(source: Artifact, directory: Path) -> tuple[Artifact, list[Json]]:
     """A copy with its batch norms folded, and what passes have changed in all."""
     for name in source.files:
-        (directory / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source.directory / name, directory / name)
+        source.copy_file(name, directory / name)
     with open_files() as files:
         found, _, _ = files.rewrite(source, [FOLD], directory / source.entry)
     changes = [change for change in found if change["changed"]]
@@ -137,7 +136,7 @@ def _quantiser(
         worker.ask(
             {
                 "command": "open",
-                "artifact": giving.to_json(),
+                "artifact": encode(giving),
                 "threads": threads,
                 "order": list(makers),
             }

@@ -14,22 +14,24 @@ from exporters import READERS
 from exporters.base import StoredTensor
 from exporters.weight_parity import compare, could_be_a_weight
 from toolkit.core.artifact import PROGRAM, Artifact, Format
+from toolkit.core.codec import decode, encode
 from toolkit.core.documents import Json
 from toolkit.core.siblings import ours
+from toolkit.measuring.wire import MESSAGE
 
 
 def describe(message: Json) -> Json:
     found = READERS.create(message["format"]).describe(Path(message["path"]))
     return {
         **vars(found),
-        "signature": found.signature.to_json(),
+        "signature": encode(found.signature),
         "directory": str(found.directory),
         "files": list(found.files),
     }
 
 
 def inventory(message: Json) -> Json:
-    source = Artifact.from_json(message["source"])
+    source = decode(message["source"], Artifact, MESSAGE)
     arrays = [tensor.array for tensor in _weights(source, _stored(source))]
     return {
         "operators": dict(READERS.create(source.format).operators(source.path)),
@@ -40,7 +42,7 @@ def inventory(message: Json) -> Json:
 
 
 def weight_parity(message: Json) -> Json:
-    source, path = Artifact.from_json(message["source"]), Path(message["path"])
+    source, path = decode(message["source"], Artifact, MESSAGE), Path(message["path"])
     stored = _stored(source)
     unread = _unread(source)
     parity = compare(
@@ -52,7 +54,7 @@ def weight_parity(message: Json) -> Json:
 
 
 def unread_weights(message: Json) -> Json:
-    return {"names": _unread(Artifact.from_json(message["source"]))}
+    return {"names": _unread(decode(message["source"], Artifact, MESSAGE))}
 
 
 def count_work(message: Json) -> Json:
@@ -60,7 +62,7 @@ def count_work(message: Json) -> Json:
         from exporters.graph_work import count_work
 
         work = count_work(Path(message["path"]), message["shapes"])
-    return work.to_json()
+    return dict(encode(work))
 
 
 def index_bounds(message: Json) -> Json:

@@ -5,17 +5,37 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 import numpy as np
 
 from toolkit.core.artifact import Checkpoint
+from toolkit.core.codec import decode
 from toolkit.core.documents import plain
-from toolkit.core.errors import SourceError, UsageError
+from toolkit.core.errors import UsageError
 from toolkit.core.specs import ModelSpec
 from toolkit.steps.sources import open_checkpoint
+from toolkit.training.base import Settings
 from toolkit.training.recipe import Recipe
-from toolkit.training.run import EpochRecord
+from toolkit.training.run import EpochRecord, RowCounts
+
+
+class _Code(TypedDict):
+    code: str
+    digest: str
+
+
+class _Recorded(TypedDict):
+    """The part of a checkpoint's `training` that is needed to continue it."""
+
+    framework: str
+    mode: str
+    recipe: Recipe
+    machine: Settings
+    rows: RowCounts
+    preprocessing: dict[str, Any]
+    source: _Code | None
+    history: tuple[EpochRecord, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,39 +73,27 @@ class Resumed:
         that is not named: a file that is read must not decide which code runs.
         """
         checkpoint = open_checkpoint(source)
-        training = checkpoint.training
-        try:
-            recipe = Recipe.from_json(training["recipe"])
-            history = tuple(EpochRecord.from_json(record) for record in training["history"])
-            code = training["source"]
-            if code and asked.model is None:
-                raise UsageError(
-                    f"{source} is a model of your own, and resuming needs its code again.",
-                    hint=f"Name it as it was: toolkit train {code['code']} --resume {source}.",
-                )
-            request = Request(
-                model=asked.model or checkpoint.spec.name,
-                data=asked.data or checkpoint.spec.data,
-                data_settings={**checkpoint.spec.data_settings, **asked.data_settings},
-                settings={**checkpoint.spec.hyperparameters, **asked.settings},
-                framework=asked.framework or training["framework"],
-                mode=asked.mode or training["mode"],
-                machine={**training["machine"], **_given(asked.machine)},
-                recipe={
-                    **training["recipe"],
-                    "augmentation": recipe.augmentation,
-                    **_given(asked.recipe),
-                },
+        recorded = decode(checkpoint.training, _Recorded, f"how {source} was trained")
+        recipe, code = recorded["recipe"], recorded["source"]
+        if code and asked.model is None:
+            raise UsageError(
+                f"{source} is a model of your own, and resuming needs its code again.",
+                hint=f"Name it as it was: toolkit train {code['code']} --resume {source}.",
             )
-        except (KeyError, TypeError) as error:
-            raise SourceError(
-                f"{source} does not say how it was trained: {type(error).__name__}: {error}.",
-                hint="Use the version of the toolkit that wrote it, or train the model again.",
-            ) from error
+        request = Request(
+            model=asked.model or checkpoint.spec.name,
+            data=asked.data or checkpoint.spec.data,
+            data_settings={**checkpoint.spec.data_settings, **asked.data_settings},
+            settings={**checkpoint.spec.hyperparameters, **asked.settings},
+            framework=asked.framework or recorded["framework"],
+            mode=asked.mode or recorded["mode"],
+            machine={**vars(recorded["machine"]), **_given(asked.machine)},
+            recipe={**vars(recipe), **_given(asked.recipe)},
+        )
         return cls(
             checkpoint=checkpoint,
             state=checkpoint.resume_state(),
-            history=history,
+            history=recorded["history"],
             recipe=recipe,
             request=request,
         )

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
+from toolkit.core.codec import encode
 from toolkit.core.documents import Json
 from toolkit.core.errors import UsageError, unknown_name
 from toolkit.core.measurement import Scope
@@ -98,7 +99,7 @@ class Settings:
         return {
             "scopes": list(self.scopes),
             "traffic": self.traffic and self.traffic.to_json(),
-            "options": self.options.to_json(),
+            "options": encode(self.options),
             "cpus": sorted(self.cpus) if self.cpus else None,
             "tuning": {name: dict(values) for name, values in self.tuning.items()},
             "procedure": self.procedure.to_json(),

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
 
 from exporters import SUFFIXES
 from toolkit.core.artifact import (
-    ARTIFACT_SCHEMA,
     CHECKPOINT_SCHEMA,
     MANIFEST,
     Artifact,
@@ -18,7 +16,8 @@ from toolkit.core.artifact import (
     Format,
 )
 from toolkit.core.bundle import MODEL, is_bundle
-from toolkit.core.documents import canonical
+from toolkit.core.codec import FileName, decode
+from toolkit.core.documents import canonical, schema_of
 from toolkit.core.errors import IntegrityError, SourceError, UsageError
 from toolkit.core.files import FileRecord, digest_bytes, digest_file, wrapping_os_errors
 from toolkit.core.specs import ModelSpec
@@ -50,17 +49,8 @@ def open_artifact(source: Source) -> Artifact:
     if path.is_dir() and (path / SAVED_MODEL).is_file() and not (path / MANIFEST).is_file():
         return _foreign(path, Format.SAVEDMODEL)
     if path.is_dir() and (path / MANIFEST).is_file():
-        schema = _schema(path / MANIFEST)
-        if schema == CHECKPOINT_SCHEMA:
-            artifact = Checkpoint.load(path).artifact()
-        elif schema == ARTIFACT_SCHEMA:
-            artifact = Artifact.load(path)
-        else:
-            raise SourceError(
-                f"{path / MANIFEST} has schema {schema!r}, expected {ARTIFACT_SCHEMA!r} or "
-                f"{CHECKPOINT_SCHEMA!r}.",
-                hint=EXPECTED,
-            )
+        trained = schema_of(path / MANIFEST) == CHECKPOINT_SCHEMA
+        artifact = Checkpoint.load(path).artifact() if trained else Artifact.load(path)
         artifact.verify()
         return artifact
     raise _not_a_source(path)
@@ -147,7 +137,7 @@ def _foreign(path: Path, format: Format) -> Artifact:
             name: FileRecord(
                 digest=digest_file(directory / name), size_bytes=(directory / name).stat().st_size
             )
-            for name in found.files
+            for name in decode(list(found.files), list[FileName], f"the file names of {path}")
         }
     return Artifact(
         model=ModelSpec(name=path.stem, family=format, framework=format, signature=found.signature),
@@ -159,14 +149,6 @@ def _foreign(path: Path, format: Format) -> Artifact:
         digest=digest_bytes(canonical({name: record.digest for name, record in records.items()})),
         files=records,
     )
-
-
-def _schema(manifest: Path) -> object:
-    try:
-        document = json.loads(manifest.read_bytes())
-    except (ValueError, RecursionError):
-        return None
-    return document.get("schema") if isinstance(document, dict) else None
 
 
 def _not_a_source(path: Path, expected: str = EXPECTED) -> SourceError:

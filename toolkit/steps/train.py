@@ -11,6 +11,7 @@ from typing import Any
 import models
 from models.initial import fresh_weights
 from toolkit.core.artifact import PROGRAM, Checkpoint
+from toolkit.core.codec import encode
 from toolkit.core.documents import Json
 from toolkit.core.errors import (
     CheckFailedError,
@@ -122,7 +123,7 @@ class Plan:
         return {
             "framework": spec.framework,
             "mode": self.job.mode,
-            "recipe": self.job.recipe.to_json(),
+            "recipe": encode(self.job.recipe),
             "machine": asdict(self.job.settings),
             "rows": {"train": len(self.splits.train), "test": len(self.splits.test)},
             "preprocessing": dict(self.splits.preprocessing),
@@ -317,7 +318,7 @@ def _save(
         training={
             **plan.training(),
             "provenance": session.provenance(),
-            "history": [record.to_json() for record in history],
+            "history": encode(history),
             "prepare_ns": trained.prepare_ns,
             "inference": {
                 "rows": len(plan.splits.test),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, final
 
 from models.base import Family
+from toolkit.core.codec import encode
 from toolkit.core.documents import Json
 from toolkit.core.errors import ToolkitError, UnavailableError
 from toolkit.core.interrupts import Interrupts
@@ -82,7 +83,7 @@ class Contest:
                 "data": self.data,
                 "rows": len(self.train),
                 "settings": dict(self.settings),
-                "recipes": [recipe.to_json() for recipe in self.recipes],
+                "recipes": encode(list(self.recipes)),
                 "pythons": {name: str(path) for name, path in self.pythons.items()},
             },
         }

@@ -10,6 +10,7 @@ from typing import Any, TypedDict, Unpack, overload
 import numpy as np
 
 from toolkit.core.artifact import Artifact
+from toolkit.core.codec import encode
 from toolkit.core.documents import Json
 from toolkit.core.errors import ToolkitError, UnavailableError, UsageError
 from toolkit.core.measurement import Agreement, Status
@@ -63,7 +64,7 @@ class VerifyRow:
             "agreement": self.agreement,
             "max_abs": self.parity and self.parity.max_abs,
             "max_rel": self.parity and self.parity.max_rel,
-            "provenance": self.provenance and self.provenance.to_json(),
+            "provenance": encode(self.provenance),
         }
 
 

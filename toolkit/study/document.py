@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 from toolkit.core.documents import Json
 from toolkit.core.errors import SourceError, UsageError, unknown_name
@@ -29,8 +29,10 @@ from toolkit.study.values import (
 )
 
 SUFFIX = ".toml"
-RECORD_KINDS = ("trainings", "epochs", "rows", "training_rows", "accuracy")
-PLOT_KINDS = ("line", "bar", "point")
+RecordKind = Literal["trainings", "epochs", "rows", "training_rows", "accuracy"]
+PlotKind = Literal["line", "bar", "point"]
+RECORD_KINDS: tuple[RecordKind, ...] = get_args(RecordKind)
+PLOT_KINDS: tuple[PlotKind, ...] = get_args(PlotKind)
 OWN = ("train", "bench-training")  # the sections that name data
 
 
@@ -53,7 +55,7 @@ class Table:
     """
 
     title: str
-    of: str
+    of: RecordKind
     rows: tuple[str, ...]
     metrics: tuple[str, ...]
     where: Mapping[str, Any]
@@ -62,9 +64,6 @@ class Table:
     reference: tuple[Mapping[str, Any], ...] = ()
     note: str = ""
 
-    def to_json(self) -> Json:
-        return {**vars(self), "reference": [dict(line) for line in self.reference]}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
@@ -72,19 +71,16 @@ class Plot:
     the table of that title."""
 
     title: str
-    of: str
+    of: RecordKind
     x: str
     y: str
     where: Mapping[str, Any]
     by: tuple[str, ...] = ()
-    kind: str = "line"
+    kind: PlotKind = "line"
     log_x: bool = False
     log_y: bool = False
     reference: str | None = None
     note: str = ""
-
-    def to_json(self) -> Json:
-        return dict(vars(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,9 +105,9 @@ class Study:
             "name": self.name,
             "title": self.title,
             "about": self.about,
-            "tables": [table.to_json() for table in self.tables],
-            "plots": [plot.to_json() for plot in self.plots],
-            "limits": list(self.limits),
+            "tables": self.tables,
+            "plots": self.plots,
+            "limits": self.limits,
             "quick": self.quick,
             "stands_in": self.stands_in,
         }

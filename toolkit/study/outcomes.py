@@ -38,5 +38,5 @@ def outcome_of(
 
 def finish(job: Job, outcome: Outcome) -> None:
     """Writes `cell.json`, and moves the cell to its place."""
-    write_document(job.partial / CELL_FILE, seal(CELL_SCHEMA, outcome.to_json()))
+    write_document(job.partial / CELL_FILE, seal(CELL_SCHEMA, vars(outcome)))
     job.partial.replace(job.place)

@@ -14,17 +14,87 @@ from typing import Any
 
 from runtimes import ACCEPTS
 from toolkit.core.artifact import WEIGHTS, Checkpoint
-from toolkit.core.documents import read_document
+from toolkit.core.codec import Count, decode
+from toolkit.core.documents import read_as
+from toolkit.core.errors import SourceError
 from toolkit.core.measurement import Result
 from toolkit.core.specs import TaskKind
 from toolkit.data.scores import LOSSES, METRICS
 from toolkit.measuring.records import MIB, Record, row_records
 from toolkit.results import store as results
 from toolkit.study.document import RECORD_KINDS
-from toolkit.study.store import ARTIFACT, CHECKPOINT, REPORTS, Outcome, State, Store
+from toolkit.study.store import ARTIFACT, CHECKPOINT, REPORTS, Outcome, State, Store, StoredStudy
+from toolkit.training.run import TrainingLog
 
 VERIFY_SCHEMA = "toolkit.study-verify/1"
 S = 1e9
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Exported:
+    """The dimensions of an export."""
+
+    to: str
+    passes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Calibrated:
+    """The dimensions of a calibration."""
+
+    preset: str
+    method: str = "minmax"
+    max_drop: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Drop:
+    value: float | None = None
+    ci95: tuple[float | None, float | None] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Form:
+    letter: str
+    digest: str
+    format: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Reference:
+    runtime: str
+    scores: Mapping[str, float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Verified:
+    """A row of a verification."""
+
+    form: str
+    runtime: str
+    status: str
+    reason: str | None
+    departs: str | None
+    scores: Mapping[str, float | None] | None
+    agreement: float | None
+    max_abs: float | None
+    drop: _Drop | None
+    gate: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Report:
+    samples: Count
+    forms: tuple[_Form, ...]
+    a: _Reference
+    rows: tuple[_Verified, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Verification:
+    """`verify.json`, as far as records are made of it."""
+
+    report: _Report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +102,7 @@ class Records:
     """By kind; `results` are those that the rows are from, `outcomes` all cells, in the order of
     work, and `missing` those that are still to do."""
 
-    study: Mapping[str, Any]
+    study: StoredStudy
     kinds: Mapping[str, Sequence[Record]]
     results: Sequence[Result]
     outcomes: Sequence[Outcome]
@@ -43,7 +113,7 @@ def records_of(directory: Path) -> Records:
     """Reads a study. Raises SourceError for none, IntegrityError for a file that was altered."""
     store = Store(directory=directory)
     study = store.read()
-    found = [store.outcome(cell["id"]) for cell in study["cells"]]
+    found = [store.outcome(cell.id) for cell in study.cells]
     outcomes = [one for one in found if one is not None]
     done = [one for one in outcomes if one.state is State.DONE]
     forms = _forms(done)
@@ -68,8 +138,8 @@ def records_of(directory: Path) -> Records:
                     named = _form(row, forms) if kind == "rows" else {"trainer": row["runtime"]}
                     kinds[kind].append({**own, **row, **named})
         elif outcome.step == "verify" and outcome.state is State.DONE:
-            report = read_document(place / REPORTS["verify"], VERIFY_SCHEMA)["report"]
-            kinds["accuracy"] += [{**own, **row} for row in _accuracy(report, forms)]
+            stored = read_as(place / REPORTS["verify"], VERIFY_SCHEMA, _Verification)
+            kinds["accuracy"] += [{**own, **row} for row in _accuracy(stored.report, forms)]
     return Records(
         study=study,
         kinds=kinds,
@@ -96,73 +166,80 @@ def _forms(done: Sequence[Outcome]) -> dict[str, Record]:
     """What each artifact is, by its digest."""
     found: dict[str, Record] = {}
     for outcome in done:
-        own = outcome.dimensions
+        what = f"the dimensions of {outcome.id}"
         if outcome.step == "export":
-            passes = own.get("passes") or []
-            found[outcome.output[ARTIFACT]] = {"form": " ".join([own["to"], *passes])}
+            made = decode(outcome.dimensions, _Exported, what)
+            found[outcome.output.get(ARTIFACT, "")] = {"form": " ".join([made.to, *made.passes])}
         elif outcome.step == "calibrate":
-            method = own.get("method", "minmax")
-            mixed = " mixed" if "max_drop" in own else ""
-            form = f"onnx int8 ({own['preset']}, {method}{mixed})"
-            found[outcome.output[ARTIFACT]] = {"form": form}
+            cast = decode(outcome.dimensions, _Calibrated, what)
+            mixed = " mixed" if cast.max_drop is not None else ""
+            form = f"onnx int8 ({cast.preset}, {cast.method}{mixed})"
+            found[outcome.output.get(ARTIFACT, "")] = {"form": form}
     return found
 
 
 def training_records(checkpoint: Checkpoint) -> tuple[Record, list[Record]]:
-    """What a training came to, and each of its epochs."""
-    return _training(checkpoint), list(_epochs(checkpoint))
+    """Return the record of a training, and one for each of its epochs.
+
+    Raises SourceError for a checkpoint that has no finished epoch, or that no training wrote.
+    """
+    log = decode(checkpoint.training, TrainingLog, f"how {checkpoint.directory} was trained")
+    return _training(checkpoint, log), list(_epochs(checkpoint, log))
 
 
-def _training(checkpoint: Checkpoint) -> Record:
-    training = checkpoint.training
-    history = training["history"]
+def _training(checkpoint: Checkpoint, log: TrainingLog) -> Record:
+    history, inference = log.history, log.inference
     kind = _kind(checkpoint)
     metric = METRICS[kind]
     best = max if kind is TaskKind.CLASSIFICATION else min
-    seconds = [epoch["train_ns"] / S for epoch in history]
-    inference = training.get("inference") or {}
+    seconds = [epoch.train_ns / S for epoch in history]
+    known = [epoch.test_metric for epoch in history if epoch.test_metric is not None]
     return {
         "status": "ok",
-        "framework": training["framework"],
-        "mode": training["mode"],
-        "train_rows": training["rows"]["train"],
-        "test_rows": training["rows"]["test"],
+        "framework": log.framework,
+        "mode": log.mode,
+        "train_rows": log.rows["train"],
+        "test_rows": log.rows["test"],
         "train_s": sum(seconds),
         "epoch_s": sum(seconds) / len(seconds),
-        "prepare_s": (training["prepare_ns"] or 0) / S,
-        "test_s": history[-1]["test_ns"] / S,
-        "images_per_s": sum(epoch["samples_per_s"] for epoch in history) / len(history),
-        "peak_mib": max(epoch["peak_bytes"] for epoch in history) / MIB,
+        "prepare_s": (log.prepare_ns or 0) / S,
+        "test_s": history[-1].test_ns / S,
+        "images_per_s": sum(epoch.samples_per_s for epoch in history) / len(history),
+        "peak_mib": max(epoch.peak_bytes for epoch in history) / MIB,
         "state_dict_bytes": sum(array.nbytes for array in checkpoint.weights().values()),
         "weights_bytes": checkpoint.files[WEIGHTS].size_bytes,
-        f"first_train_{metric}": history[0]["train_metric"],
-        f"last_train_{metric}": history[-1]["train_metric"],
-        f"best_test_{metric}": best(epoch["test_metric"] for epoch in history),
-        f"test_{metric}": history[-1]["test_metric"],
-        f"test_{_loss(kind)}": history[-1]["test_loss"],
-        "inference_samples_per_s": inference and inference["rows"] * S / inference["ns"],
+        f"first_train_{metric}": history[0].train_metric,
+        f"last_train_{metric}": history[-1].train_metric,
+        f"best_test_{metric}": best(known, default=None),
+        f"test_{metric}": history[-1].test_metric,
+        f"test_{_loss(kind)}": history[-1].test_loss,
+        "inference_samples_per_s": inference and inference.ns and inference.rows * S / inference.ns,
     }
 
 
-def _epochs(checkpoint: Checkpoint) -> Iterator[Record]:
+def _epochs(checkpoint: Checkpoint, log: TrainingLog) -> Iterator[Record]:
     kind = _kind(checkpoint)
-    for number, epoch in enumerate(checkpoint.training["history"], 1):
+    for number, epoch in enumerate(log.history, 1):
         yield {
             "epoch": number,
-            "train_s": epoch["train_ns"] / S,
-            "test_s": epoch["test_ns"] / S,
-            "train_loss": epoch["train_loss"],
-            "test_loss": epoch["test_loss"],
-            f"train_{METRICS[kind]}": epoch["train_metric"],
-            f"test_{METRICS[kind]}": epoch["test_metric"],
-            "learning_rate": epoch["learning_rate"],
-            "images_per_s": epoch["samples_per_s"],
-            "peak_mib": epoch["peak_bytes"] / MIB,
+            "train_s": epoch.train_ns / S,
+            "test_s": epoch.test_ns / S,
+            "train_loss": epoch.train_loss,
+            "test_loss": epoch.test_loss,
+            f"train_{METRICS[kind]}": epoch.train_metric,
+            f"test_{METRICS[kind]}": epoch.test_metric,
+            "learning_rate": epoch.learning_rate,
+            "images_per_s": epoch.samples_per_s,
+            "peak_mib": epoch.peak_bytes / MIB,
         }
 
 
 def _kind(checkpoint: Checkpoint) -> TaskKind:
-    assert checkpoint.spec.task is not None
+    if checkpoint.spec.task is None:
+        raise SourceError(
+            f"{checkpoint.directory} has no task: it is not a model that the toolkit trained.",
+            hint="Give a checkpoint of `toolkit train`.",
+        )
     return checkpoint.spec.task.kind
 
 
@@ -170,40 +247,36 @@ def _loss(kind: TaskKind) -> str:
     return "loss" if kind is TaskKind.CLASSIFICATION else LOSSES[kind]
 
 
-def _accuracy(report: Mapping[str, Any], forms: Mapping[str, Record]) -> Iterator[Record]:
-    """The model itself, then each form on each runtime."""
-    known = {
-        form["letter"]: forms.get(form["digest"], {"form": form["format"]})
-        for form in report["forms"]
-    }
-    reference = report["a"]
+def _accuracy(report: _Report, forms: Mapping[str, Record]) -> Iterator[Record]:
+    """Yield a record of the model itself, then of each variant on each runtime."""
+    known = {form.letter: forms.get(form.digest, {"form": form.format}) for form in report.forms}
     yield {
-        **known["A"],
-        "runtime": reference["runtime"],
+        **known.get("A", {}),
+        "runtime": report.a.runtime,
         "status": "ok",
-        **_scores(reference["scores"]),
-        "test_rows": report["samples"],
+        **_scores(report.a.scores),
+        "test_rows": report.samples,
     }
-    for row in report["rows"]:
-        drop = row["drop"] or {}
-        interval = drop.get("ci95") or (None, None)
+    for row in report.rows:
+        drop = row.drop or _Drop()
+        low, high = drop.ci95 or (None, None)
         found = {
-            **known[row["form"]],
-            "runtime": row["runtime"],
-            "status": row["status"],
-            "reason": row["reason"] or row["departs"],
-            **_scores(row["scores"] or {}),
-            "test_rows": report["samples"],
-            "agreement": row["agreement"],
-            "max_abs": row["max_abs"],
-            "drop": drop.get("value"),
-            "drop_low": interval[0],
-            "drop_high": interval[1],
-            "gate": row["gate"],
+            **known.get(row.form, {}),
+            "runtime": row.runtime,
+            "status": row.status,
+            "reason": row.reason or row.departs,
+            **_scores(row.scores or {}),
+            "test_rows": report.samples,
+            "agreement": row.agreement,
+            "max_abs": row.max_abs,
+            "drop": drop.value,
+            "drop_low": low,
+            "drop_high": high,
+            "gate": row.gate,
         }
         yield {name: value for name, value in found.items() if value is not None}
 
 
-def _scores(scores: Mapping[str, float]) -> Record:
+def _scores(scores: Mapping[str, float | None]) -> Record:
     """Top-1 accuracy by the name that a training has for it."""
     return {("accuracy" if name == "top1" else name): value for name, value in scores.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from toolkit.core.codec import encode
 from toolkit.core.documents import Json
 from toolkit.study.store import State, Store
 
@@ -14,11 +15,11 @@ def status_of(directory: Path) -> Json:
     store = Store(directory=directory)
     study = store.read()
     cells = []
-    for cell in study["cells"]:
-        outcome = store.outcome(cell["id"])
+    for cell in study.cells:
+        outcome = store.outcome(cell.id)
         cells.append(
             {
-                **cell,
+                **encode(cell),
                 "state": State.TO_DO if outcome is None else outcome.state,
                 "seconds": outcome and outcome.seconds,
                 "reason": outcome and outcome.reason,
@@ -27,10 +28,10 @@ def status_of(directory: Path) -> Json:
         )
     return {
         "schema": "toolkit.study-status/1",
-        "name": study["name"],
-        "title": study["title"],
-        "quick": study["quick"],
-        "stands_in": study["stands_in"],
+        "name": study.name,
+        "title": study.title,
+        "quick": study.quick,
+        "stands_in": study.stands_in,
         "counts": dict(Counter(cell["state"] for cell in cells)),
         "cells": cells,
     }

@@ -9,12 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any
 
-from toolkit.core.documents import Json, read_document, seal, write_document
+from msgspec import Meta
+
+from toolkit.core.codec import LARGEST, Name
+from toolkit.core.documents import read_as, seal, write_document
 from toolkit.core.errors import SourceError, UsageError
 from toolkit.core.files import wrapping_os_errors
-from toolkit.study.document import Study
+from toolkit.study.document import Plot, Study, Table
 from toolkit.study.matrix import Cell
 
 STUDY_FILE = "study.json"
@@ -40,31 +43,43 @@ class Outcome:
     """What a cell came to, as its `cell.json` says. `output` names what lies beside it and its
     digest; `reason` is why it failed. `machine` is where it ran, in a line."""
 
-    id: str
+    id: Name
     step: str
     dimensions: Mapping[str, Any]
-    parents: Sequence[str]
+    parents: Sequence[Name]
     state: State
     reason: str | None = None
     started: str
-    seconds: float
+    seconds: Annotated[float, Meta(ge=0, le=LARGEST)]
     machine: str
     output: Mapping[str, str] = field(default_factory=dict)
     warnings: Sequence[str] = ()
 
-    def to_json(self) -> Json:
-        return {
-            **vars(self),
-            "dimensions": dict(self.dimensions),
-            "parents": list(self.parents),
-            "output": dict(self.output),
-            "warnings": list(self.warnings),
-        }
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        known = {name: data[name] for name in cls.__dataclass_fields__}
-        return cls(**{**known, "state": State(data["state"])})
+@dataclass(frozen=True, kw_only=True)
+class StoredCell:
+    """A cell as `study.json` describes it."""
+
+    id: Name
+    step: str
+    dimensions: Mapping[str, Any]
+    described: str
+    parents: tuple[Name, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredStudy:
+    """What `study.json` says: the description of a study, and its cells."""
+
+    name: str
+    title: str
+    about: str
+    tables: tuple[Table, ...]
+    plots: tuple[Plot, ...]
+    limits: tuple[str, ...]
+    quick: bool
+    stands_in: str | None
+    cells: tuple[StoredCell, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +92,12 @@ class Store:
         return self.directory / CELLS / id
 
     def outcome(self, id: str) -> Outcome | None:
-        """What a cell came to; None for one that is still to do. Raises IntegrityError."""
+        """Return what a cell came to; None for one that is still to do.
+
+        Raises SourceError and IntegrityError for a file that is not what was written.
+        """
         path = self.place(id) / CELL_FILE
-        return Outcome.from_json(read_document(path, CELL_SCHEMA)) if path.is_file() else None
+        return read_as(path, CELL_SCHEMA, Outcome) if path.is_file() else None
 
     def write(self, study: Study, cells: Sequence[Cell]) -> None:
         """What the study is, and which cells it comes to now."""
@@ -98,14 +116,14 @@ class Store:
         }
         write_document(self.directory / STUDY_FILE, seal(STUDY_SCHEMA, body))
 
-    def read(self) -> Json:
+    def read(self) -> StoredStudy:
         """What `write` wrote. Raises SourceError for a directory of no study."""
         if not is_study(self.directory):
             raise SourceError(
                 f"{self.directory} is not the directory of a study: it has no {STUDY_FILE}.",
                 hint="Give the --out of `toolkit study run`.",
             )
-        return read_document(self.directory / STUDY_FILE, STUDY_SCHEMA)
+        return read_as(self.directory / STUDY_FILE, STUDY_SCHEMA, StoredStudy)
 
     def forget(self, id: str) -> None:
         """Removes a cell, for it to be run again."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from toolkit.core.documents import Json
 from toolkit.core.errors import UsageError
 from toolkit.data.augment import STEPS
 from toolkit.training.schedule import parse_schedule
@@ -75,10 +74,3 @@ class Recipe:
         shape = parse_schedule(self.schedule)
         with np.errstate(over="ignore"):  # to infinity, which __post_init__ refuses
             return self.learning_rate * shape(epoch, steps, self.epochs)
-
-    def to_json(self) -> Json:
-        return {**asdict(self), "augmentation": list(self.augmentation)}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(**{**data, "augmentation": tuple(data["augmentation"])})

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Annotated, TypedDict
 
 import numpy as np
+from msgspec import Meta
 
-from toolkit.core.documents import Json
+from toolkit.core.codec import Count, Size
 from toolkit.core.errors import CheckFailedError
 from toolkit.core.interrupts import FirstOnly
 from toolkit.core.memory import peak_rss_bytes, reset_peak
@@ -30,25 +32,44 @@ class EpochRecord:
 
     The metric is accuracy for classes, the mean absolute error for values. `learning_rate` is that
     of the first step. `peak_bytes` is the largest resident size during training, since the process
-    began where the system cannot count anew.
+    began where the system cannot count anew. `test_loss` and `test_metric` are None in a file
+    where they were not finite.
     """
 
-    train_ns: int
+    train_ns: Size
     train_loss: float
     train_metric: float
     samples_per_s: float
     learning_rate: float
-    peak_bytes: int
-    test_ns: int
-    test_loss: float
-    test_metric: float
+    peak_bytes: Size
+    test_ns: Size
+    test_loss: float | None
+    test_metric: float | None
 
-    def to_json(self) -> Json:
-        return asdict(self)
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(**data)
+@dataclass(frozen=True, kw_only=True)
+class Inference:
+    """How long the outputs of `rows` test rows took after the last epoch."""
+
+    rows: Count
+    ns: Count | None
+
+
+class RowCounts(TypedDict):
+    train: Count
+    test: Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingLog:
+    """The part of a checkpoint's `training` that reports show."""
+
+    framework: str
+    mode: str
+    rows: RowCounts
+    history: Annotated[tuple[EpochRecord, ...], Meta(min_length=1)]
+    prepare_ns: Size | None
+    inference: Inference | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +213,7 @@ def predict(session: TrainingSession, split: Split, batch: int = EVALUATION_BATC
     return np.concatenate([session.predict(split.inputs[at : at + batch]) for at in starts])
 
 
-def metrics_of(kind: TaskKind, record: EpochRecord) -> dict[str, float]:
+def metrics_of(kind: TaskKind, record: EpochRecord) -> dict[str, float | None]:
     """What the test rows came to, by name: loss and accuracy, or MSE and MAE."""
     loss = "loss" if kind is TaskKind.CLASSIFICATION else LOSSES[kind]
     return {f"test_{loss}": record.test_loss, f"test_{METRICS[kind]}": record.test_metric}
@@ -206,10 +227,12 @@ def _kind(job: Job) -> TaskKind:
 def _told(job: Job, record: EpochRecord) -> str:
     """One epoch in a line."""
     kind = _kind(job)
-    metric = record.test_metric
+    loss, metric = (
+        math.nan if value is None else value for value in (record.test_loss, record.test_metric)
+    )
     shown = f"{metric:.2%}" if kind is TaskKind.CLASSIFICATION else f"{metric:.4f}"
     return (
-        f"loss {record.train_loss:.4f}, test loss {record.test_loss:.4f}, "
+        f"loss {record.train_loss:.4f}, test loss {loss:.4f}, "
         f"test {METRICS[kind]} {shown}, {record.train_ns / 1e9:.3g} s, "
         f"{record.samples_per_s:,.0f} samples/s"
     )

@@ -20,6 +20,7 @@ import torch.distributed as dist
 
 import models
 from models.torch.base import TorchBuilder
+from toolkit.core.codec import decode, encode
 from toolkit.core.files import write_npz
 from toolkit.core.specs import ModelSpec
 from toolkit.data.base import Split
@@ -40,9 +41,9 @@ def write_job(job: Job, directory: Path) -> None:
     np.save(directory / TARGETS, job.train.targets)
     write_npz(directory / WEIGHTS, job.weights)
     body = {
-        "spec": job.spec.to_json(),
+        "spec": encode(job.spec),
         "mode": job.mode,
-        "recipe": job.recipe.to_json(),
+        "recipe": encode(job.recipe),
         "settings": vars(job.settings),
     }
     (directory / JOB).write_text(json.dumps(body))
@@ -52,9 +53,9 @@ def read_job(directory: Path) -> Job:
     found = json.loads((directory / JOB).read_text())
     with np.load(directory / WEIGHTS) as weights:
         return Job(
-            spec=ModelSpec.from_json(found["spec"]),
+            spec=decode(found["spec"], ModelSpec, directory / JOB),
             mode=found["mode"],
-            recipe=Recipe.from_json(found["recipe"]),
+            recipe=decode(found["recipe"], Recipe, directory / JOB),
             train=Split(inputs=np.load(directory / INPUTS), targets=np.load(directory / TARGETS)),
             weights=dict(weights),
             settings=Settings(**found["settings"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.core.documents import canonical, read_document, seal, write_document
+from toolkit.core.codec import LARGEST
+from toolkit.core.documents import MOST_DEPTH, canonical, read_document, seal, write_document
 from toolkit.core.errors import IntegrityError, PluginError, SourceError, ToolkitError
 from toolkit.core.files import digest_bytes
 from toolkit.core.version import VERSION
@@ -22,8 +24,8 @@ RESERVED = {"schema", "producer", "digest"}
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-    | texts,
+    st.none() | st.booleans() | st.integers(-LARGEST, LARGEST)
+    | st.floats(allow_nan=False, allow_infinity=False) | texts,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
     max_leaves=15,
 )  # fmt: skip
@@ -127,7 +129,20 @@ def test_unreadable_path_is_a_source_error(tmp_path: Path, place: str):
         read_document(tmp_path / place, SCHEMA)
 
 
-@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e400", r'"\ud800"'])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "NaN",
+        "-Infinity",
+        "1e400",
+        r'"\ud800"',
+        pytest.param("9" * 20, id="more than 64 bits"),
+        pytest.param("9" * 5000, id="5000 digits"),
+        pytest.param("[" * 64 + "]" * 64, id="deep"),
+        pytest.param("[" * 10**5, id="deeper"),
+        '1, "value": 2',
+    ],
+)
 def test_value_that_no_document_can_hold_is_a_toolkit_error(path: Path, value: str):
     path.write_text(f'{{"schema": "{SCHEMA}", "value": {value}, "digest": "sha256:0"}}')
     with pytest.raises(ToolkitError):
@@ -135,7 +150,14 @@ def test_value_that_no_document_can_hold_is_a_toolkit_error(path: Path, value: s
 
 
 @pytest.mark.parametrize(
-    "body", [{"sizes": {2: "a", 10: "b"}}, {"digest": "sha256:0"}, {"schema": "x"}]
+    "body",
+    [
+        {"sizes": {2: "a", 10: "b"}},
+        {"digest": "sha256:0"},
+        {"schema": "x"},
+        {"size": 2**63},
+        {"deep": functools.reduce(lambda inner, _: [inner], range(MOST_DEPTH), 0)},
+    ],
 )
 def test_what_could_not_be_read_back_is_not_sealed(body: dict[str, Any]):
     with pytest.raises(PluginError):

@@ -7,8 +7,11 @@ import json
 import numpy as np
 import pytest
 
+from toolkit.core.codec import decode, encode
 from toolkit.core.measurement import Row, Status
-from toolkit.core.queries import TIMES, Scenario, Served, Window
+from toolkit.core.queries import Scenario, Served, Window
+
+TIMES = ("lead", "scheduled", "started", "finished")
 
 
 def window(asked: int, answered: int, qps: float | None = 20.5) -> Window:
@@ -54,8 +57,8 @@ def test_a_row_comes_back_as_it_was(alone: Window | None, windows: tuple[Window,
         p99_bound_ns=None if alone is None else 5,
         alone=alone,
     )
-    text = json.dumps(row(served).to_json(), allow_nan=False)
-    back = Row.from_json(json.loads(text)).served
+    text = json.dumps(encode(row(served)), allow_nan=False)
+    back = decode(json.loads(text), Row, "a test").served
     assert back is not None
     assert (back.scenario, back.concurrency, back.settled, back.p99_bound_ns) == (
         Scenario.SERVER,
@@ -72,7 +75,7 @@ def test_a_row_comes_back_as_it_was(alone: Window | None, windows: tuple[Window,
 
 
 def test_a_row_without_a_scenario_has_none() -> None:
-    assert Row.from_json(row(None).to_json()).served is None
+    assert decode(encode(row(None)), Row, "a test").served is None
 
 
 def test_a_window_counts_its_queries() -> None:

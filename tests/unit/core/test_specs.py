@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from toolkit.core.codec import decode, encode
 from toolkit.core.errors import FeedError, PluginError
 from toolkit.core.specs import Feeds, ModelSpec, Signature, TensorSpec
 
@@ -126,4 +127,4 @@ def test_model_spec_round_trips_through_json(signature: Signature):
         data="digits",
         hyperparameters={"classes": 10, "widths": [1, 2]},
     )
-    assert ModelSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+    assert decode(json.loads(json.dumps(encode(spec))), ModelSpec, "a test") == spec

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from exporters.graph_work import count_work
 from tests.unit.exporters.onnx_models import Shapes
+from toolkit.core.codec import decode, encode
 from toolkit.core.errors import SourceError, UsageError
 from toolkit.core.work import Work
 
@@ -315,4 +316,4 @@ def test_work_survives_json() -> None:
         unfused_bytes=3,
         uncounted={"If": 4},
     )
-    assert Work.from_json(work.to_json()) == work
+    assert decode(encode(work), Work, "a test") == work

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from toolkit.core.codec import decode, encode
 from toolkit.core.documents import Json
 from toolkit.core.errors import IntegrityError, SourceError, ToolkitError
 from toolkit.measuring.ceilings import (
@@ -29,7 +30,7 @@ CPU: Json = {
 CEILINGS = Ceilings(
     threads=2,
     measured="2026-01-01T00:00:00+00:00",
-    rates={"float32": 4e11},
+    operations_per_second={"float32": 4e11},
     absent={"int8": "the processor has none of the instructions"},
     copy_bytes_per_second=4e10,
 )
@@ -50,7 +51,7 @@ def test_what_is_stored_is_found_again(cache: Path) -> None:
 
 def test_the_last_ones_count() -> None:
     store(CEILINGS, CPU)
-    newer = Ceilings(**{**vars(CEILINGS), "rates": {"float32": 3e11}})
+    newer = Ceilings(**{**vars(CEILINGS), "operations_per_second": {"float32": 3e11}})
     store(newer, CPU)
     assert stored(CPU, 2) == newer
 
@@ -149,7 +150,7 @@ def test_the_environment_carries_those_of_its_threads() -> None:
     here = describe_environment()["cpu"]
     assert describe_environment(threads=2)["ceilings"] is None
     path = store(CEILINGS, here)
-    assert describe_environment(threads=2)["ceilings"] == CEILINGS.to_json()
+    assert describe_environment(threads=2)["ceilings"] == encode(CEILINGS)
     assert describe_environment(threads=1)["ceilings"] is None
     assert describe_environment()["ceilings"] is None
     path.write_bytes(b"cut o")
@@ -157,4 +158,4 @@ def test_the_environment_carries_those_of_its_threads() -> None:
 
 
 def test_ceilings_survive_json() -> None:
-    assert Ceilings.from_json(json.loads(json.dumps(CEILINGS.to_json()))) == CEILINGS
+    assert decode(json.loads(json.dumps(encode(CEILINGS))), Ceilings, "a test") == CEILINGS

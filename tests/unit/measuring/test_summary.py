@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from toolkit.core.codec import decode, encode
 from toolkit.core.documents import Json
 from toolkit.core.measurement import (
     Agreement,
@@ -71,13 +72,38 @@ def row(runtime: str, *measurements: Measurement, batch: int = 1, **changes: obj
     return replace(made, **changes)
 
 
+PLAN = {
+    "artifact": "runs/lenet",
+    "runtimes": ["onnxruntime"],
+    "batches": [1],
+    "inputs": "random values, seed 0",
+    "options": {"threads": 2},
+    "cpus": None,
+}
+ENVIRONMENT = {
+    "cpu": {
+        "model": "é",
+        "flags": ["avx2"],
+        "logical_cores": 2,
+        "available_cores": 2,
+        "container_cores": None,
+    },
+    "memory_bytes": 2**30,
+    "platform": "Linux",
+    "python": "3.11",
+    "commit": None,
+    "versions": {},
+    "variables": {},
+}
+
+
 def result(*rows: Row) -> Result:
     return Result(
         id="20260101T000000Z-00000000",
         created="2026-01-01T00:00:00+00:00",
-        plan={"batches": [1]},
+        plan=PLAN,
         rows=rows,
-        environment={"cpu": {"model": "x"}},
+        environment=ENVIRONMENT,
         warnings=("busy",),
     )
 
@@ -254,14 +280,14 @@ def test_the_whole_result_is_strict_json() -> None:
     assert figures["schema"] == "toolkit.bench/1"
     assert [one["runtime"] for one in figures["rows"]] == [one.runtime for one in MIXED]
     assert figures["warnings"] == ["busy"]
-    assert figures["environment"] == {"cpu": {"model": "x"}}
+    assert figures["environment"] == ENVIRONMENT
 
 
 def test_a_result_survives_json() -> None:
     made = result(*MIXED)
-    text = json.dumps(made.to_json(), allow_nan=False)
-    again = Result.from_json(json.loads(text))
-    assert again.to_json() == made.to_json()
+    text = json.dumps(encode(made), allow_nan=False)
+    again = decode(json.loads(text), Result, "a test")
+    assert encode(again) == encode(made)
     assert result_figures(again) == result_figures(made)
     block = again.rows[0].measurements[0].blocks[3]
     assert block.samples.dtype == np.int64

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,13 +13,14 @@ from toolkit.report.charts import of_study as plot_of_study
 from toolkit.report.figures import label, number, written
 from toolkit.report.markdown import markdown_table
 from toolkit.report.tables import of_study
+from toolkit.study.document import Plot, Table
 
-TABLE = {
-    "title": "T", "of": "rows", "rows": ["runtime", "batch"], "metrics": ["forward_ms"],
-    "where": {"batch": [1, 8]}, "across": None, "at": [], "note": "",
-    "reference": [{"runtime": "torch", "batch": 1, "forward_ms": 2.0},
-                  {"runtime": "neon", "batch": 1.0, "forward_ms": 3.0}],
-}  # fmt: skip
+TABLE = Table(
+    title="T", of="rows", rows=("runtime", "batch"), metrics=("forward_ms",),
+    where={"batch": [1, 8]},
+    reference=({"runtime": "torch", "batch": 1, "forward_ms": 2.0},
+               {"runtime": "neon", "batch": 1.0, "forward_ms": 3.0}),
+)  # fmt: skip
 RECORDS = [
     {"runtime": "torch", "batch": 1, "forward_ms": 4.0, "status": "ok"},
     {"runtime": "torch", "batch": 1, "forward_ms": 6.0, "status": "ok"},
@@ -81,8 +84,8 @@ def test_ours_and_theirs_share_a_line() -> None:
 
 
 def test_one_dimension_may_go_across() -> None:
-    table = {**TABLE, "rows": ["runtime"], "where": {}, "across": "batch", "at": [1, 64],
-             "reference": [{"runtime": "torch", "1": 2.5}]}  # fmt: skip
+    table = replace(TABLE, rows=("runtime",), where={}, across="batch", at=(1, 64),
+                    reference=({"runtime": "torch", "1": 2.5},))  # fmt: skip
     grid = of_study(table, RECORDS)
     assert grid.rows == [
         ["torch", "ours", 5.0, 9.0],
@@ -109,7 +112,7 @@ def test_what_two_machines_gave_stays_apart() -> None:
         ["torch", 1, "Xeon", 8.0, 2.0],
         ["neon", 1, None, None, 3.0],
     ]
-    epochs = {**TABLE, "across": "batch", "at": [1], "reference": []}
+    epochs = replace(TABLE, across="batch", at=(1,), reference=())
     assert [row[2:] for row in of_study(epochs, records).rows] == [
         ["EPYC", 4.0],
         ["Xeon", 8.0],
@@ -126,10 +129,9 @@ def test_plots_keep_machines_apart() -> None:
     (chart,) = general({"rows": rows}, [])
     assert chart.title == "Throughput against batch"
     assert set(chart.choices) == {"lenet, EPYC", "lenet, Xeon"}
-    plot = {
-        "title": "P", "x": "batch", "y": "forward_samples_per_s", "by": ["runtime"], "where": {},
-        "reference": "", "log_x": False, "log_y": False, "kind": "line", "note": "",
-    }  # fmt: skip
+    plot = Plot(
+        title="P", of="rows", x="batch", y="forward_samples_per_s", by=("runtime",), where={}
+    )
     drawn = plot_of_study(plot, rows, [])
     assert drawn is not None
     series = {one["series"] for one in drawn.spec["data"]["values"]}
@@ -137,11 +139,11 @@ def test_plots_keep_machines_apart() -> None:
 
 
 def test_an_axis_in_percent_has_percent() -> None:
-    plot = {
-        "title": "P", "x": "train_s", "y": "test_accuracy", "by": ["model"], "where": {},
-        "reference": "T", "log_x": True, "log_y": False, "kind": "point", "note": "",
-    }  # fmt: skip
-    theirs = [{"title": "T", "reference": [{"model": "a", "train_s": 2.0, "test_accuracy": 0.5}]}]
+    plot = Plot(
+        title="P", of="trainings", x="train_s", y="test_accuracy", by=("model",), where={},
+        reference="T", log_x=True, kind="point",
+    )  # fmt: skip
+    theirs = [replace(TABLE, reference=({"model": "a", "train_s": 2.0, "test_accuracy": 0.5},))]
     drawn = plot_of_study(plot, [{"model": "a", "train_s": 1.0, "test_accuracy": 0.25}], theirs)
     assert drawn is not None
     assert [one["y"] for one in drawn.spec["data"]["values"]] == [25.0, 50.0]

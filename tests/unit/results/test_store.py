@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from toolkit.core.codec import encode
 from toolkit.core.errors import IntegrityError, SourceError, ToolkitError
 from toolkit.core.measurement import (
     Agreement,
@@ -70,13 +71,38 @@ FAILED = Row(
 )
 
 
+PLAN = {
+    "artifact": "runs/lenet",
+    "runtimes": ["onnxruntime"],
+    "batches": [1],
+    "inputs": "random values, seed 0",
+    "options": {"threads": 2},
+    "cpus": None,
+}
+ENVIRONMENT = {
+    "cpu": {
+        "model": "é",
+        "flags": ["avx2"],
+        "logical_cores": 2,
+        "available_cores": 2,
+        "container_cores": None,
+    },
+    "memory_bytes": 2**30,
+    "platform": "Linux",
+    "python": "3.11",
+    "commit": None,
+    "versions": {},
+    "variables": {},
+}
+
+
 def result(**changes: object) -> Result:
     full = Result(
         id="20250101T000000Z-00c0ffee",
         created="2025-01-01T00:00:00Z",
-        plan={"batches": [1, 8]},
+        plan=PLAN,
         rows=(row(), FAILED),
-        environment={"cpu": "é", "cores": 2},
+        environment=ENVIRONMENT,
         warnings=("The machine is not quiet.",),
     )
     return replace(full, **changes)
@@ -86,7 +112,7 @@ def test_result_comes_back_as_it_was_saved(tmp_path: Path):
     path = save(tmp_path / "results", result())
     assert path == tmp_path / "results" / "20250101T000000Z-00c0ffee.json"
     back = load(path)
-    assert back.to_json() == result().to_json()
+    assert encode(back) == encode(result())
     assert (back.rows[0].status, back.rows[1]) == (Status.OK, FAILED)
     assert back.rows[0].provenance == row().provenance
     assert isinstance(back.warnings, tuple)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import tempfile
 import warnings
 import zipfile
 from collections import Counter
@@ -38,6 +37,7 @@ from models.torch.package import WRAPPER, Constant, Package, cpu_features, read_
 from models.torch.program import module_of
 from toolkit.core.artifact import Artifact
 from toolkit.core.errors import SourceError, UnavailableError
+from toolkit.core.temporary import scratch_directory
 
 ENTRY = "model.pt2"
 # Inductor shares the work of a kernel among threads if it is enough at the batch that it is shown.
@@ -72,15 +72,15 @@ class TorchAotInductor(Exporter):
         with (
             explained(source.path),
             _quiet(),
-            tempfile.TemporaryDirectory(prefix="toolkit-") as scratch,
+            scratch_directory() as scratch,
         ):
             program = torch.export.export(
                 module,
                 example(source, batch=USUAL_BATCH),
                 dynamic_shapes=dynamic_shapes(source.signature, module),
             )
-            built = _compile(program, Path(scratch))
-            _repack(built, directory / ENTRY, hidden=[Path(scratch), _site_packages()])
+            built = _compile(program, scratch)
+            _repack(built, directory / ENTRY, hidden=[scratch, _site_packages()])
         return Exported(
             entry=ENTRY,
             precision=precision_of(program),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import tempfile
-from pathlib import Path
 from typing import ClassVar, final
 
 import torch
@@ -19,6 +17,7 @@ from toolkit.core.artifact import Artifact, Format
 from toolkit.core.errors import SourceError
 from toolkit.core.files import wrapping_os_errors
 from toolkit.core.session import Availability, Runtime, Session, SessionOptions
+from toolkit.core.temporary import scratch_directory
 
 MODEL = "model"  # torch's name for a model that was given none
 
@@ -59,15 +58,15 @@ def _load(package: Package) -> AOTIModelPackageLoader:
     torch._inductor.aoti_load_package loads it too, but asks for a C++ compiler to know the CPU, and
     gives a module that reads a description of its inputs at every pass.
     """
-    with tempfile.TemporaryDirectory(prefix="toolkit-") as place:
-        directory = Path(place) / "data" / "aotinductor" / MODEL
+    with scratch_directory() as place:
+        directory = place / "data" / "aotinductor" / MODEL
         with wrapping_os_errors(f"unpack {package.path}"):
             directory.mkdir(parents=True)
             (directory / f"{MODEL}{LIBRARY}").write_bytes(package.library)
             (directory / f"{MODEL}{METADATA}").write_text(json.dumps(package.metadata))
         try:
             # Without locks: a session runs one pass at a time, and has a loader of its own.
-            return AOTIModelPackageLoader(place, MODEL, True, 1, -1)
+            return AOTIModelPackageLoader(str(place), MODEL, True, 1, -1)
         except RuntimeError as error:
             raise SourceError(
                 f"torch {torch.__version__} could not load {package.path}: "

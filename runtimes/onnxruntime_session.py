@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from toolkit.core.documents import Json
 from toolkit.core.errors import SourceError, unknown_name
 from toolkit.core.session import SessionOptions, parse_value
 from toolkit.core.specs import Outputs
+from toolkit.core.temporary import scratch_directory
 
 LEVELS = {
     "disable": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -82,8 +82,8 @@ def recorded(
     later pass takes longer and keeps some bytes (1.31). One that is timed therefore never records.
     """
     settings.enable_profiling = True
-    with tempfile.TemporaryDirectory(prefix="toolkit-") as place:
-        settings.profile_file_prefix = str(Path(place) / "pass")
+    with scratch_directory() as place:
+        settings.profile_file_prefix = str(place / "pass")
         session, outputs = run(settings)
         nodes = read_nodes(Path(session.end_profiling()).read_text(errors="replace"))
     return nodes, outputs

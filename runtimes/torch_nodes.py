@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from torch.profiler import ExecutionTraceObserver
 
 from runtimes.executed import Node
+from toolkit.core.temporary import scratch_directory
 
 FLOATS = {
     "float": "float32",
@@ -40,8 +39,8 @@ TENSOR = re.compile(r"Tensor\(([^)]*)\)")
 
 def record(run: Callable[[], object]) -> list[Node]:
     """The operators that `run` calls, see `read_nodes`."""
-    with tempfile.TemporaryDirectory(prefix="toolkit-") as place:
-        path = Path(place) / "pass.json"
+    with scratch_directory() as place:
+        path = place / "pass.json"
         observer = ExecutionTraceObserver()
         observer.register_callback(str(path))
         observer.start()

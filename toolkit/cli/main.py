@@ -6,6 +6,8 @@ import contextlib
 import io
 import signal
 import sys
+import tempfile
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -29,6 +31,7 @@ from toolkit.cli import (
     verify,
 )
 from toolkit.core.errors import ToolkitError
+from toolkit.core.temporary import sweep
 from toolkit.core.version import VERSION
 
 INTERRUPTED = 130
@@ -80,6 +83,7 @@ def options(
 
     Exit codes: 0 done; 1 the check asked for failed; 2 wrong use; 3 could not be done; 130 Ctrl-C.
     """
+    sweep(Path(tempfile.gettempdir()))
 
 
 def main() -> None:

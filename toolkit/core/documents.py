@@ -71,9 +71,14 @@ def seal(schema: str, body: Mapping[str, Any]) -> Json:
 
 
 def write_document(path: Path, document: Mapping[str, Any], *, indent: int | None = 1) -> None:
-    """Writes a sealed document, atomically."""
+    """Write a sealed document, atomically."""
+    write_atomically(path, encoded(document, indent=indent))
+
+
+def encoded(document: Mapping[str, Any], *, indent: int | None = 1) -> bytes:
+    """Return a sealed document as its file has it."""
     text = json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
-    write_atomically(path, text.encode() + b"\n")
+    return text.encode() + b"\n"
 
 
 def read_document(path: Path, schema: str) -> Json:

@@ -1,22 +1,29 @@
-"""Digests, atomic files, and new directories that appear whole or not at all."""
+"""Digests, locks, atomic files, and directories that appear whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
+import fcntl
 import hashlib
 import io
 import os
 import shutil
-import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, final
 
 import numpy as np
 
 from toolkit.core.codec import Digest, Size
-from toolkit.core.errors import IntegrityError, OutputExistsError, ToolkitError
+from toolkit.core.errors import IntegrityError, OutputExistsError, ToolkitError, UsageError
+from toolkit.core.temporary import NO_ROOM, make_directory, make_file, prefix_for, sweep
+
+LOCK = ".lock"
+AT_FDCWD = -100  # linux/fcntl.h
+RENAME_EXCHANGE = 2  # linux/fs.h
 
 
 def digest_bytes(data: bytes | memoryview) -> str:
@@ -96,21 +103,59 @@ def copy_directory(directory: Path, target: Path) -> None:
             copy_file(directory, name.as_posix(), target / name)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file so that a reader finds the old content or the new, never a part."""
-    with wrapping_os_errors(f"write {path}"):
+@final
+class NewFile:
+    """A temporary file beside `path`, with `reserved_bytes` of the disk, that `write` moves there.
+
+    A reader finds the old content of `path` or the new, never a part. A context manager: leaving
+    it removes a file that was not written. Raises OSError if it, or the space, cannot be had.
+    """
+
+    def __init__(self, path: Path, reserved_bytes: int = 0) -> None:
+        self._path = path
+        self._temporary: Path | None = None
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        sweep(path.parent)
+        self._temporary, descriptor = make_file(path.parent, prefix_for(path.name))
+        self._stream = os.fdopen(descriptor, "wb")
         try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
+            if reserved_bytes and hasattr(os, "posix_fallocate"):  # not on macOS
+                os.posix_fallocate(descriptor, 0, reserved_bytes)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            self.close()
             raise
+
+    def write(self, data: bytes) -> None:
+        """Write `data` as the whole content of the path. Raises ToolkitError."""
+        assert self._temporary is not None, "written or closed"
+        with wrapping_os_errors(f"write {self._path}"):
+            self._stream.write(data)
+            self._stream.truncate()
+            os.fsync(self._stream.fileno())
+            self._temporary.chmod(0o644)
+            self._temporary.replace(self._path)
+            self._temporary = None
+            sync_directory(self._path.parent)
+
+    def close(self) -> None:
+        """Remove the file unless it was written. Idempotent."""
+        with contextlib.suppress(OSError):  # the buffer, onto a disk that is full
+            self._stream.close()
+        if self._temporary is not None:
+            self._temporary.unlink(missing_ok=True)
+            self._temporary = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that a reader finds the old content or the new, never a part."""
+    with wrapping_os_errors(f"write {path}"), NewFile(path) as file:
+        file.write(data)
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -136,65 +181,144 @@ def refuse_existing(target: Path) -> None:
 
 @contextlib.contextmanager
 def new_directory(target: Path) -> Iterator[Path]:
-    """A temporary directory beside `target` that becomes `target` when the block succeeds.
+    """Create a temporary directory beside `target` that becomes `target` if the block succeeds.
 
-    When the block raises, for Ctrl-C too, nothing is left behind.
+    If the block raises, for Ctrl-C too, nothing is left behind; what a killed process left is
+    removed by the next call in the same place. Raises OutputExistsError, ToolkitError.
     """
     refuse_existing(target)
     attempt = f"create {target}"
     target = target.resolve()  # a link to an empty directory, or the current one
     missing = [parent for parent in target.parents if not parent.exists()]
-    with wrapping_os_errors(attempt):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.partial-"))
-        partial.chmod(0o755)
-    try:
-        yield partial
-        with wrapping_os_errors(attempt):
-            for path in partial.rglob("*"):
-                if path.is_file():
-                    with path.open("rb") as stream:
-                        os.fsync(stream.fileno())
-            refuse_existing(target)
-            partial.replace(target)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        with contextlib.suppress(OSError):  # one that is no longer empty stays
-            for parent in missing:
-                parent.rmdir()
-        raise
+    with _partial_directory(target, attempt) as partial:
+        try:
+            yield partial
+            with wrapping_os_errors(attempt):
+                refuse_existing(target)
+                move_whole(partial, target)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            with contextlib.suppress(OSError):  # one that is no longer empty stays
+                for parent in missing:
+                    parent.rmdir()
+            raise
 
 
 @contextlib.contextmanager
 def replaced_directory(target: Path) -> Iterator[Path]:
-    """A temporary directory beside `target` that takes its place when the block succeeds.
+    """Create a temporary directory beside `target` that takes its place if the block succeeds.
 
-    A reader finds the old directory or the new, whole. When the block raises, the old one stays
-    as it was, and nothing else is left. The writer must be the one who made `target`.
+    A reader finds the old directory or the new, whole. If the block raises, the old one stays as
+    it was, and nothing else is left. The writer must be the one who made `target`.
     """
     attempt = f"write {target}"
     target = target.resolve()
-    with wrapping_os_errors(attempt):
-        partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.partial-"))
-        partial.chmod(0o755)
-    before = partial.with_name(f"{partial.name}-before")
-    try:
+    with _partial_directory(target, attempt) as partial:
         yield partial
         with wrapping_os_errors(attempt):
-            for path in partial.rglob("*"):
-                if path.is_file():
-                    with path.open("rb") as stream:
-                        os.fsync(stream.fileno())
-            target.replace(before)
-            partial.replace(target)
-    except BaseException:
-        if before.exists() and not target.exists():
-            before.replace(target)
+            _sync_tree(partial)
+            _exchange(partial, target)
+            sync_directory(target.parent)
+
+
+@contextlib.contextmanager
+def _partial_directory(target: Path, attempt: str) -> Iterator[Path]:
+    """A temporary directory beside `target`; what has its name after the block is removed."""
+    with wrapping_os_errors(attempt):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        sweep(target.parent)
+        partial, descriptor = make_directory(target.parent, prefix_for(target.name))
+        partial.chmod(0o755)
+    try:
+        yield partial
+    except OSError as error:
+        if error.errno in NO_ROOM and error.filename is None:
+            with wrapping_os_errors(attempt):
+                raise
         raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-        if target.exists():
-            shutil.rmtree(before, ignore_errors=True)
+        os.close(descriptor)
+
+
+def move_whole(partial: Path, target: Path) -> None:
+    """Move a directory to where nothing or an empty one is, with its content safe on the disk."""
+    _sync_tree(partial)
+    partial.replace(target)
+    sync_directory(target.parent)
+
+
+def _exchange(partial: Path, target: Path) -> None:
+    """Swap two directories: in one step on Linux, elsewhere in three."""
+    if _exchanged_at_once(partial, target):
+        return
+    before = partial.with_name(f"{partial.name}-before")
+    target.replace(before)
+    try:
+        partial.replace(target)
+    except BaseException:
+        before.replace(target)
+        raise
+    before.replace(partial)
+
+
+def _exchanged_at_once(one: Path, other: Path) -> bool:
+    """Whether the system can swap two names in one step, and did."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    if rename(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS):  # a file system, or a kernel, without it
+        return False
+    raise OSError(code, os.strerror(code), str(one))
+
+
+def _sync_tree(directory: Path) -> None:
+    """Wait until all files and directories below `directory` are on the disk."""
+    for path in directory.rglob("*"):
+        if path.is_symlink():
+            continue
+        if path.is_file():
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+        elif path.is_dir():
+            sync_directory(path)
+    sync_directory(directory)
+
+
+def sync_directory(directory: Path) -> None:
+    """Wait until the names in `directory` are on the disk, as a rename alone does not."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked_directory(directory: Path, use: str) -> Iterator[int]:
+    """Create `directory`, and hold its lock file for one process at a time.
+
+    Give the descriptor of the lock: a process that inherits it holds the lock too. `use` says in a
+    message what the other process does. Raises UsageError if another process holds it.
+    """
+    with wrapping_os_errors(f"create {directory}"):
+        directory.mkdir(parents=True, exist_ok=True)
+        stream = (directory / LOCK).open("a")
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"Another process {use} in {directory}.",
+                hint="Wait for it, or give another --out.",
+            ) from None
+        yield stream.fileno()
 
 
 @contextlib.contextmanager

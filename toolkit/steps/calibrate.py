@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from toolkit.core.errors import UsageError
 from toolkit.core.files import new_directory, refuse_existing
 from toolkit.core.progress import Progress, Silent
 from toolkit.core.siblings import ours
+from toolkit.core.temporary import scratch_directory
 from toolkit.measuring.client import WorkerProcess
 from toolkit.measuring.environment import cpu_flags, session_options
 from toolkit.parity.closeness import Closeness, Comparison
@@ -167,9 +167,9 @@ def calibrate(
         warnings.append(
             f"{rows.left_out} training rows of {data} are test rows too, and were left out."
         )
-    with new_directory(target) as partial, tempfile.TemporaryDirectory() as scratch:
+    with new_directory(target) as partial, scratch_directory() as scratch:
         write = write_litert if preset == LITERT else write_onnx
-        written = write(source, partial, Path(scratch), rows.used, how)
+        written = write(source, partial, scratch, rows.used, how)
         made = saved(partial, source, written.options, written.entry)
         outputs = _compared(source, made, rows.held, listener)
         warnings += _collapsed(outputs)

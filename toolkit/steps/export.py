@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from toolkit.core.files import new_directory, refuse_existing
 from toolkit.core.progress import Progress, Silent
 from toolkit.core.siblings import ours
 from toolkit.core.specs import Signature, TensorSpec
+from toolkit.core.temporary import scratch_directory
 from toolkit.steps import parity_outputs
 from toolkit.steps.capture import Example, remark_on
 from toolkit.steps.choices import missing_gpu
@@ -86,7 +86,7 @@ def export(
     chosen, listener = options or ExportOptions(), progress or Silent()
     with (
         new_directory(target) as partial,
-        tempfile.TemporaryDirectory() as scratch,
+        scratch_directory() as scratch,
         open_files(timeout_s, timeout_s) as files,
     ):
         given, request = open_source(
@@ -109,7 +109,7 @@ def export(
             checked_with=reference_runtime([given]),
         )
         for number, exporter in enumerate(route):
-            place = partial if number == len(route) - 1 else Path(scratch) / str(number)
+            place = partial if number == len(route) - 1 else scratch / str(number)
             place.mkdir(exist_ok=True)
             what = route_of(exporter).format if exporter else given.format
             listener.update("export", number + 1, len(route) + 1, f"{what}, and its weights")

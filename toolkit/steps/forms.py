@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from toolkit.core.artifact import SOURCE, Artifact
 from toolkit.core.documents import Json
 from toolkit.core.progress import Progress
+from toolkit.core.temporary import scratch_directory
 from toolkit.steps.capture import Example, is_in_no_file, remark_on
 from toolkit.steps.export import export
 from toolkit.steps.files import open_files
@@ -50,8 +49,8 @@ def forms_of(
     """
     unmade = is_in_no_file(source)
     targets = list(dict.fromkeys((USUAL if unmade else ()) if to is None else to))
-    with tempfile.TemporaryDirectory(prefix="toolkit-") as scratch:
-        place = Path(scratch) / SOURCE
+    with scratch_directory() as scratch:
+        place = scratch / SOURCE
         with open_files() as files:
             origin, request = open_source(source, example, inputs, place, files)
         found, exports = [], []
@@ -59,7 +58,7 @@ def forms_of(
             done = export(
                 place if unmade else source,
                 to=target,
-                out=Path(scratch) / target,
+                out=scratch / target,
                 inputs=request,
                 progress=progress,
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from toolkit.core.artifact import Artifact, Format
 from toolkit.core.errors import ToolkitError, UnavailableError, WorkerTimeoutError
 from toolkit.core.session import SessionOptions
 from toolkit.core.specs import Feeds, Outputs, Signature
+from toolkit.core.temporary import scratch_directory
 from toolkit.measuring.client import WorkerProcess
 from toolkit.measuring.environment import session_options
 from toolkit.steps.files import open_files
@@ -48,9 +48,9 @@ def expected_of(forms: Sequence[Artifact], sets: Sequence[Sequence[Feeds]]) -> E
     outputs = _run(reference, sets)
     exact: list[list[Outputs | None]] = [[None] * len(feeds) for feeds in sets]
     name = remark = None
-    with tempfile.TemporaryDirectory(prefix="toolkit-") as scratch:
+    with scratch_directory() as scratch:
         try:
-            oracle = _oracle_of(forms, threads, Path(scratch))
+            oracle = _oracle_of(forms, threads, scratch)
             done, wanted = _fill(exact, oracle, sets), sum(map(len, sets))
         except ToolkitError as error:
             remark = error.problem.rstrip(".")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from toolkit.core.artifact import Artifact
 from toolkit.core.documents import Json
 from toolkit.core.errors import UsageError
 from toolkit.core.specs import Feeds
+from toolkit.core.temporary import scratch_directory
 from toolkit.parity.judging import Judgement, judge
 from toolkit.parity.outputs import as_dtype_of
 from toolkit.parity.similarity import Similarity, similarity
@@ -86,9 +86,9 @@ def compare_layers(
                 f"No inner tensors can be had of {form.path}, which is {form.format}.",
                 hint=f"Name a form that is {', '.join(exposable)}, or leave --layers out.",
             )
-    with tempfile.TemporaryDirectory(prefix="toolkit-") as scratch:
-        first, _ = exposed(forms[0], Path(scratch) / "first")
-        second, operators = exposed(artifact, Path(scratch) / "second")
+    with scratch_directory() as scratch:
+        first, _ = exposed(forms[0], scratch / "first")
+        second, operators = exposed(artifact, scratch / "second")
         opens = runtime is not None and second.format in ACCEPTS.get(runtime, {second.format})
         chosen = runtime if runtime and opens else known_runtimes(None, [second])[0]
         truth = expected_of([first], [[feeds]])

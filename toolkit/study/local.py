@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import final
 
 from toolkit.core.errors import ToolkitError
+from toolkit.core.interrupts import FirstOnly
 from toolkit.core.progress import Progress
 from toolkit.study.executor import Executor
 from toolkit.study.job import Job
@@ -25,7 +26,9 @@ class LocalExecutor(Executor):
         return self._running is None
 
     def start(self, job: Job) -> None:
-        self._running = job, CellProcess(job, [self._lock])
+        # An interruption waits until `close` can end the process.
+        with FirstOnly() as signals, signals.calm:
+            self._running = job, CellProcess(job, [self._lock])
 
     def wait(self) -> tuple[Job, Outcome | None]:
         if self._running is None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from toolkit.core.documents import seal, write_document
+from toolkit.core.files import move_whole, wrapping_os_errors
 from toolkit.measuring.environment import describe_environment, machine_of
 from toolkit.study.job import Job
 from toolkit.study.store import CELL_FILE, CELL_SCHEMA, Outcome, State
@@ -39,4 +40,5 @@ def outcome_of(
 def finish(job: Job, outcome: Outcome) -> None:
     """Writes `cell.json`, and moves the cell to its place."""
     write_document(job.partial / CELL_FILE, seal(CELL_SCHEMA, vars(outcome)))
-    job.partial.replace(job.place)
+    with wrapping_os_errors(f"create {job.place}"):
+        move_whole(job.partial, job.place)

@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 
 from toolkit.core.errors import IntegrityError
-from toolkit.core.files import digest_bytes
+from toolkit.core.files import digest_bytes, move_whole
 
 
 def packed(directory: Path) -> bytes:
@@ -38,4 +38,4 @@ def unpack(data: bytes, digest: str, directory: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         archive.extractall(partial, filter="data")
-    partial.replace(directory)
+    move_whole(partial, directory)

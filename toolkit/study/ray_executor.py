@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,6 +13,7 @@ from typing import Any, final
 from toolkit.core.errors import ToolkitError, UnavailableError
 from toolkit.core.files import digest_bytes
 from toolkit.core.progress import Progress, Silent
+from toolkit.core.temporary import scratch_directory
 from toolkit.study.executor import Executor
 from toolkit.study.job import Job
 from toolkit.study.packing import packed, unpack
@@ -147,11 +147,11 @@ def run_cell(text: str, stands_on: Mapping[str, tuple[str, Any]]) -> tuple[str, 
     """On its machine: runs the cell in a directory of its own; its files, with their digest."""
     import ray
 
-    with tempfile.TemporaryDirectory(prefix="toolkit-study-") as scratch:
-        job = replace(Job.from_text(text), directory=scratch)
-        (Path(scratch) / CELLS).mkdir()
+    with scratch_directory() as scratch:
+        job = replace(Job.from_text(text), directory=str(scratch))
+        (scratch / CELLS).mkdir()
         for id, (digest, reference) in stands_on.items():
-            unpack(ray.get(reference), digest, Path(scratch) / CELLS / id)
+            unpack(ray.get(reference), digest, scratch / CELLS / id)
         process = CellProcess(job)
         try:
             process.follow(Silent())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any, final
 import numpy as np
 
 from toolkit.core.errors import ToolkitError, UsageError
+from toolkit.core.temporary import scratch_directory
 from toolkit.training.base import Epoch, EpochRun, Job, TrainingSession
 from toolkit.training.torch_rank import SOCKET, write_job
 
@@ -40,12 +41,12 @@ class SharedSession(TrainingSession):
                 f"Got {count} processes for batches of {job.recipe.batch}.",
                 hint="Give a larger --batch-size, or a smaller --nproc.",
             )
-        self._place = tempfile.TemporaryDirectory(prefix="toolkit-train-")
+        self._place = contextlib.ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Connection | None = None
-        directory = Path(self._place.name)
-        self._log = directory / "log.txt"
         try:
+            directory = self._place.enter_context(scratch_directory())
+            self._log = directory / "log.txt"
             write_job(job, directory)
             with socket.socket(socket.AF_UNIX) as waiting:
                 waiting.bind(str(directory / SOCKET))
@@ -135,4 +136,4 @@ class SharedSession(TrainingSession):
                 os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()
             self._process = None
-        self._place.cleanup()
+        self._place.close()

@@ -11,6 +11,7 @@ import numpy as np
 
 from toolkit.core.artifact import Artifact
 from toolkit.core.documents import Json, plain, read_as, seal, write_document
+from toolkit.core.errors import ToolkitError
 from toolkit.core.gates import Gate
 from toolkit.core.progress import Progress
 from toolkit.core.specs import Feeds
@@ -66,8 +67,11 @@ class Judge:
         """Raises ToolkitError where the model itself cannot be run, or gives NaN."""
         name = name or candidate.arithmetic
         path = self.directory / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.json"
-        if path.is_file():
-            return read_as(path, SCHEMA, Verdict)
+        if path.exists():
+            try:
+                return read_as(path, SCHEMA, Verdict)
+            except ToolkitError as error:
+                self.progress.note(f"warning: {error.problem} The accuracy is measured again.")
         self.progress.note(f"accuracy of {name}")
         row = self._model().hold(
             "B", forms, candidate.runtime, candidate.options, timeout_s=self.timeout_s

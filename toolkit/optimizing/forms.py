@@ -11,6 +11,7 @@ from exporters import ROUTES
 from exporters.base import ExportOptions
 from toolkit.core.artifact import Artifact
 from toolkit.core.errors import ToolkitError
+from toolkit.core.files import wrapping_os_errors
 from toolkit.core.nvidia import driver
 from toolkit.core.progress import Progress
 from toolkit.optimizing.candidates import ENGINES, METHODS, Form
@@ -54,11 +55,6 @@ class Workshop:
     progress: Progress
     _made: dict[Form, Forms | ToolkitError] = field(default_factory=dict)
 
-    def clear(self) -> None:
-        """Removes what a process that was killed had begun to make."""
-        for path in self.directory.glob(".*.partial-*"):
-            shutil.rmtree(path, ignore_errors=True)
-
     def make(self, form: Form) -> Forms:
         """Raises what made it impossible, the same each time it is asked."""
         if form not in self._made:
@@ -77,7 +73,12 @@ class Workshop:
             return candidates(self.given)
         place = self.directory / form.name
         if place.exists():
-            return candidates(open_artifact(place))
+            try:
+                return candidates(open_artifact(place))
+            except ToolkitError as error:
+                self.progress.note(f"warning: {error.problem} {form.name} is made again.")
+                with wrapping_os_errors(f"remove {place}"):
+                    shutil.rmtree(place)
         source = self.given if form.parent is None else self.make(form.parent)[0]
         path = self.path if source is self.given else source.directory
         self.progress.note(f"make {form.name}")

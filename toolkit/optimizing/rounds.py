@@ -12,6 +12,8 @@ import numpy as np
 
 from toolkit.core.codec import encode
 from toolkit.core.documents import Json
+from toolkit.core.errors import ToolkitError
+from toolkit.core.files import wrapping_os_errors
 from toolkit.core.measurement import Result, Row, Scope, Status
 from toolkit.core.progress import Progress
 from toolkit.measuring.engine import Procedure
@@ -105,11 +107,24 @@ class Track:
     progress: Progress
 
     def known(self, name: str, entrants: Sequence[Candidate]) -> Result | None:
-        """The stored result of this round, unless it was broken off."""
+        """Return the stored result of this round; None if it was interrupted or is damaged.
+
+        A file that cannot be read is renamed, with a note.
+        """
         for path in store.paths(self.directory / name):
-            result = store.load(path)
+            try:
+                result = store.load(path)
+            except ToolkitError as error:
+                aside = path.with_suffix(".unreadable")
+                with wrapping_os_errors(f"rename {path}"):
+                    path.replace(aside)
+                self.progress.note(
+                    f"warning: {error.problem} The round {name} is measured again; the file is "
+                    f"now {aside.name}."
+                )
+                continue
             broken_off = any(warning.startswith("Interrupted") for warning in result.warnings)
-            if not broken_off and result.plan["candidates"] == [one.name for one in entrants]:
+            if not broken_off and result.plan.get("candidates") == [one.name for one in entrants]:
                 return result
         return None
 

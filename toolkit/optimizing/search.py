@@ -14,11 +14,12 @@ from runtimes import FOR_CUDA
 from toolkit.core.artifact import Artifact
 from toolkit.core.documents import Json, plain, read_document, seal, write_document
 from toolkit.core.errors import CheckFailedError, ToolkitError, UsageError
-from toolkit.core.files import digest_bytes
+from toolkit.core.files import digest_bytes, locked_directory, wrapping_os_errors
 from toolkit.core.gates import Gate
 from toolkit.core.progress import Progress
 from toolkit.core.session import SessionOptions
 from toolkit.core.specs import Feeds
+from toolkit.core.temporary import sweep_below
 from toolkit.measuring.engine import Procedure
 from toolkit.measuring.environment import describe_environment
 from toolkit.optimizing.accuracy import Judge, Verdict
@@ -33,7 +34,6 @@ from toolkit.optimizing.candidates import (
 from toolkit.optimizing.forms import Forms, Workshop
 from toolkit.optimizing.programs import PROGRAMS
 from toolkit.optimizing.rounds import Standing, Track, pareto, standing_of
-from toolkit.results import store
 
 SCHEMA = "toolkit.search/1"
 SEARCH = "search.json"
@@ -109,7 +109,16 @@ class Search:
     forms: dict[str, Forms] = field(default_factory=dict)
 
     def run(self) -> Optimized:
-        self._begin()
+        """Search, alone in the directory.
+
+        Raises UsageError if it holds something else or another process searches in it.
+        """
+        self._refuse_other_content()
+        with locked_directory(self.place, "runs a search"):
+            self._begin()
+            return self._run()
+
+    def _run(self) -> Optimized:
         self._enter([self.base])
         entered = self._enter(self.entrants)
         entered += self._enter(self._plainer(self.entrants))
@@ -122,8 +131,17 @@ class Search:
         self._vary(near)
         return self._concluded(self._final())
 
+    def _refuse_other_content(self) -> None:
+        """Raise UsageError if the directory holds something else than a search."""
+        place = self.place
+        with wrapping_os_errors(f"look at {place}"):
+            held = place.is_dir() and any(path.name[0] != "." for path in place.iterdir())
+        if held and not (place / SEARCH).exists():
+            raise UsageError(f"{place} exists, and holds no search.", hint="Give another --out.")
+
     def _begin(self) -> None:
-        """Raises UsageError where the directory holds something else."""
+        """Go on with the search in the directory, or start one. Raises UsageError for another."""
+        sweep_below(self.place)
         body = plain(self._identity())
         path = self.place / SEARCH
         if path.is_file():
@@ -135,13 +153,7 @@ class Search:
                     hint="Give another --out, or the same options to go on with that one.",
                 )
             self.progress.note(f"goes on with the search in {self.place}")
-            self.workshop.clear()
             return
-        if self.place.exists() and any(path.name[0] != "." for path in self.place.iterdir()):
-            raise UsageError(
-                f"{self.place} exists, and holds no search.", hint="Give another --out."
-            )
-        store.prepare(self.place)
         write_document(path, seal(SCHEMA, body))
 
     def _identity(self) -> Json:

@@ -27,10 +27,11 @@ EXECUTORS = ("local", "ray")
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """A cell of the plan, and what it came to so far."""
+    """A cell of the plan and its outcome so far; `damage` says why a record cannot be read."""
 
     cell: Cell
     outcome: Outcome | None
+    damage: str | None
     wanted: bool
 
     @property
@@ -47,7 +48,7 @@ class Planned:
             "parents": [parent.id for parent in self.cell.parents],
             "wanted": self.wanted,
             "state": self.state,
-            "reason": outcome and outcome.reason,
+            "reason": self.damage if outcome is None else outcome.reason,
             "seconds": outcome and outcome.seconds,
             "machine": outcome and outcome.machine,
         }
@@ -122,7 +123,10 @@ def run_study(
     store = Store(directory=Path(out))
     _refuse_other(store)
     with store.locked() as lock:
-        store.clear()
+        for cell in cells:
+            if (damage := store.damage(cell.id)) is not None:
+                listener.note(f"warning: {damage} The cell {cell.id} is run again.")
+                store.forget(cell.id)
         store.write(read, cells)
         found = _planned(read, store, cells, only)
         if retry:
@@ -231,7 +235,12 @@ class _Work:
 def _planned(study: Study, store: Store, cells: Sequence[Cell], only: str | None) -> Progressed:
     chosen = _chosen(cells, only)
     planned = [
-        Planned(cell=cell, outcome=store.outcome(cell.id), wanted=cell.id in chosen)
+        Planned(
+            cell=cell,
+            outcome=store.outcome(cell.id),
+            damage=store.damage(cell.id),
+            wanted=cell.id in chosen,
+        )
         for cell in cells
     ]
     todo = [one.cell for one in planned if one.wanted and one.outcome is None]

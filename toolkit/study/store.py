@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,8 +14,9 @@ from msgspec import Meta
 
 from toolkit.core.codec import LARGEST, Name
 from toolkit.core.documents import read_as, seal, write_document
-from toolkit.core.errors import SourceError, UsageError
-from toolkit.core.files import wrapping_os_errors
+from toolkit.core.errors import SourceError, ToolkitError
+from toolkit.core.files import locked_directory, wrapping_os_errors
+from toolkit.core.temporary import sweep_below
 from toolkit.study.document import Plot, Study, Table
 from toolkit.study.matrix import Cell
 
@@ -25,7 +25,6 @@ STUDY_SCHEMA = "toolkit.study/1"
 CELL_FILE = "cell.json"
 CELL_SCHEMA = "toolkit.cell/1"
 CELLS = "cells"
-LOCK = ".lock"
 LOG = "log.txt"
 CHECKPOINT, ARTIFACT = "checkpoint", "artifact"
 REPORTS = {"verify": "verify.json"}
@@ -92,12 +91,25 @@ class Store:
         return self.directory / CELLS / id
 
     def outcome(self, id: str) -> Outcome | None:
-        """Return what a cell came to; None for one that is still to do.
+        """Return the outcome of a cell; None if it is still to do, or its record is damaged."""
+        try:
+            return self._recorded(id)
+        except ToolkitError:
+            return None
 
-        Raises SourceError and IntegrityError for a file that is not what was written.
-        """
-        path = self.place(id) / CELL_FILE
-        return read_as(path, CELL_SCHEMA, Outcome) if path.is_file() else None
+    def damage(self, id: str) -> str | None:
+        """Return why the record of a cell cannot be read; None if it can, or if there is none."""
+        try:
+            self._recorded(id)
+        except ToolkitError as error:
+            return error.problem
+        return None
+
+    def _recorded(self, id: str) -> Outcome | None:
+        place = self.place(id)
+        if not place.exists():
+            return None
+        return read_as(place / CELL_FILE, CELL_SCHEMA, Outcome)
 
     def write(self, study: Study, cells: Sequence[Cell]) -> None:
         """What the study is, and which cells it comes to now."""
@@ -130,27 +142,27 @@ class Store:
         with wrapping_os_errors(f"remove {self.place(id)}"):
             shutil.rmtree(self.place(id), ignore_errors=False)
 
-    def clear(self) -> None:
-        """Removes what processes that were killed had begun."""
+    def _clear(self) -> None:
+        """Remove cells that were begun and not finished, and other temporary files."""
         for path in (self.directory / CELLS).glob(".*"):
             shutil.rmtree(path, ignore_errors=True)
+        sweep_below(self.directory)
 
     @contextmanager
     def locked(self) -> Iterator[int]:
-        """Holds the directory for one process at a time; gives the descriptor of the lock, by
-        which what that process starts holds it too. Raises UsageError where another has it."""
-        with wrapping_os_errors(f"create {self.directory}"):
-            (self.directory / CELLS).mkdir(parents=True, exist_ok=True)
-            stream = (self.directory / LOCK).open("a")
-        with stream:
+        """Hold the directory for one process at a time, and leave no unfinished cell in it.
+
+        Give the descriptor of the lock: a process that inherits it holds the lock too. Raises
+        UsageError if another process holds it.
+        """
+        with locked_directory(self.directory, "runs a study") as descriptor:
+            with wrapping_os_errors(f"create {self.directory / CELLS}"):
+                (self.directory / CELLS).mkdir(exist_ok=True)
+            self._clear()
             try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UsageError(
-                    f"Another process runs a study in {self.directory}.",
-                    hint="Wait for it, or give another --out.",
-                ) from None
-            yield stream.fileno()
+                yield descriptor
+            finally:
+                self._clear()
 
 
 def is_study(directory: Path) -> bool:

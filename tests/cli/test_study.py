@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -200,6 +201,31 @@ def stored(out: Path) -> dict[str, bytes]:
         for path in (out / "cells").rglob("*")
         if path.is_file()
     }
+
+
+@pytest.mark.parametrize("content", [b"", b"{", None])
+def test_a_cell_with_a_damaged_record_is_run_again(
+    content: bytes | None, ran: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    out, told = ran
+    copy = shutil.copytree(out, tmp_path / "out")
+    (tmp_path / "small.toml").write_text(STUDY)
+    id = next(cell["id"] for cell in told["cells"] if cell["step"] == "verify")
+    record = copy / "cells" / id / CELL_FILE
+    record.unlink() if content is None else record.write_bytes(content)
+    status = run_toolkit("study", "status", "out", "--json", cwd=tmp_path)
+    (damaged,) = [c for c in json.loads(status.stdout)["cells"] if c["state"] == "to do"]
+    assert damaged["id"] == id
+    assert CELL_FILE in damaged["reason"]
+    report = run_toolkit("report", "out", "--json", cwd=tmp_path)
+    assert report.returncode == 0, report.stderr
+    assert CELL_FILE in json.loads(report.stdout)["warnings"][0]
+    others = {path: data for path, data in whole(copy).items() if id not in path}
+    again = run_toolkit("study", "run", "small.toml", "--out", "out", "--json", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert f"The cell {id} is run again" in again.stderr
+    assert states(json.loads(again.stdout)) == states(told)
+    assert {path: data for path, data in whole(copy).items() if id not in path} == others
 
 
 def test_the_plan_is_told_and_nothing_run(toolkit_cli: Run, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, final
 
@@ -35,6 +35,12 @@ def _console(*, stderr: bool) -> Console:
 
 def print_json(value: Any) -> None:
     stdout().out(json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """Print each warning on a line of standard error."""
+    for warning in warnings:
+        _console(stderr=True).out(f"warning: {warning}")
 
 
 def table(title: str, *columns: str, numeric: tuple[str, ...] = ()) -> Table:

@@ -34,8 +34,11 @@ def report(
     from toolkit.cli import output
     from toolkit.report.write import write_report
 
-    written = write_report(results, out, format)
+    warnings: list[str] = []
+    written = write_report(results, out, format, warnings.append)
+    output.warn(warnings)
     if json:
-        output.print_json({"schema": "toolkit.report-written/1", "path": str(written)})
+        schema = "toolkit.report-written/1"
+        output.print_json({"schema": schema, "path": str(written), "warnings": warnings})
     else:
         output.stdout().out(f"report: {written}")

@@ -33,6 +33,7 @@ def query(
     from toolkit.steps.query import query
 
     answer = query(sql, directory=directory)
+    output.warn(answer.warnings)
     if json:
         output.print_json(answer.to_json())
         return
@@ -65,16 +66,18 @@ def push(
     from toolkit.steps.push import push
     from toolkit.steps.results import find_result
 
-    paths = (
-        store.paths(directory)
+    warnings: list[str] = []
+    found = (
+        store.load_readable(store.paths(directory), warnings.append)
         if results == ["all"]
-        else [find_result(name, directory) for name in results]
+        else [(path, store.load(path)) for path in (find_result(n, directory) for n in results)]
     )
+    output.warn(warnings)
     with output.progress() as progress:
-        pushed = push(paths, mlflow, experiment=experiment, progress=progress)
+        pushed = push(found, mlflow, experiment=experiment, progress=progress)
     if json:
         runs = [one.to_json() for one in pushed]
-        output.print_json({"schema": "toolkit.push/1", "runs": runs})
+        output.print_json({"schema": "toolkit.push/1", "runs": runs, "warnings": warnings})
         return
     for one in pushed:
         output.stdout().out(f"{one.result}: run {one.run}{'' if one.new else ' (was there)'}")
@@ -90,23 +93,25 @@ def list_results(directory: Directory = Path("results"), json: options.Json = Fa
     from toolkit.cli import output
     from toolkit.steps.results import list_results
 
-    found = list_results(directory=directory)
+    warnings: list[str] = []
+    found = list_results(directory=directory, warn=warnings.append)
+    output.warn(warnings)
     if json:
         rows = [
             {"id": r.id, "created": r.created, "path": str(path), "plan": dict(r.plan)}
             for path, r in found
         ]
-        output.print_json({"schema": "toolkit.results/1", "results": rows})
+        output.print_json({"schema": "toolkit.results/1", "results": rows, "warnings": warnings})
         return
     table = output.table("Results", "id", "created", "artifact", "runtimes", "batches")
     for _, result in found:
         plan = result.plan
-        batches = ", ".join(map(str, plan["batches"]))
+        batches = ", ".join(map(str, plan.get("batches", ())))
         table.add_row(
             result.id,
             result.created,
-            output.escape(plan["artifact"]),
-            ", ".join(plan["runtimes"]),
+            output.escape(plan.get("artifact", "-")),
+            ", ".join(plan.get("runtimes") or dict.fromkeys(row.runtime for row in result.rows)),
             batches,
         )
     output.stdout().print(table)

@@ -109,7 +109,7 @@ def run(
             show=show,
             progress=progress,
         )
-    report = write_report([out], out / "report.html")
+    report = write_report([out], out / "report.html", warn=lambda warning: output.warn([warning]))
     states = [one.state for one in done.cells if one.wanted]
     if json:
         output.print_json({**done.to_json(), "report": str(report)})

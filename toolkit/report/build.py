@@ -66,6 +66,7 @@ def _warnings(gathered: Gathered) -> Iterator[str]:
             )
         if study.quick:
             yield "The quick form of the study: fewer epochs, sizes and repetitions."
+    yield from gathered.unreadable
     states = Counter(str(one.state) for one in gathered.outcomes)
     failed = [f"{states[name]} {name}" for name in ("failed", "skipped") if states[name]]
     if failed or gathered.missing:

@@ -19,26 +19,30 @@ from toolkit.study.store import Outcome, StoredStudy, is_study
 
 @dataclass(frozen=True, kw_only=True)
 class Gathered:
-    """`studies` are as their `study.json` has them."""
+    """`studies` are described as their `study.json` has it; `unreadable` names files left out."""
 
     studies: Sequence[StoredStudy]
     results: Sequence[Result]
     kinds: Mapping[str, Sequence[Record]]
     outcomes: Sequence[Outcome]
     missing: int
+    unreadable: Sequence[str] = ()
 
 
 def gather(sources: Sequence[Path]) -> Gathered:
     """Reads files of results, directories of them, directories of studies, checkpoints, and ids of
     results in `results/`.
 
-    Raises SourceError for what is none of these, IntegrityError for what was altered.
+    A file that cannot be read is left out, with a sentence in `unreadable`. Raises SourceError for
+    what is none of these, or if nothing can be read, IntegrityError for a study or a checkpoint
+    that was altered.
     """
     studies: list[StoredStudy] = []
     results: list[Result] = []
     kinds: dict[str, list[Record]] = {kind: [] for kind in RECORD_KINDS}
     outcomes: list[Outcome] = []
     missing = 0
+    unreadable: list[str] = []
     for source in sources:
         if is_study(source):
             found = records_of(source)
@@ -46,6 +50,7 @@ def gather(sources: Sequence[Path]) -> Gathered:
             results += found.results
             outcomes += found.outcomes
             missing += found.missing
+            unreadable += found.unreadable
             for kind, records in found.kinds.items():
                 kinds[kind] += records
         elif (source / MANIFEST).is_file():
@@ -55,13 +60,19 @@ def gather(sources: Sequence[Path]) -> Gathered:
             kinds["trainings"].append({**own, **trained})
             kinds["epochs"] += [{**own, "cell": str(source), **epoch} for epoch in epochs]
         else:
-            for path in _paths(source):
-                result = store.load(path)
+            for _, result in store.load_readable(_paths(source), unreadable.append):
                 results.append(result)
                 kind = "training_rows" if "training" in result.plan else "rows"
                 kinds[kind] += [_named(record, kind) for record in row_records(result)]
+    if unreadable and not (studies or any(kinds.values())):
+        raise SourceError(" ".join(unreadable), hint="Nothing is left to report: measure it again.")
     return Gathered(
-        studies=studies, results=results, kinds=kinds, outcomes=outcomes, missing=missing
+        studies=studies,
+        results=results,
+        kinds=kinds,
+        outcomes=outcomes,
+        missing=missing,
+        unreadable=unreadable,
     )
 
 

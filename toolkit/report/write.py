@@ -27,12 +27,14 @@ def write_report(
     sources: Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     format: str | None = None,
+    warn: Callable[[str], None] = lambda warning: None,
 ) -> Path:
-    """Writes what `sources` hold to `out`, in the place of an earlier report, and gives its path.
+    """Write what `sources` hold to `out`, in the place of an earlier report; return its path.
 
     `sources` are as in toolkit.report.gather.gather. `format` is one of FORMATS: without it, the
     ending of `out` says it. png makes a new folder with a picture of each plot. csv has all
-    records, with their kind. Raises SourceError for what is no result, UnknownNameError and
+    records, with their kind. `warn` is given a sentence for each file that cannot be read and is
+    left out. Raises SourceError for what is no result, UnknownNameError and
     UsageError for what cannot be meant, UnavailableError without the packages of the extra
     `report`.
     """
@@ -45,9 +47,10 @@ def write_report(
         )
     if chosen not in FORMATS:
         raise unknown_name("format of a report", chosen, FORMATS)
-    content = build(
-        gather([Path(one) for one in sources]), f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    )
+    gathered = gather([Path(one) for one in sources])
+    for warning in gathered.unreadable:
+        warn(warning)
+    content = build(gathered, f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
     if chosen == "png":
         from toolkit.report.pictures import pictures
 

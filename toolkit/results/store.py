@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from toolkit.core.documents import read_as, seal, write_document
-from toolkit.core.errors import UsageError
+from toolkit.core.errors import ToolkitError, UsageError
 from toolkit.core.files import refuse_existing
 from toolkit.core.measurement import Result
 
@@ -40,5 +41,16 @@ def paths(directory: Path) -> list[Path]:
 
 
 def load(path: Path) -> Result:
-    """Reads a result. Raises SourceError or IntegrityError."""
+    """Read a result. Raises SourceError or IntegrityError."""
     return read_as(path, SCHEMA, Result)
+
+
+def load_readable(paths: Iterable[Path], warn: Callable[[str], None]) -> list[tuple[Path, Result]]:
+    """Read results, and leave out those that cannot be read, with a warning that names each."""
+    found = []
+    for path in paths:
+        try:
+            found.append((path, load(path)))
+        except ToolkitError as error:
+            warn(f"{error.problem} It is left out.")
+    return found

@@ -16,7 +16,6 @@ from toolkit.core.errors import ToolkitError, UnavailableError
 from toolkit.core.measurement import Result
 from toolkit.core.progress import Progress, Silent
 from toolkit.measuring.records import Record, row_records
-from toolkit.results import store
 
 EXPERIMENT = "toolkit"
 TAG = "toolkit.result"
@@ -41,7 +40,7 @@ class Pushed:
 
 
 def push(
-    paths: Sequence[Path],
+    found: Sequence[tuple[Path, Result]],
     uri: str,
     *,
     experiment: str = EXPERIMENT,
@@ -50,10 +49,10 @@ def push(
     """Makes a run of `experiment` of each stored result that it has none of yet: parameters, tags,
     every known figure of each row as a metric, and the result itself as an artifact.
 
-    Metrics are named ROW.RUNTIME.FIGURE. Raises SourceError and IntegrityError for a file,
-    UnavailableError without MLflow, ToolkitError for a server that does not answer or refuses.
+    `found` has the file of each result and the result in it. Metrics are named ROW.RUNTIME.FIGURE.
+    Raises UnavailableError without MLflow, ToolkitError for a server that does not answer or
+    refuses.
     """
-    found = [(path, store.load(path)) for path in paths]
     try:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from toolkit.core.documents import Json, canonical, plain
 from toolkit.core.errors import UnavailableError, UsageError
 from toolkit.core.measurement import Result
+from toolkit.core.temporary import scratch_directory
 from toolkit.measuring.records import row_records
 from toolkit.results import store
 
@@ -35,8 +35,11 @@ TYPES: Mapping[type, str] = {bool: "BOOLEAN", int: "BIGINT", float: "DOUBLE", st
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
+    """Rows that answer a query; `warnings` name results that could not be read."""
+
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
+    warnings: Sequence[str] = ()
 
     def to_json(self) -> Json:
         return {
@@ -46,6 +49,7 @@ class Answer:
                 {name: _json(cell) for name, cell in zip(self.columns, row, strict=True)}
                 for row in self.rows
             ],
+            "warnings": list(self.warnings),
         }
 
 
@@ -64,8 +68,8 @@ def query(sql: str, *, directory: Path = Path("results")) -> Answer:
     Tables: `results`, one row a file; `rows`, one for each of their rows, with the columns of
     toolkit.measuring.records; `samples`, one for each run that was measured, in nanoseconds.
     Nothing is written, and nothing else is read: files, extensions and the network are shut off.
-    Raises UsageError for what DuckDB does not understand, UnavailableError without it, SourceError
-    and IntegrityError for a file.
+    Raises UsageError for what DuckDB does not understand, UnavailableError without it. A file
+    that cannot be read is left out, with a warning in the answer.
     """
     try:
         import duckdb
@@ -74,14 +78,16 @@ def query(sql: str, *, directory: Path = Path("results")) -> Answer:
             f"DuckDB could not be imported: {error}.",
             hint="Install it: pip install 'inference-toolkit[report]'",
         ) from error
-    found = [(path, store.load(path)) for path in store.paths(directory)]
+    warnings: list[str] = []
+    found = store.load_readable(store.paths(directory), warnings.append)
     if not found:
         raise UsageError(
-            f"{directory} holds no results.", hint="Give --dir, or measure something first."
+            " ".join([f"{directory} holds no results that can be read.", *warnings]),
+            hint="Give --dir, or measure something first.",
         )
-    with tempfile.TemporaryDirectory() as scratch, duckdb.connect(":memory:") as connection:
+    with scratch_directory() as scratch, duckdb.connect(":memory:") as connection:
         for name, records in _tables(found).items():
-            _load(connection, name, records, Path(scratch) / f"{name}.json")
+            _load(connection, name, records, scratch / f"{name}.json")
         _load_samples(connection, [result for _, result in found])
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
@@ -93,7 +99,7 @@ def query(sql: str, *, directory: Path = Path("results")) -> Answer:
                 )
             answer = connection.execute(sql)
             columns = [column[0] for column in answer.description or ()]
-            return Answer(columns=columns, rows=answer.fetchall())
+            return Answer(columns=columns, rows=answer.fetchall(), warnings=warnings)
         except (duckdb.Error, OverflowError, ValueError) as error:  # Python's of an interval
             known = [f"{name}: {', '.join(_columns(connection, name))}" for name in TABLES]
             raise UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,9 +40,14 @@ def show_result(
     return ShownResult(path=path, result=result, figures=result_figures(result, percentiles))
 
 
-def list_results(*, directory: Path = Path("results")) -> list[tuple[Path, Result]]:
-    """Every result of a directory, the oldest first. Raises SourceError, IntegrityError."""
-    return [(path, store.load(path)) for path in store.paths(directory)]
+def list_results(
+    *, directory: Path = Path("results"), warn: Callable[[str], None]
+) -> list[tuple[Path, Result]]:
+    """Return every readable result of a directory, the oldest first.
+
+    `warn` is given a sentence for each file that cannot be read.
+    """
+    return store.load_readable(store.paths(directory), warn)
 
 
 def find_result(name: str, directory: Path) -> Path:

@@ -16,7 +16,7 @@ from runtimes import ACCEPTS
 from toolkit.core.artifact import WEIGHTS, Checkpoint
 from toolkit.core.codec import Count, decode
 from toolkit.core.documents import read_as
-from toolkit.core.errors import SourceError
+from toolkit.core.errors import SourceError, ToolkitError
 from toolkit.core.measurement import Result
 from toolkit.core.specs import TaskKind
 from toolkit.data.scores import LOSSES, METRICS
@@ -100,53 +100,72 @@ class _Verification:
 @dataclass(frozen=True, kw_only=True)
 class Records:
     """By kind; `results` are those that the rows are from, `outcomes` all cells, in the order of
-    work, and `missing` those that are still to do."""
+    work, and `missing` those that are still to do. `unreadable` names files that are left out."""
 
     study: StoredStudy
     kinds: Mapping[str, Sequence[Record]]
     results: Sequence[Result]
     outcomes: Sequence[Outcome]
     missing: int
+    unreadable: Sequence[str]
 
 
 def records_of(directory: Path) -> Records:
-    """Reads a study. Raises SourceError for none, IntegrityError for a file that was altered."""
+    """Read a study. Raises SourceError if it is none, IntegrityError if its plan was altered.
+
+    What is damaged in a cell is left out, with a sentence in `unreadable`.
+    """
     store = Store(directory=directory)
     study = store.read()
     found = [store.outcome(cell.id) for cell in study.cells]
     outcomes = [one for one in found if one is not None]
     done = [one for one in outcomes if one.state is State.DONE]
     forms = _forms(done)
+    damages = [store.damage(cell.id) for cell in study.cells]
+    unreadable = [f"{damage} It is left out." for damage in damages if damage is not None]
     kinds: dict[str, list[Record]] = {kind: [] for kind in RECORD_KINDS}
-    measured = []
+    measured: list[Result] = []
     for outcome in outcomes:
         place = store.place(outcome.id)
         own = {**_plain(outcome.dimensions), "cell": outcome.id, "machine": outcome.machine}
-        if outcome.step == "train" and outcome.state is not State.DONE:
-            kinds["trainings"].append({**own, "status": outcome.state, "reason": outcome.reason})
-        elif outcome.step == "train":
-            checkpoint = Checkpoint.load(place / CHECKPOINT)
-            trained, epochs = training_records(checkpoint)
-            kinds["trainings"].append({**own, **trained})
-            kinds["epochs"] += [{**own, **epoch} for epoch in epochs]
-        elif outcome.step in ("bench", "bench-training"):
+        if outcome.step in ("bench", "bench-training"):
             kind = "rows" if outcome.step == "bench" else "training_rows"
-            for path in results.paths(place):
-                result = results.load(path)
+            for _, result in results.load_readable(results.paths(place), unreadable.append):
                 measured.append(result)
                 for row in row_records(result):
                     named = _form(row, forms) if kind == "rows" else {"trainer": row["runtime"]}
                     kinds[kind].append({**own, **row, **named})
-        elif outcome.step == "verify" and outcome.state is State.DONE:
-            stored = read_as(place / REPORTS["verify"], VERIFY_SCHEMA, _Verification)
-            kinds["accuracy"] += [{**own, **row} for row in _accuracy(stored.report, forms)]
+            continue
+        try:
+            made = _made_records(outcome, place, forms)
+        except ToolkitError as error:
+            unreadable.append(f"{error.problem} It is left out.")
+            continue
+        for kind, records in made.items():
+            kinds[kind] += [{**own, **record} for record in records]
     return Records(
         study=study,
         kinds=kinds,
         results=measured,
         outcomes=outcomes,
         missing=len(found) - len(outcomes),
+        unreadable=unreadable,
     )
+
+
+def _made_records(
+    outcome: Outcome, place: Path, forms: Mapping[str, Record]
+) -> Mapping[str, Sequence[Record]]:
+    """Return the records of a cell that measured nothing, by kind. Raises ToolkitError."""
+    if outcome.step == "train" and outcome.state is not State.DONE:
+        return {"trainings": [{"status": outcome.state, "reason": outcome.reason}]}
+    if outcome.step == "train":
+        trained, epochs = training_records(Checkpoint.load(place / CHECKPOINT))
+        return {"trainings": [trained], "epochs": epochs}
+    if outcome.step == "verify" and outcome.state is State.DONE:
+        stored = read_as(place / REPORTS["verify"], VERIFY_SCHEMA, _Verification)
+        return {"accuracy": list(_accuracy(stored.report, forms))}
+    return {}
 
 
 def _plain(dimensions: Mapping[str, Any]) -> Record:

@@ -22,7 +22,7 @@ def status_of(directory: Path) -> Json:
                 **encode(cell),
                 "state": State.TO_DO if outcome is None else outcome.state,
                 "seconds": outcome and outcome.seconds,
-                "reason": store.damage(cell["id"]) if outcome is None else outcome.reason,
+                "reason": store.damage(cell.id) if outcome is None else outcome.reason,
                 "machine": outcome and outcome.machine,
             }
         )

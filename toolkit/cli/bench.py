@@ -84,7 +84,7 @@ def bench(
     from toolkit.measuring.engine import Procedure
     from toolkit.measuring.summary import result_figures
 
-    with output.progress() as progress:
+    with output.Unstored() as unstored, output.progress() as progress:
         result = toolkit.bench(
             artifact,
             to=options.names(to),
@@ -123,11 +123,17 @@ def bench(
             out=out,
             progress=progress,
         )
-    figures = {**result_figures(result), "result": str(out / f"{result.id}.json")}
+    if unstored.error is not None:
+        result = unstored.error.result
+    figures = {
+        **result_figures(result),
+        "result": unstored.path(out / f"{result.id}.json"),
+    }
     if json:
         output.print_json(figures)
     else:
         print_figures(figures)
+    unstored.report()
     # A null row says nothing of the model, unless it is all that was asked for.
     rows = [row for row in result.rows if row.computes] or result.rows
     if not any(row.status is Status.OK for row in rows):
@@ -180,7 +186,8 @@ def print_figures(figures: Json) -> None:
         console.out(reason)
     for warning in figures["warnings"]:
         console.out(f"warning: {warning}")
-    console.out(f"result: {figures['result']}")
+    if figures["result"] is not None:
+        console.out(f"result: {figures['result']}")
 
 
 def names_of(rows: list[Json]) -> list[str]:

@@ -108,7 +108,7 @@ def bench_training(
         "momentum": momentum,
         "weight_decay": weight_decay,
     }
-    with output.progress() as progress:
+    with output.Unstored() as unstored, output.progress() as progress:
         result = toolkit.bench_training(
             model,
             data=data,
@@ -131,11 +131,17 @@ def bench_training(
             progress=progress,
             **{name: value for name, value in recipe.items() if value is not None},
         )
-    figures = {**result_figures(result), "result": str(out / f"{result.id}.json")}
+    if unstored.error is not None:
+        result = unstored.error.result
+    figures = {
+        **result_figures(result),
+        "result": unstored.path(out / f"{result.id}.json"),
+    }
     if json:
         output.print_json(figures)
     else:
         print_figures(figures)
+    unstored.report()
     if not any(row.status is Status.OK for row in result.rows):
         raise typer.Exit(3)
 
@@ -169,7 +175,8 @@ def print_figures(figures: Json) -> None:
             console.out(f"{row['runtime']}, batch {row['batch']}: {row['reason']}")
     for warning in figures["warnings"]:
         console.out(f"warning: {warning}")
-    console.out(f"result: {figures['result']}")
+    if figures["result"] is not None:
+        console.out(f"result: {figures['result']}")
 
 
 def _last_common_epoch(rows: list[Json]) -> int:

@@ -66,11 +66,12 @@ def compare(
     from toolkit.measuring.engine import Procedure
     from toolkit.steps.compare import are_results, compare, compare_results
 
+    unstored = output.Unstored()
     if are_results(a, b):
         _refuse_measuring_options(context)
         found = compare_results(a, b, tolerance=tolerance, directory=out)
     else:
-        with output.progress() as progress:
+        with unstored, output.progress() as progress:
             found = compare(
                 a,
                 b,
@@ -102,12 +103,15 @@ def compare(
                 out=out,
                 progress=progress,
             )
+    if unstored.error is not None:
+        found = unstored.error.result
     if json:
         output.print_json(found.to_json())
     elif markdown:
         _print_markdown(found)
     else:
         _print(found)
+    unstored.report()
     raise typer.Exit({Gate.PASSED: 0, Gate.FAILED: 1, Gate.UNKNOWN: 3}[found.gate])
 
 

@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -33,6 +33,9 @@ from toolkit.cli import (
 from toolkit.core.errors import ToolkitError
 from toolkit.core.temporary import sweep
 from toolkit.core.version import VERSION
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 INTERRUPTED = 130
 
@@ -92,6 +95,7 @@ def main() -> None:
     `toolkit --debug` shows the traceback of an unexpected error. SIGTERM and SIGHUP end a command
     as Ctrl-C does.
     """
+    _name_standard_output()
     received = _end_like_ctrl_c(signal.SIGTERM, signal.SIGHUP)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a letter gets a ? for it
@@ -123,6 +127,42 @@ def _fail(problem: str, hint: str, code: int = ToolkitError.exit_code) -> NoRetu
         typer.secho(f"error: {problem}", fg="red", err=True)
         typer.echo(hint, err=True)
     sys.exit(code)
+
+
+class _StandardOutput(io.FileIO):
+    """Standard output whose first error, such as that of a full disk, names it.
+
+    What is written after it is dropped: the interpreter flushes once more when it ends.
+    """
+
+    broken = False
+
+    def write(self, data: Buffer, /) -> int:
+        if self.broken:
+            return memoryview(data).nbytes
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.broken = True
+            error.filename = "standard output"
+            raise
+
+
+def _name_standard_output() -> None:
+    """Let errors name standard output, if it is what the process was started with."""
+    stream = sys.stdout
+    if not isinstance(stream, io.TextIOWrapper) or stream is not sys.__stdout__:
+        return
+    buffer: Any = _StandardOutput(stream.fileno(), "wb", closefd=False)
+    if not stream.write_through:  # as Python itself has it, see PYTHONUNBUFFERED
+        buffer = io.BufferedWriter(buffer)
+    sys.stdout = io.TextIOWrapper(
+        buffer,
+        encoding=stream.encoding,
+        errors="replace",
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
 
 
 def _end_like_ctrl_c(*signals: signal.Signals) -> list[int]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, final
+from pathlib import Path
+from typing import Any, Self, final
 
 from rich import box
 from rich.console import Console
@@ -15,6 +16,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from toolkit.core.documents import plain
+from toolkit.core.errors import StorageError
 from toolkit.core.progress import Progress
 
 __all__ = ["escape"]
@@ -135,6 +137,33 @@ class Bars(Progress):
 
     def note(self, text: str) -> None:
         self._bars.console.print(text, markup=False)
+
+
+@final
+class Unstored:
+    """A block that measures: its StorageError waits in `error` until the result is printed."""
+
+    def __init__(self) -> None:
+        self.error: StorageError | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, StorageError):
+            self.error = error
+        return self.error is not None
+
+    def path(self, usual: Path) -> str | None:
+        """Return where the result is, `usual` unless it could not be stored there."""
+        if self.error is None:
+            return str(usual)
+        return str(self.error.path) if self.error.path else None
+
+    def report(self) -> None:
+        """Raise the error, if there is one."""
+        if self.error is not None:
+            raise self.error
 
 
 def duration(nanoseconds: float | None) -> str:

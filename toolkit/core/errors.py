@@ -10,6 +10,7 @@ ToolkitError                  exit code 3: it could not be done
 │   └── ParityError           the artifact is not the model
 ├── IntegrityError            a stored file is not what its manifest says
 ├── UnavailableError          a package, device or compiler is missing
+├── StorageError             a result could not be stored where it was to be
 ├── PluginError               a plugin breaks its contract
 ├── SessionError              a session was used out of order, or its runtime failed
 └── WorkerError               a worker process could not do its work
@@ -23,7 +24,8 @@ from __future__ import annotations
 import difflib
 import functools
 from collections.abc import Callable, Iterable
-from typing import ClassVar, Self
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 
 class ToolkitError(Exception):
@@ -78,6 +80,17 @@ class IntegrityError(ToolkitError):
 
 class UnavailableError(ToolkitError):
     pass
+
+
+class StorageError(ToolkitError):
+    """A `result` that was measured and not stored in its place; `path` is where it is instead."""
+
+    def __init__(
+        self, problem: str, *, hint: str, result: Any = None, path: Path | None = None
+    ) -> None:
+        super().__init__(problem, hint=hint)
+        self.result = result
+        self.path = path
 
 
 class PluginError(ToolkitError):

@@ -2,37 +2,64 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from toolkit.core.documents import read_as, seal, write_document
+from toolkit.core.documents import encoded, read_as, seal
 from toolkit.core.errors import ToolkitError, UsageError
-from toolkit.core.files import refuse_existing
+from toolkit.core.files import NewFile, refuse_existing, wrapping_os_errors, write_atomically
 from toolkit.core.measurement import Result
+from toolkit.core.temporary import NO_ROOM
 
 SCHEMA = "toolkit.result/3"
 
 
-def prepare(directory: Path) -> None:
-    """Makes the directory. Raises UsageError where none can be, before anything is measured."""
+LEAST_BYTES = 2**18  # that must be free for a result
+MOST_BYTES = 2**26  # that are reserved for one
+
+
+def reserve(directory: Path, id: str, expected_bytes: int) -> NewFile:
+    """Create the file of a result that is still to be measured, and reserve space for it.
+
+    No more is reserved than half of what is free. Raises UsageError if the directory cannot be
+    written, ToolkitError if it has no room.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
+        found = os.statvfs(directory)
+        size = min(expected_bytes, MOST_BYTES, found.f_bavail * found.f_frsize // 2)
+        if size < min(expected_bytes, LEAST_BYTES):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return NewFile(directory / f"{id}.json", size)
     except OSError as error:
-        raise UsageError(
+        kind = ToolkitError if error.errno in NO_ROOM else UsageError
+        raise kind(
             f"Results cannot be stored in {directory}: {error.strerror}.",
-            hint="Give --out a directory that can be written.",
+            hint="Give --out a directory that can be written and has room.",
         ) from error
 
 
+def encode(result: Result) -> bytes:
+    """Return the content of the file of a result."""
+    return encoded(seal(SCHEMA, vars(result)), indent=None)
+
+
 def save(directory: Path, result: Result) -> Path:
-    """Writes the result, and gives the path of its file. Raises OutputExistsError."""
+    """Write the result, and return the path of its file. Raises OutputExistsError."""
     path = directory / f"{result.id}.json"
     refuse_existing(path)
-    write_document(path, seal(SCHEMA, vars(result)), indent=None)
+    write_atomically(path, encode(result))
     return path
+
+
+def save_elsewhere(result: Result) -> Path:
+    """Write a result that its place cannot take to a new directory in the temporary directory."""
+    with wrapping_os_errors(f"write to {tempfile.gettempdir()}"):
+        directory = Path(tempfile.mkdtemp(prefix="toolkit-results-"))
+    return save(directory, result)
 
 
 def paths(directory: Path) -> list[Path]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from toolkit.core.artifact import Artifact, Format
-from toolkit.core.errors import ToolkitError, UsageError
+from toolkit.core.errors import StorageError, ToolkitError, UsageError
+from toolkit.core.measurement import Result
 from toolkit.core.progress import Progress, Silent
 from toolkit.measuring.comparison import (
     TOLERANCE,
@@ -108,7 +110,8 @@ def compare(
     for batch in sizes:
         _require_same_inputs(sources, feeding, batch)
     entrants = [candidates(source) for source in sources]
-    result = measure_groups(
+    measure = functools.partial(
+        measure_groups,
         [
             Group(
                 batch=batch,
@@ -131,12 +134,21 @@ def compare(
         progress=progress or Silent(),
         warnings=[remark for source in sources for remark in remarks_on(source, names)],
     )
+    try:
+        result = measure()
+    except StorageError as error:
+        error.result = _measured(error.result, tolerance, [error.path] if error.path else [])
+        raise
+    return _measured(result, tolerance, [Path(out) / f"{result.id}.json"])
+
+
+def _measured(result: Result, tolerance: float, paths: Sequence[Path]) -> Comparison:
     return Comparison(
         pairs=paired(result, tolerance),
         paired=True,
         tolerance=tolerance,
         warnings=result.warnings,
-        results=[str(Path(out) / f"{result.id}.json")],
+        results=[str(path) for path in paths],
     )
 
 

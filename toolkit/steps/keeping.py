@@ -1,4 +1,4 @@
-"""Rows that are kept, whatever breaks off the measuring of them."""
+"""Store measured rows even if the measurement is interrupted or the disk is full."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from toolkit.core.documents import Json
+from toolkit.core.errors import StorageError, ToolkitError
+from toolkit.core.files import NewFile
 from toolkit.core.interrupts import Interrupts
 from toolkit.core.measurement import Result, Row
 from toolkit.core.progress import Progress
@@ -22,39 +24,69 @@ def keep_rows(
     warnings: Callable[[Sequence[Row]], Sequence[str]],
     interrupts: Interrupts,
     out: Path,
+    expected_bytes: int,
     progress: Progress,
 ) -> Result:
-    """Lets `measure_all` add to a list of rows, and stores the result as `out/<id>.json`.
+    """Let `measure_all` add to a list of rows, and store the result as `out/<id>.json`.
 
-    `warnings` is asked afterwards. What breaks it off, Ctrl-C or an error, is raised when what
-    there was until then is stored; `interrupts` that were held meanwhile are let go of.
+    Space for `expected_bytes` is reserved before. `warnings` is asked afterwards. What interrupts
+    the measurement, Ctrl-C or an error, is raised once the rows until then are stored; `interrupts`
+    that were held meanwhile are released. Raises StorageError, with the result, if `out` cannot
+    take it in the end: it is in the temporary directory then, if there is room.
     """
-    store.prepare(out)
     created = datetime.now(UTC)
-    rows: list[Row] = []
-    broken_off: BaseException | None = None
-    try:
-        measure_all(rows)
-    except (KeyboardInterrupt, Exception) as error:
-        broken_off = error
-    result = Result(
-        id=f"{created:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}",
-        created=created.isoformat(timespec="seconds"),
-        plan=plan,
-        rows=tuple(rows),
-        environment=environment,
-        warnings=(*_interruption(broken_off), *warnings(rows)),
-    )
-    try:
-        if rows:
-            path = store.save(out, result)
-            if broken_off is not None:
-                progress.note(f"Interrupted; what was measured until then lies in {path}")
-    finally:
-        interrupts.release()
+    id = f"{created:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+    with store.reserve(out, id, expected_bytes) as file:
+        rows: list[Row] = []
+        broken_off: BaseException | None = None
+        try:
+            measure_all(rows)
+        except (KeyboardInterrupt, Exception) as error:
+            broken_off = error
+        result = Result(
+            id=id,
+            created=created.isoformat(timespec="seconds"),
+            plan=plan,
+            rows=tuple(rows),
+            environment=environment,
+            warnings=(*_interruption(broken_off), *warnings(rows)),
+        )
+        try:
+            if rows:
+                _store(file, result, out)
+                if broken_off is not None:
+                    path = out / f"{id}.json"
+                    progress.note(f"Interrupted; what was measured until then is in {path}")
+        finally:
+            interrupts.release()
     if broken_off is not None:
         raise broken_off
     return result
+
+
+def _store(file: NewFile, result: Result, out: Path) -> None:
+    try:
+        file.write(store.encode(result))
+    except ToolkitError as error:
+        raise _stored_elsewhere(result, out, error.problem) from error
+
+
+def _stored_elsewhere(result: Result, out: Path, why: str) -> StorageError:
+    """Store the result in the temporary directory, and return the error that says so."""
+    try:
+        path = store.save_elsewhere(result)
+    except ToolkitError as error:
+        return StorageError(
+            f"{why} {error.problem} The result is not stored.",
+            hint=f"Make room in {out}, and measure again; or set TMPDIR to a place with room.",
+            result=result,
+        )
+    return StorageError(
+        f"{why} The result is in {path} instead.",
+        hint=f"Make room in {out}, and move the file there.",
+        result=result,
+        path=path,
+    )
 
 
 def _interruption(error: BaseException | None) -> list[str]:

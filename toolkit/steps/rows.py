@@ -31,6 +31,11 @@ from toolkit.steps.reference import reference_worker, what_runs
 from toolkit.steps.settings import Settings
 from toolkit.steps.work import work_of
 
+BYTES_A_ROW = 2**16  # of a result's file, without the samples
+BYTES_A_WARM_UP = 2**19  # of one process in one scope
+BYTES_A_RUN = 32  # a sample of up to 10 s, in digits, and the runs that lead a block
+BYTES_A_SECOND = 2**20  # samples of 10 µs, one after the other
+
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
@@ -53,8 +58,9 @@ def measure_groups(
     """Measures every group, and stores the result as `out/<id>.json`.
 
     A row that fails keeps its reason and what was measured; the others go on. Ctrl-C stores what
-    there is, then raises KeyboardInterrupt. Raises UsageError for inputs that do not fit, before
-    anything is started.
+    there is, then raises KeyboardInterrupt. Raises UsageError for inputs that do not fit, and
+    ToolkitError for `out` without room, before anything is started; StorageError, with the result,
+    if `out` cannot take it in the end.
     """
     for group in groups:
         group.inputs.sets(group.batch)  # refused now rather than after others were measured
@@ -80,8 +86,22 @@ def measure_groups(
         ],
         interrupts=run.interrupts,
         out=out,
+        expected_bytes=_expected_bytes(groups, settings),
         progress=progress,
     )
+
+
+def _expected_bytes(groups: Sequence[Group], settings: Settings) -> int:
+    """Return how large the file of the result becomes, as an estimate that is seldom exceeded."""
+    procedure = settings.procedure
+    rows = sum(len(group.entries) for group in groups)
+    scopes = max(1, len(settings.scopes))
+    if procedure.runs is None:
+        samples = len(groups) * scopes * procedure.max_seconds * BYTES_A_SECOND
+    else:
+        samples = rows * scopes * procedure.runs * BYTES_A_RUN
+    warm_ups = rows * scopes * procedure.parts * BYTES_A_WARM_UP
+    return int(rows * BYTES_A_ROW + warm_ups + samples)
 
 
 @final

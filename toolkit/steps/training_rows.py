@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from toolkit.core.interrupts import Interrupts
 from toolkit.core.measurement import Result, Row, Scope, Status
 from toolkit.core.progress import Progress
 from toolkit.core.specs import ModelSpec, Task
+from toolkit.core.temporary import scratch_directory
 from toolkit.data.base import Split
 from toolkit.measuring.client import WorkerProcess
 from toolkit.measuring.engine import Lane, Part, Procedure, measure
@@ -31,6 +31,7 @@ from toolkit.parity.losses import compare_losses
 from toolkit.steps.interpreters import interpreter
 from toolkit.steps.keeping import keep_rows
 from toolkit.steps.own import own_spec
+from toolkit.steps.rows import BYTES_A_ROW
 from toolkit.training.base import Settings
 from toolkit.training.recipe import Recipe
 
@@ -98,8 +99,8 @@ def measure_training(contest: Contest, out: Path, progress: Progress) -> Result:
     environment = describe_environment(contest.threads)
     machine = machine_warnings(contest.threads, environment)
     machine += gpu_warnings(environment["gpu_states"])
-    with tempfile.TemporaryDirectory(prefix="toolkit-") as directory:
-        split = write_split(contest.train, Path(directory))
+    with scratch_directory() as directory:
+        split = write_split(contest.train, directory)
         run = _Run(contest=contest, split=split, progress=progress)
 
         def measure_all(rows: list[Row]) -> None:
@@ -117,6 +118,7 @@ def measure_training(contest: Contest, out: Path, progress: Progress) -> Result:
             ],
             interrupts=run.interrupts,
             out=out,
+            expected_bytes=len(contest.recipes) * len(contest.trainers) * BYTES_A_ROW,
             progress=progress,
         )
 

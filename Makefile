@@ -9,7 +9,7 @@ MXNET_READY := .venv-mxnet/.ready
 
 GPU_PACKAGES := .gpu-packages/.ready
 
-.PHONY: help setup lock mxnet-env gpu-packages pycuda gpu-check demo others test mutants check format bench bench-optimize studies browser matrix coverage mutations clean
+.PHONY: help setup lock mxnet-env gpu-packages pycuda gpu-check demo others test mutants kills check format bench bench-optimize studies browser matrix coverage mutations clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -90,6 +90,9 @@ mutations: $(READY) $(MUTATIONS_READY)  ## Change the product at random places a
 
 mutants: $(READY)  ## Inspect, export and measure 200 damaged and hostile ONNX files
 	ALL_MUTANTS=1 $(BIN)/pytest --durations=5 tests/cli/test_damaged.py
+
+kills: $(READY)  ## Kill five commands ten times each, and check that nothing is lost or left over
+	$(BIN)/python scripts/kills.py $(KILLS)
 
 check: $(READY)  ## Format, lint, types, import rules
 	$(BIN)/ruff format --check .

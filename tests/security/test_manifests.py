@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -277,7 +278,7 @@ def test_a_path_of_a_parent_is_relative_text(tmp_path: Path, name: Any) -> None:
     make_artifact(tmp_path / "a", (Parent(kind="onnx", digest=digest_bytes(b""), path="../gone"),))
     assert toolkit.inspect(tmp_path / "a").tensors == 0
     seal_again(tmp_path / "a" / MANIFEST, lambda it: it["parents"][0].update(path=name))
-    with pytest.raises(SourceError, match=r"parents\[\.\.\.\]\.path|parents\[0\]\.path"):
+    with pytest.raises(SourceError, match=r"parents\[0\]\.path"):
         toolkit.inspect(tmp_path / "a")
 
 
@@ -285,7 +286,7 @@ def test_a_path_of_a_parent_is_relative_text(tmp_path: Path, name: Any) -> None:
 def test_an_id_of_a_cell_is_one_name(tmp_path: Path, name: Any) -> None:
     make_study(tmp_path / "study")
     seal_again(tmp_path / "study" / STUDY_FILE, lambda it: it["cells"][0].update(id=name))
-    with pytest.raises(SourceError, match=r"study\.json: .*cells\[\d\]\.id"):
+    with pytest.raises(SourceError, match=r"study\.json: .*cells\[0\]\.id"):
         status_of(tmp_path / "study")
 
 
@@ -298,6 +299,42 @@ def test_a_wrong_field_is_named_with_what_was_expected(tmp_path: Path) -> None:
         f"Could not read {tmp_path / 'a' / MANIFEST}: expected `sha256:` and 64 hexadecimal "
         "digits, at `files[...].digest`."
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys", "value", "where"),
+    [
+        ("artifact", ["options", "passes"], 3, r"options of .*`passes`"),
+        ("artifact", ["signature", "inputs", 0, "dtype"], "float32; x", r"inputs\[0\]\.dtype"),
+        ("artifact", ["signature", "inputs", 0, "shape"], [-1, 2], r"shape\[0\]"),
+        ("artifact", ["signature", "inputs", 0, "layout"], "N", "layout"),
+        ("artifact", ["files", "model.onnx", "size_bytes"], -1, r"files\[\.\.\.\]\.size_bytes"),
+        ("artifact", ["format"], "of-tomorrow", "of-tomorrow.*`format`"),
+        ("checkpoint", ["training", "preprocessing"], 3, r"training of .*`preprocessing`"),
+        ("checkpoint", ["training", "history"], [], "trained"),
+        ("bundle", ["options", "threads"], "two", r"options\.threads"),
+        ("bundle", ["evidence", "cpu"], [], r"evidence of .*`cpu`"),
+        ("study", ["tables", 0, "of"], "nothing", r"tables\[0\]\.of"),
+        ("cell", ["seconds"], 1e300, "seconds"),
+        ("result", ["plan", "options"], {}, r"plan of .*`threads`.*`options`"),
+        ("result", ["environment", "cpu"], None, r"environment of .*`cpu`"),
+        ("result", ["rows", 0, "batch"], 0, r"rows\[0\]\.batch"),
+        ("result", ["rows", 0, "measurements", 0, "warmup"], [0.5], r"measurements\[0\]\.warmup"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_place(
+    tmp_path: Path, kind: str, keys: list[str | int], value: Any, where: str
+) -> None:
+    make, uses = KINDS[kind]
+    path = make(tmp_path / "place")
+
+    def change(document: Json) -> None:
+        *above, last = keys
+        functools.reduce(lambda inner, key: inner[key], above, document)[last] = value
+
+    seal_again(path, change)
+    with pytest.raises(SourceError, match=where):
+        use_all(uses, tmp_path / "place")
 
 
 # Links that lead outside.
@@ -489,6 +526,12 @@ KINDS: dict[str, tuple[Callable[[Path], Path], Uses]] = {
 }
 
 
+def use_all(uses: Uses, place: Path) -> None:
+    for use in uses:
+        use(place, place.parent / "out")
+        shutil.rmtree(place.parent / "out", ignore_errors=True)
+
+
 @pytest.fixture(scope="module", params=KINDS)
 def kind(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -498,9 +541,7 @@ def kind(
     place = tmp_path_factory.mktemp(request.param) / "deep" / "er" / "place"
     place.parent.mkdir(parents=True)
     document = make(place)
-    for use in uses:  # or a use that is wrong itself would pass as refused
-        use(place, place.parent / "out")
-        shutil.rmtree(place.parent / "out", ignore_errors=True)
+    use_all(uses, place)  # or a use that is wrong itself would pass as refused
     return place, document, document.read_text(), uses
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from toolkit.core.codec import LARGEST
 from toolkit.core.documents import MOST_DEPTH, canonical, read_document, seal, write_document
-from toolkit.core.errors import IntegrityError, PluginError, SourceError, ToolkitError
+from toolkit.core.errors import IntegrityError, PluginError, SourceError
 from toolkit.core.files import digest_bytes
 from toolkit.core.version import VERSION
 
@@ -143,9 +143,10 @@ def test_unreadable_path_is_a_source_error(tmp_path: Path, place: str):
         '1, "value": 2',
     ],
 )
-def test_value_that_no_document_can_hold_is_a_toolkit_error(path: Path, value: str):
+def test_value_that_no_document_can_hold_is_a_source_error(path: Path, value: str):
+    """It is refused before its digest, which is wrong here, is compared."""
     path.write_text(f'{{"schema": "{SCHEMA}", "value": {value}, "digest": "sha256:0"}}')
-    with pytest.raises(ToolkitError):
+    with pytest.raises(SourceError, match="Could not read"):
         read_document(path, SCHEMA)
 
 

@@ -51,19 +51,50 @@ def test_a_signal_stores_what_was_measured(
     assert vanished(pids)
 
 
-def test_a_hangup_ignored_by_the_caller_stays_ignored(tmp_path: Path) -> None:
-    """What `nohup` is for."""
-    command = [TOOLKIT, "train", "lenet", "--data", "digits", "--epochs", "3", "--out", "m"]
+TRAINED = """
+[[train]]
+model = "mlp"
+data = "diabetes"
+epochs = 3
+
+[[export]]
+to = "onnx"
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "begun", "made"),
+    [
+        (("train", "mlp", "--data", "diabetes", "--epochs", 3), "train mlp 1/", "manifest.json"),
+        (("study", "run", "s.toml"), "this cell 1/", "report.html"),
+    ],
+)
+def test_a_hangup_ignored_by_the_caller_stays_ignored(
+    tmp_path: Path, command: tuple[object, ...], begun: str, made: str
+) -> None:
+    """The closed terminal of a command that `nohup` started: each of its processes gets SIGHUP."""
+    (tmp_path / "s.toml").write_text(TRAINED)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    started = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    started = subprocess.Popen(
+        [TOOLKIT, *map(str, command), "--out", "out"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     signal.signal(signal.SIGHUP, before)
     with started as process:
         assert process.stderr is not None
-        next(line for line in process.stderr if line.startswith("train lenet 1/"))
+        next(line for line in process.stderr if line.startswith(begun))
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.send_signal(signal.SIGHUP)
         process.send_signal(signal.SIGHUP)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
-    assert json.loads((tmp_path / "m" / "manifest.json").read_text())["epoch"] == 3
+    assert (tmp_path / "out" / made).is_file()
+    if command[0] == "study":
+        cells = list((tmp_path / "out" / "cells").glob("*/cell.json"))
+        assert [json.loads(cell.read_text())["state"] for cell in cells] == ["done"] * 2
 
 
 def test_workers_end_with_a_killed_parent(artifact_dir: Path, tmp_path: Path) -> None:

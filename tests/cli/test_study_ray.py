@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ import ray
 from ray.cluster_utils import Cluster
 
 from tests.conftest import TOOLKIT, Run
+from toolkit.core.interrupts import SIGNALS
+from toolkit.core.progress import Silent
+from toolkit.study.ray_executor import RayExecutor
 
 STUDY = """
 [[train]]
@@ -96,3 +100,37 @@ def test_a_cell_goes_to_the_gpu_that_it_asks_for(
     done = toolkit_cli(*run, "--out", "other")
     assert done.returncode == 3, done.stderr
     assert "No machine of the cluster can run what is left" in done.stderr
+
+
+def test_a_run_that_loses_the_head_ends_with_advice(cluster: Cluster, tmp_path: Path) -> None:
+    """Ray itself would end the process after a minute with 1, the code of a failed check."""
+    (tmp_path / "s.toml").write_text(
+        '[[train]]\nmodel = "mlp"\ndata = "diabetes"\nepochs = 100000\n'
+    )
+    process = subprocess.Popen(
+        [TOOLKIT, "study", "run", "s.toml", "--out", "out", "--executor", "ray", "--address",
+         cluster.address],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    with process:
+        next(line for line in process.stderr if " on " in line)
+        cluster.head_node.kill_gcs_server(check_alive=False)
+        told = process.stderr.read()
+    assert process.returncode == 3, told
+    assert "The head of the Ray cluster at" in told
+    assert "cells that are done are kept" in told
+    assert "Traceback" not in told
+    assert list((tmp_path / "out" / "cells").iterdir()) == []
+
+
+def test_ray_leaves_the_handlers_of_signals_alone(cluster: Cluster) -> None:
+    """Its own would end a command on SIGTERM with code 15, ignored by the caller or not."""
+    before = [signal.getsignal(number) for number in SIGNALS]
+    executor = RayExecutor(Silent(), cluster.address)
+    try:
+        assert [signal.getsignal(number) for number in SIGNALS] == before
+    finally:
+        executor.close()
+        for number, handler in zip(SIGNALS, before, strict=True):
+            signal.signal(number, handler)

@@ -4,10 +4,30 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self, final
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Undo what a library within the block changes in the handling of Ctrl-C, SIGTERM and SIGHUP.
+
+    A library's handler would end a command with another exit code, or although its caller ignores
+    the signal, as `nohup` does. Outside the main thread, where no handler can be set, do nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @final

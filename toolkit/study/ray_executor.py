@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import sys
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,6 +14,7 @@ from typing import Any, final
 
 from toolkit.core.errors import ToolkitError, UnavailableError
 from toolkit.core.files import digest_bytes
+from toolkit.core.interrupts import handlers_kept
 from toolkit.core.progress import Progress, Silent
 from toolkit.core.temporary import scratch_directory
 from toolkit.study.executor import Executor
@@ -20,6 +23,8 @@ from toolkit.study.packing import packed, unpack
 from toolkit.study.process import CellProcess
 from toolkit.study.store import CELLS, Outcome, Store
 
+LOOK_EVERY_S = 1.0
+TRIES = 5
 PREFIX = "accelerator_type:"  # of a resource of a Ray node that names its GPUs
 
 
@@ -46,7 +51,8 @@ class RayExecutor(Executor):
         self._aside = contextlib.redirect_stdout(sys.stderr)  # what Ray has to say of its nodes
         self._aside.__enter__()
         try:
-            ray.init(address=address, log_to_driver=False, configure_logging=False)
+            with handlers_kept():  # Ray ends the process on SIGTERM with an exit code of its own
+                ray.init(address=address, log_to_driver=False, configure_logging=False)
         except (ConnectionError, ValueError, RuntimeError) as error:
             self._aside.__exit__(None, None, None)
             raise UnavailableError(
@@ -54,29 +60,41 @@ class RayExecutor(Executor):
                 hint="Start one with `ray start --head`, and give its address, or leave out "
                 "--address to start one here.",
             ) from error
+        self._head = _Head(ray.get_runtime_context().gcs_address)
         self._remote = ray.remote(max_retries=0)(run_cell)
         self._running: dict[Any, tuple[Job, str]] = {}
         self._sent: dict[str, Any] = {}
         self._turns: Counter[str] = Counter()
 
+    def free(self) -> bool:
+        return bool(self._idle_nodes())
+
     def able(self, job: Job) -> bool:
         return self._node_for(job) is not None
 
     def _node_for(self, job: Job) -> Mapping[str, Any] | None:
-        """One on a machine that runs nothing, with the GPU that the cell asks for; of several the
-        one that had the fewest turns."""
-        busy = {machine for _, machine in self._running.values()}
+        """Return an idle node with the GPU that the cell asks for; of several the one that had the
+        fewest turns."""
         kind, cuda = job.values.get("gpu"), job.values.get("device") == "cuda"
         able = [
+            node
+            for node in self._idle_nodes()
+            if (kind is None or f"{PREFIX}{kind}" in node["Resources"])
+            and (not cuda or node["Resources"].get("GPU"))
+        ]
+        return min(able, key=lambda node: self._turns[node["NodeID"]], default=None)
+
+    def _idle_nodes(self) -> list[Mapping[str, Any]]:
+        """Return the nodes of the machines on which no cell runs."""
+        self._head.check()
+        busy = {machine for _, machine in self._running.values()}
+        return [
             node
             for node in self._ray.nodes()
             if node["Alive"]
             and node["NodeManagerAddress"] not in busy
             and node["Resources"].get("CPU")
-            and (kind is None or f"{PREFIX}{kind}" in node["Resources"])
-            and (not cuda or node["Resources"].get("GPU"))
         ]
-        return min(able, key=lambda node: self._turns[node["NodeID"]], default=None)
 
     def start(self, job: Job) -> None:
         node = self._node_for(job)
@@ -107,7 +125,11 @@ class RayExecutor(Executor):
                 hint="Add the machines that are missing, and run the same command again: what is "
                 "done stays.",
             )
-        (task, *_), _ = self._ray.wait(list(self._running), num_returns=1)
+        ended: list[Any] = []
+        while not ended:
+            self._head.check()
+            ended, _ = self._ray.wait(list(self._running), num_returns=1, timeout=LOOK_EVERY_S)
+        task = ended[0]
         job, _ = self._running.pop(task)
         try:
             digest, data = self._ray.get(task)
@@ -127,6 +149,37 @@ class RayExecutor(Executor):
         self._running.clear()
         self._ray.shutdown()
         self._aside.__exit__(None, None, None)
+
+
+@final
+class _Head:
+    """The head of the cluster, at the `HOST:PORT` of its control service (GCS)."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self.lost = False
+
+    def check(self) -> None:
+        """Raise ToolkitError where nothing answers at the address.
+
+        Ray itself waits for a minute, and then ends this process with exit code 1.
+        """
+        host, _, port = self._address.rpartition(":")
+        for left in reversed(range(TRIES)):
+            try:
+                socket.create_connection(
+                    (host.strip("[]"), int(port)), timeout=LOOK_EVERY_S
+                ).close()
+                return
+            except OSError as error:
+                if left == 0:
+                    self.lost = True
+                    raise ToolkitError(
+                        f"The head of the Ray cluster at {self._address} does not answer: {error}.",
+                        hint="Start it and the other machines again, and run the same command "
+                        "with the new --address: cells that are done are kept.",
+                    ) from error
+                time.sleep(LOOK_EVERY_S)
 
 
 def _all_grounds(job: Job) -> list[str]:

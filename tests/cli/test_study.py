@@ -233,6 +233,7 @@ def test_the_plan_is_told_and_nothing_run(toolkit_cli: Run, tmp_path: Path) -> N
     done = toolkit_cli("study", "run", "small.toml", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert f"small: {CELLS} to do" in done.stdout
+    assert "to do  to onnx\n" in done.stdout
     assert "left: " in done.stdout
     assert not (tmp_path / "studies").exists()
     some = toolkit_cli("study", "run", "small.toml", "--dry-run", "--only", "export-*", "--json")

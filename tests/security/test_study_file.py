@@ -192,6 +192,16 @@ TRAIN = '[[train]]\nmodel = "mlp"\ndata = "diabetes"\n'
         (f"{TRAIN}settings.day = 1979-05-27\n", "a date at 'train.1.settings.day'"),
         (f"{TRAIN}settings.a.b = 1\n", "Got settings = .*, expected a table"),
         (f"{TRAIN}repetitions = 1.5\n", "expected a whole number of at least 1"),
+        (f"{TRAIN}repetitions = {10**9}\n", r"1,000,000,000 combinations up to \[\[train\]\]"),
+        (f"{TRAIN}repetitions = 100001\n", "100,001 combinations .*at most 100,000"),
+        (
+            f"{TRAIN}seed = [0, 1]\n[[bench]]\nrepetitions = 50000\n",
+            r"100,002 combinations up to \[\[bench\]\]",
+        ),
+        (
+            TRAIN + "".join(f"settings.x{n} = [0, 1]\n" for n in range(20_000)),
+            r"more than 2\*\*63 combinations",
+        ),
         (f"{TRAIN}quick = 3\n", "expected true, false or a table"),
         (f"{TRAIN}[[exclude]]\nseed = {{ a = 1 }}\n", "Got exclude = "),
         (f"limits = 3\n{TRAIN}", "Got limits = 3, expected a list of texts"),

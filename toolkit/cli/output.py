@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, final
 
+import typer
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -36,7 +37,17 @@ def _console(*, stderr: bool) -> Console:
 
 
 def print_json(value: Any) -> None:
-    stdout().out(json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+    typer.echo(json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_lines(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a line for each row, with its cells in columns: a table for any number of rows.
+
+    A rich table of 100,000 rows takes 40 s.
+    """
+    lines = [heads, *([" ".join(cell.split()) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    typer.echo("\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines))
 
 
 def warn(warnings: Iterable[str]) -> None:

@@ -10,9 +10,7 @@ import typer
 from toolkit.cli import completion, options
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from toolkit.study.run import Planned, Progressed
+    from toolkit.study.run import Progressed
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -87,7 +85,10 @@ def run(
         if json:
             output.print_json(planned.to_json())
         else:
-            _print_cells(planned.cells, f"The plan of {planned.study.title}")
+            output.print_lines(
+                ("cell", "state", "what"),
+                [(o.cell.id, o.state, o.cell.described) for o in planned.cells if o.wanted],
+            )
             _print_left(planned)
         return
     with output.progress() as progress:
@@ -176,16 +177,6 @@ def show_study(study: Name) -> None:
     from toolkit.study.document import text_of
 
     output.stdout().out(text_of(study), end="")
-
-
-def _print_cells(cells: Sequence[Planned], title: str) -> None:
-    from toolkit.cli import output
-
-    table = output.table(title, "cell", "state", "what")
-    for one in cells:
-        if one.wanted:
-            table.add_row(one.cell.id, one.state, output.escape(one.cell.described))
-    output.stdout().print(table)
 
 
 def _print_left(planned: Progressed) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -26,26 +27,43 @@ class Estimate:
 
 
 def estimate(cells: Iterable[Cell], done: Sequence[Outcome]) -> Estimate:
-    """Of cells that are still to do, where `done` are those that are not, failed ones as well."""
-    known = [_seconds(cell, done) for cell in cells]
+    """Estimate the time of cells that are still to do.
+
+    `done` are the outcomes of the others, of failed ones as well.
+    """
+    rates = _rates(done)
+    known = [_seconds(cell, rates) for cell in cells]
     return Estimate(
         seconds=sum(one for one in known if one is not None),
         unknown=sum(one is None for one in known),
     )
 
 
-def _seconds(cell: Cell, done: Sequence[Outcome]) -> float | None:
-    """The median of those of the same step and model, with the same trainer if there are any, by
-    the epoch where it trains; else what its limits come to, None without any."""
-    for keys in (("model", "trainer"), ("model",)):
-        alike = [
-            one.seconds / _size(one.dimensions.get("epochs", 1))
-            for one in done
-            if (one.step, one.state) == (cell.step, State.DONE)
-            and all(one.dimensions.get(key) == cell.dimensions.get(key) for key in keys)
-        ]
-        if alike:
-            return float(np.median(alike)) * _size(cell.dimensions.get("epochs", 1))
+ALIKE = (("model", "trainer"), ("model",))
+"""The dimensions that cells of a step share if one tells how long the other takes, best first."""
+
+
+def _kind(step: str, dimensions: Mapping[str, Any], names: tuple[str, ...]) -> str:
+    return repr((step, names, [dimensions.get(name) for name in names]))
+
+
+def _rates(done: Iterable[Outcome]) -> dict[str, float]:
+    """Return the median seconds of each kind of cell, by the epoch where it trains."""
+    found: dict[str, list[float]] = {}
+    for one in done:
+        if one.state is State.DONE:
+            seconds = one.seconds / _size(one.dimensions.get("epochs", 1))
+            for names in ALIKE:
+                found.setdefault(_kind(one.step, one.dimensions, names), []).append(seconds)
+    return {kind: float(np.median(seconds)) for kind, seconds in found.items()}
+
+
+def _seconds(cell: Cell, rates: Mapping[str, float]) -> float | None:
+    """Return what others of the same kind took, else what the cell's limits come to, else None."""
+    for names in ALIKE:
+        kind = _kind(cell.step, cell.dimensions, names)
+        if kind in rates:
+            return rates[kind] * _size(cell.dimensions.get("epochs", 1))
     return _limit(cell)
 
 

@@ -12,6 +12,10 @@ class Executor(ABC):
     """Runs cells, each in a process of its own, until it is closed."""
 
     @abstractmethod
+    def free(self) -> bool:
+        """Return whether any cell could be started just now."""
+
+    @abstractmethod
     def able(self, job: Job) -> bool:
         """Whether there is a machine for it just now. None runs two cells at a time."""
 

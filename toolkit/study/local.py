@@ -22,8 +22,11 @@ class LocalExecutor(Executor):
         self._progress, self._lock = progress, lock
         self._running: tuple[Job, CellProcess] | None = None
 
-    def able(self, job: Job) -> bool:
+    def free(self) -> bool:
         return self._running is None
+
+    def able(self, job: Job) -> bool:
+        return self.free()
 
     def start(self, job: Job) -> None:
         # An interruption waits until `close` can end the process.

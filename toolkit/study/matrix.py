@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from toolkit.core.files import digest_bytes
 from toolkit.study.document import Section, Study
 from toolkit.study.keys import STEPS
 
+MOST_CELLS = 100_000  # which are planned in seconds
 MANY = {"runtimes": "runtime", "trainers": "trainer"}  # rows of one cell, by what each is
 
 
@@ -79,15 +81,23 @@ class Cell:
 
 
 def cells_of(study: Study) -> list[Cell]:
-    """All cells, each after those that it stands on. Raises UsageError for a study that comes to
-    none, or whose sections have nothing to work on."""
+    """Return all cells, each after those that it stands on.
+
+    Raise UsageError for a study without a cell, for one with more than MOST_CELLS combinations,
+    and for a section that has nothing to work on.
+    """
     made: dict[str, list[Cell]] = {step: [] for step in STEPS}
+    count = 0
     for step in STEPS:
         for section in study.sections:
             if section.step == step:
+                combinations = _Combinations(section, _grounds(section, made))
+                count += combinations.count
+                if count > MOST_CELLS:
+                    raise _too_many(study, section, count)
                 made[step] += [
                     cell
-                    for found in _combinations(section, made)
+                    for found in combinations.cells()
                     if (cell := _kept(found, study.exclude)) is not None
                 ]
     cells = {cell.id: cell for step in STEPS for cell in made[step]}
@@ -98,18 +108,63 @@ def cells_of(study: Study) -> list[Cell]:
     return _in_turn(list(cells.values()))
 
 
+def _too_many(study: Study, section: Section, count: int) -> UsageError:
+    told = f"{count:,}" if count < 2**63 else "more than 2**63"  # Python refuses to print some
+    return UsageError(
+        f"The study {study.name} has {told} combinations up to [[{section.step}]], [[exclude]] "
+        f"not counted; at most {MOST_CELLS:,} are possible.",
+        hint="Give fewer values or repetitions, or divide the study into several.",
+    )
+
+
 def _in_turn(cells: Sequence[Cell]) -> list[Cell]:
     """Each model as far as it goes before the next is begun, so that results come early."""
     order = {cell.id: number for number, cell in enumerate(cells)}
     return sorted(cells, key=lambda cell: (order[cell.root.id], order[cell.id]))
 
 
-def _combinations(section: Section, made: Mapping[str, list[Cell]]) -> Iterator[Cell]:
-    """The cells of one section, one for each combination and each thing that it works on."""
-    for parents in _grounds(section, made):
-        for values in _values(section):
-            for repetition in range(section.repetitions):
-                yield Cell(step=section.step, values=values, repetition=repetition, parents=parents)
+class _Combinations:
+    """The cells of one section, one for each combination and each of its `grounds`."""
+
+    def __init__(self, section: Section, grounds: Sequence[tuple[Cell, ...]]) -> None:
+        self._section, self._grounds = section, grounds
+        self._names: list[tuple[str, str | None]] = []
+        self._alternatives: list[list[Any]] = []
+        keys = STEPS[section.step]
+        for name, given in section.values.items():
+            if keys[name].table:
+                for option, value in given.items():
+                    self._names.append((name, option))
+                    self._alternatives.append(value if isinstance(value, list) else [value])
+            else:
+                self._names.append((name, None))
+                self._alternatives.append(keys[name].alternatives(name, given))
+
+    @property
+    def count(self) -> int:
+        """How many cells there are, without making them."""
+        each = math.prod(map(len, self._alternatives))
+        return len(self._grounds) * each * self._section.repetitions
+
+    def cells(self) -> Iterator[Cell]:
+        section = self._section
+        for parents in self._grounds:
+            for values in self._values():
+                for repetition in range(section.repetitions):
+                    yield Cell(
+                        step=section.step, values=values, repetition=repetition, parents=parents
+                    )
+
+    def _values(self) -> Iterator[dict[str, Any]]:
+        """Give every combination of the values, in the order in which they are written."""
+        for chosen in itertools.product(*self._alternatives):
+            values: dict[str, Any] = {}
+            for (name, option), value in zip(self._names, chosen, strict=True):
+                if option is None:
+                    values[name] = value
+                else:
+                    values.setdefault(name, {})[option] = value
+            yield values
 
 
 def _grounds(section: Section, made: Mapping[str, list[Cell]]) -> list[tuple[Cell, ...]]:
@@ -131,40 +186,20 @@ def _grounds(section: Section, made: Mapping[str, list[Cell]]) -> list[tuple[Cel
             if cell.values["to"] == "onnx" and not cell.values.get("passes")
             if _matches(cell.dimensions, section.where)
         ]
-    forms = [*made["export"], *made["calibrate"]]
-    return [(cell, *(form for form in forms if form.parents[0] is cell)) for cell in trained]
-
-
-def _values(section: Section) -> Iterator[dict[str, Any]]:
-    """Every combination of the values of a section, in the order in which they are written."""
-    keys = STEPS[section.step]
-    names: list[tuple[str, str | None]] = []
-    alternatives: list[list[Any]] = []
-    for name, given in section.values.items():
-        if keys[name].table:
-            for option, value in given.items():
-                names.append((name, option))
-                alternatives.append(value if isinstance(value, list) else [value])
-        else:
-            names.append((name, None))
-            alternatives.append(keys[name].alternatives(name, given))
-    for chosen in itertools.product(*alternatives):
-        values: dict[str, Any] = {}
-        for (name, option), value in zip(names, chosen, strict=True):
-            if option is None:
-                values[name] = value
-            else:
-                values.setdefault(name, {})[option] = value
-        yield values
+    forms: dict[int, list[Cell]] = {id(cell): [] for cell in made["train"]}
+    for form in (*made["export"], *made["calibrate"]):
+        forms[id(form.parents[0])].append(form)
+    return [(cell, *forms[id(cell)]) for cell in trained]
 
 
 def _kept(cell: Cell, exclude: Sequence[Mapping[str, Any]]) -> Cell | None:
     """The cell without the rows that are excluded; None where nothing is left of it."""
     values = dict(cell.values)
+    dimensions = {**cell.dimensions, "step": cell.step} if exclude else {}
     for rule in exclude:
         many = next((name for name, one in MANY.items() if name in values and one in rule), None)
         rest = {key: value for key, value in rule.items() if many is None or key != MANY[many]}
-        if not _matches({**cell.dimensions, "step": cell.step}, rest):
+        if not _matches(dimensions, rest):
             continue
         if many is None:
             return None
@@ -173,7 +208,7 @@ def _kept(cell: Cell, exclude: Sequence[Mapping[str, Any]]) -> Cell | None:
         if not left:
             return None
         values[many] = left
-    return replace(cell, values=values)
+    return cell if values == cell.values else replace(cell, values=values)
 
 
 def _matches(dimensions: Mapping[str, Any], rule: Mapping[str, Any]) -> bool:

@@ -180,6 +180,8 @@ class _Work:
         while left or running:
             moved = False
             for cell in list(left):
+                if not self._executor.free():
+                    break
                 if not self._ready(cell):
                     continue
                 if (reason := self._hopeless(cell)) is not None:
@@ -233,12 +235,12 @@ class _Work:
 
 
 def _planned(study: Study, store: Store, cells: Sequence[Cell], only: str | None) -> Progressed:
-    chosen = _chosen(cells, only)
+    chosen, begun = _chosen(cells, only), store.ids()
     planned = [
         Planned(
             cell=cell,
-            outcome=store.outcome(cell.id),
-            damage=store.damage(cell.id),
+            outcome=store.outcome(cell.id) if cell.id in begun else None,
+            damage=store.damage(cell.id) if cell.id in begun else None,
             wanted=cell.id in chosen,
         )
         for cell in cells

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -110,6 +111,11 @@ class Store:
         if not place.exists():
             return None
         return read_as(place / CELL_FILE, CELL_SCHEMA, Outcome)
+
+    def ids(self) -> set[str]:
+        """Return the ids of all cells that have a directory, from one look at the disk."""
+        place = self.directory / CELLS
+        return {entry.name for entry in os.scandir(place)} if place.is_dir() else set()
 
     def write(self, study: Study, cells: Sequence[Cell]) -> None:
         """What the study is, and which cells it comes to now."""

@@ -7,6 +7,8 @@ import io
 import signal
 import sys
 import tempfile
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -30,7 +32,7 @@ from toolkit.cli import (
     train,
     verify,
 )
-from toolkit.core.errors import ToolkitError
+from toolkit.core.errors import ToolkitError, ToolkitWarning
 from toolkit.core.temporary import sweep
 from toolkit.core.version import VERSION
 
@@ -100,6 +102,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a letter gets a ? for it
             stream.reconfigure(errors="replace")
+    warnings.formatwarning = _format_warning
     try:
         app()
     except ToolkitError as error:
@@ -120,6 +123,20 @@ def main() -> None:
             f"{type(error).__name__}: {error}",
             "Unexpected error. This is a bug: please report it with the output of --debug.",
         )
+
+
+def _format_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+    default: Callable[..., str] = warnings.formatwarning,
+) -> str:
+    """Format a warning of the toolkit for a user, and any other as Python does."""
+    if issubclass(category, ToolkitWarning):
+        return f"warning: {message}\n"
+    return default(message, category, filename, lineno, line)
 
 
 def _fail(problem: str, hint: str, code: int = ToolkitError.exit_code) -> NoReturn:

@@ -46,6 +46,10 @@ class ToolkitError(Exception):
         return f"{self.problem}\n{self.hint}"
 
 
+class ToolkitWarning(UserWarning):
+    """Something that the user should change, though the command goes on."""
+
+
 class UsageError(ToolkitError):
     exit_code = 2
 

@@ -9,11 +9,18 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from toolkit.core.errors import PluginError, ToolkitError, UnavailableError, unknown_name
+from toolkit.core.errors import (
+    PluginError,
+    ToolkitError,
+    ToolkitWarning,
+    UnavailableError,
+    unknown_name,
+)
 from toolkit.core.siblings import ours
 
 DISTRIBUTION = "inference-toolkit"
@@ -55,26 +62,52 @@ class Registry(Generic[T]):
 
     @functools.cached_property
     def entries(self) -> Mapping[str, Entry]:
-        """Ours, then those of installed third parties. Raises PluginError for a double name."""
-        entries = dict(self._own)
+        """The built-in plugins, then those of installed third parties.
+
+        A third party's plugin with a built-in name is left out, with a ToolkitWarning. So are two
+        third parties' plugins of one name, without a warning: `entry` raises for their name.
+        """
+        return {
+            **self._own,
+            **{name: found[0] for name, found in self._theirs.items() if len(found) == 1},
+        }
+
+    @functools.cached_property
+    def _theirs(self) -> Mapping[str, list[Entry]]:
+        """The plugins of third parties by name, without those with a built-in name."""
+        found: dict[str, list[Entry]] = {}
         if self._group is None:
-            return entries
+            return found
         for point in importlib.metadata.entry_points(group=self._group):
-            if point.name in entries:
-                raise PluginError(
-                    f"Two plugins of kind {self.kind} are named {point.name!r}: "
-                    f"{entries[point.name].target} and {point.value}.",
-                    hint="Uninstall one of the packages that bring them.",
-                )
             maker = point.dist.name if point.dist else DISTRIBUTION
-            entries[point.name] = Entry(point.value, distribution=maker)
-        return entries
+            if point.name not in self._own:
+                entry = Entry(point.value, distribution=maker)
+                found.setdefault(point.name, []).append(entry)
+            elif point.value != self._own[point.name].target:
+                warnings.warn(
+                    f"The package {maker} brings a {self.kind} named {point.name!r} "
+                    f"({point.value}), which is the name of a built-in one. The built-in one is "
+                    f"used. Uninstall {maker}, or ask its maker for another name.",
+                    ToolkitWarning,
+                    stacklevel=2,
+                )
+        return found
 
     def names(self) -> list[str]:
         return list(self.entries)
 
     def entry(self, name: str) -> Entry:
-        """Raises UnknownNameError, with the nearest name, for a name that is not there."""
+        """Return the entry of a name.
+
+        Raise UnknownNameError, with the nearest name, for one that is not there, and PluginError
+        for one that several third parties use.
+        """
+        if len(several := self._theirs.get(name, [])) > 1:
+            raise PluginError(
+                f"Several installed packages bring a {self.kind} named {name!r}: "
+                f"{', '.join(f'{one.distribution} ({one.target})' for one in several)}.",
+                hint="Uninstall all of them but one.",
+            )
         if name not in self.entries:
             raise unknown_name(self.kind, name, self.entries)
         return self.entries[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -13,10 +14,12 @@ from calibration import METHODS
 from exporters import EXPORTERS
 from models import FAMILIES
 from runtimes import RUNTIMES
+from tests.conftest import run_toolkit
 from toolkit.core.errors import (
     FeedError,
     PluginError,
     ToolkitError,
+    ToolkitWarning,
     UnavailableError,
     UnknownNameError,
 )
@@ -118,12 +121,35 @@ def test_third_party_of_another_kind_is_not_asked(site: Path):
     assert Registry("thing", {}, group=GROUP).names() == []
 
 
-@pytest.mark.parametrize("own", [{"same": Entry("a:b")}, {}])
-def test_double_name_is_an_error_that_names_both(site: Path, own: dict[str, Entry]):
+def test_built_in_plugin_works_beside_a_third_party_s_of_its_name(site: Path):
+    install(site, "third-party", "one = no_such_package:Plugin")
+    install(site, "other-party", "two = plug_theirs:Plugin")
+    registry = Registry("thing", {"one": Entry("collections:OrderedDict")}, group=GROUP)
+    with pytest.warns(ToolkitWarning, match=r"third-party brings a thing named 'one'.*built-in"):
+        assert registry.names() == ["one", "two"]
+    assert type(registry.create("one")).__name__ == "OrderedDict"
+
+
+def test_name_of_two_third_parties_is_an_error_only_where_it_is_used(site: Path):
     install(site, "first", "same = first_module:X")
     install(site, "second", "same = second_module:X")
-    with pytest.raises(PluginError, match=r"named 'same'.*:.* and "):
-        Registry("thing", own, group=GROUP).names()
+    registry = Registry("thing", {"one": Entry("collections:OrderedDict")}, group=GROUP)
+    assert registry.names() == ["one"]
+    assert registry.create("one") is not None
+    with pytest.raises(PluginError, match=r"named 'same': .*\(.*:X\), ") as caught:
+        registry.create("same")
+    assert "first (first_module:X)" in caught.value.problem
+    assert "second (second_module:X)" in caught.value.problem
+
+
+def test_the_command_line_warns_of_a_built_in_name_and_goes_on(tmp_path: Path):
+    install(tmp_path, "third-party", "onnxruntime = no_such_package:Plugin", "toolkit.runtimes")
+    done = run_toolkit("doctor", "--json", cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    assert "warning: The package third-party brings a runtime named 'onnxruntime'" in done.stderr
+    assert "UserWarning" not in done.stderr
+    found = {one["name"]: one for one in json.loads(done.stdout)["runtimes"]}
+    assert found["onnxruntime"]["status"] == "ok"
 
 
 @registries

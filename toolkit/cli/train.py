@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from toolkit.cli import completion, options
-from toolkit.core.codec import encode
 from toolkit.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -143,6 +142,8 @@ def _steps(text: str | None) -> tuple[str, ...] | None:
 
 
 def _document(checkpoint: Checkpoint) -> dict[str, Any]:
+    from toolkit.core.codec import encode
+
     training = checkpoint.training
     return {
         "schema": "toolkit.train/1",

@@ -157,7 +157,6 @@ class _Head:
 
     def __init__(self, address: str) -> None:
         self._address = address
-        self.lost = False
 
     def check(self) -> None:
         """Raise ToolkitError where nothing answers at the address.
@@ -173,7 +172,6 @@ class _Head:
                 return
             except OSError as error:
                 if left == 0:
-                    self.lost = True
                     raise ToolkitError(
                         f"The head of the Ray cluster at {self._address} does not answer: {error}.",
                         hint="Start it and the other machines again, and run the same command "

@@ -34,6 +34,7 @@ SIGNATURE = Signature(
     inputs=(TensorSpec(name="x", dtype="float32", shape=("n", "k")),),
     outputs=(TensorSpec(name="y", dtype="float32", shape=("n", "k")),),
 )
+DIGEST = f"sha256:{'0' * 64}"
 ARTIFACT = Artifact(
     model=ModelSpec(name="m", family="f", framework="none", signature=SIGNATURE),
     format=Format.ONNX,
@@ -41,7 +42,7 @@ ARTIFACT = Artifact(
     signature=SIGNATURE,
     directory=Path("/nowhere"),
     entry="model.onnx",
-    digest="sha256:abc",
+    digest=DIGEST,
     files={},
 )
 OPTIONS = SessionOptions(threads=1)
@@ -80,7 +81,7 @@ def is_gone(pid: int) -> bool:
 
 def test_open_tells_what_was_opened_and_how_long_it_took(fresh: WorkerProcess) -> None:
     opened = fresh.open("null", [ARTIFACT], OPTIONS, [FEEDS])
-    assert (opened.computes, opened.artifact_digest) == (False, "sha256:abc")
+    assert (opened.computes, opened.artifact_digest) == (False, DIGEST)
     found = opened.opening
     assert min(found.import_ns, found.open_ns, found.first_run_ns) > 0
     assert None not in (found.import_bytes, found.open_bytes, found.first_run_bytes)

@@ -38,8 +38,6 @@ VARIABLE = "TOOLKIT_KILLS"  # in the environment of every process of a run
 MOST_SECONDS = 600  # for one run
 SECONDS_TO_END = 20  # for the processes of a command that was killed
 STUDY = """
-schema = "toolkit.study-file/1"
-name = "killed"
 title = "A study that is killed"
 
 [[train]]

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import toolkit
 from tests.conftest import TOOLKIT, Run, run_toolkit
 from tests.mxnet_env import mxnet_python
 from toolkit.core.artifact import Checkpoint
@@ -346,6 +347,28 @@ def test_ctrl_c_keeps_what_was_done(tmp_path: Path) -> None:
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert not list((tmp_path / "out" / "cells").glob(".*"))
+
+
+def test_ctrl_c_while_a_cell_starts_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[str]] = []
+    popen = subprocess.Popen
+
+    def interrupted(*args: Any, **options: Any) -> subprocess.Popen[str]:
+        process = popen(*args, **options)
+        if "toolkit.study.worker" in args[0]:
+            started.append(process)
+            signal.raise_signal(signal.SIGINT)
+        return process
+
+    (tmp_path / "small.toml").write_text(STUDY)
+    monkeypatch.setattr("subprocess.Popen", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        toolkit.run_study(tmp_path / "small.toml", out=tmp_path / "out")
+    (process,) = started
+    assert process.returncode is not None
+    assert list((tmp_path / "out" / "cells").iterdir()) == []
 
 
 def test_killed_again_and_again_it_loses_nothing_and_runs_nothing_twice(tmp_path: Path) -> None:

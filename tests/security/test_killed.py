@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,23 +34,34 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place
 
 
-def begin(work: Callable[[], object]) -> int:
-    """Start a process that does `work`, which does not return; return its id."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(reader)
-        global _ready
-        _ready = writer
-        work()
-        os._exit(1)
-    os.close(writer)
-    assert os.read(reader, 1) == b"."
-    os.close(reader)
-    return pid
-
-
+Begin = Callable[[Callable[[], object]], int]
 _ready = -1
+
+
+@pytest.fixture
+def begin() -> Iterator[Begin]:
+    """Start a process that does some work until `wait_to_be_killed`, and return its id."""
+    started: list[int] = []
+
+    def start(work: Callable[[], object]) -> int:
+        global _ready
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            _ready = writer
+            os.close(reader)
+            work()
+            os._exit(1)
+        started.append(pid)
+        os.close(writer)
+        assert os.read(reader, 1) == b"."
+        os.close(reader)
+        return pid
+
+    yield start
+    for pid in started:
+        with contextlib.suppress(ChildProcessError):
+            kill(pid)
 
 
 def wait_to_be_killed() -> None:
@@ -57,31 +70,28 @@ def wait_to_be_killed() -> None:
 
 
 def kill(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
 
 
-def begin_directory(target: Path) -> int:
-    def work() -> None:
+def test_the_next_directory_removes_those_of_killed_processes_only(
+    begin: Begin, tmp_path: Path
+) -> None:
+    def work(target: Path) -> None:
         with new_directory(target) as partial:
             (partial / "weights").write_bytes(b"1")
             wait_to_be_killed()
 
-    return begin(work)
-
-
-def test_the_next_directory_removes_those_of_killed_processes_only(tmp_path: Path) -> None:
-    killed, alive = begin_directory(tmp_path / "killed"), begin_directory(tmp_path / "alive")
+    killed = begin(functools.partial(work, tmp_path / "killed"))
+    begin(functools.partial(work, tmp_path / "alive"))
     (tmp_path / ".mine.partial-abcdefgh").mkdir()
     (tmp_path / "toolkit-tmp-notes").mkdir()
     kill(killed)
-    try:
-        with new_directory(tmp_path / "other"):
-            pass
-        left = sorted(path.name.partition("toolkit-tmp-")[0] for path in tmp_path.iterdir())
-        assert left == ["", ".alive.", ".mine.partial-abcdefgh", "other"]
-    finally:
-        kill(alive)
+    with new_directory(tmp_path / "other"):
+        pass
+    left = sorted(path.name.partition("toolkit-tmp-")[0] for path in tmp_path.iterdir())
+    assert left == ["", ".alive.", ".mine.partial-abcdefgh", "other"]
 
 
 def test_a_directory_that_was_finished_stays(tmp_path: Path) -> None:
@@ -92,7 +102,7 @@ def test_a_directory_that_was_finished_stays(tmp_path: Path) -> None:
 
 
 def test_the_next_file_removes_that_of_a_killed_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def work() -> None:
         monkeypatch.setattr(os, "fsync", lambda descriptor: wait_to_be_killed())
@@ -104,7 +114,9 @@ def test_the_next_file_removes_that_of_a_killed_process(
     assert [path.name for path in tmp_path.iterdir()] == ["other.json"]
 
 
-def test_the_next_scratch_directory_removes_that_of_a_killed_process(temporary: Path) -> None:
+def test_the_next_scratch_directory_removes_that_of_a_killed_process(
+    begin: Begin, temporary: Path
+) -> None:
     def work() -> None:
         with scratch_directory() as scratch:
             (scratch / "rows").write_bytes(b"1")
@@ -120,7 +132,7 @@ def test_the_next_scratch_directory_removes_that_of_a_killed_process(temporary: 
     assert list(temporary.iterdir()) == []
 
 
-def test_any_command_removes_scratch_directories(temporary: Path) -> None:
+def test_any_command_removes_scratch_directories(begin: Begin, temporary: Path) -> None:
     def work() -> None:
         with scratch_directory():
             wait_to_be_killed()
@@ -163,7 +175,7 @@ def test_a_replaced_directory_is_there_at_any_time(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 
-def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
+def test_a_lock_ends_with_its_process(begin: Begin, tmp_path: Path) -> None:
     def work() -> None:
         with locked_directory(tmp_path, "runs a search"):
             wait_to_be_killed()

@@ -86,6 +86,10 @@ class CellProcess:
             self._hold = -1
         if self._process is not None:
             self._process.wait()
+            for stream in (self._process.stdin, self._process.stdout):
+                with contextlib.suppress(BrokenPipeError):  # a job that it did not read
+                    if stream is not None:
+                        stream.close()
         shutil.rmtree(self._job.partial, ignore_errors=True)
 
 

@@ -20,4 +20,6 @@ def save_graph(model: ir.Model, path: Path, *, beside: str | None = None) -> Non
     )
     if beside is None and stored > INLINE_BYTES:
         beside = f"{path.name}.data"
+    if beside is None:
+        ir.external_data.load_to_model(model)  # or it would name files beside the source
     ir.save(model, path, external_data=beside)

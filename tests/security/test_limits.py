@@ -16,7 +16,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from toolkit.cli.main import main
-from toolkit.core.memory import peak_rss_bytes, reset_peak
+from toolkit.core.memory import peak_rss_bytes, reset_peak, rss_bytes
 
 MOST_BYTES = 1_000_000_000
 HUGE = 10**12
@@ -165,32 +165,76 @@ def _add_zeros(path: Path, name: str) -> None:
             entry.write(zeros)
 
 
-def run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *args: object
-) -> tuple[int, str]:
-    """Run the command line in this process. Return its exit code and what it said of an error."""
-    monkeypatch.setattr(sys, "argv", ["toolkit", *map(str, args)])
-    with pytest.raises(SystemExit) as end:
-        main()
-    return int(end.value.code or 0), capsys.readouterr().err
+Command = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Command:
+    """The command line in this process: gives the exit code, and what it said of an error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["toolkit", *map(str, args)])
+        reset_peak()
+        held = rss_bytes() or 0
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = capsys.readouterr().err
+        assert "Traceback" not in said
+        assert "Nobody foresaw" not in said
+        assert peak_rss_bytes() - held < MOST_BYTES // 10
+        return int(end.value.code or 0), said
+
+    return run
+
+
+@pytest.mark.parametrize("make", [huge_record, huge_extent, program_bomb, keras_bomb])
+def test_a_file_that_claims_too_much_is_refused(
+    make: Callable[[Path], Path], tmp_path: Path, command: Command
+) -> None:
+    path = make(tmp_path)
+    code, said = command("inspect", path)
+    assert code in (2, 3), said
+    assert str(path) in said
+
+
+@pytest.mark.parametrize("make", [huge_constant, huge_expand])
+def test_a_tensor_that_is_computed_is_not_allocated(
+    make: Callable[[Path], Path], tmp_path: Path, command: Command
+) -> None:
+    code, said = command("inspect", make(tmp_path))
+    assert code == 0, said
+
+
+def test_shapes_that_grow_exponentially_reach_the_limit_of_memory(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolkit.core.limits.MEMORY_BYTES", 200 << 20)
+    path = exponential_shapes(tmp_path)
+    code, said = command("inspect", path)
+    assert code == 3
+    assert f"{path} could not be read within the limit of memory" in said
+    assert "0.2 GB of memory" in said
 
 
 @pytest.mark.parametrize(
-    "make",
-    [exponential_functions, exponential_shapes, huge_record, huge_extent, program_bomb, keras_bomb],
+    "args",
+    [
+        ("inspect", "functions.onnx"),
+        ("parity", "weights", "functions.onnx", "functions.onnx"),
+        ("export", "functions.onnx", "--to", "onnx", "--passes", "simplify", "--out", "art"),
+        ("bench", "functions.onnx", "--runtime", "onnxruntime"),
+    ],
+    ids=" ".join,
 )
-def test_a_file_without_bounds_ends_in_an_error(
-    make: Callable[[Path], Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_functions_that_grow_exponentially_end_at_the_timeout(
+    args: tuple[str, ...], tmp_path: Path, command: Command
 ) -> None:
-    path = make(tmp_path)
-    reset_peak()
-    before = peak_rss_bytes()
-    code, said = run(monkeypatch, capsys, "inspect", path, "--timeout", 5)
-    assert code in (2, 3), said
-    assert str(path) in said
-    assert "Traceback" not in said
-    assert "Nobody foresaw" not in said
-    assert peak_rss_bytes() - before < MOST_BYTES // 10
+    exponential_functions(tmp_path)
+    code, said = command(*args, "--timeout", 2)
+    assert code == 3
+    assert "functions.onnx could not be" in said
+    assert " in time. Allowed were 2 s" in said
+    assert {place.name for place in tmp_path.iterdir()} <= {"functions.onnx", "results"}

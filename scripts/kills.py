@@ -267,6 +267,8 @@ def kill_often(
         killed = runs.kill(after)
         if killed:
             moments.append(after)
+            told = f"kill {len(moments)} of {count} after {after:.1f} s"
+            print(told, file=sys.stderr, flush=True)
         elif not command.resumes:
             length = min(length, after)  # it is faster than the first run was
         runs.choose_out(done=not killed)

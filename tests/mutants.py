@@ -1,45 +1,208 @@
-"""Damaged and hostile ONNX files, made of a good one."""
+"""Damaged and hostile model files, made of good ones, the same at every call.
+
+A third of them are damaged as bytes: cut, flipped or spliced. In the others the file is taken apart
+as its format is, something in it is exchanged or replaced, and it is put together again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import io
+import json
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
 Change = Callable[[onnx.ModelProto, np.random.Generator], None]
+Files = Mapping[str, bytes]
+"""The content of a model's files by suffix; the first is the one that is opened."""
 
 
-def mutants(good: Path, count: int) -> Iterator[tuple[str, bytes]]:
-    """So many files, the same at every call: a name that says what was done, and the content.
+def mutants(good: Path, count: int, canary: Path) -> Iterator[tuple[str, Files]]:
+    """Yield `count` mutants: a name that says what was done, and the files.
 
-    A third are cut or have bytes flipped; the others have one thing in them that cannot be meant.
+    Code that runs because a mutant was opened creates the file `canary`.
     """
-    content = good.read_bytes()
+    files = {good.suffix: good.read_bytes()}
+    if good.suffix == ".xml":
+        files[".bin"] = good.with_suffix(".bin").read_bytes()
     rng = np.random.default_rng(0)
-    changes = list(CHANGES.items())
     for number in range(count):
-        kind = number % 6
-        if kind == 0:
-            yield f"{number}-cut", content[: int(rng.integers(len(content)))]
-        elif kind == 1:
-            yield f"{number}-flipped", _flipped(content, rng)
+        if number % 3 == 0:
+            change = list(BYTES.values())[number // 3 % len(BYTES)]
+            suffix = list(files)[int(rng.integers(len(files)))]
+            mutant: Files = {**files, suffix: change(files[suffix], rng)}
+            name = change.__name__
         else:
-            name, change = changes[int(rng.integers(len(changes)))]
-            model = onnx.load_from_string(content)
-            change(model, rng)
-            yield f"{number}-{name}", model.SerializeToString()
+            name, mutant = PARSED[good.suffix](files, rng, canary)
+        yield f"{number}-{name.strip('_').replace('_', '-')}", mutant
+
+
+def _cut(content: bytes, rng: np.random.Generator) -> bytes:
+    return content[: int(rng.integers(len(content)))]
 
 
 def _flipped(content: bytes, rng: np.random.Generator) -> bytes:
-    """Up to twenty bytes replaced, most of them in the graph rather than in the weights."""
+    """Up to twenty bytes replaced, most of them at the front rather than in the weights."""
     data = bytearray(content)
     for _ in range(int(rng.integers(1, 20))):
         place = int(rng.integers(min(len(data), 4000) if rng.random() < 0.8 else len(data)))
         data[place] = int(rng.integers(256))
     return bytes(data)
+
+
+def _spliced(content: bytes, rng: np.random.Generator) -> bytes:
+    """A part of the file put into another place, over what is there or in between."""
+    length = int(rng.integers(1, 200))
+    start, place = (int(p) for p in rng.integers(max(1, len(content) - length), size=2))
+    over = length if rng.random() < 0.5 else 0
+    return content[:place] + content[start : start + length] + content[place + over :]
+
+
+BYTES = {change.__name__: change for change in (_cut, _flipped, _spliced)}
+
+
+def _onnx(files: Files, rng: np.random.Generator, canary: Path) -> tuple[str, Files]:
+    name, change = list(CHANGES.items())[int(rng.integers(len(CHANGES)))]
+    model = onnx.load_from_string(files[".onnx"])
+    change(model, rng)
+    return name, {".onnx": model.SerializeToString()}
+
+
+def _archive(suffix: str) -> Callable[[Files, np.random.Generator, Path], tuple[str, Files]]:
+    """Return the mutation of a zip archive: of its JSON, or of whole entries."""
+
+    def mutate(files: Files, rng: np.random.Generator, canary: Path) -> tuple[str, Files]:
+        with zipfile.ZipFile(io.BytesIO(files[suffix])) as archive:
+            entries = {name: archive.read(name) for name in archive.namelist()}
+        names = [name for name, content in entries.items() if content]
+        documents = [name for name in names if name.endswith(".json")]
+        one, other = (names[int(i)] for i in rng.integers(len(names), size=2))
+        what = str(
+            rng.choice(["leaf", "leaf", "leaf", "exchanged", "damaged", "pickle", "outside"])
+        )
+        if what == "leaf":
+            chosen = documents[int(rng.integers(len(documents)))]
+            document = json.loads(entries[chosen])
+            _replace_leaf(document, rng, canary)
+            entries[chosen] = json.dumps(document).encode()
+        elif what == "exchanged":
+            entries[one], entries[other] = entries[other], entries[one]
+        elif what == "damaged":
+            entries[one] = list(BYTES.values())[int(rng.integers(len(BYTES)))](entries[one], rng)
+        elif what == "pickle":
+            entries[one] = pickle.dumps(_Touch(canary))
+        else:
+            entries[f"../{canary.name}"] = b"code"
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w") as archive:
+            for name, content in entries.items():
+                archive.writestr(name, content)
+        return f"{what}", {suffix: stream.getvalue()}
+
+    return mutate
+
+
+class _Touch:
+    """An object whose pickle creates a file when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def _replace_leaf(document: Any, rng: np.random.Generator, canary: Path) -> None:
+    """Put an odd value, or that of another leaf, into the place of a leaf of a JSON document."""
+    leaves: list[tuple[Any, Any]] = []
+    todo = [document]
+    while todo:
+        value = todo.pop()
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inner in list(pairs):
+            if isinstance(inner, dict | list) and inner:
+                todo.append(inner)
+            else:
+                leaves.append((value, key))
+    owner, key = leaves[int(rng.integers(len(leaves)))]
+    source, its = leaves[int(rng.integers(len(leaves)))]
+    odd: list[Any] = [
+        None, True, -1, 2**31, 2**62, 1e308, "", [], {}, "../../etc/passwd",
+        f"__import__('pathlib').Path({str(canary)!r}).touch()", "9**9**9**9", "os.system",
+    ]  # fmt: skip
+    owner[key] = source[its] if rng.random() < 0.4 else odd[int(rng.integers(len(odd)))]
+
+
+def _litert(files: Files, rng: np.random.Generator, canary: Path) -> tuple[str, Files]:
+    """A number in a table of the FlatBuffer replaced, or that of another table in its place."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(files[".tflite"], 0))
+    graph = model.subgraphs[0]
+    tables = [*graph.tensors, *graph.operators, *model.operatorCodes, graph]
+    table = tables[int(rng.integers(len(tables)))]
+    fields = [
+        name
+        for name, value in vars(table).items()
+        if (isinstance(value, int | np.integer) and not isinstance(value, bool))
+        or (isinstance(value, np.ndarray) and value.size)
+    ]
+    name = fields[int(rng.integers(len(fields)))]
+    value = getattr(table, name)
+    if isinstance(value, np.ndarray):
+        changed = value.copy()
+        changed[int(rng.integers(len(value)))] = int(rng.choice([-1, 0, 2**20, 2**31 - 1]))
+        setattr(table, name, changed)
+    else:
+        setattr(table, name, int(rng.choice([0, 1, 2, 3, 100, 127])))
+    builder = flatbuffers.Builder(0)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return name, {".tflite": bytes(builder.Output())}
+
+
+def _openvino(files: Files, rng: np.random.Generator, canary: Path) -> tuple[str, Files]:
+    """An attribute or text of an element replaced, or exchanged with that of another."""
+    root = ElementTree.fromstring(files[".xml"])
+    elements = [
+        element for element in root.iter() if element.attrib or (element.text or "").strip()
+    ]
+    one, other = (elements[int(i)] for i in rng.integers(len(elements), size=2))
+    odd = [
+        "",
+        "-1",
+        "0",
+        "4294967296",
+        "9223372036854775807",
+        "nothing",
+        "f64",
+        "boolean",
+        str(canary),
+    ]
+    if not one.attrib:
+        one.text = str(rng.choice(odd))
+        name = one.tag
+    else:
+        name = str(rng.choice(list(one.attrib)))
+        exchanged = rng.random() < 0.5 and name in other.attrib
+        one.attrib[name] = other.attrib[name] if exchanged else str(rng.choice(odd))
+    return name, {".xml": ElementTree.tostring(root), ".bin": files[".bin"]}
+
+
+PARSED: dict[str, Callable[[Files, np.random.Generator, Path], tuple[str, Files]]] = {
+    ".onnx": _onnx,
+    ".pt2": _archive(".pt2"),
+    ".keras": _archive(".keras"),
+    ".tflite": _litert,
+    ".xml": _openvino,
+}
 
 
 def _tensor(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.TensorProto:

@@ -26,12 +26,12 @@ def result_of(runtimes: Sequence[str], **changes: Any) -> Result:
     )
     rows = tuple(
         Row(
-            runtime=name, artifact=f"models/{name}", artifact_digest="sha256:0", batch=1,
+            runtime=name, artifact=f"models/{name}", artifact_digest=f"sha256:{0:064x}", batch=1,
             status=Status.OK, precision_requested="float32", measurements=(measurement,),
         )
         for name in runtimes
     )  # fmt: skip
-    plan = {"batches": [1], "runtimes": list(runtimes), "options": {"threads": 1}}
+    plan = {"batches": [1], "runtimes": list(runtimes), "options": {"threads": 1}, "cpus": None}
     made = Result(
         id="20250101T000000Z-00c0ffee",
         created="2025-01-01T00:00:00Z",

@@ -137,7 +137,7 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "what was measured until then lies in" in err
+    assert "what was measured until then is in" in err
     (path,) = (tmp_path / "results").glob("*.json")
     row = json.loads(path.read_text())["rows"][0]
     assert row["learning"]["losses"]

@@ -56,7 +56,7 @@ def test_a_precision_that_the_processor_lacks_says_why(
     monkeypatch.setitem(INSTRUCTIONS, "bfloat16", ("none_such",))
     (found,) = toolkit.doctor(ceilings=True, threads=1).ceilings
     assert "none_such" in found.absent["bfloat16"]
-    assert "bfloat16" not in found.rates
+    assert "bfloat16" not in found.operations_per_second
 
 
 BENCH = ("--threads", 1, "--batch", 4, "--warmup", 1, "--runs", 12)

@@ -45,7 +45,7 @@ TRAIN = ("train", "lenet", "--data", "digits")
         (("bench", "text.onnx"), "text.onnx is not an ONNX model"),
         (("bench", "empty.onnx"), "empty.onnx is not an ONNX model"),
         (("bench", "notes.txt"), "no known kind"),
-        (("bench", "folder"), "has schema None"),
+        (("bench", "folder"), "is a document of schema None"),
         (("bench", "bare"), "without a manifest.json"),
         (("bench", "lenet-onnx", "--runtime", "onxruntime"), "Did you mean 'onnxruntime'?"),
         (("bench", "lenet-onnx", "--runtime", ","), "expected names"),

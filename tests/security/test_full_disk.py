@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import TOOLKIT
+from tests.stored_results import environment
 from toolkit.core.errors import StorageError, ToolkitError
 from toolkit.core.files import new_directory, write_atomically
 from toolkit.core.interrupts import Interrupts
@@ -63,7 +64,8 @@ def kept(disk: Path, samples: int, expected_bytes: int) -> Result:
         rows.append(row(samples))
 
     return keep_rows(
-        measure_all, plan={}, environment={}, warnings=lambda rows: [], interrupts=Interrupts(),
+        measure_all, plan={"options": {"threads": 1}, "cpus": None}, environment=environment(),
+        warnings=lambda rows: [], interrupts=Interrupts(),
         out=disk / "results", expected_bytes=expected_bytes, progress=Silent(),
     )  # fmt: skip
 

@@ -60,7 +60,8 @@ def begin() -> Iterator[Begin]:
 
     yield start
     for pid in started:
-        with contextlib.suppress(ChildProcessError):
+        with contextlib.suppress(ChildProcessError):  # one that the test killed: its id is free
+            os.waitpid(pid, os.WNOHANG)
             kill(pid)
 
 
@@ -70,8 +71,7 @@ def wait_to_be_killed() -> None:
 
 
 def kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
 
 

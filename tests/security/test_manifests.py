@@ -500,7 +500,7 @@ KINDS: dict[str, tuple[Callable[[Path], Path], Uses]] = {
     "study": (
         lambda place: (make_study(place), place / STUDY_FILE)[-1],
         (
-            lambda place, _: status_of(place),
+            lambda place, _: refuse_damaged_cells(place),
             lambda place, _: show("study", "status", place),
             lambda place, _: gather([place]),
         ),
@@ -508,7 +508,7 @@ KINDS: dict[str, tuple[Callable[[Path], Path], Uses]] = {
     "cell": (
         make_study,
         (
-            lambda place, _: status_of(place),
+            lambda place, _: refuse_damaged_cells(place),
             lambda place, _: show("study", "status", place),
             lambda place, _: gather([place]),
         ),
@@ -516,7 +516,7 @@ KINDS: dict[str, tuple[Callable[[Path], Path], Uses]] = {
     "result": (
         make_result,
         (
-            lambda place, _: list_results(directory=place),
+            lambda place, _: list_results(directory=place, warn=refuse),
             lambda place, _: show("results", "list", "--directory", place),
             lambda place, _: show_result("2026", directory=place),
             lambda place, _: show("results", "show", "2026", "--directory", place),
@@ -524,6 +524,17 @@ KINDS: dict[str, tuple[Callable[[Path], Path], Uses]] = {
         ),
     ),
 }
+
+
+def refuse(warning: str) -> None:
+    """Raise what a command only warns of."""
+    raise SourceError(warning, hint="")
+
+
+def refuse_damaged_cells(study: Path) -> None:
+    for cell in status_of(study)["cells"]:
+        if cell["state"] is State.TO_DO and cell["reason"] is not None:
+            refuse(cell["reason"])
 
 
 def use_all(uses: Uses, place: Path) -> None:

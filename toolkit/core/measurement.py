@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -149,10 +149,10 @@ class _Options(TypedDict):
 
 
 class _Plan(TypedDict):
-    artifact: str
-    runtimes: list[str]
-    batches: list[Count]
-    inputs: str
+    artifact: NotRequired[str]  # a round of a search names its candidates instead
+    runtimes: NotRequired[list[str]]
+    batches: NotRequired[list[Count]]
+    inputs: NotRequired[str]
     options: _Options
     cpus: list[Size] | None
 

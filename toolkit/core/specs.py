@@ -64,7 +64,7 @@ class Signature:
     """The inputs and outputs of a model, in order."""
 
     inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
+    outputs: Annotated[tuple[TensorSpec, ...], Meta(min_length=1)]
 
     def check(self, feeds: Feeds) -> dict[str, int]:
         """The extent of every named axis, or FeedError for a wrong name, dtype or shape."""

@@ -183,8 +183,9 @@ def differing_circumstances(a: Result, b: Result) -> list[str]:
         one, other = (found.get(package, "absent") for found in versions)
         if one != other:
             lines.append(f"{package} was {one} for A and {other} for B.")
-    if a.plan["inputs"] != b.plan["inputs"]:
-        lines.append(f"The inputs were {a.plan['inputs']} for A and {b.plan['inputs']} for B.")
+    inputs = [one.plan.get("inputs", "unknown") for one in (a, b)]
+    if inputs[0] != inputs[1]:
+        lines.append(f"The inputs were {inputs[0]} for A and {inputs[1]} for B.")
     return lines
 
 

@@ -31,7 +31,7 @@ def reserve(directory: Path, id: str, expected_bytes: int) -> NewFile:
         directory.mkdir(parents=True, exist_ok=True)
         found = os.statvfs(directory)
         size = min(expected_bytes, MOST_BYTES, found.f_bavail * found.f_frsize // 2)
-        if size < min(expected_bytes, LEAST_BYTES):
+        if found.f_blocks and size < min(expected_bytes, LEAST_BYTES):  # 0: it does not say
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return NewFile(directory / f"{id}.json", size)
     except OSError as error:

@@ -119,7 +119,7 @@ def _result(path: Path, result: Result) -> Mapping[str, Any]:
     return {
         "result": result.id,
         "created": result.created,
-        "artifact": str(result.plan["artifact"]),
+        "artifact": result.plan.get("artifact"),
         "cpu": result.environment["cpu"]["model"],
         "threads": result.plan["options"]["threads"],
         "commit": result.environment["commit"],

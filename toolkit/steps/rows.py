@@ -148,13 +148,14 @@ class _Run:
         feeds = group.inputs.sets(group.batch)
         references: dict[tuple[object, ...], list[Outputs] | None] = {}
         for entry in group.entries:
+            row = self._new_row(entry, number, group.batch, feeds[0])  # reads before anything runs
             same = what_runs(entry.artifacts)
             if same not in references:
                 references[same] = self._reference(entry.artifacts, feeds)
             contenders.append(
                 Contender(
                     entry=entry,
-                    row=self._new_row(entry, number, group.batch, feeds[0]),
+                    row=row,
                     settings=self.settings,
                     feeds=feeds,
                     expected=references[same],

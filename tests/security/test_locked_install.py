@@ -6,11 +6,11 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sysconfig
 import venv
 import zipfile
 from pathlib import Path
 
-import pip
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "install"
@@ -27,7 +27,8 @@ class Place:
         venv.create(folder / "env", with_pip=False)
         self.python = folder / "env/bin/python"
         packages = next(folder.glob("env/lib/python*/site-packages"))
-        (packages / "pip").symlink_to(Path(pip.__file__).parent)
+        # pip is not imported: it replaces the distutils of the process that imports it.
+        (packages / "pip").symlink_to(Path(sysconfig.get_path("purelib")) / "pip")
         self.python.with_name("pip").write_text(f'#!/bin/sh\nexec {self.python} -m pip "$@"\n')
         self.python.with_name("pip").chmod(0o755)
         self.lock("build", self.wheel("tool", "1.0"))

@@ -9,7 +9,6 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import psutil
 
 from toolkit.core.errors import SourceError
 
@@ -32,6 +31,8 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(path) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
             needed = 2 * sum(entry.file_size for entry in entries)  # as bytes, and as an array
+            import psutil
+
             left = psutil.virtual_memory().available
             if needed > left:
                 raise SourceError(

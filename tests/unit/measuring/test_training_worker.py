@@ -77,7 +77,7 @@ def test_what_is_not_there_is_refused(worker: WorkerProcess, tmp_path: Path) -> 
         opened(probe, tmp_path, mode="nosuch")
 
 
-def test_the_worker_needs_numpy_and_safetensors_alone() -> None:
+def test_the_worker_needs_numpy_safetensors_and_msgspec_alone() -> None:
     """So that it runs in the environment of a framework that can have no more."""
     code = (
         f"import {MODULE}, sys\n"
@@ -87,6 +87,7 @@ def test_the_worker_needs_numpy_and_safetensors_alone() -> None:
         [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
     )
     found = {name for name in done.stdout.split() if not name.startswith(("_", "cython"))}
-    assert found - {"sitecustomize", "usercustomize"} == {
-        "models", "numpy", "safetensors", "toolkit",
+    # msgspec imports typing_extensions where it is installed.
+    assert found - {"sitecustomize", "typing_extensions", "usercustomize"} == {
+        "models", "msgspec", "numpy", "safetensors", "toolkit",
     }  # fmt: skip

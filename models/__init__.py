@@ -27,11 +27,14 @@ FAMILIES: Registry[Family] = Registry(
 
 
 def builder(spec: ModelSpec, framework: str) -> Builder:
-    """Who builds `spec` in a framework, whichever trained it.
+    """Return the builder of `spec` in a framework, whichever trained it.
 
-    Raises UnknownNameError for a family, or a framework of it, that is not there.
+    Raises UnknownNameError for a family, or a framework of it, that is not there; SourceError for a
+    spec that the family does not make.
     """
-    return FAMILIES.create(spec.family).builders.create(framework)
+    family = FAMILIES.create(spec.family)
+    family.check(spec)
+    return family.builders.create(framework)
 
 
 def build(spec: ModelSpec, framework: str) -> Any:

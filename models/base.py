@@ -9,7 +9,7 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 
-from toolkit.core.errors import UsageError
+from toolkit.core.errors import SourceError, UsageError
 from toolkit.core.options import Option, Value, settle
 from toolkit.core.registry import Registry
 from toolkit.core.specs import ModelSpec, Signature, Task, TaskKind, TensorSpec
@@ -130,3 +130,20 @@ class Family(ABC):
             data=data,
             hyperparameters=settled,
         )
+
+    @final
+    def check(self, spec: ModelSpec) -> None:
+        """Raise SourceError unless `spec` is the one that `spec()` makes of its task and options.
+
+        A spec that a manifest stores may hold anything, and builders rely on it.
+        """
+        known = self.spec(
+            spec.framework, task=spec.task, data=spec.data, settings=spec.hyperparameters
+        )
+        for part in ("task", "signature", "hyperparameters"):
+            found, expected = getattr(spec, part), getattr(known, part)
+            if found != expected:
+                raise SourceError(
+                    f"The {part} of model {self.name!r} is {found}, expected {expected}.",
+                    hint="The manifest was altered, or another version of the toolkit wrote it.",
+                )

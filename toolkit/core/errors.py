@@ -141,3 +141,11 @@ def from_wire(data: dict[str, str]) -> ToolkitError:
     if not (isinstance(cls, type) and issubclass(cls, ToolkitError)):
         cls = ToolkitError
     return cls(data["problem"], hint=data["hint"])
+
+
+def first_words(error: BaseException) -> str:
+    """Return the first line of an error's message that has text, with the error's type."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
+    if lines[0].startswith("Exception from "):  # OpenVINO: the place comes before the message
+        lines = [" ".join(lines[:3])]
+    return f"{type(error).__name__}: {lines[0]}"

@@ -10,7 +10,13 @@ from typing import Any, ClassVar, NoReturn, Self, final
 import numpy as np
 
 from toolkit.core.artifact import Artifact, Format
-from toolkit.core.errors import SessionError, UsageError, unknown_name
+from toolkit.core.errors import (
+    SessionError,
+    ToolkitError,
+    UsageError,
+    first_words,
+    unknown_name,
+)
 from toolkit.core.specs import Feeds, Outputs, Signature
 
 MOST_THREADS = 1024
@@ -145,10 +151,22 @@ class Session(ABC):
 
     @final
     def run(self, feeds: Feeds) -> Outputs:
-        """Upload, forward, download, which waits for the pass."""
-        self.upload(feeds)
-        self.forward()
-        return self.download()
+        """Upload, forward, download, which waits for the pass.
+
+        Raises FeedError for feeds that the signature does not allow, and SessionError for what the
+        runtime raises.
+        """
+        try:
+            self.upload(feeds)
+            self.forward()
+            return self.download()
+        except ToolkitError:
+            raise
+        except Exception as error:
+            raise SessionError(
+                f"The runtime failed with {first_words(error)}",
+                hint="See the documentation of the runtime; another one may run the model.",
+            ) from error
 
     @final
     def provenance(self) -> Provenance:

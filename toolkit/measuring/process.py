@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 
 from toolkit.core.documents import Json
-from toolkit.core.errors import ToolkitError, WorkerError, to_wire
+from toolkit.core.errors import ToolkitError, WorkerError, first_words, to_wire
 from toolkit.measuring import wire
 from toolkit.measuring.prctl import go_on_without_parent
 
@@ -44,12 +44,8 @@ def serve(source: BinaryIO, sink: BinaryIO, worker: Worker) -> None:
 
 
 def _foreign(error: Exception, message: Mapping[str, Any]) -> WorkerError:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
-    told = lines[0]
-    if told.startswith("Exception from "):  # OpenVINO: where it was raised comes before what it is
-        told = " ".join(lines[:3])
     return WorkerError(
-        f"{type(error).__name__} during {message['command']!r}: {told}",
+        f"{message['command']!r} failed with {first_words(error)}",
         hint="The runtime itself raised this; look it up in the runtime's own documentation.",
     )
 

@@ -29,7 +29,7 @@ def named(specs: list[TensorSpec]) -> Signature:
         TensorSpec(name=f"in{i}", dtype=spec.dtype, shape=spec.shape)
         for i, spec in enumerate(specs)
     )
-    return Signature(inputs=inputs, outputs=())
+    return Signature(inputs=inputs, outputs=(TensorSpec(name="y", dtype="float32", shape=()),))
 
 
 signatures = st.lists(tensors, min_size=1, max_size=3).map(named)

@@ -30,6 +30,10 @@ class Size:
     state_dict_bytes: int
 
 
+def _types(settings: Mapping[str, Value]) -> dict[str, type]:
+    return {name: type(value) for name, value in settings.items()}
+
+
 class Builder(ABC):
     """Makes a family's module in one framework, and moves weights in and out of it."""
 
@@ -135,14 +139,17 @@ class Family(ABC):
     def check(self, spec: ModelSpec) -> None:
         """Raise SourceError unless `spec` is the one that `spec()` makes of its task and options.
 
-        A spec that a manifest stores may hold anything, and builders rely on it.
+        A spec that a manifest stores may hold anything, and builders rely on it. Types are compared
+        too, since True and 8.0 equal 1 and 8.
         """
         known = self.spec(
             spec.framework, task=spec.task, data=spec.data, settings=spec.hyperparameters
         )
         for part in ("task", "signature", "hyperparameters"):
             found, expected = getattr(spec, part), getattr(known, part)
-            if found != expected:
+            if found != expected or (
+                part == "hyperparameters" and _types(found) != _types(expected)
+            ):
                 raise SourceError(
                     f"The {part} of model {self.name!r} is {found}, expected {expected}.",
                     hint="The manifest was altered, or another version of the toolkit wrote it.",

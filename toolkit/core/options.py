@@ -46,7 +46,7 @@ class Option:
         """The value of a text or a value. Raises UsageError for one that cannot be meant."""
         try:
             value = self._convert(given)
-        except (KeyError, ValueError, OverflowError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise self._refusal(name, given) from None
         if self.choices is not None and value not in self.choices:
             raise self._refusal(name, given)
@@ -60,6 +60,8 @@ class Option:
     def _convert(self, given: Value) -> Value:
         if isinstance(self.default, bool):
             return _TRUTH[str(given).lower()]
+        if isinstance(given, bool) or not isinstance(given, (int, float, str)):
+            raise TypeError(given)
         if isinstance(self.default, int):
             if isinstance(given, float) and not given.is_integer():
                 raise ValueError(given)

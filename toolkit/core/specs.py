@@ -66,6 +66,14 @@ class Signature:
     inputs: tuple[TensorSpec, ...]
     outputs: Annotated[tuple[TensorSpec, ...], Meta(min_length=1)]
 
+    @property
+    def batch_axis(self) -> str | int | None:
+        """The name of the batch axis, or its extent if that is fixed; None without one.
+
+        The batch axis is axis 0 of the first input that is not a scalar.
+        """
+        return next((spec.shape[0] for spec in self.inputs if spec.shape), None)
+
     def check(self, feeds: Feeds) -> dict[str, int]:
         """The extent of every named axis, or FeedError for a wrong name, dtype or shape."""
         names = [spec.name for spec in self.inputs]

@@ -37,7 +37,7 @@ class Deployed:
     @property
     def dynamic(self) -> bool:
         """Whether it takes batches of any size."""
-        return not isinstance(self.artifact.signature.inputs[0].shape[0], int)
+        return isinstance(self.artifact.signature.batch_axis, str)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +123,7 @@ def _deployed(source: Path) -> Deployed:
             hint="Export it first, or let `toolkit optimize` choose a form: its bundle is deployed "
             "with the options that it was measured with.",
         )
-    fixed = artifact.signature.inputs[0].shape[0]
+    fixed = artifact.signature.batch_axis
     return Deployed(
         artifact=artifact,
         runtime=None,

@@ -17,7 +17,7 @@ from toolkit.core.progress import Progress
 from toolkit.optimizing.candidates import ENGINES, METHODS, Form
 from toolkit.steps.calibrate import calibrate
 from toolkit.steps.export import export
-from toolkit.steps.inputs import InputRequest, batch_axis
+from toolkit.steps.inputs import InputRequest
 from toolkit.steps.labelled import BATCH
 from toolkit.steps.sources import candidates, open_artifact
 
@@ -109,7 +109,7 @@ class Workshop:
 
     def _engine(self, target: str, source: Artifact) -> ExportOptions:
         """For the GPU here, and the one batch that the model takes, or all up to the largest."""
-        free = isinstance(batch_axis(source.signature), str)
+        free = isinstance(source.signature.batch_axis, str)
         gpu = driver().gpus[0]
         heeded: dict[str, Any] = {
             "batches": (1, self.batch, max(self.batch, BATCH)) if free else None,

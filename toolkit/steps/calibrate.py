@@ -24,7 +24,6 @@ from toolkit.parity.closeness import Closeness, Comparison
 from toolkit.parity.paired import check_max_drop
 from toolkit.steps.calibration_rows import CalibrationRows, Picked, pick_rows
 from toolkit.steps.files import READING_S, sharing_files
-from toolkit.steps.inputs import batch_axis
 from toolkit.steps.labelled import load_labelled
 from toolkit.steps.mixture import Accuracy, Mixture
 from toolkit.steps.quantising import (
@@ -236,7 +235,7 @@ def _compared(
 ) -> Mapping[str, Closeness]:
     """Each output of both, on the same rows, in batches that are not kept."""
     options = session_options(None)
-    fixed = batch_axis(source.signature)
+    fixed = source.signature.batch_axis
     size = fixed if isinstance(fixed, int) else MOST_BATCH
     found = {spec.name: Comparison() for spec in source.signature.outputs}
 

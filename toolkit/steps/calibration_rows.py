@@ -16,7 +16,7 @@ from toolkit.core.files import digest_bytes
 from toolkit.core.progress import Progress
 from toolkit.core.specs import Feeds
 from toolkit.data.arrays import load_arrays
-from toolkit.steps.inputs import batch_axis, check_feeds, load_rows
+from toolkit.steps.inputs import check_feeds, load_rows
 
 SAMPLES = 256  # unless told; all, where there are fewer
 MOST_HELD = 512  # rows that outputs are compared on
@@ -126,7 +126,7 @@ def pick_rows(
             held=Picked(arrays=test, places=held, description=f"test rows of {data}"),
             left_out=left_out,
         )
-    fixed = batch_axis(artifact.signature)
+    fixed = artifact.signature.batch_axis
     batch = fixed if isinstance(fixed, int) else 1
     found = replace(found, held=found.held.whole(batch), used=found.used.whole(batch))
     if samples not in (None, len(found.used)):

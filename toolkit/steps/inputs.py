@@ -271,17 +271,9 @@ def _refuse_too_large(spec: TensorSpec, shape: tuple[int, ...]) -> None:
         )
 
 
-def batch_axis(signature: Signature) -> str | int | None:
-    """The name of the batch axis, or its extent where it is fixed; None when it has neither.
-
-    It is axis 0 of the first input that has one.
-    """
-    return next((spec.shape[0] for spec in signature.inputs if spec.shape), None)
-
-
 def implied_batch(signature: Signature, request: InputRequest) -> int | None:
     """The batch that --dim names, or a shape by --input has, or the model fixes; None for any."""
-    axis = batch_axis(signature)
+    axis = signature.batch_axis
     found = request.dims.get(axis) if isinstance(axis, str) else axis
     leading = next((spec for spec in signature.inputs if spec.shape), None)
     asked = request.random.get(leading.name) if leading else None
@@ -321,7 +313,7 @@ def resolve_axes(
     signature: Signature, spec: TensorSpec, batch: int, dims: Mapping[str, int]
 ) -> list[int]:
     """The shape of one input. Raises UsageError for a dynamic axis that nobody gave an extent."""
-    batch_name = batch_axis(signature)
+    batch_name = signature.batch_axis
     extents: list[int] = []
     for position, dim in enumerate(spec.shape):
         if isinstance(dim, int):

@@ -16,7 +16,7 @@ from toolkit.core.specs import Feeds, Outputs, Signature, relaid
 from toolkit.data.arrays import load_arrays
 from toolkit.data.npz_file import TEST, TRAIN
 from toolkit.measuring.client import WorkerProcess
-from toolkit.steps.inputs import batch_axis, load_test_rows
+from toolkit.steps.inputs import load_test_rows
 
 BATCH = 64
 LABELS = ("labels", "targets")
@@ -183,7 +183,7 @@ def _batches(
 ) -> Iterator[tuple[Feeds, int, int]]:
     """Feeds, how many of their rows count, and of how many they are. A model of a fixed batch is
     fed the last row again until it is full."""
-    fixed = batch_axis(signature)
+    fixed = signature.batch_axis
     size = fixed if isinstance(fixed, int) else BATCH
     dtypes = {spec.name: spec.dtype for spec in signature.inputs}
     for start in range(0, rows.count, size):

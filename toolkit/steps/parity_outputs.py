@@ -17,7 +17,6 @@ from toolkit.steps.choices import known_runtimes
 from toolkit.steps.files import READING_S, sharing_files
 from toolkit.steps.inputs import (
     InputRequest,
-    batch_axis,
     implied_batch,
     input_source,
     noise_source,
@@ -251,7 +250,7 @@ def _equal_terms(what: str, feeds: Feeds) -> int:
 
 def _fixed(mine: Signature, theirs: Signature) -> Signature:
     """With the batch of the other, where only that is fixed."""
-    axis, batch = batch_axis(mine), batch_axis(theirs)
+    axis, batch = mine.batch_axis, theirs.batch_axis
     if isinstance(axis, int) or not isinstance(batch, int):
         return mine
     return replace(

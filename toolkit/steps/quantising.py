@@ -20,7 +20,6 @@ from toolkit.measuring.client import WorkerProcess
 from toolkit.measuring.environment import session_options
 from toolkit.steps.calibration_rows import Picked
 from toolkit.steps.files import open_files
-from toolkit.steps.inputs import batch_axis
 from toolkit.steps.mixture import Accuracy, Mixture, fewest_in_float
 from toolkit.steps.parity_layers import exposed
 from toolkit.steps.quantiser import Quantiser
@@ -158,14 +157,14 @@ def _quantiser(
 
 def _for_sensitivity(source: Artifact, used: Picked) -> list[Feeds]:
     """Few of the rows that were calibrated on: a choice by test rows would flatter the test."""
-    fixed = batch_axis(source.signature)
+    fixed = source.signature.batch_axis
     size = fixed if isinstance(fixed, int) else SENSITIVITY_ROWS
     return list(used.first(max(size, SENSITIVITY_ROWS) // size * size).batches(size))
 
 
 def _collect(worker: WorkerProcess, giving: Artifact, used: Picked, progress: Progress) -> None:
     """Runs the rows, as many at a time as their inner tensors leave room for."""
-    fixed = batch_axis(giving.signature)
+    fixed = giving.signature.batch_axis
     size, done = fixed if isinstance(fixed, int) else 1, 0
     while done < len(used):
         feeds = used.feeds(done, size)

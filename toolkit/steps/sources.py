@@ -24,7 +24,7 @@ from toolkit.core.specs import ModelSpec
 from toolkit.core.usercode import is_user_code
 from toolkit.steps.capture import Example, is_in_no_file
 from toolkit.steps.files import Files, open_files
-from toolkit.steps.inputs import InputRequest, batch_axis
+from toolkit.steps.inputs import InputRequest
 
 Source = str | os.PathLike[str]
 
@@ -78,7 +78,7 @@ def open_source(
     artifact = open_artifact(directory)
     if artifact.format is not Format.CHECKPOINT or not is_user_code(os.fspath(source)):
         return artifact, request
-    extents.pop(str(batch_axis(artifact.signature)), None)
+    extents.pop(str(artifact.signature.batch_axis), None)
     random = {name: replace(asked, shape=None) for name, asked in request.random.items()}
     return artifact, replace(request, random=random, dims={**extents, **request.dims})
 

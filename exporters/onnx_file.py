@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections import Counter, defaultdict
@@ -12,6 +13,7 @@ from typing import TypeVar, final
 import numpy as np
 import onnx
 import onnx.inliner
+import onnx.shape_inference
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 from onnx.external_data_helper import load_external_data_for_model, uses_external_data
@@ -38,10 +40,6 @@ EIGHT_BITS = frozenset(
 SHAPING = {"Slice": (1, 2, 3, 4), "Pad": (1, 3), "Resize": (1, 2, 3), "Upsample": (1,)}
 # What says how numbers of few bits are meant: no weights either.
 SCALING = {"QuantizeLinear": (1, 2), "DequantizeLinear": (1, 2)}
-VALUE_KEEPING = frozenset(
-    {"Cast", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose",
-     "Unsqueeze"}
-)  # fmt: skip
 
 
 R = TypeVar("R")
@@ -91,14 +89,23 @@ def load_model(path: Path, *, external_data: bool = True) -> onnx.ModelProto:
 
 @reads_graph
 def read_signature(path: Path) -> Signature:
-    """Inputs and outputs as the file declares them; initializers are not inputs."""
+    """Inputs and outputs as the file declares them, or as shape inference finds outputs whose rank
+    or dtype is not declared; initializers are not inputs."""
     model = load_model(path, external_data=False)
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
+    if not all(map(_is_declared, model.graph.output)):
+        with contextlib.suppress(onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+            model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     return Signature(
         inputs=tuple(_tensor_spec(value, path) for value in inputs),
         outputs=tuple(_tensor_spec(value, path) for value in model.graph.output),
     )
+
+
+def _is_declared(value: onnx.ValueInfoProto) -> bool:
+    tensor = value.type.tensor_type
+    return value.type.HasField("tensor_type") and tensor.HasField("shape") and tensor.elem_type != 0
 
 
 @reads_graph
@@ -206,7 +213,7 @@ def _held_by(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
 def _tensor_spec(value: onnx.ValueInfoProto, path: Path) -> TensorSpec:
     kind = value.type.WhichOneof("value")
     tensor = value.type.tensor_type
-    if kind != "tensor_type" or not tensor.HasField("shape") or not tensor.elem_type:
+    if not _is_declared(value):
         raise SourceError(
             f"{path} has an input or output {value.name!r} of unknown type or rank ({kind}).",
             hint="Only models whose inputs and outputs are tensors of known rank can be run; "
@@ -224,28 +231,6 @@ def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
     if dim.WhichOneof("value") == "dim_value":
         return int(dim.dim_value) if dim.dim_value > 0 else None
     return None if dim.dim_param in ("", "?") else str(dim.dim_param)
-
-
-@reads_graph
-def index_bounds(path: Path) -> dict[str, int]:
-    """For each input that is an index into a stored table, the number of rows of the smallest.
-
-    Followed through operations that keep the values: casts and changes of shape.
-    """
-    graph = load_model(path, external_data=False).graph
-    tables = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    origin = {value.name: value.name for value in graph.input}
-    bounds: dict[str, int] = {}
-    for node in graph.node:
-        if node.op_type in VALUE_KEEPING and node.input[0] in origin:
-            origin.update(dict.fromkeys(node.output, origin[node.input[0]]))
-        if node.op_type in ("Gather", "GatherElements") and node.input[0] in tables:
-            source = origin.get(node.input[1])
-            if source is not None:
-                axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
-                rows = tables[node.input[0]][axis]
-                bounds[source] = min(rows, bounds.get(source, rows))
-    return bounds
 
 
 @reads_graph

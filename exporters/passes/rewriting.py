@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import onnx_ir as ir
 
-from exporters.onnx_file import external_files
+from exporters.onnx_file import external_files, load_model
 from exporters.onnx_saving import save_graph
+from exporters.opsets import CURRENT, DOMAIN, upgraded
 from exporters.passes import PASSES
 from exporters.passes.base import NumberedPass
 from exporters.passes.precision import Float64
@@ -61,19 +63,30 @@ def apply(given: Sequence[str], path: Path) -> list[Json]:
     return changes
 
 
-def write_doubled(source: Path, target: Path) -> None:
-    """Writes the graph of a file in float64, its large tensors beside it.
+def write_for_evaluator(source: Path, target: Path, *, double: bool) -> None:
+    """Write a graph for ONNX's reference evaluator, its large tensors beside it; in float64 with
+    `double`.
 
-    Raises SourceError for a graph that cannot be had in float64.
+    The evaluator computes some operators of old opsets wrongly (BatchNormalization below 14 with
+    its default momentum), so the opset is raised where that is possible. Raises SourceError for a
+    graph that has no form in float64.
     """
     model = ir.load(source)
+    if model.graph.opset_imports.get(DOMAIN, CURRENT) < CURRENT:
+        with contextlib.suppress(SourceError):
+            model = ir.from_proto(upgraded(load_model(source)))
+    if double:
+        _double(model, source)
+    save_graph(model, target)
+
+
+def _double(model: ir.Model, source: Path) -> None:
     try:
         Float64()(model)
     except (ir.passes.PreconditionError, ir.passes.PostconditionError) as error:
         raise SourceError(
             f"{source} has no form in float64: {error}", hint="It can be held to float32 alone."
         ) from error
-    save_graph(model, target)
 
 
 def _made(text: str) -> ir.passes.InPlacePass:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -11,7 +12,7 @@ import numpy as np
 from toolkit.core.documents import Json
 from toolkit.core.specs import Outputs
 from toolkit.parity.outputs import combine, compare_outputs
-from toolkit.parity.tolerances import MARGINS, ROUNDOFF, tolerance_for
+from toolkit.parity.tolerances import MARGINS, ROUNDOFF, TOLERANCES, tolerance_for
 
 TOP = 5
 LEAST_ROUNDINGS = 4  # of the largest output, below which a reference's error is luck
@@ -70,7 +71,8 @@ def judge(
     error of MARGINS times u / u32 the reference's is allowed, and at the least that of
     LEAST_ROUNDINGS roundings of the largest output. Where all inputs are equal so are the terms of
     a sum over positions, and their roundings go one way: then a sum of `equal_terms` is off by up
-    to as many roundings, by the order in which a kernel adds (Higham, 4.2). Eight bits are held to
+    to as many roundings, by the order in which a kernel adds (Higham, 4.2). No error is allowed
+    that leaves less than half of the digits of the precision. Eight bits are held to
     the table of tolerances: a step of theirs is a part of the range that a tensor is quantised in,
     whatever its values, so that `ranges`, how large each output of the reference gets, count, where
     that is in eight bits itself. NaN and infinity must stand where the reference has them.
@@ -147,7 +149,7 @@ def _judge(
     error = _largest(own[finite] - exact[finite])
     own_error = _largest(reference.astype(np.float64)[finite] - exact[finite])
     summed = equal_terms * min(ROUNDOFF[precision], ROUNDOFF["float32"]) * scale
-    bound = max(bound_of(own_error, scale, precision), summed)
+    bound = max(bound_of(own_error, scale, precision), min(summed, cap(scale, precision)))
     return Judgement(
         passed=error <= bound,
         error=error,
@@ -166,7 +168,51 @@ def bound_of(reference_error: float, scale: float, precision: str) -> float:
     """The error that is allowed, absolute. See `judge`."""
     least = LEAST_ROUNDINGS * ROUNDOFF["float32"] * scale
     coarser = ROUNDOFF[precision] / ROUNDOFF["float32"]
-    return MARGINS[precision] * coarser * max(reference_error, least)
+    return min(MARGINS[precision] * coarser * max(reference_error, least), cap(scale, precision))
+
+
+def cap(scale: float, precision: str) -> float:
+    """The largest error that is ever allowed: half of the digits of the precision must be right."""
+    return math.sqrt(ROUNDOFF[precision]) * scale
+
+
+def departs(reference: Outputs, double: Outputs) -> bool:
+    """Whether an output of the reference is further from the float64 result than the table allows
+    in float32."""
+    table = TOLERANCES["float32"]
+    return any(
+        error > table.absolute + table.relative * scale
+        for _, error, scale in _errors(reference, double)
+    )
+
+
+def beyond_rounding(reference: Outputs, single: Outputs, double: Outputs) -> str | None:
+    """Why the float64 result is not that of the model, or None.
+
+    `single` is what the implementation that gave `double` gives in float32. The reference may be as
+    far from `double` as MARGINS times `single` is, or times LEAST_ROUNDINGS roundings of the
+    largest value.
+    """
+    rounding = {name: error for name, error, _ in _errors(single, double)}
+    for name, error, scale in _errors(reference, double):
+        least = LEAST_ROUNDINGS * ROUNDOFF["float32"] * scale
+        explained = MARGINS["float32"] * max(rounding.get(name, 0.0), least)
+        if error > explained:
+            return (
+                f"its {name} is off by {error:.3g} from the reference, of which rounding explains "
+                f"{explained:.3g}"
+            )
+    return None
+
+
+def _errors(outputs: Outputs, double: Outputs) -> Iterator[tuple[str, float, float]]:
+    """The largest error and magnitude of every floating-point output, where both are finite."""
+    for name, exact in double.items():
+        got = outputs.get(name)
+        if got is not None and got.shape == exact.shape and got.dtype.kind == "f":
+            both = np.isfinite(got) & np.isfinite(exact)
+            difference = got[both].astype(np.float64) - exact[both].astype(np.float64)
+            yield name, _largest(difference), _largest(exact[both])
 
 
 def _order(own: np.ndarray, exact: np.ndarray, apart: float) -> float | None:

@@ -54,11 +54,12 @@ def rewrite(message: Json, _: Feeds) -> Json:
     }
 
 
-def write_doubled(message: Json, _: Feeds) -> Json:
+def write_for_evaluator(message: Json, _: Feeds) -> Json:
     with ours():
-        from exporters.passes.rewriting import write_doubled
+        from exporters.passes.rewriting import write_for_evaluator
 
-    write_doubled(decode(message["source"], Artifact, MESSAGE).path, Path(message["path"]))
+    source = decode(message["source"], Artifact, MESSAGE)
+    write_for_evaluator(source.path, Path(message["path"]), double=message["double"])
     return {}
 
 

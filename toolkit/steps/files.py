@@ -116,12 +116,12 @@ class Files:
         found = self._read("count_work", path, [Format.ONNX], _size(path), **asked)
         return decode(found, Work, REPLY)
 
-    def index_bounds(self, source: Artifact) -> Mapping[str, int]:
-        """As `exporters.onnx_file.index_bounds`."""
+    def input_ranges(self, source: Artifact) -> Mapping[str, tuple[int, int]]:
+        """As `exporters.onnx_ranges.input_ranges`."""
         found = self._read(
-            "index_bounds", source.path, [Format.ONNX], source.size_bytes, path=str(source.path)
+            "input_ranges", source.path, [Format.ONNX], source.size_bytes, path=str(source.path)
         )
-        return dict(found["bounds"])
+        return {name: (low, high) for name, (low, high) in found["ranges"].items()}
 
     def export(
         self, exporter: str, source: Artifact, directory: Path, options: ExportOptions
@@ -151,9 +151,9 @@ class Files:
         found = self._convert("rewrite", source, passes=list(passes), path=str(path))
         return found["changes"], found["precision"], decode(found["signature"], Signature, REPLY)
 
-    def write_doubled(self, source: Artifact, path: Path) -> None:
-        """As `exporters.passes.rewriting.write_doubled`."""
-        self._convert("write_doubled", source, path=str(path))
+    def write_for_evaluator(self, source: Artifact, path: Path, *, double: bool) -> None:
+        """As `exporters.passes.rewriting.write_for_evaluator`."""
+        self._convert("write_for_evaluator", source, path=str(path), double=double)
 
     def expose(self, source: Artifact, directory: Path) -> tuple[Path, Mapping[str, str]]:
         """As `exporters.base.Exposer.expose`."""

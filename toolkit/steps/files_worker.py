@@ -18,10 +18,10 @@ from toolkit.core.siblings import ours
 from toolkit.measuring.process import Reply, run
 
 READING = frozenset(
-    {"count_work", "describe", "index_bounds", "inventory", "unread_weights", "weight_parity"}
+    {"count_work", "describe", "input_ranges", "inventory", "unread_weights", "weight_parity"}
 )
 CONVERTING = frozenset(
-    {"capture", "export", "expose", "quantise_for_litert", "rewrite", "write_doubled"}
+    {"capture", "export", "expose", "quantise_for_litert", "rewrite", "write_for_evaluator"}
 )
 LARGEST_REPLY = 64 << 20  # bytes of JSON, which the parent unpacks to several times that
 

@@ -15,7 +15,7 @@ import psutil
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.errors import ToolkitError, UsageError, unknown_name
 from toolkit.core.progress import Progress
-from toolkit.core.specs import CHANNELS_LAST, Feeds, Signature, TensorSpec, row_shape
+from toolkit.core.specs import CHANNELS_LAST, Feeds, Signature, TensorSpec, paired, row_shape
 from toolkit.data import load_splits
 from toolkit.data.arrays import load_arrays
 from toolkit.data.base import Split
@@ -135,8 +135,11 @@ def load_rows(
     return found
 
 
-def input_source(artifact: Artifact, request: InputRequest) -> InputSource:
-    """What was asked for; else test rows of the model's own data set; else random values.
+def input_source(
+    artifact: Artifact, request: InputRequest, graph: Artifact | None = None
+) -> InputSource:
+    """What was asked for; else test rows of the model's own data set; else random values, as
+    `noise_source` draws them.
 
     A data set of the model's own that cannot be loaded here is no reason not to measure: the
     description says so. Raises UsageError and SourceError for what was asked for and cannot be.
@@ -165,14 +168,23 @@ def input_source(artifact: Artifact, request: InputRequest) -> InputSource:
             noise += f" ({error.problem})"
         else:
             return Rows(signature, {one.name: rows}, f"test rows of {data}")
-    return noise_source(artifact, request, noise)
+    return noise_source(artifact, request, graph, noise)
 
 
 def noise_source(
-    artifact: Artifact, request: InputRequest, description: str = f"random values, seed {SEED}"
-) -> InputSource:
-    """Random values, whatever data the model has."""
-    return Noise(artifact.signature, request, _index_bounds(artifact), description)
+    artifact: Artifact,
+    request: InputRequest,
+    graph: Artifact | None = None,
+    description: str = f"random values, seed {SEED}",
+) -> Noise:
+    """Random values, whatever data the model has. The ranges of indices and classes are those that
+    the ONNX graph shows: the artifact's, or that of `graph`, which was made of it."""
+    shown = next((a for a in (artifact, graph) if a and a.format is Format.ONNX), None)
+    ranges = _input_ranges(shown) if shown else {}
+    if shown and shown is not artifact:
+        names = paired(artifact.signature.inputs, shown.signature.inputs)
+        ranges = {mine: ranges[theirs] for mine, theirs in names.items() if theirs in ranges}
+    return Noise(artifact.signature, request, ranges, description)
 
 
 @final
@@ -198,19 +210,38 @@ class Rows(InputSource):
 
 @final
 class Noise(InputSource):
-    """Standard normal values; whole numbers that the graph can take as indices; booleans."""
+    """Standard normal values; whole numbers in the range that the graph expects, else 0 and 1;
+    booleans.
+
+    An input of two values may be a mask. Attention that is given nothing to attend to is undefined,
+    and a mask may mean either by True, so each of its rows along the last axis has both values.
+    """
 
     def __init__(
         self,
         signature: Signature,
         request: InputRequest,
-        index_bounds: Mapping[str, int],
+        ranges: Mapping[str, tuple[int, int]],
         description: str,
     ) -> None:
         self._signature = signature
         self._request = request
-        self._index_bounds = index_bounds
+        self._ranges = ranges
         self.description = description
+
+    @property
+    def unbounded(self) -> frozenset[str]:
+        """The floating-point inputs that may have any value."""
+        stated = {
+            name
+            for name, asked in self._request.random.items()
+            if asked.low is not None or asked.high is not None
+        }
+        return frozenset(
+            spec.name
+            for spec in self._signature.inputs
+            if spec.dtype.startswith("float") and spec.name not in {*self._ranges, *stated}
+        )
 
     def _sets(self, batch: int) -> list[Feeds]:
         rng = np.random.default_rng(SEED)
@@ -235,19 +266,25 @@ class Noise(InputSource):
                 f"Input {spec.name!r} is {name}, of which no random values can be drawn.",
                 hint="Give the inputs as --inputs FILE.npz.",
             )
-        if dtype.kind == "f" and asked.low is None and asked.high is None:
+        inferred = self._ranges.get(spec.name)
+        stated = asked.low is not None or asked.high is not None
+        if dtype.kind == "f" and inferred is None and not stated:
             return np.asarray(rng.standard_normal(shape)).astype(dtype)
-        default = self._index_bounds.get(spec.name, 2) if dtype.kind != "f" else 1
-        low = 0 if asked.low is None else asked.low
-        high = default if asked.high is None else asked.high
+        default = inferred or (0, 1 if dtype.kind == "f" else 2)
+        low = default[0] if asked.low is None else asked.low
+        high = default[1] if asked.high is None else asked.high
         if not low < high:
             raise UsageError(
                 f"Input {spec.name!r} is to be drawn from {low:g} to below {high:g}.",
                 hint="Give a lower bound below the upper one.",
             )
-        if dtype.kind == "f":
+        if dtype.kind == "f" and (stated or inferred is None):
             return np.asarray(rng.uniform(low, high, shape)).astype(dtype)
-        return np.asarray(rng.integers(int(low), int(high), shape)).astype(dtype)
+        drawn = np.asarray(rng.integers(int(low), int(high), shape))
+        if int(high) - int(low) == 2 and drawn.ndim and drawn.shape[-1] > 1:
+            same = (drawn == drawn[..., :1]).all(axis=-1)
+            drawn[..., 0] = np.where(same, 2 * int(low) + 1 - drawn[..., 0], drawn[..., 0])
+        return drawn.astype(dtype)
 
 
 def shape_of(
@@ -352,10 +389,7 @@ def check_feeds(signature: Signature, feeds: Feeds, what: str) -> None:
         ) from error
 
 
-def _index_bounds(artifact: Artifact) -> Mapping[str, int]:
-    """For each input that the graph takes as an index, the first value that is too large."""
-    integers = any(spec.dtype.startswith(("int", "uint")) for spec in artifact.signature.inputs)
-    if artifact.format is not Format.ONNX or not integers:
-        return {}
+def _input_ranges(artifact: Artifact) -> Mapping[str, tuple[int, int]]:
+    """As `exporters.onnx_ranges.input_ranges`."""
     with open_files() as files:
-        return files.index_bounds(artifact)
+        return files.input_ranges(artifact)

@@ -210,24 +210,26 @@ def _inputs(
     the least to the largest, and is tried with both and the usual one."""
     # What both take: the candidate may have its batch fixed.
     both = replace(given, signature=_fixed(given.signature, artifact.signature))
-    source = input_source(both, request)
+    source = input_source(both, request, artifact)
     implied = implied_batch(both.signature, request)
     usual = tuple(dict.fromkeys(artifact.options.get("batches") or BATCHES))
     batches = usual if implied is None else (implied,)
     sets = [(source.description, batch, source.sets(batch)) for batch in batches]
     if request.file is not None:
         return sets
-    noise = noise_source(both, request)
+    noise = noise_source(both, request, artifact)
     batch = batches[min(1, len(batches) - 1)]
     drawn = noise.sets(batch)
     if not source.description.startswith("random"):
         sets.append((noise.description, batch, drawn))
-    sets.append((ZEROS, batch, [{n: np.zeros_like(a) for n, a in drawn[0].items()}]))
-    large = {
-        n: (a * LARGE).astype(a.dtype) if a.dtype.kind == "f" else a for n, a in drawn[0].items()
-    }
-    if any(array.dtype.kind == "f" for array in large.values()) and not request.random:
-        sets.append((f"random values times {LARGE:g}", batch, [large]))
+    edges = {ZEROS: 0.0, f"random values times {LARGE:g}": LARGE}
+    for what, factor in edges.items():
+        if noise.unbounded:
+            scaled = {
+                name: (array * factor).astype(array.dtype) if name in noise.unbounded else array
+                for name, array in drawn[0].items()
+            }
+            sets.append((what, batch, [scaled]))
     return sets
 
 

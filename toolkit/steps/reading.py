@@ -65,11 +65,11 @@ def count_work(message: Json) -> Json:
     return dict(encode(work))
 
 
-def index_bounds(message: Json) -> Json:
+def input_ranges(message: Json) -> Json:
     with ours():
-        from exporters.onnx_file import index_bounds
+        from exporters.onnx_ranges import input_ranges
 
-        return {"bounds": index_bounds(Path(message["path"]))}
+        return {"ranges": input_ranges(Path(message["path"]))}
 
 
 def weights_of(source: Artifact) -> Mapping[str, np.ndarray]:

@@ -1,0 +1,39 @@
+"""Raising the opset of an ONNX graph."""
+
+from __future__ import annotations
+
+import onnx
+import onnx.shape_inference
+from onnx import version_converter
+
+from toolkit.core.errors import SourceError
+
+DOMAIN = ""
+# From this opset on a BatchNormalization says whether it trains, Dropout and ReduceSum take their
+# settings as inputs, and all operators that calibration quantises have their present form.
+CURRENT = 15
+FAILURES = (version_converter.ConvertError, onnx.shape_inference.InferenceError)
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Return the version of ONNX's own operators that a graph uses."""
+    return next((int(o.version) for o in model.opset_import if o.domain in (DOMAIN, "ai.onnx")), 1)
+
+
+def upgraded(model: onnx.ModelProto, least: int = CURRENT) -> onnx.ModelProto:
+    """Return the graph in opset `least`, or as it is if its opset is not below.
+
+    ONNX's version converter rewrites the operators whose meaning changed between the two. Raises
+    SourceError for a graph that it cannot convert, as one with operators that were removed.
+    """
+    now = opset_of(model)
+    if now >= least:
+        return model
+    try:
+        return version_converter.convert_version(model, least)
+    except (*FAILURES, RuntimeError, ValueError, TypeError) as error:
+        told = " ".join(str(error).split()).rstrip(".")
+        raise SourceError(
+            f"The graph has opset {now} and cannot be converted to opset {least}: {told}.",
+            hint=f"Export the model with opset {least} or later.",
+        ) from error

@@ -36,13 +36,6 @@ DTYPES = {
     T.UINT8: "uint8", T.INT16: "int16", T.UINT16: "uint16", T.INT32: "int32", T.UINT32: "uint32",
     T.INT64: "int64", T.UINT64: "uint64", T.BOOL: "bool",
 }  # fmt: skip
-# Where an operator takes extents, axes or paddings, which are no weights: by input.
-SHAPING = {
-    "ARG_MAX": {1}, "BROADCAST_TO": {1}, "EXPAND_DIMS": {1}, "FILL": {0}, "MEAN": {1},
-    "MIRROR_PAD": {1}, "PAD": {1}, "PADV2": {1}, "RANGE": {0, 1, 2}, "REDUCE_MAX": {1},
-    "RESHAPE": {1}, "SLICE": {1, 2}, "SPLIT": {0}, "SPLIT_V": {1, 2}, "STRIDED_SLICE": {1, 2, 3},
-    "SUM": {1}, "TILE": {1}, "TRANSPOSE": {1},
-}  # fmt: skip
 OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() if name[0] != "_"}
 
 
@@ -78,7 +71,17 @@ class LiteRt(Exporter):
             if rows is not None:
                 converter.optimizations = [tf.lite.Optimize.DEFAULT]
                 converter.representative_dataset = lambda: _one_by_one(rows)
-            content = converter.convert()
+            try:
+                content = converter.convert()
+            except Exception as error:
+                if "element_shape to be static" in str(error):
+                    raise SourceError(
+                        f"TensorFlow {tf.__version__} converts the recurrent layers of "
+                        f"{source.path} to LiteRT only with a fixed batch.",
+                        hint="Give the batch where the model is made: keras.Input(shape, "
+                        "batch_size=1).",
+                    ) from error
+                raise
         (directory / ENTRY).write_bytes(content)
         return Exported(
             entry=ENTRY,
@@ -145,9 +148,8 @@ def _constants(model: Any, graph: Any, number: int, path: Path) -> list[StoredTe
     readers: dict[int, list[str]] = defaultdict(list)
     for place, node in enumerate(graph.operators):
         kind = _operator(model, node)
-        for number_of_input, index in enumerate([] if node.inputs is None else node.inputs):
-            if number_of_input not in SHAPING.get(kind, ()):
-                readers[int(index)].append(f"{number}.{place} ({kind})")
+        for index in [] if node.inputs is None else node.inputs:
+            readers[int(index)].append(f"{number}.{place} ({kind})")
     return [
         StoredTensor(
             name=f"{_text(tensor.name)}.{index}" if repeated else _text(tensor.name),

@@ -118,12 +118,14 @@ def read_precision(path: Path) -> str:
     """
     model = onnx.load(path, load_external_data=False)
     graph = model.graph
-    graphs = list(_graphs(graph))
-    if any(node.op_type in EIGHT_BITS for inner in graphs for node in inner.node):
+    inner_graphs = list(graphs(graph))
+    if any(node.op_type in EIGHT_BITS for inner in inner_graphs for node in inner.node):
         return "int8"
     opsets = {opset.domain: opset.version for opset in model.opset_import}
-    fixed = {name for inner in graphs for node in inner.node for name in _fixed(node, opsets)}
-    stored = [pair for inner in graphs for pair in _stored_types(inner) if pair[0] not in fixed]
+    fixed = {name for inner in inner_graphs for node in inner.node for name in _fixed(node, opsets)}
+    stored = [
+        pair for inner in inner_graphs for pair in _stored_types(inner) if pair[0] not in fixed
+    ]
     kinds = {kind for _, kind in stored if kind in FLOATS} or {
         value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)
     }
@@ -193,7 +195,7 @@ def _location(tensor: onnx.TensorProto, path: Path) -> str:
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Yield all tensors of a model: initializers, and attributes of nodes, in functions too."""
-    for graph in _graphs(model.graph):
+    for graph in graphs(model.graph):
         yield from graph.initializer
         for sparse in graph.sparse_initializer:
             yield from (sparse.values, sparse.indices)
@@ -236,7 +238,7 @@ def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
 @reads_graph
 def constant_names(path: Path) -> set[str]:
     """Those of all initializers and constants, in subgraphs too."""
-    return {name for graph in _graphs(load_model(path).graph) for name, _ in _constants(graph)}
+    return {name for graph in graphs(load_model(path).graph) for name, _ in _constants(graph)}
 
 
 @reads_graph
@@ -244,7 +246,7 @@ def node_inputs(path: Path) -> dict[str, list[str]]:
     """What each node takes, in subgraphs too, by its name; that of one without any is
     `node_of_` and its first output, as in TensorRT. Left out where several have one name."""
     graph = load_model(path, external_data=False).graph
-    nodes = [node for inner in _graphs(graph) for node in inner.node]
+    nodes = [node for inner in graphs(graph) for node in inner.node]
     names = [node.name or f"node_of_{node.output[0]}" for node in nodes]
     once = {name for name, count in Counter(names).items() if count == 1}
     return {name: list(node.input) for name, node in zip(names, nodes, strict=True) if name in once}
@@ -273,7 +275,7 @@ def _operators(path: Path) -> Mapping[str, int]:
     graph = load_model(path, external_data=False).graph
     return Counter(
         f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-        for inner in _graphs(graph)
+        for inner in graphs(graph)
         for node in inner.node
         if node.op_type != "Constant"
     )
@@ -290,7 +292,7 @@ def stored_tensors(path: Path) -> list[StoredTensor]:
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     readers = _live_readers(model.graph)
-    stored = [pair for graph in _graphs(model.graph) for pair in _constants(graph)]
+    stored = [pair for graph in graphs(model.graph) for pair in _constants(graph)]
     meant = quantisations(model.graph, dict(stored))
     scales = {
         node.input[place]
@@ -310,12 +312,12 @@ def stored_tensors(path: Path) -> list[StoredTensor]:
     ]
 
 
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """The graph, and those in the attributes of its nodes, at any depth."""
     yield graph
     for node in graph.node:
         for inner in bodies(node):
-            yield from _graphs(inner)
+            yield from graphs(inner)
 
 
 def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:

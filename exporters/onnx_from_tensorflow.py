@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, final
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import tensorflow as tf
@@ -16,11 +17,11 @@ from tf2onnx import constants
 
 from exporters import ROUTES
 from exporters.base import Exported, Exporter, ExportOptions, Route
-from exporters.onnx_file import read_precision
+from exporters.onnx_file import graphs, read_precision
 from exporters.onnx_saving import save_graph
 from models.keras.program import explained, serving_of
 from toolkit.core.artifact import Artifact
-from toolkit.core.errors import UsageError
+from toolkit.core.errors import SourceError, UsageError
 from toolkit.core.specs import Signature
 
 ENTRY = "model.onnx"
@@ -50,8 +51,12 @@ class OnnxFromTensorFlow(Exporter):
         ):
             serve: Any = serving_of(source, source.signature)
             model, _ = tf2onnx.convert.from_function(
-                serve, input_signature=serve.input_signature, opset=opset
+                serve,
+                input_signature=serve.input_signature,
+                opset=opset,
+                custom_op_handlers=HANDLERS,
             )
+        _refuse_foreign(model, source)
         _name(model, source.signature)
         save_graph(ir.from_proto(model), directory / ENTRY)
         return Exported(
@@ -63,6 +68,45 @@ class OnnxFromTensorFlow(Exporter):
                 "tf2onnx": tf2onnx.__version__,
                 "tensorflow": tf.__version__,
             },
+        )
+
+
+def _erfc(graph: Any, node: Any, _: str, __: Any) -> None:
+    """erfc(x), which ONNX does not have, as 1 - erf(x)."""
+    dtype = graph.get_dtype(node.output[0])
+    one = np.array(1, onnx.helper.tensor_dtype_to_np_dtype(dtype))
+    constant = graph.make_const(tf2onnx.utils.make_name(node.name), one)
+    erf = graph.make_node("Erf", [node.input[0]])
+    shape = graph.get_shape(node.output[0])
+    graph.remove_node(node.name)
+    graph.make_node(
+        "Sub",
+        [constant.output[0], erf.output[0]],
+        outputs=node.output,
+        name=node.name,
+        shapes=[shape],
+        dtypes=[dtype],
+    )
+
+
+HANDLERS = {"Erfc": (_erfc, [])}  # what tf2onnx does not convert by itself
+
+
+def _refuse_foreign(model: onnx.ModelProto, source: Artifact) -> None:
+    """Raise SourceError for operators that tf2onnx left as TensorFlow has them."""
+    left = sorted(
+        {
+            node.op_type
+            for graph in graphs(model.graph)
+            for node in graph.node
+            if node.domain in ("", "ai.onnx") and not onnx.defs.has(node.op_type)
+        }
+    )
+    if left:
+        raise SourceError(
+            f"tf2onnx {tf2onnx.__version__} could not convert {source.path}: ONNX has no operator "
+            f"{', '.join(left)}.",
+            hint="Write that layer with other operators, or export to savedmodel or litert.",
         )
 
 

@@ -34,13 +34,6 @@ from models.keras.program import (
 from models.keras.saved_model_checks import GRAPH
 from toolkit.core.artifact import Artifact
 
-# Where an operator takes extents, axes or paddings, which are no weights: by input.
-SHAPING = {
-    "ArgMax": {1}, "BroadcastTo": {1}, "ConcatV2": {-1}, "ExpandDims": {1}, "Fill": {0},
-    "GatherV2": {2}, "Max": {1}, "Mean": {1}, "Min": {1}, "MirrorPad": {1}, "Pad": {1},
-    "PadV2": {1}, "Prod": {1}, "Range": {0, 1, 2}, "Reshape": {1}, "Slice": {1, 2}, "Split": {0},
-    "SplitV": {1, 2}, "StridedSlice": {1, 2, 3}, "Sum": {1}, "Tile": {1}, "Transpose": {1},
-}  # fmt: skip
 HELD = frozenset({"Const", "Placeholder", "NoOp", "Identity"})
 
 
@@ -76,10 +69,7 @@ class SavedModelTensors(TensorReader):
         variables = {id(variable.handle): variable for variable in serving.kept_variables}
         found, read = [], set()
         for node, array in _constants(graph):
-            users = _users(node)
-            readers = tuple(f"{user.name} ({user.type})" for user, _ in users)
-            if all(_shapes(user, place) for user, place in users):
-                continue
+            readers = tuple(f"{user.name} ({user.type})" for user in _users(node))
             variable = variables.get(places.get(node.name, 0))
             read.add(id(variable))
             name = node.name if variable is None else _own_name(variable)
@@ -152,20 +142,13 @@ def _constants(graph: Any) -> list[tuple[Any, np.ndarray]]:
     ]
 
 
-def _users(node: Any) -> list[tuple[Any, int]]:
-    """The operators that take a constant, past those that only hand it on, and as which input."""
+def _users(node: Any) -> list[Any]:
+    """The operators that take a constant, past those that only hand it on."""
     users = []
-    tensor = node.outputs[0]
-    for user in tensor.consumers():
-        if user.type == "Identity" and user.outputs[0].consumers():
-            users += _users(user)
-        else:
-            users += [(user, place) for place, t in enumerate(user.inputs) if t is tensor]
+    for user in node.outputs[0].consumers():
+        passes_on = user.type == "Identity" and user.outputs[0].consumers()
+        users += _users(user) if passes_on else [user]
     return users
-
-
-def _shapes(user: Any, place: int) -> bool:
-    return not SHAPING.get(user.type, set()).isdisjoint({place, place - len(user.inputs)})
 
 
 def _precision(variables: Sequence[Any]) -> str:

@@ -20,7 +20,8 @@ import numpy as np
 from exporters.base import StoredTensor
 from exporters.weight_matching import Found, Match, Room, orders
 
-EPSILONS = (1e-5, 1e-3)  # torch's default, and Keras'
+# torch's default and Keras'; then those of Keras' ResNets and DenseNets, and of other model zoos.
+EPSILONS = (1e-5, 1e-3, 1.001e-5, 1e-6, 1e-4, 2e-5)
 # What stands between a layer and its part, and what weight, bias, mean and variance are called.
 SPELLINGS = (
     (".", ("weight", "bias", "running_mean", "running_var")),
@@ -83,7 +84,13 @@ def folded(
         # NaN or infinite, and equal to nothing that is stored.
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             for epsilon in EPSILONS:
-                explained = _kernel(norm, epsilon, unmatched, free) or _alone(norm, epsilon, free)
+                left = {n: array for n, array in unmatched.items() if n not in found}
+                # A scale that is one number everywhere fits along any axis: the usual one first.
+                explained = (
+                    _kernel(norm, epsilon, left, free, usual=True)
+                    or _alone(norm, epsilon, free)
+                    or _kernel(norm, epsilon, left, free, usual=False)
+                )
                 if explained:
                     found.update(explained)
                     break
@@ -128,22 +135,25 @@ def _kernel(
     epsilon: float,
     unmatched: Mapping[str, np.ndarray],
     free: Sequence[StoredTensor],
+    *,
+    usual: bool,
 ) -> dict[str, Found]:
-    """A kernel, [C, ...] as torch has it or [..., C] as Keras has, times the scale, and the bias
-    that comes of it."""
+    """A kernel times the scale, along the usual axis or another, and the bias that comes of it."""
     scale = norm.scale(epsilon)
-    for name, kernel in unmatched.items():
-        if kernel.ndim < 2 or kernel.dtype.kind != "f":
-            continue
-        last = "/" in name
-        if kernel.shape[-1 if last else 0] != len(scale):
-            continue
-        along = scale if last else scale.reshape(-1, *[1] * (kernel.ndim - 1))
+    kernels = (
+        (name, kernel, along)
+        for name, kernel in unmatched.items()
+        if kernel.ndim >= 2 and kernel.dtype.kind == "f"
+        for is_usual, along in _along(scale, kernel.shape, "/" in name)
+        if is_usual is usual
+    )
+    for name, kernel, along in kernels:
         product = kernel.astype(np.float64) * along
         place = _nearest(product, np.abs(product), [t for t in free if t.array.size == kernel.size])
         if place is None:
             continue
-        own = f"{name.rpartition('/' if last else '.')[0]}{'/' if last else '.'}bias"
+        between = "/" if "/" in name else "."
+        own = f"{name.rpartition(between)[0]}{between}bias"
         bias = unmatched.get(own)
         offset, terms = norm.shift(epsilon, 0.0 if bias is None else bias)
         rest = _added(offset, terms, free)
@@ -157,6 +167,21 @@ def _kernel(
             for one, (tensor, error) in names
         }
     return {}
+
+
+def _along(
+    scale: np.ndarray, shape: tuple[int, ...], keras: bool
+) -> Iterator[tuple[bool, np.ndarray]]:
+    """The scale [C] along the output channels of a kernel, and whether it is the usual axis: the
+    first in torch, the last in Keras. A transposed convolution has them on the second in torch, and
+    on the last but one in Keras, whose depthwise kernels [..., C, M] have C times M of them."""
+    count, last = len(scale), len(shape) - 1
+    for axis, usual in ((last, keras), (0, not keras), (last - 1, False), (1, False)):
+        if shape[axis] == count:
+            along = scale.reshape([count if place == axis else 1 for place in range(len(shape))])
+            yield usual or (keras and shape[last] == 1 and axis == last - 1), along
+    if keras and shape[last] > 1 and shape[last] * shape[last - 1] == count:
+        yield True, scale.reshape(shape[-2:])
 
 
 def _alone(norm: BatchNorm, epsilon: float, free: Sequence[StoredTensor]) -> dict[str, Found]:

@@ -18,6 +18,7 @@ from exporters.base import StoredTensor
 from toolkit.core.files import digest_bytes
 
 MOST_AXES = 6  # of which all orders are tried
+MOST_PARTS = 8  # of a weight, each written as a tensor
 
 
 class Match(StrEnum):
@@ -28,6 +29,7 @@ class Match(StrEnum):
     RESHAPED = "reshaped"  # every bit in the same order, in another shape
     CAST = "cast"  # rounded to another floating-point dtype
     QUANTISED = "quantised"  # as whole numbers with a scale and a zero point
+    REORDERED = "reordered"  # every bit, with the gates of a recurrent layer in another order
     FOLDED = "folded"  # a batch norm's arithmetic done beforehand, recomputed here
     ALTERED = "altered"  # a tensor of its name is there with other bits, wherever its own went
     UNUSED = "unused"  # found bit for bit, but nothing that matters reads it
@@ -43,7 +45,7 @@ class Match(StrEnum):
 EXPLAINED = frozenset(
     {
         Match.IDENTICAL, Match.TRANSPOSED, Match.RESHAPED, Match.CAST, Match.QUANTISED,
-        Match.FOLDED,
+        Match.REORDERED, Match.FOLDED,
     }
 )  # fmt: skip
 
@@ -148,13 +150,72 @@ def quantised(
     return found
 
 
-def copies(weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor]) -> set[str]:
-    """Return the names of stored tensors that are a further copy of a weight: with every bit, in
-    any order of the axes, cast, or quantised with another step.
+# How the gates of a recurrent layer are moved, by their number. An LSTM's are i f g o in PyTorch
+# and Keras, i o f g in ONNX, f i g o in OpenVINO; a GRU's are r z n in PyTorch, z r n elsewhere.
+GATES: Mapping[int, Sequence[Sequence[int]]] = {
+    4: ((0, 3, 1, 2), (0, 2, 3, 1), (1, 0, 2, 3), (2, 0, 3, 1), (1, 3, 0, 2)),
+    3: ((1, 0, 2),),
+}
 
-    Exporters write a tied weight once for each way in which it is read, and quantisers a bias once
-    for each node.
+
+def reordered(
+    weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor], room: Room
+) -> dict[str, Found]:
+    """The weights of recurrent layers with their gates in another framework's order.
+
+    ONNX has the biases of both products in one tensor: that of a layer with one bias ends in zeros.
     """
+    found: dict[str, Found] = {}
+    for name, array in weights.items():
+        for order, moved in _gate_orders(array):
+            padded = np.concatenate([moved.reshape(-1), np.zeros(moved.size, moved.dtype)])
+            for tensor in room.free(stored):
+                whole, half = tensor.array.size == array.size, tensor.array.size == padded.size
+                given = moved if whole else padded
+                if (
+                    not (whole or (half and array.ndim == 1))
+                    or tensor.array.dtype != array.dtype
+                    or not any(
+                        _same(one, tensor.array) for _, one in orders(given, tensor.array.shape)
+                    )
+                ):
+                    continue
+                room.take(tensor)
+                found[name] = Found(
+                    match=Match.REORDERED, stored=tensor, how=f"gates {list(order)}"
+                )
+                break
+            if name in found:
+                break
+    return found
+
+
+def _gate_orders(array: np.ndarray) -> Iterator[tuple[Sequence[int], np.ndarray]]:
+    for number, gate_orders in GATES.items():
+        for axis in dict.fromkeys((0, array.ndim - 1)) if array.ndim else ():
+            if array.shape[axis] % number == 0:
+                gates = np.split(array, number, axis)
+                for order in gate_orders:
+                    yield order, np.concatenate([gates[place] for place in order], axis)
+
+
+def copies(weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor]) -> set[str]:
+    """Return the names of stored tensors that are a further copy of a weight, or of an equal part
+    of one along an axis: with every bit, in any order of the axes, cast, or quantised with another
+    step.
+
+    Exporters write a tied weight once for each way in which it is read, a bias in rows once for
+    each row, and quantisers a bias once for each node.
+    """
+    weights = {
+        **weights,
+        **{
+            f"{name}[{axis}, {place}]": part
+            for name, array in weights.items()
+            for axis, parts in _parts(array, {tensor.array.size for tensor in stored})
+            for place, part in enumerate(parts)
+        },
+    }
     found = {
         tensor.name
         for tensor in stored
@@ -179,6 +240,14 @@ def copies(weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor]) ->
             if any(_same(moved, tensor.array) for _, moved in orders(array, tensor.array.shape))
         }
     return found
+
+
+def _parts(array: np.ndarray, sizes: set[int]) -> Iterator[tuple[int, list[np.ndarray]]]:
+    """The parts of an array along each axis that have one of the sizes."""
+    for axis, extent in enumerate(array.shape):
+        for number in range(2, MOST_PARTS + 1):
+            if extent % number == 0 and array.size // number in sizes:
+                yield axis, np.split(array, number, axis)
 
 
 def _restored(array: np.ndarray, tensor: StoredTensor) -> Found | None:

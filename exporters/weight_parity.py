@@ -23,6 +23,7 @@ from exporters.weight_matching import (
     names_layer,
     quantised,
     rearranged,
+    reordered,
     tensor_digest,
 )
 from models.weights import COUNT
@@ -123,25 +124,28 @@ def compare(
 ) -> WeightParity:
     """Finds each weight among the stored tensors.
 
-    First bit for bit, then in another order of axes or shape, then rounded or quantised, then as a
-    part of a batch norm that was folded, or a bias of zeros that is left out. Among stored tensors
-    of equal value the one of the same name is taken first. Weights of equal value may share one
-    stored tensor (exporters merge them) if it has a reader for each. A weight that is found where
-    another's name stands is altered: two of one shape that changed places are both found by value.
-    A stored tensor of more than one number that no weight accounts for, and that is not int64 or
-    bool as shapes are, is extra, and fails the proof, but for further copies of a weight (see
-    `copies`) and `scales`, those of the source's quantised tensors, bit for bit; one that is a
-    single number everywhere is a scalar, as the bias of zeros that exporters give to a convolution
-    without any. The counts of batches of batch norms
-    are left out: no output depends on them, and exporters drop them.
+    First bit for bit, then in another order of axes, shape or gates, then rounded or quantised,
+    then as a part of a batch norm that was folded, or a bias of zeros that is left out. Among
+    stored tensors of equal value the one of the same name is taken first. Weights of equal value
+    may share one stored tensor (exporters merge them) if it has a reader for each. A weight that is
+    found where another's name stands is altered: two of one shape that changed places are both
+    found by value.
+
+    A stored tensor that could be a weight (see `could_be_a_weight`), and that no weight accounts
+    for, is extra, and fails the proof, but for further copies of a weight (see `copies`) and
+    `scales`, those of the source's quantised tensors, bit for bit; one that is a single number
+    everywhere is a scalar, as the bias of zeros that exporters give to a convolution without any.
+    The counts of batches of batch norms are left out: no output depends on them, and exporters drop
+    them.
     """
     weights = {name: array for name, array in weights.items() if name.split(".")[-1] != COUNT}
     live = [tensor for tensor in stored if tensor.readers]
     room = Room.of(stored)
     found = identical(weights, stored, room)
-    for way in (rearranged, cast, quantised):
+    for way in (rearranged, reordered, cast, quantised):
         found |= way(_without(weights, found), live, room)
-    found |= folded(weights, _without(weights, found), live, room)
+    sure = {name: place for name, place in found.items() if not _by_chance(name, weights, place)}
+    found |= folded(weights, _without(weights, sure), live, room)
     found |= left_out(_without(weights, found), room.free(live))
     by_name = {tensor.name: tensor for tensor in stored}
     tensors = [
@@ -154,7 +158,7 @@ def compare(
         tensor
         for tensor in live
         if tensor.name not in accounted
-        and could_be_a_weight(tensor.array)
+        and could_be_a_weight(tensor)
         and tensor_digest(tensor.array) not in known
         and not (tensor.array == tensor.array.flat[0]).all()
     ]
@@ -171,6 +175,14 @@ def _without(
     weights: Mapping[str, np.ndarray], found: Mapping[str, Found]
 ) -> dict[str, np.ndarray]:
     return {name: array for name, array in weights.items() if name not in found}
+
+
+def _by_chance(name: str, weights: Mapping[str, np.ndarray], place: Found) -> bool:
+    """Whether a weight that is one number everywhere, as zeros, was found in a constant that does
+    not bear its name: it is as likely to have been folded."""
+    stored, array = place.stored, weights[name]
+    own = stored is not None and (stored.name == name or names_layer(stored.name, name))
+    return not own and array.size > 1 and bool((array == array.flat[0]).all())
 
 
 def _weight(
@@ -230,6 +242,17 @@ def _describe(
     )
 
 
-def could_be_a_weight(array: np.ndarray) -> bool:
-    """Anything but a scalar, and the shapes and indices that exporters write as int64 and bool."""
-    return array.size > 1 and array.dtype not in (np.int64, np.bool_)
+def could_be_a_weight(tensor: StoredTensor) -> bool:
+    """Whether a stored tensor holds values that a model computes with.
+
+    These are floating-point numbers, quantised ones, and those of 8 bits or fewer. Exporters write
+    shapes, axes, positions, indices and masks as wider integers and booleans; a model's own tensors
+    of such a dtype are known by their names. What only operands such as Resize's scales take has no
+    reader.
+    """
+    dtype = tensor.array.dtype
+    if tensor.array.size < 2 or dtype.kind in "OSU":
+        return False
+    if tensor.quantisation is not None or dtype.kind not in "iub":
+        return True
+    return dtype.itemsize == 1 and dtype != np.bool_

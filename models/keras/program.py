@@ -95,8 +95,8 @@ def _runner(source: Artifact) -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 
 def _flat(model: keras.Model, signature: Signature) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """A functional model as a function of feeds."""
-    flat = keras.Model(model.inputs, tf.nest.flatten(model.output))
+    """A functional or sequential model as a function of feeds."""
+    flat = keras.Model(model.inputs, tf.nest.flatten(_outputs(model)))
     outputs = [spec.name for spec in signature.outputs]
 
     def run(feeds: dict[str, Any]) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def load_keras(path: Path) -> keras.Model:
 
 def signature_of_keras(model: keras.Model) -> Signature:
     """Inputs by the names of their layers; outputs by their keys, or the names of their layers."""
-    outputs = model.output
+    outputs = _outputs(model)
     flat = tf.nest.flatten(outputs)
     if isinstance(outputs, dict):
         names = sorted(outputs)  # as tf.nest has them
@@ -191,6 +191,12 @@ def signature_of_keras(model: keras.Model) -> Signature:
         inputs=tuple(_spec(t.name, t.dtype, t.shape) for t in model.inputs),
         outputs=tuple(_spec(name, t.dtype, t.shape) for name, t in zip(names, flat, strict=True)),
     )
+
+
+def _outputs(model: keras.Model) -> Any:
+    """The symbolic outputs, in the structure that the model gives them in. A sequential model has
+    one, and no `output` before it is called."""
+    return model.outputs[0] if isinstance(model, keras.Sequential) else model.output
 
 
 def signature_of_serving(serving: Any) -> Signature:

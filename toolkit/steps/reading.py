@@ -87,8 +87,7 @@ def _weights(source: Artifact, stored: list[StoredTensor]) -> list[StoredTensor]
     return [
         tensor
         for tensor in stored
-        if source.format is Format.CHECKPOINT
-        or (tensor.readers and could_be_a_weight(tensor.array))
+        if source.format is Format.CHECKPOINT or (tensor.readers and could_be_a_weight(tensor))
     ]
 
 
@@ -98,4 +97,4 @@ def _unread(source: Artifact) -> list[str]:
         return []
     reader = READERS.create(Format.TORCH_EXPORT)
     stored = reader.stored_tensors(source.directory / PROGRAM)
-    return [t.name for t in stored if not t.readers and could_be_a_weight(t.array)]
+    return [t.name for t in stored if not t.readers and could_be_a_weight(t)]

@@ -89,7 +89,7 @@ def _erfc(graph: Any, node: Any, _: str, __: Any) -> None:
     )
 
 
-HANDLERS = {"Erfc": (_erfc, [])}  # what tf2onnx does not convert by itself
+HANDLERS: dict[str, Any] = {"Erfc": (_erfc, [])}  # what tf2onnx does not convert by itself
 
 
 def _refuse_foreign(model: onnx.ModelProto, source: Artifact) -> None:

@@ -146,7 +146,8 @@ def compare(
         found |= way(_without(weights, found), live, room)
     sure = {name: place for name, place in found.items() if not _by_chance(name, weights, place)}
     found |= folded(weights, _without(weights, sure), live, room)
-    found |= left_out(_without(weights, found), room.free(live))
+    others = [tensor for tensor in room.free(live) if could_be_a_weight(tensor)]
+    found |= left_out(_without(weights, found), others)
     by_name = {tensor.name: tensor for tensor in stored}
     tensors = [
         _weight(name, array, found.get(name), by_name.get(name), weights)

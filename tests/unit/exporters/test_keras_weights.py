@@ -1,0 +1,170 @@
+"""Export of Keras models that others write: every weight is found in ONNX and in LiteRT, and one
+changed bit is not overlooked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from keras import layers
+from onnx import numpy_helper
+
+from exporters.base import ExportOptions, StoredTensor
+from exporters.litert import LiteRt, LiteRtTensors
+from exporters.onnx_file import stored_tensors
+from exporters.onnx_from_tensorflow import OnnxFromTensorFlow
+from exporters.weight_matching import Match
+from exporters.weight_parity import WeightParity, compare
+from models.keras.program import write_model
+from toolkit.core.artifact import Artifact
+from toolkit.core.errors import SourceError
+from toolkit.steps.reading import weights_of
+from toolkit.steps.sources import open_artifact
+
+
+def embedding() -> keras.Model:
+    ids = keras.Input((20,), dtype="int32", name="ids")
+    return keras.Model(ids, layers.Dense(3)(layers.Flatten()(layers.Embedding(50, 8)(ids))))
+
+
+def recurrent() -> keras.Model:
+    ids = keras.Input((9,), dtype="int32", name="ids")
+    y = layers.Embedding(12, 8, mask_zero=True)(ids)
+    y = layers.Bidirectional(layers.LSTM(6, return_sequences=True))(y)
+    return keras.Model(ids, layers.Dense(3)(layers.GRU(5)(y)))
+
+
+def lstm() -> keras.Model:
+    x = keras.Input((20, 4), name="x")
+    return keras.Model(x, layers.Dense(3)(layers.LSTM(8)(x)))
+
+
+def resized(interpolation: str) -> keras.Model:
+    x = keras.Input((10, 10, 3), name="x")
+    y = layers.UpSampling2D(2, interpolation=interpolation)(layers.Conv2D(8, 3)(x))
+    return keras.Model(x, layers.Conv2DTranspose(4, 3, strides=2)(y))
+
+
+def inverted_residual() -> keras.Model:
+    """Two blocks as in MobileNet, whose batch norms are all alike before training."""
+    y = x = keras.Input((16, 16, 8), name="x")
+    for _ in range(2):
+        z = layers.ReLU(6)(layers.BatchNormalization()(layers.Conv2D(24, 1, use_bias=False)(y)))
+        z = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(z)
+        z = layers.ReLU(6)(layers.BatchNormalization()(z))
+        z = layers.BatchNormalization()(layers.Conv2D(8, 1, use_bias=False)(z))
+        y = layers.Add()([y, z])
+    return keras.Model(x, layers.Dense(3)(layers.GlobalAveragePooling2D()(y)))
+
+
+def depthwise() -> keras.Model:
+    """A transposed and a depthwise kernel of two channels each in front of batch norms."""
+    x = keras.Input((8, 8, 4), name="x")
+    y = layers.DepthwiseConv2D(3, depth_multiplier=2)(x)
+    y = layers.Conv2DTranspose(5, 3)(layers.BatchNormalization(epsilon=1.001e-5)(y))
+    return keras.Model(x, layers.BatchNormalization()(y))
+
+
+def trained(model: keras.Model) -> keras.Model:
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in model.get_weights()])
+    return model
+
+
+def sequential() -> keras.Model:
+    parts = [keras.Input((10, 10, 3)), layers.DepthwiseConv2D(3), layers.Flatten(), layers.Dense(3)]
+    return keras.Sequential(parts)
+
+
+def gelu() -> keras.Model:
+    x = keras.Input((5,), name="x")
+    return keras.Model(x, layers.Dense(8, activation=layers.Activation("gelu"))(x))
+
+
+MODELS: dict[str, Callable[[], keras.Model]] = {
+    "embedding": embedding,
+    "lstm": lstm,
+    "masked lstm and gru": recurrent,
+    "resized bilinear": lambda: resized("bilinear"),
+    "resized nearest": lambda: resized("nearest"),
+    "inverted residual, fresh": inverted_residual,
+    "inverted residual, trained": lambda: trained(inverted_residual()),
+    "depthwise and transposed, trained": lambda: trained(depthwise()),
+    "sequential": sequential,
+    "exact gelu": gelu,
+}
+FIXED_BATCH_ONLY = {"lstm", "masked lstm and gru"}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def source(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, keras.Model, Artifact]:
+    keras.utils.set_random_seed(0)
+    model = MODELS[request.param]()
+    place = tmp_path_factory.mktemp("saved") / "model"
+    place.mkdir()
+    write_model(model, request.param, place)
+    return request.param, model, open_artifact(place)
+
+
+def prove(path: Path, source: Artifact) -> WeightParity:
+    return compare(weights_of(source), stored_tensors(path))
+
+
+def test_every_weight_is_found_in_onnx(source, tmp_path: Path) -> None:
+    _, model, artifact = source
+    OnnxFromTensorFlow().export(artifact, tmp_path, ExportOptions())
+    found = prove(tmp_path / "model.onnx", artifact)
+    assert found.passed, found.failures()
+    assert found.total == len([w for w in model.get_weights() if w.size > 1])
+    session = onnxruntime.InferenceSession(
+        tmp_path / "model.onnx", providers=["CPUExecutionProvider"]
+    )
+    rng = np.random.default_rng(0)
+    (taken,) = artifact.signature.inputs
+    shape = [2, *taken.shape[1:]]
+    x = rng.integers(0, 9, shape) if taken.dtype == "int32" else rng.standard_normal(shape)
+    (got,) = session.run(None, {taken.name: x.astype(taken.dtype)})
+    np.testing.assert_allclose(got, model(x.astype(taken.dtype)), rtol=1e-3, atol=1e-4)
+
+
+def test_a_changed_bit_of_any_weight_is_found(source, tmp_path: Path) -> None:
+    _, _, artifact = source
+    OnnxFromTensorFlow().export(artifact, tmp_path, ExportOptions())
+    graph = onnx.load(tmp_path / "model.onnx")
+    for tensor in graph.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if array.dtype != np.float32 or array.size < 8 or (array == array.flat[0]).all():
+            continue
+        kept = tensor.raw_data
+        tensor.raw_data = kept[:2] + bytes([kept[2] ^ 0x40]) + kept[3:]
+        onnx.save(graph, tmp_path / "altered.onnx")
+        assert not prove(tmp_path / "altered.onnx", artifact).passed, tensor.name
+        tensor.raw_data = kept
+
+
+def test_every_weight_is_found_in_litert(source, tmp_path: Path) -> None:
+    name, _, artifact = source
+    if name in FIXED_BATCH_ONLY:
+        with pytest.raises(SourceError, match="only with a fixed batch"):
+            LiteRt().export(artifact, tmp_path, ExportOptions())
+        return
+    LiteRt().export(artifact, tmp_path, ExportOptions())
+    found = compare(weights_of(artifact), LiteRtTensors().stored_tensors(tmp_path / "model.tflite"))
+    assert found.passed, found.failures()
+
+
+def test_gates_in_an_order_that_no_framework_has_are_not_explained() -> None:
+    kernel = np.random.default_rng(0).standard_normal((4, 32)).astype(np.float32)
+    gates = np.split(kernel, 4, axis=1)
+    for order, match in (((0, 3, 1, 2), Match.REORDERED), ((3, 2, 1, 0), Match.MISSING)):
+        moved = np.concatenate([gates[place] for place in order], axis=1)
+        stored = [StoredTensor(name="W", array=moved.T[None], readers=("node",))]
+        found = compare({"kernel": kernel}, stored)
+        assert found.tensors[0].match is match

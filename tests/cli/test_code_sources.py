@@ -54,6 +54,10 @@ def example():
     return (torch.randn(1, 3, 16, 20),), {"kind": torch.tensor([1]), "scale": 2.0}
 
 
+def with_inputs():
+    return Net(), example()
+
+
 class Clash(torch.nn.Module):
     """What it takes, gives and holds bear the same names."""
 
@@ -157,6 +161,14 @@ def test_arguments_by_name_nested_outputs_and_axes_that_vary(toolkit_cli: Run, p
     assert {row["status"] for row in json.loads(done.stdout)["rows"]} == {"ok"}
     done = toolkit_cli("parity", "weights", "art/source", "art")
     assert done.returncode == 0, done.stdout
+
+
+def test_a_callable_may_give_the_model_and_its_inputs(toolkit_cli: Run, place: Path) -> None:
+    done = toolkit_cli("export", "net.py:with_inputs", "--to", "onnx", "--out", "art", "--json")
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(toolkit_cli("inspect", "art", "--json").stdout)
+    shapes = [spec["shape"] for spec in shown["signature"]["inputs"]]
+    assert shapes == [["batch", 3, 16, 20], ["batch"]]
 
 
 def test_rows_of_a_file_are_an_example(toolkit_cli: Run, place: Path) -> None:

@@ -37,6 +37,11 @@ class Example:
     inputs: Mapping[str, RandomInput] = field(default_factory=dict)
     axes: Axes | None = None
 
+    @property
+    def is_given(self) -> bool:
+        """Whether it says what the module is called with."""
+        return self.code is not None or self.file is not None or bool(self.inputs)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "code": self.code,
@@ -81,24 +86,30 @@ def capture(source: str, example: Example, directory: Path) -> Mapping[str, int]
     program, or a SavedModel of a Keras model, proved weight by weight.
 
     Gives the extents that named axes of a torch module's inputs had in the example. A family has
-    the fresh weights of seed 0. Runs the user's code. Raises SourceError and
-    UsageError for code that fails, or makes neither a torch nor a Keras model.
+    the fresh weights of seed 0. Runs the user's code, which may give a torch module together with
+    its example inputs, as `(module, inputs)`; those of `example` are taken instead where it has
+    any. Raises SourceError and UsageError for code that fails, or makes neither a torch nor a Keras
+    model.
     """
     if not is_user_code(source):
         _refuse_example(source, example)
         _fresh(source, directory)
         return {}
     own = load_user_code(source)
-    made = own.make()
+    made, inputs = own.make(), None
+    if isinstance(made, tuple) and len(made) == 2:
+        made, inputs = made
     kinds = {kind.__module__.partition(".")[0] for kind in type(made).__mro__}
     if "torch" in kinds:
-        return _torch(own, made, example, directory)
+        values = inputs if inputs is not None and not example.is_given else _values(own, example)
+        return _torch(own, made, values, example.axes, directory)
     if "keras" in kinds:
         _refuse_example(source, example)
         _keras(own, made, directory)
         return {}
     raise UsageError(
-        f"{source} gave a {type(made).__name__}, expected a torch module or a Keras model.",
+        f"{source} gave a {type(made).__name__}, expected a torch module, a Keras model, "
+        "or a tuple of a torch module and its example inputs.",
         hint="Return the model from that callable, or name its class.",
     )
 
@@ -119,11 +130,13 @@ def _fresh(family: str, directory: Path) -> None:
     )
 
 
-def _torch(own: UserCode, module: Any, example: Example, directory: Path) -> Mapping[str, int]:
+def _torch(
+    own: UserCode, module: Any, values: Any, axes: Axes | None, directory: Path
+) -> Mapping[str, int]:
     with ours():
         from models.torch.capture import capture as capture_module
 
-        found = capture_module(module, _values(own, example), example.axes, own.source)
+        found = capture_module(module, values, axes, own.source)
     write_atomically(directory / PROGRAM, found.program)
     Checkpoint.save(
         directory,

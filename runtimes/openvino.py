@@ -11,7 +11,7 @@ import openvino as ov
 
 from runtimes.executed import Node, describe, device_of, precision_of
 from toolkit.core.artifact import Artifact, Format
-from toolkit.core.errors import SourceError
+from toolkit.core.errors import SessionError, SourceError
 from toolkit.core.session import (
     Availability,
     Provenance,
@@ -21,7 +21,7 @@ from toolkit.core.session import (
     host_copy,
     not_ready,
 )
-from toolkit.core.specs import Feeds, Outputs
+from toolkit.core.specs import Feeds, Outputs, TensorSpec
 
 DEVICE = "CPU"
 DEVICES = {DEVICE: "cpu"}
@@ -43,6 +43,13 @@ MOVING = frozenset(
     }
 )  # fmt: skip
 BODIES = frozenset({"If", "Loop", "TensorIterator"})
+# Layers that multiply and add numbers of eight bits. Others run "in u8" where they take or give
+# booleans, as a comparison or a Select with a mask does.
+EIGHT_BITS = frozenset(
+    {"Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNSeq", "RNNCell"}
+)
+BFLOAT16 = "bfloat16"  # which NumPy does not have: its bytes are passed as whole numbers
+UNREAD = "stub_"  # how the layers are named that stand in for the readers of unread inputs
 
 
 @functools.cache
@@ -100,15 +107,21 @@ class OpenVinoSession(Session):
             spec.name: named.get(spec.name, port)
             for spec, port in zip(self.signature.outputs, compiled.outputs, strict=True)
         }
+        self._unread = _unread_inputs(compiled.get_runtime_model())
         self._infer: Callable[[], object] = not_ready
 
     def _prepare(self, dims: Mapping[str, int]) -> None:
         self._infer = self._request.infer
 
     def _upload(self, feeds: Feeds) -> None:
-        self._feeds = {name: np.asarray(array, order="C") for name, array in feeds.items()}
+        # Memory is shared, which OpenVINO refuses for arrays that are read-only.
+        self._feeds = {
+            name: np.require(array, requirements=["C", "W"])
+            for name, array in feeds.items()
+            if name not in self._unread
+        }
         for name, array in self._feeds.items():
-            self._request.set_tensor(name, ov.Tensor(array, shared_memory=True))
+            self._request.set_tensor(name, _tensor(array))
 
     def forward(self) -> None:
         self._infer()
@@ -118,8 +131,8 @@ class OpenVinoSession(Session):
 
     def _download(self) -> Outputs:
         return {
-            name: host_copy(self._request.get_tensor(port).data)
-            for name, port in self._ports.items()
+            spec.name: _array(self._request.get_tensor(self._ports[spec.name]), spec)
+            for spec in self.signature.outputs
         }
 
     def _provenance(self) -> Provenance:
@@ -141,6 +154,42 @@ class OpenVinoSession(Session):
         self._infer = not_ready
         self._request = self._compiled = None
         self._feeds = {}
+
+
+def _unread_inputs(graph: Any) -> frozenset[str]:
+    """The inputs that nothing reads. The executable graph has stubs in place of their readers."""
+    return frozenset(
+        operation.get_friendly_name()
+        for operation in graph.get_parameters()
+        if all(
+            target.get_node().get_friendly_name().startswith(UNREAD)
+            for target in operation.output(0).get_target_inputs()
+        )
+    )
+
+
+def _tensor(array: np.ndarray) -> Any:
+    """A tensor over the memory of an array."""
+    if array.dtype.name == BFLOAT16:
+        return ov.Tensor(array.view(np.uint16), array.shape, ov.Type.bf16)
+    return ov.Tensor(array, shared_memory=True)
+
+
+def _array(tensor: Any, spec: TensorSpec) -> np.ndarray:
+    """A copy of a tensor in the dtype of the signature. Raises SessionError for a tensor of another
+    dtype, such as one of four bits, of which OpenVINO gives the packed bytes."""
+    if tensor.element_type == ov.Type.bf16 and spec.dtype == BFLOAT16:
+        import ml_dtypes
+
+        return host_copy(tensor.data.view(ml_dtypes.bfloat16))
+    same = tensor.element_type.to_dtype().name == spec.dtype
+    if not same or tensor.element_type == ov.Type.bf16:
+        raise SessionError(
+            f"OpenVINO {ov.__version__} gives output {spec.name!r} as "
+            f"{tensor.element_type.get_type_name()}, expected {spec.dtype}.",
+            hint="Cast that output to float32 in the model, or choose another runtime.",
+        )
+    return host_copy(tensor.data)
 
 
 def _executed(graph: Any) -> list[Node]:
@@ -167,4 +216,8 @@ def _dtype(kind: str, info: Any) -> str | None:
     if kind in BODIES:
         told = info["outputPrecisions"].astype(str).split(",")
         return next((DTYPES[name] for name in told if name in DTYPES), None)
-    return DTYPES.get(info["runtimePrecision"].astype(str))
+    ran = DTYPES.get(info["runtimePrecision"].astype(str))
+    if ran == "int8" and kind not in EIGHT_BITS:
+        told = info["outputPrecisions"].astype(str).split(",")
+        return next((DTYPES[name] for name in told if DTYPES.get(name, "int8") != "int8"), None)
+    return ran

@@ -222,7 +222,10 @@ def test_a_family_by_its_name(toolkit_cli: Run) -> None:
         (("net.py:Ned",), "Did you mean 'Net'?"),
         (("nett.py:Net",), "Did you mean net.py?"),
         (("no.such.module:Net",), "There is no module 'no.such.module'"),
-        (("net.py:example",), "gave a tuple, expected a torch module or a Keras model"),
+        (
+            ("net.py:example",),
+            "gave a tuple, expected a torch module, a Keras model, or a tuple of a",
+        ),
         (("net.py:Branch", "--input", "x=2x2"), "could not export net.py:Branch"),
         (("net.py:Nothing", "--input", "x=2x2"), "without any tensor in it"),
         (("net.py:stops",), "SystemExit: 3"),

@@ -202,6 +202,11 @@ class Checkpoint:
 
     def verify(self) -> None:
         """Raises IntegrityError unless every file is as the manifest says."""
+        if WEIGHTS not in self.files:
+            raise IntegrityError(
+                f"The manifest of {self.directory} has no record of {WEIGHTS}.",
+                hint="Train the model again.",
+            )
         verify_files(self.directory, self.files)
 
     def weights(self) -> dict[str, np.ndarray]:

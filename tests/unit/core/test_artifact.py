@@ -194,3 +194,11 @@ def test_artifact_without_its_entry_does_not_verify(tmp_path: Path):
     artifact = save_artifact(tmp_path / "a")
     with pytest.raises(ToolkitError):
         replace(artifact, entry="nowhere.onnx").verify()
+
+
+def test_a_checkpoint_without_a_record_of_its_weights_is_refused(checkpoint_dir: Path) -> None:
+
+    checkpoint = Checkpoint.load(checkpoint_dir)
+    bare = replace(checkpoint, files={})
+    with pytest.raises(IntegrityError, match=r"no record of weights\.safetensors"):
+        bare.weights()

@@ -43,13 +43,12 @@ MOVING = frozenset(
     }
 )  # fmt: skip
 BODIES = frozenset({"If", "Loop", "TensorIterator"})
-# Layers that multiply and add numbers of eight bits. Others run "in u8" where they take or give
-# booleans, as a comparison or a Select with a mask does.
+# Layers with 8-bit arithmetic. OpenVINO reports u8 for others too that take or return booleans,
+# such as a comparison, or a Select with a mask.
 EIGHT_BITS = frozenset(
     {"Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNSeq", "RNNCell"}
 )
 BFLOAT16 = "bfloat16"  # which NumPy does not have: its bytes are passed as whole numbers
-UNREAD = "stub_"  # how the layers are named that stand in for the readers of unread inputs
 
 
 @functools.cache
@@ -107,7 +106,6 @@ class OpenVinoSession(Session):
             spec.name: named.get(spec.name, port)
             for spec, port in zip(self.signature.outputs, compiled.outputs, strict=True)
         }
-        self._unread = _unread_inputs(compiled.get_runtime_model())
         self._infer: Callable[[], object] = not_ready
 
     def _prepare(self, dims: Mapping[str, int]) -> None:
@@ -116,9 +114,7 @@ class OpenVinoSession(Session):
     def _upload(self, feeds: Feeds) -> None:
         # Memory is shared, which OpenVINO refuses for arrays that are read-only.
         self._feeds = {
-            name: np.require(array, requirements=["C", "W"])
-            for name, array in feeds.items()
-            if name not in self._unread
+            name: np.require(array, requirements=["C", "W"]) for name, array in feeds.items()
         }
         for name, array in self._feeds.items():
             self._request.set_tensor(name, _tensor(array))
@@ -154,18 +150,6 @@ class OpenVinoSession(Session):
         self._infer = not_ready
         self._request = self._compiled = None
         self._feeds = {}
-
-
-def _unread_inputs(graph: Any) -> frozenset[str]:
-    """The inputs that nothing reads. The executable graph has stubs in place of their readers."""
-    return frozenset(
-        operation.get_friendly_name()
-        for operation in graph.get_parameters()
-        if all(
-            target.get_node().get_friendly_name().startswith(UNREAD)
-            for target in operation.output(0).get_target_inputs()
-        )
-    )
 
 
 def _tensor(array: np.ndarray) -> Any:

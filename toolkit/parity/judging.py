@@ -72,10 +72,10 @@ def judge(
     LEAST_ROUNDINGS roundings of the largest output. Where all inputs are equal so are the terms of
     a sum over positions, and their roundings go one way: then a sum of `equal_terms` is off by up
     to as many roundings, by the order in which a kernel adds (Higham, 4.2). No error is allowed
-    that leaves less than half of the digits of the precision. Eight bits are held to
-    the table of tolerances: a step of theirs is a part of the range that a tensor is quantised in,
-    whatever its values, so that `ranges`, how large each output of the reference gets, count, where
-    that is in eight bits itself. NaN and infinity must stand where the reference has them.
+    that leaves less than half of the digits of the precision. INT8 outputs are compared with the
+    table of tolerances: their step is a part of the range that a tensor is quantised in, whatever
+    its values. So for an INT8 reference the bound depends on `ranges`, the largest magnitude of
+    each of its outputs. NaN and infinity must stand where the reference has them.
     """
     if oracle is None or precision not in ROUNDOFF:
         return _by_table(got, oracle or reference, precision, ranges)

@@ -79,7 +79,7 @@ def test_a_range_is_found_from_how_an_input_is_used(tmp_path, nodes, constants, 
 
 
 def test_a_floating_point_input_that_is_an_index_is_drawn_as_one(tmp_path: Path) -> None:
-    """As Keras passes token numbers, unless told."""
+    """Keras passes token numbers as float32 by default."""
     nodes = [node("Cast", "x", "i", to=WHOLE), node("Gather", "t i")]
     path = saved(tmp_path, nodes, TensorProto.FLOAT, t=TABLE)
     noise = noise_source(open_artifact(path), InputRequest())

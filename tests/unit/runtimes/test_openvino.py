@@ -124,16 +124,3 @@ def test_read_only_arrays_are_inputs_as_any(tmp_path: Path) -> None:
     with toolkit.load(path, "openvino") as session:
         found = session.run({"x": rows})["y"]
         np.testing.assert_array_equal(found, session.run({"x": ROWS})["y"])
-
-
-def test_an_input_that_nothing_reads_may_have_any_shape(tmp_path: Path) -> None:
-    inputs = {**FLOATS, "like": (TensorProto.FLOAT, ["k"])}
-    nodes = [
-        helper.make_node("CastLike", ["x", "like"], ["same"]),
-        helper.make_node("MatMul", ["same", "W"], ["y"]),
-    ]
-    path = saved(tmp_path, nodes, inputs, TensorProto.FLOAT)
-    with toolkit.load(path, "openvino") as session:
-        for count in (1, 3):
-            like = np.ones(count, np.float32)
-            assert session.run({"x": ROWS, "like": like})["y"].shape == (2, 4)

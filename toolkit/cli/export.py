@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from exporters.base import ExportOptions
     from exporters.weight_parity import WeightParity
+    from toolkit.parity.judging import Judgement
     from toolkit.steps.export import Export
     from toolkit.steps.parity_outputs import OutputParity
 
@@ -180,9 +181,15 @@ def outputs_table(outputs: OutputParity) -> Table:
             *(output.scientific(v) for v in (found.error, found.reference_error, found.bound)),
             output.scientific(found.relative),
             "-" if found.order is None else f"{found.order:.1%}",
-            "passed" if found.passed else output.escape(f"FAILED: {found.reason}"),
+            output.escape(_verdict(found)),
         )
     return table
+
+
+def _verdict(found: Judgement) -> str:
+    if not found.passed:
+        return f"FAILED: {found.reason}"
+    return "passed" if found.conclusive else f"not conclusive: {found.reason}"
 
 
 def outputs_told(outputs: OutputParity) -> str:

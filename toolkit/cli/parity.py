@@ -126,7 +126,7 @@ def _layers_table(found: Layers) -> Table:
             output.escape(layer.operator),
             *(output.scientific(v) for v in (judged.error, judged.reference_error, judged.bound)),
             output.scientific(judged.relative),
-            "same" if judged.passed else "DEPARTS",
+            ("same" if judged.conclusive else "not conclusive") if judged.passed else "DEPARTS",
         )
     return table
 

@@ -347,6 +347,12 @@ def _weights_differ(weights: WeightParity, format: Format) -> ParityError:
 
 def _outputs_differ(outputs: OutputParity, to: str) -> ParityError:
     case = outputs.worst
+    if case.judgement.passed:
+        return ParityError(
+            f"Output parity of the export to {to} cannot be decided on any of the inputs: "
+            f"{case.judgement.reason}. Nothing was written.",
+            hint="Give inputs that the model is made for, with --data or --inputs.",
+        )
     return ParityError(
         f"Output parity of the export to {to} failed on {case.inputs}, batch {case.batch}: "
         f"{case.judgement.reason}. Nothing was written.",

@@ -67,11 +67,13 @@ class OutputParity:
 
     @property
     def passed(self) -> bool:
-        return all(case.judgement.passed for case in self.cases)
+        """Whether no case failed, and one at least is conclusive."""
+        judged = [case.judgement for case in self.cases]
+        return all(one.passed for one in judged) and any(one.conclusive for one in judged)
 
     @property
     def worst(self) -> Case:
-        """The first case that failed, or that with the largest error for its bound."""
+        """The first case that failed, is not conclusive, or has the largest error for its bound."""
         found = worst([case.judgement for case in self.cases])
         return next(case for case in self.cases if case.judgement is found)
 

@@ -54,7 +54,8 @@ def test_half_of_the_digits_must_be_right_whatever_the_reference_lost(precision:
     most = ROUNDOFF[precision] ** 0.5
     for times, passes in ((0.9, True), (1.1, False)):
         got = (EXACT + times * most).astype(np.float32)
-        assert judged(got, precision, (EXACT + 1).astype(np.float32)).passed is passes
+        found = judged(got, precision, (EXACT + 1).astype(np.float32))
+        assert (found.passed and found.conclusive) is passes
     far = judge(outputs(EXACT + 1.1 * most), outputs(EXACT), outputs(EXACT), precision,
                 equal_terms=10**9)  # fmt: skip
     assert not far.passed
@@ -97,6 +98,22 @@ def test_whole_numbers_must_be_equal() -> None:
     ids = np.arange(6).reshape(2, 3)
     assert judge(outputs(ids), outputs(ids), outputs(ids), "float32").passed
     assert not judge(outputs(ids + 1), outputs(ids), outputs(ids), "float32").passed
+
+
+def test_inputs_at_which_rounding_takes_half_of_the_digits_decide_nothing() -> None:
+    """The reference is off by 1 % there: what is off by as much may be right, or wrong."""
+    exact = np.array([[0.5, 0.25]])
+    reference = outputs((exact + 5e-3).astype(np.float32))
+    close, near, far = (
+        judge(outputs((exact + off).astype(np.float32)), reference, outputs(exact), "float32")
+        for off in (1e-5, 1e-2, 0.2)
+    )
+    assert (close.passed, close.conclusive) == (True, True)
+    assert (near.passed, near.conclusive) == (True, False)
+    assert "more than half of the digits" in (near.reason or "")
+    assert not far.passed
+    assert worst([close, near]) is near
+    assert worst([close, near, far]) is far
 
 
 @pytest.mark.parametrize(

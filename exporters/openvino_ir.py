@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, final
 
 import ml_dtypes
 import numpy as np
 import openvino as ov
+from openvino.op import if_op, loop, tensor_iterator
 
 from exporters import ROUTES
 from exporters.base import (
@@ -84,14 +85,14 @@ def _stored_tensors(path: Path) -> Sequence[StoredTensor]:
             array=_array(operation),
             readers=_readers(operation),
         )
-        for operation in read_ir(path).get_ordered_ops()
+        for operation in _operations_of(read_ir(path))
         if operation.get_type_name() == "Constant"
     ]
 
 
 @reads_graph
 def _operators(path: Path) -> Mapping[str, int]:
-    kinds = (operation.get_type_name() for operation in read_ir(path).get_ordered_ops())
+    kinds = (operation.get_type_name() for operation in _operations_of(read_ir(path)))
     return Counter(kind for kind in kinds if kind not in HELD)
 
 
@@ -100,7 +101,7 @@ def _describe(path: Path) -> Description:
     model = read_ir(path)
     floats = {
         operation.get_element_type().to_dtype().name
-        for operation in model.get_ordered_ops()
+        for operation in _operations_of(model)
         if operation.get_type_name() == "Constant" and operation.get_element_type().is_real()
     }
     return Description(
@@ -141,6 +142,17 @@ def read_ir(path: Path) -> Any:
             f"{path} could not be read as OpenVINO's IR: {error}",
             hint="Give the .xml that `toolkit export --to openvino` wrote.",
         ) from error
+
+
+def _operations_of(model: Any) -> Iterator[Any]:
+    """The operations of a graph in order, each followed by those of its branches or its body."""
+    for operation in model.get_ordered_ops():
+        yield operation
+        if isinstance(operation, if_op):
+            yield from _operations_of(operation.get_then_body())
+            yield from _operations_of(operation.get_else_body())
+        elif isinstance(operation, loop | tensor_iterator):
+            yield from _operations_of(operation.get_function())
 
 
 def _array(constant: Any) -> np.ndarray:

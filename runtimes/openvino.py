@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -83,20 +83,24 @@ class OpenVino(Runtime):
         options.require_known(self.name, core.get_property("CPU", "SUPPORTED_PROPERTIES"))
         config.update(options.tuning)
         try:
-            compiled = core.compile_model(core.read_model(artifact.path), DEVICE, config)
+            model = core.read_model(artifact.path)
+            compiled = core.compile_model(model, DEVICE, config)
         except RuntimeError as error:
             raise SourceError(
                 f"OpenVINO {ov.__version__} could not open {artifact.path}: {error}",
                 hint="The message names what it does not support; choose another runtime.",
             ) from error
-        return OpenVinoSession(artifact, compiled)
+        return OpenVinoSession(artifact, compiled, _passed_on(model, compiled))
 
 
 @final
 class OpenVinoSession(Session):
-    """Inputs are read from the caller's memory; outputs lie in the request's own tensors."""
+    """Inputs are read from the caller's memory; outputs lie in the request's own tensors, except
+    those that are an input as it is (see `_passed_on`)."""
 
-    def __init__(self, artifact: Artifact, compiled: Any) -> None:
+    def __init__(
+        self, artifact: Artifact, compiled: Any, passed_on: Sequence[tuple[Any, str]]
+    ) -> None:
         super().__init__(artifact.signature)
         self._compiled = compiled
         self._request = compiled.create_infer_request()
@@ -106,6 +110,7 @@ class OpenVinoSession(Session):
             spec.name: named.get(spec.name, port)
             for spec, port in zip(self.signature.outputs, compiled.outputs, strict=True)
         }
+        self._passed_on = passed_on
         self._infer: Callable[[], object] = not_ready
 
     def _prepare(self, dims: Mapping[str, int]) -> None:
@@ -113,11 +118,12 @@ class OpenVinoSession(Session):
 
     def _upload(self, feeds: Feeds) -> None:
         # Memory is shared, which OpenVINO refuses for arrays that are read-only.
-        self._feeds = {
-            name: np.require(array, requirements=["C", "W"]) for name, array in feeds.items()
-        }
-        for name, array in self._feeds.items():
-            self._request.set_tensor(name, _tensor(array))
+        shared = {name: np.require(array, requirements=["C", "W"]) for name, array in feeds.items()}
+        copies = [(port, np.empty_like(shared[name])) for port, name in self._passed_on]
+        for port, array in (*shared.items(), *copies):
+            self._request.set_tensor(port, _tensor(array))
+        # A tensor does not keep the array alive whose memory it has.
+        self._held = [*shared.values(), *(array for _, array in copies)]
 
     def forward(self) -> None:
         self._infer()
@@ -149,7 +155,32 @@ class OpenVinoSession(Session):
     def _close(self) -> None:
         self._infer = not_ready
         self._request = self._compiled = None
-        self._feeds = {}
+        self._held = []
+
+
+def _passed_on(model: Any, compiled: Any) -> list[tuple[Any, str]]:
+    """Return the outputs that are an input as it is once the graph is simplified, with its name.
+
+    OpenVINO 2026.4 writes such an output into the memory of an earlier request's input if shapes
+    are dynamic, where that may be freed. It does not if the output has a tensor of its own. Where
+    the given graph itself returns an input, output and input are one tensor.
+    """
+    given, executed = (
+        {
+            port.get_node().get_friendly_name(): port.get_node().input_value(0).get_node()
+            for port in graph.outputs
+        }
+        for graph in (model, compiled.get_runtime_model())
+    )
+    ports = {port.get_node().get_friendly_name(): port for port in compiled.outputs}
+    inputs = {port.get_node().get_friendly_name(): port.get_any_name() for port in compiled.inputs}
+    return [
+        (ports[name], inputs[maker.get_friendly_name()])
+        for name, maker in executed.items()
+        if name in ports
+        and given[name].get_type_name() != "Parameter"
+        and maker.get_friendly_name() in inputs
+    ]
 
 
 def _tensor(array: np.ndarray) -> Any:

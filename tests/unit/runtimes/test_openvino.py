@@ -124,3 +124,17 @@ def test_read_only_arrays_are_inputs_as_any(tmp_path: Path) -> None:
     with toolkit.load(path, "openvino") as session:
         found = session.run({"x": rows})["y"]
         np.testing.assert_array_equal(found, session.run({"x": ROWS})["y"])
+
+
+def test_an_output_that_is_an_input_leaves_earlier_inputs_alone(tmp_path: Path) -> None:
+    """OpenVINO drops the CastLike, and then wrote y over the x of an earlier request."""
+    nodes = [helper.make_node("CastLike", ["x", "like"], ["y"])]
+    inputs = {**FLOATS, "like": (TensorProto.FLOAT, ["n"])}
+    path = saved(tmp_path, nodes, inputs, TensorProto.FLOAT)
+    batches = [np.full((n, 4), number, np.float32) for number, n in enumerate((1, 3, 64, 3, 1))]
+    with toolkit.load(path, "openvino") as session:
+        for rows in batches:
+            found = session.run({"x": rows, "like": rows[:, 0].copy()})["y"]
+            np.testing.assert_array_equal(found, rows)
+    for number, rows in enumerate(batches):
+        assert (rows == number).all()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 from collections import Counter, defaultdict
@@ -13,7 +12,6 @@ from typing import TypeVar, final
 import numpy as np
 import onnx
 import onnx.inliner
-import onnx.shape_inference
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 from onnx.external_data_helper import load_external_data_for_model, uses_external_data
@@ -21,6 +19,7 @@ from onnx.external_data_helper import load_external_data_for_model, uses_externa
 from exporters.base import Description, StoredTensor, TensorReader
 from exporters.onnx_quantisation import quantisations
 from exporters.onnx_schemas import formal_at, schema_of
+from exporters.onnx_shapes import inferred, is_declared, mend_outputs
 from toolkit.core.errors import SourceError
 from toolkit.core.specs import Dim, Signature, TensorSpec
 
@@ -36,6 +35,7 @@ EIGHT_BITS = frozenset(
      "MatMulInteger", "MatMulIntegerToFloat", "QAttention", "QGemm", "QLinearConv",
      "QLinearMatMul", "QuantizeLinear"}
 )  # fmt: skip
+CONVERTING = frozenset({"Cast", "CastLike"})
 # Where an operator takes extents or axes that need not be int64: no weights.
 SHAPING = {"Slice": (1, 2, 3, 4), "Pad": (1, 3), "Resize": (1, 2, 3), "Upsample": (1,)}
 # What says how numbers of few bits are meant: no weights either.
@@ -89,29 +89,28 @@ def load_model(path: Path, *, external_data: bool = True) -> onnx.ModelProto:
 
 @reads_graph
 def read_signature(path: Path) -> Signature:
-    """Inputs and outputs as the file declares them, or as shape inference finds outputs whose rank
-    or dtype is not declared; initializers are not inputs."""
+    """Inputs as the file declares them, and outputs as `exporters.onnx_shapes.mend_outputs` finds
+    them; initializers are not inputs."""
     model = load_model(path, external_data=False)
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
-    if not all(map(_is_declared, model.graph.output)):
-        with contextlib.suppress(onnx.shape_inference.InferenceError, RuntimeError, ValueError):
-            model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    mend_outputs(model)
     return Signature(
         inputs=tuple(_tensor_spec(value, path) for value in inputs),
         outputs=tuple(_tensor_spec(value, path) for value in model.graph.output),
     )
 
 
-def _is_declared(value: onnx.ValueInfoProto) -> bool:
-    tensor = value.type.tensor_type
-    return value.type.HasField("tensor_type") and tensor.HasField("shape") and tensor.elem_type != 0
+@reads_graph
+def wrong_extents(path: Path) -> list[str]:
+    """Return a sentence for each output whose declared shape does not follow from the inputs."""
+    return mend_outputs(load_model(path, external_data=False))
 
 
 @reads_graph
 def read_precision(path: Path) -> str:
     """The floating-point dtype of what the graph stores, of more than one element; where it stores
-    nothing, that of its inputs and outputs, which a Cast may follow.
+    nothing, that in which its nodes compute, or of its inputs and outputs if none does.
 
     What an operator takes in float32 whatever it computes in, such as Resize's scales, is left out.
     "mixed" for several, "none" for a graph without any; "int8" for one that quantises activations.
@@ -126,11 +125,27 @@ def read_precision(path: Path) -> str:
     stored = [
         pair for inner in inner_graphs for pair in _stored_types(inner) if pair[0] not in fixed
     ]
-    kinds = {kind for _, kind in stored if kind in FLOATS} or {
-        value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)
-    }
+    kinds = {kind for _, kind in stored}
+    if kinds.isdisjoint(FLOATS):
+        kinds = _computed_types(model)
+    if kinds.isdisjoint(FLOATS):
+        kinds = {value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}
     found = {FLOATS[kind] for kind in kinds if kind in FLOATS}
     return found.pop() if len(found) == 1 else "mixed" if found else "none"
+
+
+def _computed_types(model: onnx.ModelProto) -> set[int]:
+    """The element types of what the nodes give, without those that convert."""
+    model = inferred(model) or model
+    values = (*model.graph.value_info, *model.graph.input, *model.graph.output)
+    types = {value.name: value.type.tensor_type.elem_type for value in values}
+    return {
+        types[name]
+        for node in model.graph.node
+        if node.op_type not in CONVERTING
+        for name in node.output
+        if name in types
+    }
 
 
 def _stored_types(graph: onnx.GraphProto) -> Iterator[tuple[str, int]]:
@@ -215,7 +230,7 @@ def _held_by(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
 def _tensor_spec(value: onnx.ValueInfoProto, path: Path) -> TensorSpec:
     kind = value.type.WhichOneof("value")
     tensor = value.type.tensor_type
-    if not _is_declared(value):
+    if not is_declared(value):
         raise SourceError(
             f"{path} has an input or output {value.name!r} of unknown type or rank ({kind}).",
             hint="Only models whose inputs and outputs are tensors of known rank can be run; "

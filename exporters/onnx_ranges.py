@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx.inliner
-import onnx.shape_inference
 from onnx import numpy_helper
 
 from exporters.onnx_file import bodies, load_model, reads_graph
+from exporters.onnx_shapes import LARGEST_SIZE, inferred
 
 # Operators whose output holds values of their first input, whatever its shape.
 VALUE_KEEPING = frozenset(
@@ -21,7 +21,6 @@ VALUE_KEEPING = frozenset(
 )  # fmt: skip
 # Operators whose output holds values of several inputs; Where's first one is a condition.
 MERGING = {"Concat": 0, "Max": 0, "Min": 0, "Where": 1}
-LARGEST_SIZE = 1 << 16  # elements of a constant that is looked into
 
 Range = tuple[int, int]
 
@@ -151,21 +150,15 @@ def _size(tensor: onnx.TensorProto) -> int:
 
 
 def _inferred(model: onnx.ModelProto) -> Mapping[str, tuple[int | str | None, ...]]:
-    """The shapes that inference finds. Large weights are removed from `model` before, since
-    inference has no use for them and would copy them."""
-    for tensor in model.graph.initializer:
-        if _size(tensor) > LARGEST_SIZE:
-            for held in ("raw_data", "float_data", "int64_data", "int32_data", "double_data"):
-                tensor.ClearField(held)
-    try:
-        inferred = onnx.shape_inference.infer_shapes(model)
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+    """The shapes that inference finds."""
+    found = inferred(model)
+    if found is None:
         return {}
     return {
         value.name: tuple(
             dim.dim_value if dim.HasField("dim_value") else None
             for dim in value.type.tensor_type.shape.dim
         )
-        for value in inferred.graph.value_info
+        for value in found.graph.value_info
         if value.type.HasField("tensor_type")
     }

@@ -68,7 +68,10 @@ class OnnxReferenceSession(Session):
         self._pass = self._run  # for any shapes
 
     def _upload(self, feeds: Feeds) -> None:
-        self._feeds = {name: np.array(array) for name, array in feeds.items()}
+        self._feeds = {
+            name: np.array(array, object if array.dtype.kind == "U" else None)
+            for name, array in feeds.items()
+        }
 
     def forward(self) -> None:
         self._pass()

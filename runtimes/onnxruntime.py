@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -10,20 +10,22 @@ import onnxruntime as ort
 
 from runtimes.executed import device_of, precision_of
 from runtimes.onnxruntime_session import (
+    array_of,
     details_of,
     identical,
     recorded,
     settings_of,
     unreadable,
+    value_of,
 )
 from toolkit.core.artifact import Artifact, Format
+from toolkit.core.dtypes import STRINGS, dtype_of, is_foreign
 from toolkit.core.session import (
     Availability,
     Provenance,
     Runtime,
     Session,
     SessionOptions,
-    host_copy,
     not_ready,
 )
 from toolkit.core.specs import Feeds, Outputs
@@ -51,6 +53,13 @@ def _create(artifact: Artifact, settings: ort.SessionOptions) -> ort.InferenceSe
         raise unreadable(artifact.path, error) from error
 
 
+def _differ(declared: Sequence[int | str | None], shape: Sequence[int | None]) -> bool:
+    """Whether a declared number is not the extent."""
+    return any(
+        isinstance(dim, int) and dim != extent for dim, extent in zip(declared, shape, strict=False)
+    )
+
+
 @final
 class OnnxRuntimeSession(Session):
     """Inputs are read from the caller's memory; outputs are written to buffers made once."""
@@ -62,15 +71,25 @@ class OnnxRuntimeSession(Session):
         self._artifact = artifact
         self._options = options
         self._session: Any = session
+        self._given: list[Any] = []
         self._binding: Any = None
         self._run_bound: Callable[[Any], None] = lambda _: not_ready()
 
     def _prepare(self, dims: Mapping[str, int]) -> None:
+        specs, own = self.signature.outputs, self._session.get_outputs()
+        shapes = [spec.resolve(dims) for spec in specs]
+        # What cannot be bound is given to each pass, and comes from it: strings, and outputs of
+        # other extents than the file declares.
+        if any(spec.dtype == STRINGS for spec in (*self.signature.inputs, *specs)) or any(
+            _differ(declared.shape, shape) for declared, shape in zip(own, shapes, strict=True)
+        ):
+            self._binding = None
+            self._run_bound = self._run_given
+            return
         self._binding = binding = self._session.io_binding()
-        for spec in self.signature.outputs:
-            shape = spec.resolve(dims)
+        for spec, shape in zip(specs, shapes, strict=True):
             # An extent known only after a pass, or a dtype that NumPy lacks: let it be allocated.
-            if None in shape or spec.dtype not in np.sctypeDict:
+            if None in shape or is_foreign(dtype_of(spec.dtype)):
                 binding.bind_output(spec.name, "cpu")
             else:
                 value = ort.OrtValue.ortvalue_from_shape_and_type(
@@ -81,8 +100,20 @@ class OnnxRuntimeSession(Session):
 
     def _upload(self, feeds: Feeds) -> None:
         self._feeds = {name: np.asarray(array, order="C") for name, array in feeds.items()}
+        if self._binding is None:
+            return
         for name, array in self._feeds.items():
-            self._binding.bind_cpu_input(name, array)
+            if is_foreign(array.dtype):
+                self._binding.bind_ortvalue_input(name, value_of(array))
+            else:
+                self._binding.bind_cpu_input(name, array)
+
+    def _run_given(self, _: Any) -> None:
+        values = {
+            name: value_of(array) if is_foreign(array.dtype) else array
+            for name, array in self._feeds.items()
+        }
+        self._given = self._session.run(None, values)
 
     def forward(self) -> None:
         self._run_bound(self._binding)
@@ -91,11 +122,14 @@ class OnnxRuntimeSession(Session):
         pass  # on the CPU provider a pass is complete when the call returns
 
     def _download(self) -> Outputs:
-        # OrtValue.numpy() is a view of the buffer that the next pass writes.
-        values = self._binding.get_outputs()
+        if self._binding is None:
+            return {
+                spec.name: np.array(array)
+                for spec, array in zip(self.signature.outputs, self._given, strict=True)
+            }
         return {
-            spec.name: host_copy(value.numpy())
-            for spec, value in zip(self.signature.outputs, values, strict=True)
+            spec.name: array_of(value, spec)
+            for spec, value in zip(self.signature.outputs, self._binding.get_outputs(), strict=True)
         }
 
     def _provenance(self) -> Provenance:
@@ -119,4 +153,5 @@ class OnnxRuntimeSession(Session):
     def _close(self) -> None:
         self._run_bound = lambda _: not_ready()
         self._binding = self._session = None
+        self._given = []
         self._feeds = {}

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
+import math
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnxruntime as ort
 
 from runtimes.executed import Node, describe
 from runtimes.onnxruntime_nodes import read_nodes
 from toolkit.core.documents import Json
-from toolkit.core.errors import SourceError, unknown_name
-from toolkit.core.session import SessionOptions, parse_value
-from toolkit.core.specs import Outputs
+from toolkit.core.dtypes import as_integers, dtype_of, is_floating, is_foreign
+from toolkit.core.errors import SessionError, SourceError, unknown_name
+from toolkit.core.session import SessionOptions, host_copy, parse_value
+from toolkit.core.specs import Outputs, TensorSpec
 from toolkit.core.temporary import scratch_directory
 
 LEVELS = {
@@ -69,6 +74,38 @@ def unreadable(path: Path, error: Exception) -> SourceError:
         f"ONNX Runtime {ort.__version__} could not open {path}: {error}",
         hint="Check the file with onnx.checker, or choose another runtime.",
     )
+
+
+def value_of(array: np.ndarray) -> Any:
+    """A tensor over the memory of an array of ml_dtypes, which ONNX Runtime takes as whole numbers
+    with the type beside. Raises SessionError for several elements to a byte."""
+    import onnx
+
+    _require_whole_bytes(array.dtype)
+    kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(as_integers(array), kind)
+
+
+def array_of(value: Any, spec: TensorSpec) -> np.ndarray:
+    """A copy of a tensor on the CPU. Raises SessionError for several elements to a byte."""
+    dtype = dtype_of(spec.dtype)
+    if not is_foreign(dtype):
+        return host_copy(value.numpy())
+    _require_whole_bytes(dtype)
+    shape = value.shape()
+    content = ctypes.string_at(value.data_ptr(), math.prod(shape) * dtype.itemsize)
+    return host_copy(np.frombuffer(content, dtype).reshape(shape))
+
+
+def _require_whole_bytes(dtype: np.dtype) -> None:
+    import ml_dtypes
+
+    if (ml_dtypes.finfo if is_floating(dtype) else ml_dtypes.iinfo)(dtype).bits < 8:
+        raise SessionError(
+            f"The Python package of ONNX Runtime {ort.__version__} cannot exchange tensors of "
+            f"{dtype.name}, of which a byte holds several elements.",
+            hint="Cast that input or output to int8 or float32 in the model.",
+        )
 
 
 def recorded(

@@ -32,19 +32,22 @@ def parse(given: Sequence[str]) -> list[Named]:
 def apply(given: Sequence[str], path: Path) -> list[Json]:
     """Runs the passes in turn on the file in place; says how each changed the operators.
 
-    Tensors in files of their own stay in one. Raises as `parse`, and SourceError for a graph that a
-    pass cannot take, with the file as it was.
+    A graph of an old opset is converted to a newer one first if a pass needs it. Tensors in files
+    of their own stay in one. Raises as `parse`, and SourceError for a graph that a pass cannot
+    take, with the file as it was.
     """
     passes = parse(given)
     model = ir.load(path)
     changes: list[Json] = []
     for text, each in passes:
+        if _opset(model) < getattr(each, "least_opset", 0):
+            model = ir.from_proto(upgraded(ir.to_proto(model)))
         before = _operators(model)
         try:
             changed = each(model).modified
-        except (ir.passes.PreconditionError, ir.passes.PostconditionError) as error:
+        except (ir.passes.InvariantError, ir.passes.PassError) as error:
             raise SourceError(
-                f"Pass {text} cannot be applied to {path}: {error}",
+                f"Pass {text} cannot be applied to {path.name}: {_reason(error)}",
                 hint="Leave it out of --passes.",
             ) from error
         after = _operators(model)
@@ -63,6 +66,17 @@ def apply(given: Sequence[str], path: Path) -> list[Json]:
     return changes
 
 
+def _reason(error: BaseException) -> str:
+    """What the innermost exception says: a sequence of passes wraps that of one of them."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error)
+
+
+def _opset(model: ir.Model) -> int:
+    return model.graph.opset_imports.get(DOMAIN, CURRENT)
+
+
 def write_for_evaluator(source: Path, target: Path, *, double: bool) -> None:
     """Write a graph for ONNX's reference evaluator, its large tensors beside it; in float64 with
     `double`.
@@ -72,7 +86,7 @@ def write_for_evaluator(source: Path, target: Path, *, double: bool) -> None:
     graph that has no form in float64.
     """
     model = ir.load(source)
-    if model.graph.opset_imports.get(DOMAIN, CURRENT) < CURRENT:
+    if _opset(model) < CURRENT:
         with contextlib.suppress(SourceError):
             model = ir.from_proto(upgraded(load_model(source)))
     if double:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 import onnx_ir as ir
 import onnxscript.optimizer
@@ -10,7 +10,12 @@ import onnxscript.optimizer
 
 @final
 class Simplify(ir.passes.InPlacePass):
-    """Constants folded, what does nothing removed, known sequences of operators made one."""
+    """Constants folded, what does nothing removed, known sequences of operators made one.
+
+    Its rules write operators as they are from opset 13 on, where axes are inputs.
+    """
+
+    least_opset: ClassVar[int] = 13
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         before = sum(1 for _ in model.graph.all_nodes())

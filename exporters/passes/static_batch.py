@@ -12,34 +12,35 @@ from exporters.passes.base import NumberedPass
 from exporters.passes.extents import extents
 from exporters.passes.inference import infer
 from toolkit.core.options import Option
+from toolkit.core.specs import Dim, Signature, TensorSpec
 
 
 @final
 class StaticBatch(NumberedPass):
     """The batch becomes a number, and what is computed of shapes alone a constant.
 
-    The batch is axis 0 of the first input that has an axis. If that has a name, the number stands
-    wherever the name does; if not, at axis 0 of every input where it has none either. The other
-    shapes are inferred anew. No weight is folded into another.
+    The batch axis is that of the signature. If it has a name, the number stands wherever the name
+    does; if not, at axis 0 of every input where it has none either. The other shapes are inferred
+    anew. No weight is folded into another.
     """
 
     option: ClassVar[Option] = Option(default=1, least=1, help="The batch that the graph takes.")
 
     def requires(self, model: ir.Model) -> None:
-        axis = _batch_axis(model)
-        if axis is None:
+        axis = _signature(model).batch_axis
+        if not any(value.shape for value in model.graph.inputs):
             raise ir.passes.PreconditionError("none of its inputs has an axis.")
         if isinstance(axis, int) and axis != self.number:
             raise ir.passes.PreconditionError(f"its batch is {axis} already.")
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        axis = _batch_axis(model)
-        if not isinstance(axis, ir.SymbolicDim):
+        axis = _signature(model).batch_axis
+        if isinstance(axis, int):
             return ir.passes.PassResult(model, modified=False)
         for value in model.graph.inputs:
-            if axis.value is None and value.shape and _is_unnamed(value.shape[0]):
+            if axis is None and value.shape and _extent(value.shape[0]) is None:
                 value.shape = ir.Shape([self.number, *value.shape[1:]])
-        if axis.value is not None:
+        if axis is not None:
             for value in _values(model):
                 value.shape = _fixed(value.shape, axis, self.number)
         infer(model)
@@ -56,19 +57,28 @@ class StaticBatch(NumberedPass):
         return ir.passes.PassResult(model, modified=True)
 
     def ensures(self, model: ir.Model) -> None:
-        if _batch_axis(model) != self.number:
+        if _signature(model).batch_axis != self.number:
             raise ir.passes.PostconditionError(f"its batch is not {self.number}.")
 
 
-def _batch_axis(model: ir.Model) -> int | ir.SymbolicDim | None:
-    return next((value.shape[0] for value in model.graph.inputs if value.shape), None)
+def _signature(model: ir.Model) -> Signature:
+    """The inputs alone."""
+    inputs = (
+        TensorSpec(
+            name=str(value.name),
+            dtype=str(value.dtype).lower(),
+            shape=tuple(map(_extent, value.shape or ())),
+        )
+        for value in model.graph.inputs
+    )
+    return Signature(inputs=tuple(inputs), outputs=())
 
 
-def _is_unnamed(axis: int | ir.SymbolicDim) -> bool:
-    return isinstance(axis, ir.SymbolicDim) and axis.value is None
+def _extent(axis: int | ir.SymbolicDim) -> Dim:
+    return axis if isinstance(axis, int) else axis.value
 
 
-def _fixed(shape: ir.Shape | None, axis: ir.SymbolicDim, number: int) -> ir.Shape | None:
+def _fixed(shape: ir.Shape | None, axis: str, number: int) -> ir.Shape | None:
     """A shape with the number for the axis, in products and sums too."""
     if shape is None:
         return None
@@ -76,10 +86,10 @@ def _fixed(shape: ir.Shape | None, axis: ir.SymbolicDim, number: int) -> ir.Shap
     for extent in shape:
         if isinstance(extent, int):
             extents.append(extent)
-        elif extent.value == axis.value:
+        elif extent.value == axis:
             extents.append(number)
         else:
-            extents.append(_evaluated(extent, str(axis.value), number))
+            extents.append(_evaluated(extent, axis, number))
     return ir.Shape(extents)
 
 

@@ -58,6 +58,7 @@ LEAVES = (
     "exporters.onnx_ranges",
     "exporters.onnx_saving",
     "exporters.onnx_schemas",
+    "exporters.onnx_shapes",
     "exporters.openvino_ir",
     "exporters.operator_work",
     "exporters.opsets",

@@ -153,7 +153,7 @@ def test_no_runtime_knows_the_operator(toolkit_cli: Run, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        ((), "--dim time=N"),
+        ((), "--dim time=16"),
         (("--dim", "tim=3"), "Did you mean 'time'?"),
         (("--dim", "time"), "name=whole number"),
         (("--dim", "time=0"), "Got --dim time=0"),

@@ -140,7 +140,7 @@ def test_arguments_by_name_nested_outputs_and_axes_that_vary(toolkit_cli: Run, p
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["weights"]["counts"] == {"identical": 11}
     shown = json.loads(toolkit_cli("inspect", "art", "--json").stdout)
-    assert "no extent" in " ".join(shown["warnings"])
+    assert "No extent" in " ".join(shown["warnings"])
     inputs, outputs = (
         {spec["name"]: (spec["dtype"], spec["shape"]) for spec in shown["signature"][side]}
         for side in ("inputs", "outputs")

@@ -143,7 +143,10 @@ Inputs = Annotated[
 ]
 Dims = Annotated[
     list[str] | None,
-    typer.Option("--dim", help="Extent of a named axis: time=16. May be repeated."),
+    typer.Option(
+        "--dim",
+        help="Extent of a dynamic axis: time=16, or x:2=16 for axis 2 of x. May be repeated.",
+    ),
 ]
 RandomInputs = Annotated[
     list[str] | None,

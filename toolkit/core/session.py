@@ -228,6 +228,22 @@ class Runtime(ABC):
         """
 
 
+def open_session(runtime: Runtime, artifact: Artifact, options: SessionOptions) -> Session:
+    """Return the session that `runtime.open` makes.
+
+    Raises what that raises, and SessionError for any other exception of the runtime.
+    """
+    try:
+        return runtime.open(artifact, options)
+    except ToolkitError:
+        raise
+    except Exception as error:
+        raise SessionError(
+            f"{runtime.name} could not open {artifact.path}: {first_words(error)}",
+            hint="See the documentation of the runtime; another one may run the model.",
+        ) from error
+
+
 def parse_value(name: str, text: str, kind: type) -> Any:
     """The text of an option as bool, int, float or str. Raises UsageError for what is none."""
     try:

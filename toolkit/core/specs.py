@@ -11,6 +11,7 @@ import numpy as np
 from msgspec import Meta
 
 from toolkit.core.codec import Count, Size, Text
+from toolkit.core.dtypes import STRINGS, dtype_of, is_foreign
 from toolkit.core.errors import FeedError, PluginError
 
 Feeds = Mapping[str, np.ndarray]
@@ -68,11 +69,50 @@ class Signature:
 
     @property
     def batch_axis(self) -> str | int | None:
-        """The name of the batch axis, or its extent if that is fixed; None without one.
+        """The name of the batch axis, or its extent if that is fixed; None if it has no name, or
+        no input has an axis.
 
-        The batch axis is axis 0 of the first input that is not a scalar.
+        The batch axis is the first that has "batch" in its name; else the first dynamic axis 0;
+        else axis 0 of the first input that is not a scalar.
         """
-        return next((spec.shape[0] for spec in self.inputs if spec.shape), None)
+        named = (dim for spec in self.inputs for dim in spec.shape if isinstance(dim, str))
+        batch = next((dim for dim in named if "batch" in dim.lower()), None)
+        if batch is not None:
+            return batch
+        leading = [spec.shape[0] for spec in self.inputs if spec.shape]
+        dynamic = [dim for dim in leading if not isinstance(dim, int)]
+        return next(iter([*dynamic, *leading]), None)
+
+    def batch_position(self, spec: TensorSpec) -> int | None:
+        """Which axis of an input or output is the batch; None if it has no batch."""
+        axis = self.batch_axis
+        if isinstance(axis, str) and axis in spec.shape:
+            return spec.shape.index(axis)
+        if not spec.shape or (isinstance(spec.shape[0], int) and spec.shape[0] != axis):
+            return None
+        return 0 if spec.shape[0] in (axis, None) else None
+
+    def rows(self, arrays: Feeds, places: np.ndarray) -> dict[str, np.ndarray]:
+        """The rows at these places of each input that has a batch; other inputs as they are."""
+        positions = {spec.name: self.batch_position(spec) for spec in self.inputs}
+        return {
+            name: array
+            if (axis := positions.get(name, 0)) is None or axis >= array.ndim
+            else np.take(array, places, axis)
+            for name, array in arrays.items()
+        }
+
+    def count_rows(self, arrays: Feeds) -> int | None:
+        """How many rows there are of all inputs that have a batch; None if none has."""
+        positions = {spec.name: self.batch_position(spec) for spec in self.inputs}
+        return min(
+            (
+                array.shape[axis]
+                for name, array in arrays.items()
+                if (axis := positions.get(name, 0)) is not None and axis < array.ndim
+            ),
+            default=None,
+        )
 
     def check(self, feeds: Feeds) -> dict[str, int]:
         """The extent of every named axis, or FeedError for a wrong name, dtype or shape."""
@@ -146,6 +186,13 @@ def row_shape(signature: Signature) -> tuple[int, ...] | None:
     return fixed if len(fixed) == len(row) else None
 
 
+def _written(dtype: str) -> str:
+    """A dtype as Python code."""
+    if dtype == STRINGS:
+        return "str"
+    return f"ml_dtypes.{dtype}" if is_foreign(dtype_of(dtype)) else repr(dtype)
+
+
 def _check_tensor(spec: TensorSpec, array: object, dims: dict[str, int]) -> None:
     """Checks one array against its spec, and notes the extents of its named axes in `dims`."""
     if not isinstance(array, np.ndarray):
@@ -154,10 +201,11 @@ def _check_tensor(spec: TensorSpec, array: object, dims: dict[str, int]) -> None
             hint="Convert it, for example with np.asarray(value, dtype=...).",
         )
     # By name, since NumPy itself knows no bfloat16.
-    if array.dtype.name != spec.dtype or not array.dtype.isnative:
+    is_string = spec.dtype == STRINGS and array.dtype.kind == "U"
+    if (array.dtype.name != spec.dtype and not is_string) or not array.dtype.isnative:
         raise FeedError(
             f"Input {spec.name!r} has dtype {array.dtype}, expected {spec.dtype}.",
-            hint=f"Convert it: array.astype({spec.dtype!r}).",
+            hint=f"Convert it: array.astype({_written(spec.dtype)}).",
         )
     fits = array.ndim == len(spec.shape) and all(
         want is None or (dims.setdefault(want, got) if isinstance(want, str) else want) == got

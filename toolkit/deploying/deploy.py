@@ -123,6 +123,11 @@ def _deployed(source: Path) -> Deployed:
             hint="Export it first, or let `toolkit optimize` choose a form: its bundle is deployed "
             "with the options that it was measured with.",
         )
+    if not artifact.signature.inputs:
+        raise UsageError(
+            f"{source} takes no inputs: its outputs are always the same.",
+            hint="Store the outputs of `toolkit.load(...).run({})` instead of serving the model.",
+        )
     fixed = artifact.signature.batch_axis
     return Deployed(
         artifact=artifact,

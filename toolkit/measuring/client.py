@@ -192,6 +192,7 @@ class WorkerProcess:
             "artifacts": encode(list(artifacts)),
             "options": encode(options),
             "sessions": sessions,
+            "sets": len(feeds),
         }
         arrays = {
             f"{i}/{name}": array for i, one in enumerate(feeds) for name, array in one.items()

@@ -24,7 +24,7 @@ from toolkit.core.errors import (
 )
 from toolkit.core.measurement import Scope
 from toolkit.core.memory import peak_rss_bytes, rss_bytes
-from toolkit.core.session import Runtime, Session, SessionOptions
+from toolkit.core.session import Runtime, Session, SessionOptions, open_session
 from toolkit.core.specs import Feeds, Signature, relaid
 from toolkit.measuring.memory import watched
 from toolkit.measuring.peak import peak_rate
@@ -83,7 +83,7 @@ class Worker:
     def _open(self, message: Json, arrays: Mapping[str, np.ndarray]) -> Json:
         """Imports the runtime, opens a session and runs it once, each timed and weighed; then the
         others."""
-        self._feeds = _unpack_sets(arrays)
+        self._feeds = _unpack_sets(message["sets"], arrays)
         opening: dict[str, int | None] = {}
         with watched("import", opening, time.perf_counter_ns):
             runtime = RUNTIMES.create(message["runtime"])
@@ -99,13 +99,13 @@ class Worker:
             artifact = _choose(runtime, artifacts)
             self._given, self._taken = artifacts[0].signature, artifact.signature
             self._feeds = [relaid(feeds, self._given, self._taken) for feeds in self._feeds]
-            session = runtime.open(artifact, options)
+            session = open_session(runtime, artifact, options)
         with watched("first_run", opening, time.perf_counter_ns):
             if self._feeds:
                 session.run(self._feeds[0])
         self._sessions = [session]
         for _ in range(1, message["sessions"]):
-            self._sessions.append(runtime.open(artifact, options))
+            self._sessions.append(open_session(runtime, artifact, options))
         gc.freeze()  # or the collection before each block would go through all that was imported
         return {
             "computes": runtime.computes,
@@ -156,13 +156,13 @@ def _choose(runtime: Runtime, artifacts: Sequence[Artifact]) -> Artifact:
     )
 
 
-def _unpack_sets(arrays: Mapping[str, np.ndarray]) -> list[Feeds]:
-    """Sets of inputs from arrays named `<set>/<input>`."""
-    sets: dict[int, dict[str, np.ndarray]] = {}
+def _unpack_sets(count: int, arrays: Mapping[str, np.ndarray]) -> list[Feeds]:
+    """So many sets of inputs from arrays named `<set>/<input>`."""
+    sets: list[dict[str, np.ndarray]] = [{} for _ in range(count)]
     for key, array in arrays.items():
         index, _, name = key.partition("/")
-        sets.setdefault(int(index), {})[name] = array
-    return [sets[index] for index in sorted(sets)]
+        sets[int(index)][name] = array
+    return list(sets)
 
 
 if __name__ == "__main__":

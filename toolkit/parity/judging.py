@@ -10,6 +10,7 @@ from typing import Self
 import numpy as np
 
 from toolkit.core.documents import Json
+from toolkit.core.dtypes import is_floating
 from toolkit.core.specs import Outputs
 from toolkit.parity.outputs import combine, compare_outputs
 from toolkit.parity.tolerances import MARGINS, ROUNDOFF, TOLERANCES, tolerance_for
@@ -87,9 +88,17 @@ def judge(
         return _by_table(got, oracle or reference, precision, ranges)
     if set(got) != set(reference):
         return Judgement.refused(f"outputs are {sorted(got)}, expected {sorted(reference)}")
-    return worst(
-        [_judge(n, got[n], reference[n], oracle[n], precision, equal_terms) for n in reference]
-    )
+    judged = [
+        _judge(name, got[name], array, oracle[name], _coarser(precision, array), equal_terms)
+        for name, array in reference.items()
+    ]
+    return worst(judged)
+
+
+def _coarser(precision: str, output: np.ndarray) -> str:
+    """The precision that an output is judged in: its own dtype, if that rounds more."""
+    own = output.dtype.name
+    return own if ROUNDOFF.get(own, 0.0) > ROUNDOFF[precision] else precision
 
 
 def worst(parts: Sequence[Judgement]) -> Judgement:
@@ -136,7 +145,7 @@ def _judge(
             f"{name} is {got.dtype}{list(got.shape)}, "
             f"expected {reference.dtype}{list(reference.shape)}"
         )
-    if not np.issubdtype(reference.dtype, np.floating):
+    if not is_floating(reference.dtype):
         wrong = int((got != reference).sum())
         if wrong:
             return Judgement.refused(
@@ -221,7 +230,7 @@ def _errors(outputs: Outputs, double: Outputs) -> Iterator[tuple[str, float, flo
     """The largest error and magnitude of every floating-point output, where both are finite."""
     for name, exact in double.items():
         got = outputs.get(name)
-        if got is not None and got.shape == exact.shape and got.dtype.kind == "f":
+        if got is not None and got.shape == exact.shape and is_floating(got.dtype):
             both = np.isfinite(got) & np.isfinite(exact)
             difference = got[both].astype(np.float64) - exact[both].astype(np.float64)
             yield name, _largest(difference), _largest(exact[both])
@@ -239,5 +248,5 @@ def _order(own: np.ndarray, exact: np.ndarray, apart: float) -> float | None:
 
 
 def _largest(array: np.ndarray) -> float:
-    finite = array[np.isfinite(array)] if array.dtype.kind == "f" else array
+    finite = array[np.isfinite(array)] if is_floating(array.dtype) else array
     return float(np.abs(finite.astype(np.float64)).max(initial=0.0))

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from toolkit.core.dtypes import is_floating
 from toolkit.core.measurement import Agreement
 from toolkit.core.specs import Outputs
-from toolkit.parity.tolerances import Tolerance
+from toolkit.parity.tolerances import TOLERANCES, Tolerance
 
 FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 
@@ -28,8 +29,8 @@ def compare_outputs(
     """Whether every output has the reference's name, shape and dtype, and its values within bounds.
 
     NaN and infinity agree only with themselves, in the same place; what is not floating-point
-    must be equal. Of an output in `ranges`, the bound is that of values so large, where these are
-    smaller.
+    must be equal. An output of a dtype that rounds more has the tolerance of that dtype. Of an
+    output in `ranges`, the bound is that of values so large, where these are smaller.
     """
     if set(got) != set(reference):
         return _refused(f"outputs are {sorted(got)}, expected {sorted(reference)}")
@@ -61,8 +62,9 @@ def _compare(
         )
     if got.size == 0:
         return Agreement(passed=True, max_abs=0.0, max_rel=0.0)
-    if not np.issubdtype(reference.dtype, np.floating):
+    if not is_floating(reference.dtype):
         return _compare_exactly(name, got, reference)
+    tolerance = max(tolerance, TOLERANCES.get(reference.dtype.name, tolerance), key=_width)
     a, b = got.astype(np.float64), reference.astype(np.float64)
     finite = np.isfinite(b)
     if (
@@ -80,6 +82,10 @@ def _compare(
         max_rel=difference / scale if scale else (None if difference else 0.0),
         reason=None if passed else f"{name} differs by {difference:.3g}, allowed {bound:.3g}",
     )
+
+
+def _width(tolerance: Tolerance) -> float:
+    return tolerance.relative
 
 
 def _compare_exactly(name: str, got: np.ndarray, reference: np.ndarray) -> Agreement:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -11,12 +11,12 @@ import numpy as np
 
 from toolkit.core.artifact import Artifact
 from toolkit.core.documents import Json
+from toolkit.core.dtypes import is_floating
 from toolkit.core.errors import UsageError
 from toolkit.core.files import digest_bytes
 from toolkit.core.progress import Progress
-from toolkit.core.specs import Feeds
-from toolkit.data.arrays import load_arrays
-from toolkit.steps.inputs import check_feeds, load_rows
+from toolkit.core.specs import Feeds, Signature
+from toolkit.steps.inputs import check_feeds, load_inputs, load_rows
 
 SAMPLES = 256  # unless told; all, where there are fewer
 MOST_HELD = 512  # rows that outputs are compared on
@@ -27,6 +27,7 @@ class Picked:
     """Rows of arrays by the name of the input that they are for; `digest` is over them in order."""
 
     arrays: Mapping[str, np.ndarray]
+    signature: Signature
     places: np.ndarray
     description: str
 
@@ -35,12 +36,17 @@ class Picked:
 
     @property
     def digest(self) -> str:
-        return digest_bytes("".join(_digests(self.arrays, self.places)).encode())
+        return digest_bytes("".join(self.digests()).encode())
+
+    def digests(self) -> Iterator[str]:
+        """One of each row."""
+        for place in self.places:
+            row = self.signature.rows(self.arrays, np.array([place]))
+            yield digest_bytes(b"".join(row[name].tobytes() for name in sorted(row)))
 
     def feeds(self, start: int, count: int) -> Feeds:
         """So many rows, from `start` on; fewer at the end."""
-        places = self.places[start : start + count]
-        return {name: array[places] for name, array in self.arrays.items()}
+        return self.signature.rows(self.arrays, self.places[start : start + count])
 
     def whole(self, batch: int) -> Self:
         """Without those that are left over in batches of this size."""
@@ -94,17 +100,24 @@ def pick_rows(
     if samples is not None and samples < 1:
         raise UsageError(f"Got {samples} samples, expected 1 or more.", hint="Give --samples 1.")
     rng = np.random.default_rng(seed)
-    names = [spec.name for spec in artifact.signature.inputs]
-    own = _own_arrays(data, names)
+    signature = artifact.signature
+    names = [spec.name for spec in signature.inputs]
+    own = _own_arrays(data, signature)
     if own is not None:
-        count = min(len(array) if array.ndim else 0 for array in own.values())
+        count = signature.count_rows(own) or 0
         wanted = _wanted(samples, count, data)
         order = rng.permutation(count)
         rest = order[wanted:] if wanted < count else order
+        used = Picked(
+            arrays=own,
+            signature=signature,
+            places=order[:wanted],
+            description=f"rows of {data}",
+        )
         found = CalibrationRows(
-            used=Picked(arrays=own, places=order[:wanted], description=f"rows of {data}"),
-            held=Picked(
-                arrays=own,
+            used=used,
+            held=replace(
+                used,
                 places=rest[:MOST_HELD],
                 description=f"{'other' if wanted < count else 'the same'} rows of {data}",
             ),
@@ -114,19 +127,27 @@ def pick_rows(
     else:
         if len(names) != 1:
             raise UsageError(
-                f"{data} gives one input, the model takes {artifact.signature.describe_inputs()}.",
+                f"{data} gives one input, the model takes {signature.describe_inputs()}.",
                 hint="Give an .npz file with an array for each input, by name.",
             )
         rows = load_rows(artifact, data, settings=settings, directory=directory, progress=progress)
-        train, test = ({names[0]: rows[kind].inputs} for kind in ("train", "test"))
+        train, test = (
+            Picked(
+                arrays={names[0]: rows[kind].inputs},
+                signature=signature,
+                places=np.arange(len(rows[kind])),
+                description=f"{what} rows of {data}",
+            )
+            for kind, what in (("train", "training"), ("test", "test"))
+        )
         places, left_out = _apart(train, test, samples, data, rng)
-        held = rng.permutation(len(rows["test"]))[:MOST_HELD]
+        held = rng.permutation(len(test))[:MOST_HELD]
         found = CalibrationRows(
-            used=Picked(arrays=train, places=places, description=f"training rows of {data}"),
-            held=Picked(arrays=test, places=held, description=f"test rows of {data}"),
+            used=replace(train, places=places),
+            held=replace(test, places=held),
             left_out=left_out,
         )
-    fixed = artifact.signature.batch_axis
+    fixed = signature.batch_axis
     batch = fixed if isinstance(fixed, int) else 1
     found = replace(found, held=found.held.whole(batch), used=found.used.whole(batch))
     if samples not in (None, len(found.used)):
@@ -135,37 +156,38 @@ def pick_rows(
             hint=f"Give --samples {max(batch, len(found.used))}.",
         )
     for picked in (found.used, found.held):
-        check_feeds(artifact.signature, picked.feeds(0, batch), f"The {picked.description}")
+        check_feeds(signature, picked.feeds(0, batch), f"The {picked.description}")
         _require_finite(picked)
     return found
 
 
-def _own_arrays(data: str, names: Sequence[str]) -> Mapping[str, np.ndarray] | None:
+def _own_arrays(data: str, signature: Signature) -> Mapping[str, np.ndarray] | None:
     """The arrays of an .npz file that has one for each input, and no others; else None."""
     path = Path(data)
     if path.suffix.lower() != ".npz" or not path.is_file():
         return None
-    found = load_arrays(path)
+    found = load_inputs(path, signature)
+    names = [spec.name for spec in signature.inputs]
     return {name: found[name] for name in names} if found.keys() == set(names) else None
 
 
 def _apart(
-    train: Mapping[str, np.ndarray],
-    test: Mapping[str, np.ndarray],
+    train: Picked,
+    test: Picked,
     samples: int | None,
     data: str,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, int]:
     """Training rows that are no test rows by their digest, and how many were passed over."""
-    total = len(next(iter(train.values())))
-    tested = set(_digests(test, np.arange(len(next(iter(test.values()))))))
+    total = len(train)
+    tested = set(test.digests())
     wanted = _wanted(samples, total, data)
     found: list[int] = []
     left_out = 0
     for place in rng.permutation(total):
         if len(found) == wanted:
             break
-        if next(_digests(train, [place])) in tested:
+        if next(replace(train, places=np.array([place])).digests()) in tested:
             left_out += 1
         else:
             found.append(int(place))
@@ -187,16 +209,9 @@ def _too_many(samples: int, count: int, what: str) -> UsageError:
     )
 
 
-def _digests(arrays: Mapping[str, np.ndarray], places: Sequence[int] | np.ndarray) -> Iterator[str]:
-    for place in places:
-        yield digest_bytes(
-            b"".join(np.ascontiguousarray(arrays[name][place]).tobytes() for name in sorted(arrays))
-        )
-
-
 def _require_finite(picked: Picked) -> None:
     for name, array in picked.arrays.items():
-        if array.dtype.kind != "f":
+        if not is_floating(array.dtype):
             continue
         for place in picked.places:
             if not np.isfinite(array[place]).all():

@@ -17,7 +17,7 @@ from toolkit.core.artifact import Artifact
 from toolkit.core.codec import decode
 from toolkit.core.documents import Json
 from toolkit.core.errors import WorkerError
-from toolkit.core.session import Session, SessionOptions
+from toolkit.core.session import Session, SessionOptions, open_session
 from toolkit.measuring.process import Reply, run
 from toolkit.measuring.wire import MESSAGE
 
@@ -36,7 +36,7 @@ class CalibrationWorker:
         if command == "open":
             options = SessionOptions(threads=message["threads"])
             artifact = decode(message["artifact"], Artifact, MESSAGE)
-            self._session = RUNTIMES.create("onnxruntime").open(artifact, options)
+            self._session = open_session(RUNTIMES.create("onnxruntime"), artifact, options)
             self._order = message["order"]
             return {}, {}
         if command == "collect":
@@ -58,7 +58,7 @@ class CalibrationWorker:
         if command == "run":
             options = SessionOptions(threads=message["threads"])
             artifact = decode(message["artifact"], Artifact, MESSAGE)
-            with RUNTIMES.create("onnxruntime").open(artifact, options) as session:
+            with open_session(RUNTIMES.create("onnxruntime"), artifact, options) as session:
                 return {}, session.run(arrays)
         raise WorkerError(f"The worker knows no command {command!r}.", hint="This is a bug.")
 

@@ -123,6 +123,15 @@ class Files:
         )
         return {name: (low, high) for name, (low, high) in found["ranges"].items()}
 
+    def wrong_extents(self, source: Artifact) -> list[str]:
+        """As `exporters.onnx_file.wrong_extents`; empty for other formats."""
+        if source.format is not Format.ONNX:
+            return []
+        found = self._read(
+            "wrong_extents", source.path, [Format.ONNX], source.size_bytes, path=str(source.path)
+        )
+        return list(found["remarks"])
+
     def export(
         self, exporter: str, source: Artifact, directory: Path, options: ExportOptions
     ) -> Exported:

@@ -18,7 +18,15 @@ from toolkit.core.siblings import ours
 from toolkit.measuring.process import Reply, run
 
 READING = frozenset(
-    {"count_work", "describe", "input_ranges", "inventory", "unread_weights", "weight_parity"}
+    {
+        "count_work",
+        "describe",
+        "input_ranges",
+        "inventory",
+        "unread_weights",
+        "weight_parity",
+        "wrong_extents",
+    }
 )
 CONVERTING = frozenset(
     {"capture", "export", "expose", "quantise_for_litert", "rewrite", "write_for_evaluator"}

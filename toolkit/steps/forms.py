@@ -53,6 +53,7 @@ def forms_of(
         place = scratch / SOURCE
         with open_files() as files:
             origin, request = open_source(source, example, inputs, place, files)
+            wrong = files.wrong_extents(origin)
         found, exports = [], []
         for target in targets:
             done = export(
@@ -82,5 +83,5 @@ def forms_of(
             named=found or [origin],
             request=request,
             exports=exports,
-            warnings=[warning for warning in (remark, absent) if warning],
+            warnings=[warning for warning in (remark, absent, *wrong) if warning],
         )

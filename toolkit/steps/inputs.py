@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
@@ -13,6 +14,7 @@ import numpy as np
 import psutil
 
 from toolkit.core.artifact import Artifact, Format
+from toolkit.core.dtypes import STRINGS, dtype_of, is_floating, is_foreign
 from toolkit.core.errors import ToolkitError, UsageError, unknown_name
 from toolkit.core.progress import Progress
 from toolkit.core.specs import CHANNELS_LAST, Feeds, Signature, TensorSpec, paired, row_shape
@@ -23,6 +25,8 @@ from toolkit.steps.files import open_files
 
 SETS = 4  # rotated, so that a cache of results cannot pass for speed
 SEED = 0
+EXAMPLE_EXTENT = 16
+UNBOUNDED = ("bfloat16", "float16", "float32", "float64")  # whose values may be large
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +151,7 @@ def input_source(
     signature = artifact.signature
     check_names(signature, request)
     if request.file is not None:
-        return Rows(signature, load_arrays(request.file), f"rows of {request.file}")
+        return Rows(signature, load_inputs(request.file, signature), f"rows of {request.file}")
     one = signature.inputs[0] if len(signature.inputs) == 1 else None
     if request.data is not None:
         rows = load_test_rows(
@@ -187,9 +191,21 @@ def noise_source(
     return Noise(artifact.signature, request, ranges, description)
 
 
+def load_inputs(path: Path, signature: Signature) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file by name. NumPy stores those of ml_dtypes as bytes without a dtype,
+    which is that of the input. Raises as `load_arrays`."""
+    dtypes = {spec.name: dtype_of(spec.dtype) for spec in signature.inputs}
+    found = load_arrays(path)
+    for name, array in found.items():
+        dtype = dtypes.get(name, array.dtype)
+        if array.dtype.kind == "V" and is_foreign(dtype) and array.itemsize == dtype.itemsize:
+            found[name] = array.view(dtype)
+    return found
+
+
 @final
 class Rows(InputSource):
-    """Rows that lie in memory, for each input an array whose axis 0 is the row."""
+    """Rows that lie in memory: an array for each input, whose batch axis is the row."""
 
     def __init__(
         self, signature: Signature, rows: Mapping[str, np.ndarray], description: str
@@ -200,10 +216,10 @@ class Rows(InputSource):
 
     def _sets(self, batch: int) -> list[Feeds]:
         rng = np.random.default_rng(SEED)
-        count = min(len(array) if array.ndim else 0 for array in self._rows.values())
+        count = self._signature.count_rows(self._rows)
         picks = [rng.choice(count, batch, batch > count) for _ in range(SETS)] if count else []
-        found: list[Feeds] = [{n: array[pick] for n, array in self._rows.items()} for pick in picks]
-        found = found or [dict(self._rows)]  # scalars have no rows to choose from
+        found: list[Feeds] = [self._signature.rows(self._rows, pick) for pick in picks]
+        found = found or [dict(self._rows)]  # there are no rows to choose from
         check_feeds(self._signature, found[0], self.description)
         return found
 
@@ -240,37 +256,38 @@ class Noise(InputSource):
         return frozenset(
             spec.name
             for spec in self._signature.inputs
-            if spec.dtype.startswith("float") and spec.name not in {*self._ranges, *stated}
+            if spec.dtype in UNBOUNDED and spec.name not in {*self._ranges, *stated}
         )
 
     def _sets(self, batch: int) -> list[Feeds]:
         rng = np.random.default_rng(SEED)
+        shapes = shapes_of(self._signature, batch, self._request)
         found: list[Feeds] = [
-            {spec.name: self._draw(spec, batch, rng) for spec in self._signature.inputs}
+            {spec.name: self._draw(spec, shapes[spec.name], rng) for spec in self._signature.inputs}
             for _ in range(SETS)
         ]
         check_feeds(self._signature, found[0], "the inputs asked for")
         return found
 
-    def _draw(self, spec: TensorSpec, batch: int, rng: np.random.Generator) -> np.ndarray:
+    def _draw(
+        self, spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator
+    ) -> np.ndarray:
         asked = self._request.random.get(spec.name, RandomInput())
-        shape = shape_of(self._signature, spec, batch, self._request)
         _refuse_too_large(spec, shape)
         name = asked.dtype or spec.dtype
-        try:
-            dtype = np.dtype(name)
-        except TypeError:
-            dtype = np.dtype(object)
-        if dtype.kind not in "fiub":
+        dtype = dtype_of(name)
+        floating = is_floating(dtype)
+        if not floating and dtype.kind not in "iub" and not is_foreign(dtype):
+            what = "strings" if name == STRINGS else name
             raise UsageError(
-                f"Input {spec.name!r} is {name}, of which no random values can be drawn.",
-                hint="Give the inputs as --inputs FILE.npz.",
+                f"Input {spec.name!r} holds {what}, of which no random values can be drawn.",
+                hint=f"Give the inputs as --inputs FILE.npz, with an array of {what} for it.",
             )
         inferred = self._ranges.get(spec.name)
         stated = asked.low is not None or asked.high is not None
-        if dtype.kind == "f" and inferred is None and not stated:
+        if floating and inferred is None and not stated:
             return np.asarray(rng.standard_normal(shape)).astype(dtype)
-        default = inferred or (0, 1 if dtype.kind == "f" else 2)
+        default = inferred or (0, 1 if floating else 2)
         low = default[0] if asked.low is None else asked.low
         high = default[1] if asked.high is None else asked.high
         if not low < high:
@@ -278,7 +295,7 @@ class Noise(InputSource):
                 f"Input {spec.name!r} is to be drawn from {low:g} to below {high:g}.",
                 hint="Give a lower bound below the upper one.",
             )
-        if dtype.kind == "f" and (stated or inferred is None):
+        if floating and (stated or inferred is None):
             return np.asarray(rng.uniform(low, high, shape)).astype(dtype)
         drawn = np.asarray(rng.integers(int(low), int(high), shape))
         if int(high) - int(low) == 2 and drawn.ndim and drawn.shape[-1] > 1:
@@ -287,12 +304,39 @@ class Noise(InputSource):
         return drawn.astype(dtype)
 
 
-def shape_of(
-    signature: Signature, spec: TensorSpec, batch: int, request: InputRequest
-) -> tuple[int, ...]:
-    """The shape of one input as it was asked for. Raises as `resolve_axes`."""
-    asked = request.random.get(spec.name, RandomInput()).shape
-    return tuple(resolve_axes(signature, spec, batch, request.dims)) if asked is None else asked
+def shapes_of(
+    signature: Signature, batch: int, request: InputRequest
+) -> dict[str, tuple[int, ...]]:
+    """The shape of each input as it was asked for.
+
+    Raises UsageError that names all dynamic axes that nobody gave an extent.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    missing: dict[str, str] = {}
+    for spec in signature.inputs:
+        asked = request.random.get(spec.name, RandomInput()).shape
+        shape = _extents(signature, spec, batch, request.dims) if asked is None else asked
+        for axis, extent in enumerate(shape):
+            if extent is None:
+                name = _axis_name(spec, axis)
+                missing.setdefault(name, f"axis {axis} of {spec}")
+        found[spec.name] = tuple(extent or 0 for extent in shape)
+    if missing:
+        raise UsageError(
+            f"No extent is given for {', '.join(missing.values())}.",
+            hint=f"Give each an extent, such as: {_example(missing)}",
+        )
+    return found
+
+
+def _example(axes: Iterable[str]) -> str:
+    """Options that can be pasted into a shell."""
+    return " ".join(f"--dim {shlex.quote(f'{axis}={EXAMPLE_EXTENT}')}" for axis in axes)
+
+
+def _axis_name(spec: TensorSpec, axis: int) -> str:
+    """What --dim calls a dynamic axis: its name, or INPUT:AXIS."""
+    return str(spec.shape[axis] or f"{spec.name}:{axis}")
 
 
 def _refuse_too_large(spec: TensorSpec, shape: tuple[int, ...]) -> None:
@@ -309,12 +353,21 @@ def _refuse_too_large(spec: TensorSpec, shape: tuple[int, ...]) -> None:
 
 
 def implied_batch(signature: Signature, request: InputRequest) -> int | None:
-    """The batch that --dim names, or a shape by --input has, or the model fixes; None for any."""
-    axis = signature.batch_axis
-    found = request.dims.get(axis) if isinstance(axis, str) else axis
-    leading = next((spec for spec in signature.inputs if spec.shape), None)
-    asked = request.random.get(leading.name) if leading else None
-    return asked.shape[0] if found is None and asked and asked.shape else found
+    """The batch that --dim names, or a shape by --input has, or the model fixes, which is 1 if no
+    input has one; None for any."""
+    if isinstance(signature.batch_axis, int):
+        return signature.batch_axis
+    positions = {spec: signature.batch_position(spec) for spec in signature.inputs}
+    with_batch = {spec: axis for spec, axis in positions.items() if axis is not None}
+    if not with_batch:
+        return 1
+    for spec, axis in with_batch.items():
+        asked = request.random.get(spec.name, RandomInput()).shape
+        if asked is not None and axis < len(asked):
+            return asked[axis]
+        if (extent := request.dims.get(_axis_name(spec, axis))) is not None:
+            return extent
+    return None
 
 
 def resolve_batches(
@@ -327,11 +380,9 @@ def resolve_batches(
     """
     implied = implied_batch(artifact.signature, request)
     chosen = list(dict.fromkeys(batches)) if batches is not None else [implied or 1]
-    if not chosen or not artifact.signature.inputs:
+    if not chosen:
         raise UsageError(
-            f"Got {len(chosen)} batches for {len(artifact.signature.inputs)} inputs of "
-            f"{artifact.path}, expected at least one of each.",
-            hint="Give a batch, and a model that takes inputs.",
+            f"Got no batch for {artifact.path}, expected at least one.", hint="Give --batch 1."
         )
     for batch in chosen:
         if batch < 1:
@@ -346,33 +397,30 @@ def resolve_batches(
     return chosen
 
 
-def resolve_axes(
+def _extents(
     signature: Signature, spec: TensorSpec, batch: int, dims: Mapping[str, int]
-) -> list[int]:
-    """The shape of one input. Raises UsageError for a dynamic axis that nobody gave an extent."""
-    batch_name = signature.batch_axis
-    extents: list[int] = []
-    for position, dim in enumerate(spec.shape):
-        if isinstance(dim, int):
-            extents.append(dim)
-        elif dim is not None and dim in dims:
-            extents.append(dims[dim])
-        elif (position == 0 and dim is None) or (dim is not None and dim == batch_name):
-            extents.append(batch)
-        else:
-            how = f"--dim {dim}=N" if dim else f"--input '{spec.name}=…' with its whole shape"
-            raise UsageError(
-                f"Axis {position} of input {spec} has no extent.", hint=f"Give it one: {how}."
-            )
-    return extents
+) -> tuple[int | None, ...]:
+    """The shape of one input, with None for a dynamic axis that nobody gave an extent."""
+    position = signature.batch_position(spec)
+    return tuple(
+        dim
+        if isinstance(dim, int)
+        else dims.get(_axis_name(spec, axis), batch if axis == position else None)
+        for axis, dim in enumerate(spec.shape)
+    )
 
 
 def check_names(signature: Signature, request: InputRequest) -> None:
     """Raises UnknownNameError for an axis or input that the model does not have."""
-    axes = {d for spec in signature.inputs for d in spec.shape if isinstance(d, str)}
+    axes = {
+        _axis_name(spec, axis)
+        for spec in signature.inputs
+        for axis, dim in enumerate(spec.shape)
+        if not isinstance(dim, int)
+    }
     for name in request.dims:
         if name not in axes:
-            raise unknown_name("named axis of the inputs", name, axes)
+            raise unknown_name("dynamic axis of the inputs", name, axes)
     names = {spec.name for spec in signature.inputs}
     for name in request.random:
         if name not in names:

@@ -13,7 +13,7 @@ from toolkit.core.errors import UsageError
 from toolkit.core.work import Work
 from toolkit.measuring.rates import work_figures
 from toolkit.steps.files import READING_S, open_files, sharing_files
-from toolkit.steps.inputs import InputRequest, check_names, resolve_batches, shape_of
+from toolkit.steps.inputs import InputRequest, check_names, resolve_batches, shapes_of
 from toolkit.steps.sources import candidates, open_artifact
 from toolkit.steps.work import work_of
 
@@ -79,13 +79,10 @@ def inspect(
     check_names(source.signature, request)
     with open_files() as files:
         found = files.inventory(source)
+        warnings = files.wrong_extents(source)
     (chosen,) = resolve_batches(source, None if batch is None else [batch], request)
-    warnings: list[str] = []
     try:
-        shapes = {
-            spec.name: shape_of(source.signature, spec, chosen, request)
-            for spec in source.signature.inputs
-        }
+        shapes = shapes_of(source.signature, chosen, request)
     except UsageError as error:  # of an axis without an extent
         shapes = None
         warnings.append(f"The work is not counted: {error.problem} {error.hint}")

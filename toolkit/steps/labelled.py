@@ -16,7 +16,7 @@ from toolkit.core.specs import Feeds, Outputs, Signature, relaid
 from toolkit.data.arrays import load_arrays
 from toolkit.data.npz_file import TEST, TRAIN
 from toolkit.measuring.client import WorkerProcess
-from toolkit.steps.inputs import load_test_rows
+from toolkit.steps.inputs import load_inputs, load_test_rows
 
 BATCH = 64
 LABELS = ("labels", "targets")
@@ -27,8 +27,9 @@ FLOATS = ("float16", "float32", "float64")
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledRows:
-    """What A is fed, by the names of its inputs, axis 0 being the row (inputs without axes are the
-    same for all rows), and the classes [N] int64 or values [N, outputs] float64 that are right.
+    """What A is fed, by the names of its inputs, the batch axis being the row (inputs without one
+    are the same for all rows), and the classes [N] int64 or values [N, outputs] float64 that are
+    right.
     """
 
     feeds: Feeds
@@ -72,7 +73,7 @@ def load_rows(
     if file is None and data is not None and data.lower().endswith(".npz"):
         file = Path(data)
     if file is not None:
-        arrays = load_arrays(file)
+        arrays = load_inputs(file, artifact.signature)
         if inputs is not None or set(arrays) not in SPLIT:
             if settings:
                 raise UsageError(
@@ -163,12 +164,13 @@ def require_classes(rows: LabelledRows) -> None:
         )
 
 
-def first_rows(rows: LabelledRows, count: int) -> LabelledRows:
-    """The first of them."""
+def first_rows(rows: LabelledRows, count: int, given: Signature) -> LabelledRows:
+    """The first of them; `given` is the signature that they are for."""
+    count = min(rows.count, count)
     return replace(
         rows,
-        feeds={n: a[:count] if a.ndim else a for n, a in rows.feeds.items()},
-        count=min(rows.count, count),
+        feeds=given.rows(rows.feeds, np.arange(count)),
+        count=count,
         targets=None if rows.targets is None else rows.targets[:count],
     )
 
@@ -191,7 +193,7 @@ def _batches(
         if not isinstance(fixed, int):
             picks = picks[picks < rows.count]
         picked = np.minimum(picks, rows.count - 1)
-        part = {n: a[picked] if a.ndim else a for n, a in rows.feeds.items()}
+        part = given.rows(rows.feeds, picked)
         feeds = {
             name: array.astype(dtypes[name])
             if dtypes.get(name) in FLOATS and array.dtype.name in FLOATS
@@ -213,7 +215,12 @@ def _of_file(artifact: Artifact, path: Path, arrays: dict[str, np.ndarray]) -> L
         raise _refusal(path, artifact, f"it has the arrays {sorted(arrays)}")
     for name, array in feeds.items():
         feeds[name] = _input(path, artifact, name, array, specs[name].dtype)
-    counts = {name: len(array) for name, array in feeds.items() if array.ndim}
+    counts = {
+        name: array.shape[axis]
+        for name, array in feeds.items()
+        if (axis := artifact.signature.batch_position(specs[name])) is not None
+        and axis < array.ndim
+    }
     if len(set(counts.values())) != 1 or not min(counts.values()):
         told = ", ".join(f"{name} {count}" for name, count in counts.items()) or "no axes"
         raise _refusal(path, artifact, f"its inputs have these rows: {told}")

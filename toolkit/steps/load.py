@@ -10,7 +10,7 @@ from runtimes import RUNTIMES
 from toolkit.core.artifact import Artifact
 from toolkit.core.bundle import MODEL, Bundle, is_bundle
 from toolkit.core.errors import UnavailableError, UsageError
-from toolkit.core.session import Session, SessionOptions
+from toolkit.core.session import Session, SessionOptions, open_session
 from toolkit.measuring.environment import session_options
 from toolkit.steps.sources import candidates, open_artifact
 
@@ -50,7 +50,7 @@ def _open(forms: Sequence[Artifact], runtime: str, options: SessionOptions) -> S
         )
     for form in forms:
         if form.format in plugin.accepts:
-            return plugin.open(form, options)
+            return open_session(plugin, form, options)
     raise UsageError(
         f"{runtime} takes {' or '.join(sorted(plugin.accepts))}, and {forms[0].path} is "
         f"{forms[0].format}.",

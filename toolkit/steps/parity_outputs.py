@@ -263,7 +263,7 @@ def _fixed(mine: Signature, theirs: Signature) -> Signature:
             replace(
                 spec,
                 shape=tuple(
-                    batch if dim == axis and (place == 0 or axis) else dim
+                    batch if place == mine.batch_position(spec) else dim
                     for place, dim in enumerate(spec.shape)
                 ),
             )

@@ -72,6 +72,13 @@ def input_ranges(message: Json) -> Json:
         return {"ranges": input_ranges(Path(message["path"]))}
 
 
+def wrong_extents(message: Json) -> Json:
+    with ours():
+        from exporters.onnx_file import wrong_extents
+
+        return {"remarks": wrong_extents(Path(message["path"]))}
+
+
 def weights_of(source: Artifact) -> Mapping[str, np.ndarray]:
     """Return the tensors of a checkpoint that its model reads; of another variant, those that are
     read and could be weights."""

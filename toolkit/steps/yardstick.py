@@ -45,7 +45,7 @@ class Yardstick:
         with WorkerProcess(threads=threads, timeout_s=timeout_s) as worker:
             opened = worker.open(reference.runtime, reference.forms, reference.options)
             form = next((f for f in reference.forms if f.digest == opened.artifact_digest), source)
-            few = first_rows(rows, 1)
+            few = first_rows(rows, 1, source.signature)
             scoring = Scoring.of(source, rows, run_rows(worker, form, few, source.signature))
             outputs = _named(run_rows(worker, form, rows, source.signature), form, source)
         for name, array in outputs.items():

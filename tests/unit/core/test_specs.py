@@ -128,3 +128,41 @@ def test_model_spec_round_trips_through_json(signature: Signature):
         hyperparameters={"classes": 10, "widths": [1, 2]},
     )
     assert decode(json.loads(json.dumps(encode(spec))), ModelSpec, "a test") == spec
+
+
+def of(**shapes: tuple[int | str | None, ...]) -> Signature:
+    inputs = tuple(TensorSpec(name=n, dtype="float32", shape=s) for n, s in shapes.items())
+    return Signature(inputs=inputs, outputs=())
+
+
+@pytest.mark.parametrize(
+    ("signature", "axis", "positions"),
+    [
+        (of(x=("n", 4)), "n", {"x": 0}),
+        (of(x=("time", "batch", 4), h=(2, "batch", 4)), "batch", {"x": 1, "h": 1}),
+        (of(scale=(1,), x=("n", 4)), "n", {"scale": None, "x": 0}),
+        (of(step=(), x=(None, 4), y=(None, 2)), None, {"step": None, "x": 0, "y": 0}),
+        (of(x=(8, 4), y=(8,), table=(3, 3)), 8, {"x": 0, "y": 0, "table": None}),
+        (of(step=()), None, {"step": None}),
+        (of(), None, {}),
+    ],
+)
+def test_the_batch_is_on_any_axis_or_none(
+    signature: Signature, axis: str | int | None, positions: dict[str, int | None]
+) -> None:
+    assert signature.batch_axis == axis
+    assert {s.name: signature.batch_position(s) for s in signature.inputs} == positions
+
+
+def test_rows_are_taken_along_the_batch_of_each_input() -> None:
+    signature = of(x=("batch", 4), h=(2, "batch", 3), table=(5, 5))
+    feeds = {
+        name: np.arange(np.prod(shape)).reshape(shape)
+        for name, shape in {"x": (6, 4), "h": (2, 6, 3), "table": (5, 5)}.items()
+    }
+    assert signature.count_rows(feeds) == 6
+    picked = signature.rows(feeds, np.array([4, 1]))
+    np.testing.assert_array_equal(picked["x"], feeds["x"][[4, 1]])
+    np.testing.assert_array_equal(picked["h"], feeds["h"][:, [4, 1]])
+    np.testing.assert_array_equal(picked["table"], feeds["table"])
+    assert of(step=()).count_rows({"step": np.float32(1)[None].reshape(())}) is None

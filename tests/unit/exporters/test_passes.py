@@ -143,6 +143,48 @@ def test_a_channel_that_varies_stays(tmp_path: Path) -> None:
     assert kinds(passed(model, tmp_path, "fold-time-channel")) == ["Concat", "Conv"]
 
 
+def test_simplify_raises_an_old_opset(tmp_path: Path) -> None:
+    """What it makes of the sequence has axes as inputs, which opset 11 does not have."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"]),
+        helper.make_node("SequenceConstruct", ["r", "x"], ["s"]),
+        helper.make_node("ConcatFromSequence", ["s"], ["y"], axis=0, new_axis=1),
+    ]
+    model = helper.make_model(
+        helper.make_graph(
+            nodes,
+            "g",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 6, 5])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, "N", 3, 6, 5])],
+        ),
+        opset_imports=[helper.make_opsetid("", 11)],
+        ir_version=6,
+    )
+    after = passed(model, tmp_path, "simplify")
+    assert after.opset_import[0].version >= 13
+    assert "SequenceConstruct" not in kinds(after)
+
+
+def test_a_pass_that_fails_on_a_graph_is_a_source_error(tmp_path: Path) -> None:
+    """onnxscript's optimizer expects the shape of a split to be known."""
+    nodes = [
+        helper.make_node("SplitToSequence", ["x", "k"], ["s"], axis=1),
+        helper.make_node("SequenceAt", ["s", "z"], ["y"]),
+    ]
+    model = graph(
+        [helper.make_node("Relu", ["x"], ["y"])], [numpy_helper.from_array(np.int64(0), "z")]
+    )
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    model.graph.input.append(helper.make_tensor_value_info("k", TensorProto.INT64, []))
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    before = path.read_bytes()
+    with pytest.raises(SourceError, match=r"simplify cannot be applied to model\.onnx"):
+        apply(["simplify"], path)
+    assert path.read_bytes() == before
+
+
 def test_simplify_removes_what_does_nothing(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Identity", ["x"], ["h"]),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from toolkit.core.errors import FeedError
 from toolkit.measuring import wire
 
 DTYPES = ("bool", "int8", "uint8", "int32", "int64", "float16", "float32", "float64")
@@ -86,3 +88,31 @@ def test_a_truncated_frame_is_none_wherever_it_is_cut() -> None:
     assert wire.receive(io.BytesIO(frame)) is not None
     for cut in range(len(frame)):
         assert wire.receive(io.BytesIO(frame[:cut])) is None, cut
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float8_e4m3fn", "int4"])
+def test_arrays_of_ml_dtypes_keep_their_dtype(name: str) -> None:
+    array = np.array([[0, 1], [-1, 2]]).astype(getattr(ml_dtypes, name))
+    received = wire.receive(io.BytesIO(sent({}, {"x": array})))
+    assert received is not None
+    assert_same(received[1]["x"], array)
+
+
+texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=4)
+
+
+@settings(deadline=None)
+@given(st.lists(texts, max_size=4), st.booleans())
+def test_strings_arrive_as_objects(strings: list[str], fixed: bool) -> None:
+    array = np.array(strings, np.str_ if fixed else object)[:, None]
+    received = wire.receive(io.BytesIO(sent({}, {"x": array})))
+    assert received is not None
+    found = received[1]["x"]
+    assert found.dtype == object
+    assert found.shape == array.shape
+    assert found.ravel().tolist() == strings
+
+
+def test_objects_that_are_no_strings_are_refused() -> None:
+    with pytest.raises(FeedError, match="no strings"):
+        wire.encode({}, {"x": np.array([1, None], object)})

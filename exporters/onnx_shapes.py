@@ -1,0 +1,92 @@
+"""The types and shapes of an ONNX graph, as they follow from its inputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import onnx
+import onnx.shape_inference
+
+LARGEST_SIZE = 1 << 16  # elements of a constant that shapes may be computed from
+CONTENTS = (
+    "raw_data", "float_data", "int32_data", "int64_data", "uint64_data", "double_data",
+    "string_data",
+)  # fmt: skip
+FAILURES = (onnx.shape_inference.InferenceError, RuntimeError, ValueError)
+
+
+def inferred(model: onnx.ModelProto) -> onnx.ModelProto | None:
+    """Return the model with inferred types and shapes, without the contents of large tensors; None
+    if inference fails.
+
+    The contents are removed from `model` itself, since inference would copy them.
+    """
+    for tensor in model.graph.initializer:
+        if math.prod(tensor.dims) > LARGEST_SIZE:
+            for content in CONTENTS:
+                tensor.ClearField(content)
+    try:
+        return onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except FAILURES:
+        return None
+
+
+def mend_outputs(model: onnx.ModelProto) -> list[str]:
+    """Correct the declared shapes and types of the outputs where inference finds others.
+
+    An undeclared type or rank is filled in. A declared extent is replaced if another number is
+    inferred, or a named axis of an input: then it holds for some inputs only. Return a sentence for
+    each extent that was replaced. Removes the contents of large tensors, as `inferred`.
+    """
+    declared = [onnx.ValueInfoProto.FromString(v.SerializeToString()) for v in model.graph.output]
+    for value in model.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    found = inferred(model)
+    outputs = found.graph.output if found else declared
+    axes = {
+        dim.dim_param
+        for value in model.graph.input
+        for dim in value.type.tensor_type.shape.dim
+        if dim.dim_param
+    }
+    del model.graph.output[:]
+    remarks: list[str] = []
+    for told, value in zip(declared, outputs, strict=True):
+        remarks += _mend(told, value, axes)
+        model.graph.output.append(told)
+    return remarks
+
+
+def _mend(told: onnx.ValueInfoProto, value: onnx.ValueInfoProto, axes: set[str]) -> Sequence[str]:
+    if not is_declared(value):
+        return []
+    if not is_declared(told):
+        told.CopyFrom(value)
+        return []
+    mine, theirs = told.type.tensor_type.shape.dim, value.type.tensor_type.shape.dim
+    if len(mine) != len(theirs):
+        return []
+    before, wrong = _shape(told), False
+    for dim, other in zip(mine, theirs, strict=True):
+        is_other = other.dim_value != dim.dim_value if other.HasField("dim_value") else (
+            other.dim_param in axes
+        )  # fmt: skip
+        if dim.HasField("dim_value") and is_other:
+            dim.CopyFrom(other)
+            wrong = True
+    if not wrong:
+        return []
+    return [f"output {told.name} is declared as {before}, and its shape is {_shape(told)}"]
+
+
+def is_declared(value: onnx.ValueInfoProto) -> bool:
+    """Whether it is a tensor of a known type and rank."""
+    tensor = value.type.tensor_type
+    return value.type.HasField("tensor_type") and tensor.HasField("shape") and tensor.elem_type != 0
+
+
+def _shape(value: onnx.ValueInfoProto) -> str:
+    dims = value.type.tensor_type.shape.dim
+    extents = (str(d.dim_value) if d.HasField("dim_value") else d.dim_param or "?" for d in dims)
+    return f"[{', '.join(extents)}]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,7 +69,8 @@ def fold_constants(model: ir.Model) -> None:
 
     A tensor of the model is only rearranged (transposed, reshaped), and only if no other node reads
     it: so the graph holds each tensor once and with every bit, and runtimes fold the rest when they
-    load it.
+    load it. Nor is a floating-point tensor computed of nothing but numbers, such as a table of
+    distances: it would look like a weight that the model does not have.
     """
     graph = model.graph
     dependent = set(graph.initializers)
@@ -79,13 +81,24 @@ def fold_constants(model: ir.Model) -> None:
     def should_fold(node: ir.Node) -> bool | None:
         tensors = [v for v in node.inputs if v is not None and v.name in dependent]
         if not tensors:
-            return None
+            return False if any(map(_is_table, node.outputs)) else None
         rearranged = node.domain == "" and node.op_type in REARRANGING
         return rearranged and all(
             len(tensor.uses()) == 1 and not tensor.is_graph_output() for tensor in tensors
         )
 
     onnxscript.optimizer.fold_constants(model, should_fold=should_fold)
+
+
+def _is_table(value: ir.Value) -> bool:
+    """Whether it is a floating-point tensor of several elements."""
+    floating = value.dtype is not None and value.dtype.is_floating_point()
+    return floating and (value.shape is None or math.prod(map(_extent, value.shape)) != 1)
+
+
+def _extent(dim: int | ir.SymbolicDim) -> int:
+    """The number, or 2 for one that is not known."""
+    return dim if isinstance(dim, int) else 2
 
 
 def _name(model: ir.Model, signature: Signature) -> None:

@@ -22,10 +22,12 @@ from toolkit.core.specs import Axes, Signature, TensorSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Captured:
-    """What a module takes and gives, its weights, the program that says how they are used, and the
-    extents that the named axes had in the example."""
+    """What a module takes and gives, its weights, the program that says how they are used, the
+    extents that the named axes had in the example, and the inputs of whole numbers and booleans
+    in it."""
 
     extents: Mapping[str, int]
+    example: Mapping[str, np.ndarray]
     signature: Signature
     weights: Mapping[str, np.ndarray]
     program: bytes
@@ -73,7 +75,18 @@ def capture(module: nn.Module, example: Any, axes: Axes | None, source: str) -> 
     named = _named(found, list(tensors), outputs, varying, source)
     state = module.state_dict()
     weights = {name: tensor.detach().cpu().numpy().copy() for name, tensor in state.items()}
-    return Captured(extents=extents, signature=named, weights=weights, program=stream.getvalue())
+    whole = {
+        name: tensor.numpy()
+        for name, tensor in tensors.items()
+        if tensor.ndim and not tensor.is_floating_point() and not tensor.is_complex()
+    }
+    return Captured(
+        extents=extents,
+        example=whole,
+        signature=named,
+        weights=weights,
+        program=stream.getvalue(),
+    )
 
 
 def _bound(module: nn.Module, example: Any, source: str) -> dict[str, Any]:
@@ -104,7 +117,8 @@ def _split(example: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
 def _tensor(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value.copy())
-    return value.detach().cpu() if isinstance(value, torch.Tensor) else value
+    # torch.export would take the strides of a view for a condition on the input.
+    return value.detach().cpu().contiguous() if isinstance(value, torch.Tensor) else value
 
 
 def _called(module: nn.Module, arguments: Mapping[str, Any], source: str) -> list[str]:

@@ -91,6 +91,32 @@ def keras_net():
     return keras.Model(x, keras.layers.Dense(3, name="head")(y))
 
 
+class Causal(torch.nn.Module):
+    """A layer of a language model: distances that are computed, frequencies that are not saved, and
+    a mask under which the first token must not be masked, since it sees no other."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.table = torch.nn.Embedding(20, 8)
+        self.head = torch.nn.Linear(8, 20)
+        self.register_buffer("frequencies", torch.rand(4) + 0.5, persistent=False)
+
+    def forward(self, ids, keep):
+        x = self.table(ids)
+        places = torch.arange(6)
+        distances = (places[:, None] - places[None, :]).float()
+        x = x + torch.cat([places[:, None] * self.frequencies] * 2, -1).sin()
+        seen = (distances >= 0) & keep[:, None, :].bool()
+        scores = x @ x.transpose(1, 2) - 0.1 * distances.log1p().nan_to_num(0.0).abs()
+        return self.head(torch.softmax(scores.masked_fill(~seen, -torch.inf), -1) @ x)
+
+
+def causal():
+    ids = torch.randint(0, 20, (2, 12))[:, :6]
+    return Causal(), {"ids": ids, "keep": torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]])}
+
+
 def stops():
     sys.exit(3)
 
@@ -169,6 +195,16 @@ def test_a_callable_may_give_the_model_and_its_inputs(toolkit_cli: Run, place: P
     shown = json.loads(toolkit_cli("inspect", "art", "--json").stdout)
     shapes = [spec["shape"] for spec in shown["signature"]["inputs"]]
     assert shapes == [["batch", 3, 16, 20], ["batch"]]
+
+
+def test_masks_are_those_of_the_example(toolkit_cli: Run, place: Path) -> None:
+    done = toolkit_cli("export", "net.py:causal", "--to", "onnx", "--out", "art", "--json")
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert shown["weights"]["total"] == 4
+    assert all(case["conclusive"] for case in shown["outputs"]["cases"])
+    done = toolkit_cli("bench", "net.py:causal", "--runtime", "onnxruntime,torch", *QUICK)
+    assert {row["status"] for row in json.loads(done.stdout)["rows"]} == {"ok"}, done.stderr
 
 
 def test_rows_of_a_file_are_an_example(toolkit_cli: Run, place: Path) -> None:

@@ -25,6 +25,7 @@ WEIGHTS = "weights.safetensors"
 RESUME = "resume.safetensors"
 SOURCE = "source"  # beside an artifact: what it was made from, where that lay in no file
 PROGRAM = "program.pt2"  # of a user's own module, so that it opens without its code
+EXAMPLE = "example.safetensors"  # whole numbers and booleans that it was called with
 
 
 class Format(StrEnum):
@@ -256,11 +257,15 @@ class Checkpoint:
         metrics: Mapping[str, float | None],
         training: Mapping[str, Any],
         resume: Mapping[str, np.ndarray] | None = None,
+        example: Mapping[str, np.ndarray] | None = None,
     ) -> Self:
-        """Writes weights, what to resume from and manifest into `directory`, and loads them."""
+        """Writes weights, what to resume from, example inputs and manifest into `directory`, and
+        loads them."""
         _write_tensors(directory / WEIGHTS, weights)
         if resume is not None:
             _write_tensors(directory / RESUME, resume)
+        if example:
+            _write_tensors(directory / EXAMPLE, example)
         body = {
             "spec": spec,
             "seed": seed,

@@ -102,7 +102,7 @@ def capture(source: str, example: Example, directory: Path) -> Mapping[str, int]
     kinds = {kind.__module__.partition(".")[0] for kind in type(made).__mro__}
     if "torch" in kinds:
         values = inputs if inputs is not None and not example.is_given else _values(own, example)
-        return _torch(own, made, values, example.axes, directory)
+        return _torch(own, made, values, example, directory)
     if "keras" in kinds:
         _refuse_example(source, example)
         _keras(own, made, directory)
@@ -131,12 +131,12 @@ def _fresh(family: str, directory: Path) -> None:
 
 
 def _torch(
-    own: UserCode, module: Any, values: Any, axes: Axes | None, directory: Path
+    own: UserCode, module: Any, values: Any, example: Example, directory: Path
 ) -> Mapping[str, int]:
     with ours():
         from models.torch.capture import capture as capture_module
 
-        found = capture_module(module, values, axes, own.source)
+        found = capture_module(module, values, example.axes, own.source)
     write_atomically(directory / PROGRAM, found.program)
     Checkpoint.save(
         directory,
@@ -146,6 +146,7 @@ def _torch(
         epoch=0,
         metrics={},
         training={"source": {"code": own.source, "digest": own.digest}},
+        example=None if example.inputs else found.example,  # those were drawn
     )
     return found.extents
 

@@ -13,11 +13,12 @@ from typing import Any, final
 import numpy as np
 import psutil
 
-from toolkit.core.artifact import Artifact, Format
+from toolkit.core.artifact import EXAMPLE, Artifact, Format
 from toolkit.core.dtypes import STRINGS, dtype_of, is_floating, is_foreign
 from toolkit.core.errors import ToolkitError, UsageError, unknown_name
 from toolkit.core.progress import Progress
 from toolkit.core.specs import CHANNELS_LAST, Feeds, Signature, TensorSpec, paired, row_shape
+from toolkit.core.tensors import load_tensors
 from toolkit.data import load_splits
 from toolkit.data.arrays import load_arrays
 from toolkit.data.base import Split
@@ -182,13 +183,15 @@ def noise_source(
     description: str = f"random values, seed {SEED}",
 ) -> Noise:
     """Random values, whatever data the model has. The ranges of indices and classes are those that
-    the ONNX graph shows: the artifact's, or that of `graph`, which was made of it."""
+    the ONNX graph shows: the artifact's, or that of `graph`, which was made of it. Whole numbers
+    and booleans of a user's module are rows of the example that it was called with."""
     shown = next((a for a in (artifact, graph) if a and a.format is Format.ONNX), None)
     ranges = _input_ranges(shown) if shown else {}
     if shown and shown is not artifact:
         names = paired(artifact.signature.inputs, shown.signature.inputs)
         ranges = {mine: ranges[theirs] for mine, theirs in names.items() if theirs in ranges}
-    return Noise(artifact.signature, request, ranges, description)
+    example = load_tensors(artifact.directory / EXAMPLE) if EXAMPLE in artifact.files else {}
+    return Noise(artifact.signature, request, ranges, description, example)
 
 
 def load_inputs(path: Path, signature: Signature) -> dict[str, np.ndarray]:
@@ -229,6 +232,8 @@ class Noise(InputSource):
     """Standard normal values; whole numbers in the range that the graph expects, else 0 and 1;
     booleans.
 
+    Where an example is given, whole numbers and booleans are its rows, unless all are equal.
+
     An input of two values may be a mask. Attention that is given nothing to attend to is undefined,
     and a mask may mean either by True, so each of its rows along the last axis has both values.
     """
@@ -239,10 +244,12 @@ class Noise(InputSource):
         request: InputRequest,
         ranges: Mapping[str, tuple[int, int]],
         description: str,
+        example: Feeds | None = None,
     ) -> None:
         self._signature = signature
         self._request = request
         self._ranges = ranges
+        self._example = {n: a for n, a in (example or {}).items() if (a != a.flat[:1]).any()}
         self.description = description
 
     @property
@@ -283,6 +290,8 @@ class Noise(InputSource):
                 f"Input {spec.name!r} holds {what}, of which no random values can be drawn.",
                 hint=f"Give the inputs as --inputs FILE.npz, with an array of {what} for it.",
             )
+        if spec.name in self._example and spec.name not in self._request.random:
+            return self._from_example(spec, shape, rng).astype(dtype)
         inferred = self._ranges.get(spec.name)
         stated = asked.low is not None or asked.high is not None
         if floating and inferred is None and not stated:
@@ -302,6 +311,20 @@ class Noise(InputSource):
             same = (drawn == drawn[..., :1]).all(axis=-1)
             drawn[..., 0] = np.where(same, 2 * int(low) + 1 - drawn[..., 0], drawn[..., 0])
         return drawn.astype(dtype)
+
+    def _from_example(
+        self, spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator
+    ) -> np.ndarray:
+        """Rows of the example in random order; other axes repeated or cut to the extent."""
+        array = self._example[spec.name]
+        batch = self._signature.batch_position(spec)
+        places = [
+            rng.integers(0, array.shape[axis], extent)
+            if axis == batch
+            else np.arange(extent) % array.shape[axis]
+            for axis, extent in enumerate(shape)
+        ]
+        return np.asarray(array[np.ix_(*places)])
 
 
 def shapes_of(

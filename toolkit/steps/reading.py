@@ -44,9 +44,8 @@ def inventory(message: Json) -> Json:
 def weight_parity(message: Json) -> Json:
     source, path = decode(message["source"], Artifact, MESSAGE), Path(message["path"])
     stored = _stored(source)
-    unread = _unread(source)
     parity = compare(
-        {t.name: t.array for t in _weights(source, stored) if t.name not in unread},
+        {t.name: t.array for t in _weights(source, stored)},
         READERS.create(message["format"]).stored_tensors(path),
         [tensor.array for tensor in stored if tensor.scaling],
     )
@@ -54,7 +53,8 @@ def weight_parity(message: Json) -> Json:
 
 
 def unread_weights(message: Json) -> Json:
-    return {"names": _unread(decode(message["source"], Artifact, MESSAGE))}
+    unread = _unread(decode(message["source"], Artifact, MESSAGE))
+    return {"names": [tensor.name for tensor in unread]}
 
 
 def count_work(message: Json) -> Json:
@@ -80,10 +80,10 @@ def wrong_extents(message: Json) -> Json:
 
 
 def weights_of(source: Artifact) -> Mapping[str, np.ndarray]:
-    """Return the tensors of a checkpoint that its model reads; of another variant, those that are
-    read and could be weights."""
-    unread = _unread(source)
-    return {t.name: t.array for t in _weights(source, _stored(source)) if t.name not in unread}
+    """Return the weights of a model by name: the tensors of a checkpoint that its model reads, and
+    constants of its program that could be weights; of another variant, those that are read and
+    could be weights."""
+    return {tensor.name: tensor.array for tensor in _weights(source, _stored(source))}
 
 
 def _stored(source: Artifact) -> list[StoredTensor]:
@@ -91,17 +91,25 @@ def _stored(source: Artifact) -> list[StoredTensor]:
 
 
 def _weights(source: Artifact, stored: list[StoredTensor]) -> list[StoredTensor]:
-    return [
+    if source.format is not Format.CHECKPOINT:
+        return [tensor for tensor in stored if tensor.readers and could_be_a_weight(tensor)]
+    unread = {tensor.name for tensor in _unread(source)}
+    names = {tensor.name for tensor in stored}
+    # A module does not save all of its buffers.
+    constants = [
         tensor
-        for tensor in stored
-        if source.format is Format.CHECKPOINT or (tensor.readers and could_be_a_weight(tensor))
+        for tensor in _of_program(source)
+        if tensor.name not in names and tensor.readers and could_be_a_weight(tensor)
     ]
+    return [*(tensor for tensor in stored if tensor.name not in unread), *constants]
 
 
-def _unread(source: Artifact) -> list[str]:
-    """Return the names of weights that the program in a checkpoint of user code does not read."""
+def _unread(source: Artifact) -> list[StoredTensor]:
+    """Return the tensors that the program in a checkpoint of user code does not read."""
+    return [t for t in _of_program(source) if not t.readers and could_be_a_weight(t)]
+
+
+def _of_program(source: Artifact) -> list[StoredTensor]:
     if PROGRAM not in source.files:
         return []
-    reader = READERS.create(Format.TORCH_EXPORT)
-    stored = reader.stored_tensors(source.directory / PROGRAM)
-    return [t.name for t in stored if not t.readers and could_be_a_weight(t)]
+    return list(READERS.create(Format.TORCH_EXPORT).stored_tensors(source.directory / PROGRAM))

@@ -23,32 +23,32 @@ class _Recurrent(nn.Module):
         return self.head(self.cell(x)[0][:, -1])
 
 
-def Lstm() -> Made:  # noqa: N802
+def Lstm() -> Made:
     cell = nn.LSTM(6, 8, 2, batch_first=True, bidirectional=True)
     return _Recurrent(cell, 16).eval(), {"x": _rows(2, 7, 6)}
 
 
-def Gru() -> Made:  # noqa: N802
+def Gru() -> Made:
     return _Recurrent(nn.GRU(6, 8, batch_first=True), 8).eval(), {"x": _rows(2, 7, 6)}
 
 
-def Rnn() -> Made:  # noqa: N802
+def Rnn() -> Made:
     return _Recurrent(nn.RNN(6, 8, batch_first=True), 8).eval(), {"x": _rows(2, 7, 6)}
 
 
-def TransformerEncoder() -> Made:  # noqa: N802
+def TransformerEncoder() -> Made:
     layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True, norm_first=True)
     return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval(), {
         "src": _rows(2, 7, 16)
     }
 
 
-def Transformer() -> Made:  # noqa: N802
+def Transformer() -> Made:
     made = nn.Transformer(16, 4, 1, 1, 32, batch_first=True)
     return made.eval(), {"src": _rows(2, 7, 16), "tgt": _rows(2, 5, 16)}
 
 
-def WeightNorm() -> Made:  # noqa: N802
+def WeightNorm() -> Made:
     made = nn.Sequential(
         parametrizations.weight_norm(nn.Conv1d(4, 8, 3, padding=1)), nn.ELU(),
         parametrizations.weight_norm(nn.ConvTranspose1d(8, 4, 4, 2)),
@@ -56,7 +56,7 @@ def WeightNorm() -> Made:  # noqa: N802
     return made.eval(), {"input": _rows(2, 4, 9)}
 
 
-def SpectralNorm() -> Made:  # noqa: N802
+def SpectralNorm() -> Made:
     made = nn.Sequential(
         parametrizations.spectral_norm(nn.Conv2d(3, 8, 3)), nn.LeakyReLU(0.2), nn.Flatten(),
         parametrizations.spectral_norm(nn.Linear(8 * 36, 2)),
@@ -83,7 +83,7 @@ class _Net(nn.Module):
         return nn.functional.interpolate(h, scale_factor=2, mode="bilinear", align_corners=False)
 
 
-def Norms() -> Made:  # noqa: N802
+def Norms() -> Made:
     return _Net().eval(), {"x": _rows(2, 3, 12, 12)}
 
 
@@ -98,11 +98,11 @@ class _Tied(nn.Module):
         return h @ self.table.weight.T
 
 
-def TiedEmbedding() -> Made:  # noqa: N802
+def TiedEmbedding() -> Made:
     return _Tied().eval(), {"ids": torch.randint(0, 20, (2, 5))}
 
 
-def UNet2d() -> Made:  # noqa: N802
+def UNet2d() -> Made:
     from diffusers import UNet2DModel
 
     made = UNet2DModel(
@@ -114,7 +114,7 @@ def UNet2d() -> Made:  # noqa: N802
     return made.eval(), {"sample": _rows(2, 3, 16, 16), "timestep": torch.tensor([3, 7])}
 
 
-def UNetConditional() -> Made:  # noqa: N802
+def UNetConditional() -> Made:
     from diffusers import UNet2DConditionModel
 
     made = UNet2DConditionModel(
@@ -129,7 +129,7 @@ def UNetConditional() -> Made:  # noqa: N802
     }  # fmt: skip
 
 
-def Vae() -> Made:  # noqa: N802
+def Vae() -> Made:
     from diffusers import AutoencoderKL
 
     made = AutoencoderKL(
@@ -139,7 +139,7 @@ def Vae() -> Made:  # noqa: N802
     return made.eval(), {"sample": _rows(2, 3, 16, 16)}
 
 
-def Dit() -> Made:  # noqa: N802
+def Dit() -> Made:
     from diffusers import DiTTransformer2DModel
 
     made = DiTTransformer2DModel(
@@ -169,13 +169,13 @@ def _graph(kind: str) -> Made:
     return _Graph(kind).eval(), {"x": _rows(5, 6), "edges": edges}
 
 
-def Gcn() -> Made:  # noqa: N802
+def Gcn() -> Made:
     return _graph("GCNConv")
 
 
-def Sage() -> Made:  # noqa: N802
+def Sage() -> Made:
     return _graph("SAGEConv")
 
 
-def Gat() -> Made:  # noqa: N802
+def Gat() -> Made:
     return _graph("GATConv")

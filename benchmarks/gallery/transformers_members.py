@@ -189,7 +189,7 @@ WavLm = audio("wavlm", "WavLMModel", conv_dim=[16, 16, 16], conv_kernel=[10, 3, 
               num_feat_extract_layers=3)  # fmt: skip
 
 
-def Whisper() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:  # noqa: N802
+def Whisper() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
     of = config("whisper", use_cache=False, num_mel_bins=16, max_source_positions=20,
                 max_target_positions=20, decoder_start_token_id=1)  # fmt: skip
     return made("WhisperForConditionalGeneration", of), {
@@ -197,12 +197,12 @@ def Whisper() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:  # noqa: N802
     }  # fmt: skip
 
 
-def Ast() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:  # noqa: N802
+def Ast() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
     of = config("audio-spectrogram-transformer", max_length=32, num_mel_bins=32)
     return made("ASTForAudioClassification", of), {"input_values": torch.randn(2, 32, 32)}
 
 
-def Clip() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:  # noqa: N802
+def Clip() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
     text = config("clip_text_model").to_dict()
     sight = config("clip_vision_model").to_dict()
     of = transformers.CLIPConfig(text_config=text, vision_config=sight, projection_dim=16)
@@ -211,21 +211,21 @@ def Clip() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:  # noqa: N802
     }  # fmt: skip
 
 
-def Siglip() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:  # noqa: N802
+def Siglip() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
     text = config("siglip_text_model").to_dict()
     sight = config("siglip_vision_model").to_dict()
     of = transformers.SiglipConfig(text_config=text, vision_config=sight)
     return made("SiglipModel", of), {"input_ids": tokens(), "pixel_values": picture()}
 
 
-def Vilt() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:  # noqa: N802
+def Vilt() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
     return made("ViltModel", config("vilt")), {
         "input_ids": tokens(), "attention_mask": mask(), "pixel_values": picture(),
         "pixel_mask": torch.ones(2, 32, 32, dtype=torch.int64),
     }  # fmt: skip
 
 
-def PatchTst() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:  # noqa: N802
+def PatchTst() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
     of = config("patchtst", num_input_channels=3, context_length=32, prediction_length=8,
                 patch_length=8, patch_stride=8)  # fmt: skip
     return made("PatchTSTForPrediction", of), {"past_values": torch.randn(2, 32, 3)}

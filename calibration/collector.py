@@ -18,13 +18,19 @@ class Collector:
 
     def __init__(self) -> None:
         self.histograms: dict[str, Histogram] = {}
+        self.infinite: set[str] = set()
 
     def add(self, tensors: Mapping[str, np.ndarray]) -> None:
-        """Counts those in floating point. Raises UsageError, which names the first tensor with NaN
-        or infinity in it."""
+        """Counts those in floating point; of a tensor with infinite values, such as a mask, the
+        finite ones. Raises UsageError, which names the first tensor with NaN in it, or without
+        any finite value."""
         for name, array in tensors.items():
             if array.dtype.kind != "f":
                 continue
+            infinite = np.isinf(array)
+            if infinite.any() and not infinite.all():
+                self.infinite.add(name)
+                array = array[~infinite]
             try:
                 self.histograms.setdefault(name, Histogram()).add(array)
             except UsageError as error:

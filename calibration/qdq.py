@@ -31,7 +31,7 @@ def check_nodes(source: Path, excluded: Collection[str]) -> None:
             f"{source.name} has opset {opset}, expected {LEAST_OPSET} or more.",
             hint="Export it again, or convert it: onnx.version_converter.convert_version.",
         )
-    _name_nodes(model)
+    name_nodes(model)
     known = [node.name for node in model.graph.node if node.op_type != "Constant"]
     for name in excluded:
         if name not in known:
@@ -41,7 +41,7 @@ def check_nodes(source: Path, excluded: Collection[str]) -> None:
 def quantisable(source: Path, excluded: Collection[str]) -> dict[str, str]:
     """The operator of each node, by its name, that may be quantised, in the order of the graph."""
     model = onnx.load(source, load_external_data=False)
-    _name_nodes(model)
+    name_nodes(model)
     return {
         node.name: node.op_type
         for node in model.graph.node
@@ -49,7 +49,7 @@ def quantisable(source: Path, excluded: Collection[str]) -> dict[str, str]:
     }
 
 
-def _name_nodes(model: onnx.ModelProto) -> None:
+def name_nodes(model: onnx.ModelProto) -> None:
     """Names each node that has no name of its own after its first output, as TensorRT does."""
     taken: set[str] = set()
     for node in model.graph.node:
@@ -71,7 +71,7 @@ def quantise(
     The graph has passed `check_nodes`. Raises SourceError for one without any such operator.
     """
     model = onnx.load(source)
-    _name_nodes(model)
+    name_nodes(model)
     own = {tensor.name for tensor in model.graph.initializer}
     activations = QuantType.QInt8 if recipe.symmetric else QuantType.QUInt8
     quantiser = QDQQuantizer(
@@ -92,6 +92,7 @@ def quantise(
             "WeightSymmetric": True,
             "QuantizeBias": recipe.biases,
             "AddQDQPairToWeight": recipe.weights_in_float,
+            "TensorQuantOverrides": _by_tensor(model.graph),
         },
     )
     quantiser.quantize_model()
@@ -104,6 +105,17 @@ def quantise(
         )
     _merge_copies(done.graph, own)
     onnx.save(done, target)
+
+
+def _by_tensor(graph: onnx.GraphProto) -> dict[str, list[dict[str, object]]]:
+    """The kernels that have one scale each: those of transposed convolutions in groups, of which
+    the second axis has the channels of one group and not of all."""
+    return {
+        node.input[1]: [{"quant_type": QuantType.QInt8, "symmetric": True}]
+        for node in graph.node
+        if node.op_type == "ConvTranspose"
+        and any(attribute.name == "group" and attribute.i > 1 for attribute in node.attribute)
+    }
 
 
 def _merge_copies(graph: onnx.GraphProto, own: Collection[str]) -> None:

@@ -19,7 +19,7 @@ from onnx.external_data_helper import load_external_data_for_model, uses_externa
 from exporters.base import Description, StoredTensor, TensorReader
 from exporters.onnx_quantisation import quantisations
 from exporters.onnx_schemas import formal_at, schema_of
-from exporters.onnx_shapes import inferred, is_declared, mend_outputs
+from exporters.onnx_shapes import inferred, is_declared, mend_outputs, output_parts
 from toolkit.core.errors import SourceError
 from toolkit.core.specs import Dim, Signature, TensorSpec
 
@@ -99,6 +99,12 @@ def read_signature(path: Path) -> Signature:
         inputs=tuple(_tensor_spec(value, path) for value in inputs),
         outputs=tuple(_tensor_spec(value, path) for value in model.graph.output),
     )
+
+
+@reads_graph
+def read_output_parts(path: Path) -> dict[str, tuple[int, list[int]]]:
+    """As `exporters.onnx_shapes.output_parts`."""
+    return output_parts(load_model(path, external_data=False))
 
 
 @reads_graph

@@ -90,3 +90,35 @@ def _shape(value: onnx.ValueInfoProto) -> str:
     dims = value.type.tensor_type.shape.dim
     extents = (str(d.dim_value) if d.HasField("dim_value") else d.dim_param or "?" for d in dims)
     return f"[{', '.join(extents)}]"
+
+
+def output_parts(model: onnx.ModelProto) -> dict[str, tuple[int, list[int]]]:
+    """Return, for each output that a Concat gives, its axis and the extents of the parts; without
+    those of which an extent is not known. Removes the contents of large tensors, as `inferred`."""
+    found = inferred(model)
+    if found is None:
+        return {}
+    graph = found.graph
+    shapes = {
+        value.name: value.type.tensor_type.shape.dim
+        for value in (*graph.value_info, *graph.input, *graph.output)
+    }
+    shapes.update({tensor.name: _dims(tensor.dims) for tensor in graph.initializer})
+    outputs = {value.name for value in graph.output}
+    parts: dict[str, tuple[int, list[int]]] = {}
+    for node in graph.node:
+        if node.op_type == "Concat" and node.output[0] in outputs:
+            axis = next(attribute.i for attribute in node.attribute if attribute.name == "axis")
+            extents = [_extent(shapes.get(name, ()), axis) for name in node.input]
+            if len(extents) > 1 and all(extents):
+                parts[node.output[0]] = (axis, extents)
+    return parts
+
+
+def _dims(extents: Sequence[int]) -> list[onnx.TensorShapeProto.Dimension]:
+    return [onnx.TensorShapeProto.Dimension(dim_value=extent) for extent in extents]
+
+
+def _extent(dims: Sequence[onnx.TensorShapeProto.Dimension], axis: int) -> int:
+    """The extent along an axis, or 0 if it is not known."""
+    return int(dims[axis].dim_value) if -len(dims) <= axis < len(dims) else 0

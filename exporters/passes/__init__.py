@@ -22,6 +22,7 @@ PASSES: Registry[InPlacePass] = Registry(
         "fold-time-channel": Entry("exporters.passes.fold_time_channel:FoldTimeChannel"),
         "simplify": Entry("exporters.passes.simplify:Simplify"),
         "static-batch": Entry("exporters.passes.static_batch:StaticBatch"),
+        "store-constants": Entry("exporters.passes.store_constants:StoreConstants"),
     },
     group="toolkit.passes",
 )

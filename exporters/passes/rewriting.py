@@ -30,7 +30,8 @@ def parse(given: Sequence[str]) -> list[Named]:
 
 
 def apply(given: Sequence[str], path: Path) -> list[Json]:
-    """Runs the passes in turn on the file in place; says how each changed the operators.
+    """Runs the passes in turn on the file in place; says how each changed the operators and the
+    opset.
 
     A graph of an old opset is converted to a newer one first if a pass needs it. Tensors in files
     of their own stay in one. Raises as `parse`, and SourceError for a graph that a pass cannot
@@ -40,8 +41,10 @@ def apply(given: Sequence[str], path: Path) -> list[Json]:
     model = ir.load(path)
     changes: list[Json] = []
     for text, each in passes:
-        if _opset(model) < getattr(each, "least_opset", 0):
+        opset = _opset(model)
+        if opset < getattr(each, "least_opset", 0):
             model = ir.from_proto(upgraded(ir.to_proto(model)))
+        raised = {} if opset == _opset(model) else {"opset": [opset, _opset(model)]}
         before = _operators(model)
         try:
             changed = each(model).modified
@@ -54,12 +57,13 @@ def apply(given: Sequence[str], path: Path) -> list[Json]:
         changes.append(
             {
                 "pass": text,
-                "changed": bool(changed),
+                "changed": bool(changed or raised),
                 "operators": {
                     kind: [before.get(kind, 0), after.get(kind, 0)]
                     for kind in sorted({*before, *after})
                     if before.get(kind, 0) != after.get(kind, 0)
                 },
+                **raised,
             }
         )
     _save(model, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import io
 from collections.abc import Mapping, Sequence
@@ -38,7 +39,8 @@ def capture(module: nn.Module, example: Any, axes: Axes | None, source: str) -> 
     arguments by name, or a tuple and a dict; whatever in it is no tensor stays as it is.
 
     Inputs are called as forward's parameters, parts of them by their keys and places behind that.
-    `axes` vary; without it the first axis of every input that has the extent of the first input's.
+    `axes` vary; without it the first axis of every input that has the extent of the first input's,
+    or none if the module fails on the first row alone, as where another input has indices of rows.
     Raises UsageError for an example that does not fit, SourceError for a module that torch.export
     cannot follow.
     """
@@ -52,7 +54,12 @@ def capture(module: nn.Module, example: Any, axes: Axes | None, source: str) -> 
         raise UsageError(
             f"{source} got no tensor to run with.", hint="Give one: --input name=2x3x32x32."
         )
-    varying = _default_axes(tensors) if axes is None else _checked_axes(tensors, axes)
+    if axes is None:
+        varying = _default_axes(tensors)
+        if not _runs_with_one_row(module, leaves, spec, varying):
+            varying = {}
+    else:
+        varying = _checked_axes(tensors, axes)
     extents = {
         word: tensors[name].shape[axis]
         for name, named in varying.items()
@@ -150,8 +157,21 @@ def _keys(leaves: Sequence[tuple[Any, Any]]) -> list[str]:
 
 
 def _tensors_of(outputs: Any) -> list[tuple[Any, torch.Tensor]]:
-    paths, _ = pytree.tree_flatten_with_path(outputs)
+    paths, _ = pytree.tree_flatten_with_path(_plain(outputs))
     return [(path, leaf) for path, leaf in paths if isinstance(leaf, torch.Tensor)]
+
+
+def _plain(outputs: Any) -> Any:
+    """Outputs as dicts, lists and tensors, of which torch knows the parts: without dataclasses and
+    classes of libraries that act as dicts."""
+    if dataclasses.is_dataclass(outputs) and not isinstance(outputs, type):
+        fields = (field.name for field in dataclasses.fields(outputs))
+        return {name: _plain(getattr(outputs, name)) for name in fields}
+    if isinstance(outputs, Mapping):
+        return {str(name): _plain(value) for name, value in outputs.items()}
+    if isinstance(outputs, tuple) and hasattr(outputs, "_asdict"):
+        return {name: _plain(value) for name, value in outputs._asdict().items()}
+    return [_plain(value) for value in outputs] if isinstance(outputs, list | tuple) else outputs
 
 
 def _default_axes(tensors: Mapping[str, torch.Tensor]) -> Axes:
@@ -160,6 +180,20 @@ def _default_axes(tensors: Mapping[str, torch.Tensor]) -> Axes:
         return {}
     same = [name for name, t in tensors.items() if t.ndim and t.shape[0] == first.shape[0]]
     return {name: {0: BATCH} for name in same}
+
+
+def _runs_with_one_row(
+    module: nn.Module, leaves: Sequence[tuple[Any, Any]], spec: Any, axes: Axes
+) -> bool:
+    """Whether the module, which runs on the example, runs on the first row of it too."""
+    names = _keys(leaves)
+    rows = [leaf[:1] if name in axes else leaf for name, (_, leaf) in zip(names, leaves)]  # noqa: B905
+    try:
+        with torch.no_grad():
+            module.forward(**pytree.tree_unflatten(rows, spec))
+    except Exception:  # it is the user's own, and may fail in any way
+        return False
+    return True
 
 
 def _checked_axes(tensors: Mapping[str, torch.Tensor], axes: Axes) -> Axes:

@@ -47,6 +47,7 @@ HEAVY = (
     "vl_convert",
 )
 LEAVES = (
+    "calibration.kept",
     "calibration.qdq",
     "exporters.graph_work",
     "exporters.inner_",

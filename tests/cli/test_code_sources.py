@@ -25,7 +25,7 @@ class Block(torch.nn.Module):
         return torch.relu(self.norm(self.conv(x)) + x)
 """
 NET = '''
-import os, sys
+import dataclasses, os, sys
 import torch
 from models import WIDTH, Block
 
@@ -117,6 +117,30 @@ def causal():
     return Causal(), {"ids": ids, "keep": torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]])}
 
 
+@dataclasses.dataclass
+class Found:
+    logits: torch.Tensor
+    note: str
+    hidden: tuple
+
+
+class Graph(torch.nn.Module):
+    """Each edge adds the row that it starts from to the one that it ends in; a dataclass."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.head = torch.nn.Linear(4, 3)
+
+    def forward(self, x, edges):
+        h = torch.zeros_like(x).index_add(0, edges[1], x[edges[0]])
+        return Found(logits=self.head(h), note="no tensor", hidden=(h, None))
+
+
+def graph():
+    return Graph(), {"x": torch.randn(5, 4), "edges": torch.tensor([[0, 1, 4], [1, 3, 2]])}
+
+
 def stops():
     sys.exit(3)
 
@@ -205,6 +229,15 @@ def test_masks_are_those_of_the_example(toolkit_cli: Run, place: Path) -> None:
     assert all(case["conclusive"] for case in shown["outputs"]["cases"])
     done = toolkit_cli("bench", "net.py:causal", "--runtime", "onnxruntime,torch", *QUICK)
     assert {row["status"] for row in json.loads(done.stdout)["rows"]} == {"ok"}, done.stderr
+
+
+def test_rows_that_belong_together_are_no_batch(toolkit_cli: Run, place: Path) -> None:
+    """The edges of a graph are indices of its rows."""
+    done = toolkit_cli("export", "net.py:graph", "--to", "onnx", "--out", "art", "--json")
+    assert done.returncode == 0, done.stderr
+    signature = json.loads(toolkit_cli("inspect", "art", "--json").stdout)["signature"]
+    assert [spec["shape"] for spec in signature["inputs"]] == [[5, 4], [2, 3]]
+    assert [spec["name"] for spec in signature["outputs"]] == ["logits", "hidden.0"]
 
 
 def test_rows_of_a_file_are_an_example(toolkit_cli: Run, place: Path) -> None:

@@ -41,7 +41,7 @@ def export(
         str | None,
         typer.Option(
             help="Rewrite the ONNX graph: bfloat16, float16, fold-batch-norm, fold-time-channel, "
-            "simplify, static-batch=N; separated by commas, in this order."
+            "simplify, static-batch=N, store-constants; separated by commas, in this order."
         ),
     ] = None,
     layout: Annotated[

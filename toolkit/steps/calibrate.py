@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from calibration.methods import parse
 from calibration.presets import PRESETS, Recipe, recipe_for
@@ -23,7 +26,7 @@ from toolkit.measuring.environment import cpu_flags, session_options
 from toolkit.parity.closeness import Closeness, Comparison
 from toolkit.parity.paired import check_max_drop
 from toolkit.steps.calibration_rows import CalibrationRows, Picked, pick_rows
-from toolkit.steps.files import READING_S, sharing_files
+from toolkit.steps.files import READING_S, open_files, sharing_files
 from toolkit.steps.labelled import load_labelled
 from toolkit.steps.mixture import Accuracy, Mixture
 from toolkit.steps.quantising import (
@@ -63,6 +66,7 @@ class Calibration:
     weights: WeightParity
     outputs: Mapping[str, Closeness]
     mixture: Mixture | None = None
+    kept: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     def settings(self) -> Json:
@@ -73,6 +77,7 @@ class Calibration:
             "recipe": asdict(self.recipe),
             "seed": self.seed,
             "excluded": list(self.excluded),
+            "kept": dict(self.kept),
             "in_float": list(self.mixture.in_float) if self.mixture else [],
             **self.rows.to_json(),
         }
@@ -184,8 +189,11 @@ def calibrate(
             weights=written.weights,
             outputs=outputs,
             mixture=written.mixture,
+            kept=how.kept,
             warnings=tuple(warnings),
         )
+        for node, why in how.kept.items():
+            listener.note(f"{node} stays in float: {why}")
         for warning in warnings:
             listener.note(f"warning: {warning}")
         write_document(partial / RECORD, seal(SCHEMA, done.record()))
@@ -233,11 +241,14 @@ def _accuracy(
 def _compared(
     source: Artifact, made: Artifact, held: Picked, progress: Progress
 ) -> Mapping[str, Closeness]:
-    """Each output of both, on the same rows, in batches that are not kept."""
+    """Each output of both, and each part of one that was concatenated, on the same rows, in
+    batches that are not kept."""
     options = session_options(None)
     fixed = source.signature.batch_axis
     size = fixed if isinstance(fixed, int) else MOST_BATCH
-    found = {spec.name: Comparison() for spec in source.signature.outputs}
+    found: dict[str, Comparison] = defaultdict(Comparison)
+    with open_files() as files:
+        parts = files.output_parts(source)
 
     def start(artifact: Artifact) -> WorkerProcess:
         worker = WorkerProcess(threads=options.threads, timeout_s=TIMEOUT_S)
@@ -247,11 +258,29 @@ def _compared(
     with start(source) as reference, start(made) as other:
         for number, feeds in enumerate(held.batches(size)):
             expected, got = reference.run(feeds), other.run(feeds)
-            for name, comparison in found.items():
-                comparison.add(got[name], expected[name])
+            for name, array in expected.items():
+                found[name].add(got[name], array)
+                for part, places in _parts(name, array, parts):
+                    found[part].add(got[name][places], array[places])
             done = min((number + 1) * size, len(held))
             progress.update("compare", done, len(held), held.description)
     return {name: comparison.result() for name, comparison in found.items()}
+
+
+def _parts(
+    name: str, array: np.ndarray, parts: Mapping[str, tuple[int, list[int]]]
+) -> Iterator[tuple[str, tuple[slice, ...]]]:
+    """The parts that an output was concatenated of: what they are called, and their places."""
+    axis, extents = parts.get(name, (0, []))
+    if sum(extents) != (array.shape[axis] if extents else 0):
+        return
+    stop = 0
+    for extent in extents:
+        start, stop = stop, stop + extent
+        places = [slice(None)] * array.ndim
+        places[axis] = slice(start, stop)
+        written = [f"{start}:{stop}" if each != slice(None) else ":" for each in places]
+        yield f"{name}[{', '.join(written)}]", tuple(places)
 
 
 def _collapsed(outputs: Mapping[str, Closeness]) -> list[str]:

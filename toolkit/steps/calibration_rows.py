@@ -210,11 +210,11 @@ def _too_many(samples: int, count: int, what: str) -> UsageError:
 
 
 def _require_finite(picked: Picked) -> None:
-    for name, array in picked.arrays.items():
-        if not is_floating(array.dtype):
-            continue
-        for place in picked.places:
-            if not np.isfinite(array[place]).all():
+    """Raises UsageError for a row with NaN or infinity; masks may have -infinity."""
+    for place in picked.places:
+        row = picked.signature.rows(picked.arrays, np.array([place]))
+        for name, array in row.items():
+            if is_floating(array.dtype) and not (np.isfinite(array) | np.isneginf(array)).all():
                 raise UsageError(
                     f"Row {place} of {name!r}, of the {picked.description}, has NaN or infinity.",
                     hint="Mend or remove that row.",

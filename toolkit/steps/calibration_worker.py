@@ -52,6 +52,8 @@ class CalibrationWorker:
             from calibration.qdq import quantisable
 
             return {"nodes": quantisable(Path(message["source"]), message["excluded"])}, {}
+        if command == "kept":
+            return {"nodes": self._kept(message)}, {}
         if command == "quantise":
             self._quantise(message)
             return {}, {}
@@ -61,6 +63,12 @@ class CalibrationWorker:
             with open_session(RUNTIMES.create("onnxruntime"), artifact, options) as session:
                 return {}, session.run(arrays)
         raise WorkerError(f"The worker knows no command {command!r}.", hint="This is a bug.")
+
+    def _kept(self, message: Json) -> Json:
+        from calibration.kept import kept_in_float
+
+        ranges = {name: Range(**found) for name, found in message["ranges"].items()}
+        return kept_in_float(Path(message["source"]), ranges, frozenset(self._collector.infinite))
 
     def _quantise(self, message: Json) -> None:
         from calibration.qdq import quantise

@@ -132,6 +132,15 @@ class Files:
         )
         return list(found["remarks"])
 
+    def output_parts(self, source: Artifact) -> Mapping[str, tuple[int, list[int]]]:
+        """As `exporters.onnx_shapes.output_parts`; empty for other formats."""
+        if source.format is not Format.ONNX:
+            return {}
+        found = self._read(
+            "output_parts", source.path, [Format.ONNX], source.size_bytes, path=str(source.path)
+        )
+        return {name: (axis, extents) for name, (axis, extents) in found["parts"].items()}
+
     def export(
         self, exporter: str, source: Artifact, directory: Path, options: ExportOptions
     ) -> Exported:

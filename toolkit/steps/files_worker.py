@@ -23,6 +23,7 @@ READING = frozenset(
         "describe",
         "input_ranges",
         "inventory",
+        "output_parts",
         "unread_weights",
         "weight_parity",
         "wrong_extents",

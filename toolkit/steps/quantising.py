@@ -14,14 +14,16 @@ from toolkit.core.artifact import Artifact, Format, parents_of
 from toolkit.core.codec import encode
 from toolkit.core.documents import Json
 from toolkit.core.errors import ParityError, UsageError
-from toolkit.core.progress import Progress
+from toolkit.core.progress import Progress, Silent
 from toolkit.core.specs import Feeds
 from toolkit.measuring.client import WorkerProcess
 from toolkit.measuring.environment import session_options
 from toolkit.steps.calibration_rows import Picked
 from toolkit.steps.files import open_files
+from toolkit.steps.inputs import InputRequest
 from toolkit.steps.mixture import Accuracy, Mixture, fewest_in_float
 from toolkit.steps.parity_layers import exposed
+from toolkit.steps.parity_outputs import compare
 from toolkit.steps.quantiser import Quantiser
 from toolkit.steps.sources import open_artifact
 
@@ -29,7 +31,7 @@ ENTRY = "model.onnx"
 LITERT = "litert"
 MODULE = "toolkit.steps.calibration_worker"
 TIMEOUT_S = 3600.0
-FOLD = "fold-batch-norm"
+PASSES = ("store-constants", "fold-batch-norm")
 MOST_BYTES = 64 << 20  # of all inner tensors of a batch
 MOST_BATCH = 64
 SENSITIVITY_ROWS = 64  # that the cost of each node is measured on
@@ -44,6 +46,7 @@ class How:
     excluded: Sequence[str]
     progress: Progress
     accuracy: Accuracy | None = None
+    kept: Mapping[str, str] = field(default_factory=dict)  # in float by default, and why
 
     def require_nothing(
         self, symmetric: bool | None, per_channel: bool | None, max_drop: float | None
@@ -113,14 +116,28 @@ def write_litert(
 
 
 def _folded(source: Artifact, directory: Path) -> tuple[Artifact, list[Json]]:
-    """A copy with its batch norms folded, and what passes have changed in all."""
+    """A copy with its weights stored and its batch norms folded, and what passes have changed in
+    all."""
     for name in source.files:
         source.copy_file(name, directory / name)
     with open_files() as files:
-        found, _, _ = files.rewrite(source, [FOLD], directory / source.entry)
+        found, _, _ = files.rewrite(source, PASSES, directory / source.entry)
     changes = [change for change in found if change["changed"]]
     copy = open_artifact(directory / source.entry)
+    if any("opset" in change for change in changes):
+        _require_same(source, copy)
     return copy, [*source.options.get("passes", ()), *changes]
+
+
+def _require_same(source: Artifact, converted: Artifact) -> None:
+    """Raises ParityError unless a graph that ONNX's version converter wrote is still the model."""
+    outputs = compare(source, converted, "onnxruntime", InputRequest(), progress=Silent())
+    if not outputs.passed:
+        raise ParityError(
+            f"ONNX's version converter changed {source.path}: {outputs.worst.judgement.reason}. "
+            "Nothing was written.",
+            hint="Export the model with opset 13 or later.",
+        )
 
 
 @contextmanager
@@ -144,12 +161,15 @@ def _quantiser(
         asked = {"command": "ranges", "method": how.method, "symmetric": how.recipe.symmetric}
         tensors: dict[str, dict[str, float]] = worker.ask(asked)[0]["tensors"]
         ranges = {n: {"low": t["low"], "high": t["high"]} for n, t in tensors.items()}
+        asked = {"command": "kept", "source": str(folded.path), "ranges": ranges}
+        kept: dict[str, str] = worker.ask(asked)[0]["nodes"]
+        how.kept = {name: why for name, why in kept.items() if name not in how.excluded}
         quantiser = Quantiser(
             worker=worker,
             source=folded,
             ranges=ranges,
             recipe=how.recipe,
-            excluded=how.excluded,
+            excluded=[*how.excluded, *how.kept],
             threads=threads,
         )
         yield quantiser, tensors

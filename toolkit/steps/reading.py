@@ -79,6 +79,13 @@ def wrong_extents(message: Json) -> Json:
         return {"remarks": wrong_extents(Path(message["path"]))}
 
 
+def output_parts(message: Json) -> Json:
+    with ours():
+        from exporters.onnx_file import read_output_parts
+
+        return {"parts": read_output_parts(Path(message["path"]))}
+
+
 def weights_of(source: Artifact) -> Mapping[str, np.ndarray]:
     """Return the weights of a model by name: the tensors of a checkpoint that its model reads, and
     constants of its program that could be weights; of another variant, those that are read and

@@ -193,6 +193,28 @@ def test_simplify_removes_what_does_nothing(tmp_path: Path) -> None:
     assert kinds(passed(graph(nodes, []), tmp_path, "simplify")) == ["Relu"]
 
 
+def test_what_only_rearranges_a_weight_is_stored(tmp_path: Path) -> None:
+    """A Constant node, a copy and a transposed weight."""
+    plain = RNG.standard_normal((5, 4)).astype(np.float32)
+    nodes = [
+        helper.make_node("Constant", [], ["a"], value=numpy_helper.from_array(plain)),
+        helper.make_node("Identity", ["w"], ["b"]),
+        helper.make_node("Transpose", ["v"], ["c"], perm=[1, 0]),
+        helper.make_node("MatMul", ["x", "a"], ["h"]),
+        helper.make_node("MatMul", ["h", "b"], ["i"]),
+        helper.make_node("MatMul", ["i", "c"], ["y"]),
+    ]
+    weights = [tensor("w", 4, 4), tensor("v", 3, 4)]
+    after = passed(graph(nodes, weights), tmp_path, "store-constants")
+    assert kinds(after) == ["MatMul"] * 3
+    held = {t.name: numpy_helper.to_array(t).tobytes() for t in after.graph.initializer}
+    assert {held[node.input[1]] for node in after.graph.node} == {
+        plain.tobytes(),
+        numpy_helper.to_array(weights[0]).tobytes(),
+        np.ascontiguousarray(numpy_helper.to_array(weights[1]).T).tobytes(),
+    }
+
+
 def test_it_says_what_each_pass_changed(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save(timed(0.5), path)
@@ -216,6 +238,7 @@ def test_an_unknown_pass_leaves_the_file(tmp_path: Path) -> None:
         "fold-time-channel",
         "simplify",
         "static-batch",
+        "store-constants",
     }
 
 

@@ -1,0 +1,85 @@
+"""Which nodes stay in floating point, since one scale cannot hold what they merge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from calibration.base import Range
+from calibration.qdq import name_nodes
+
+# Operators whose output has one scale for the values of several inputs, from this input on.
+MERGING = {"Add": 0, "Concat": 0, "Max": 0, "Min": 0, "Sub": 0, "Sum": 0, "Where": 1}
+# Operators that give the values of their first input as they are.
+MOVING = frozenset(
+    {"Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile",
+     "Transpose", "Unsqueeze"}
+)  # fmt: skip
+# Of 255 steps for the largest input, 16 are left for one that is 16 times smaller: an SQNR of about
+# 20 dB, as for four bits.
+MOST_APART = 16.0
+
+
+def kept_in_float(
+    source: Path, ranges: Mapping[str, Range], infinite: frozenset[str] = frozenset()
+) -> dict[str, str]:
+    """Return the nodes of a graph that should stay in floating point, with the reason.
+
+    These are: an Add of a constant, such as a bias, which would have eight bits and one scale; a
+    node that merges inputs whose ranges are more than MOST_APART apart, such as boxes in pixels and
+    scores, or scores and a mask; what reads a merged tensor; and what takes or gives a tensor with
+    infinite values.
+    """
+    model = onnx.load(source)
+    name_nodes(model)
+    graph = model.graph
+    constants = {tensor.name: _magnitude(tensor) for tensor in graph.initializer}
+    sizes = {name: max(abs(found.low), abs(found.high)) for name, found in ranges.items()}
+    sizes.update({name: size for name, size in constants.items() if size is not None})
+    sizes.update(dict.fromkeys(infinite, np.inf))
+    merged: set[str] = set()
+    kept: dict[str, str] = {}
+    for node in graph.node:
+        reason = _reason(node, sizes, constants, merged)
+        if reason is None:
+            continue
+        kept[node.name], apart = reason
+        if apart:
+            merged.update(node.output)
+    return kept
+
+
+def _reason(
+    node: onnx.NodeProto,
+    sizes: Mapping[str, float],
+    constants: Mapping[str, float | None],
+    merged: set[str],
+) -> tuple[str, bool] | None:
+    """Why a node stays in floating point, and whether its output has values that are far apart."""
+    if read := [name for name in node.input if name in merged]:
+        return f"it reads {read[0]}", node.op_type in MOVING
+    if unlimited := [n for n in (*node.input, *node.output) if np.isinf(sizes.get(n, 0.0))]:
+        return f"{unlimited[0]} has infinite values", node.op_type in (*MERGING, *MOVING)
+    if node.op_type not in MERGING:
+        return None
+    inputs = {name: sizes[name] for name in _merged(node) if sizes.get(name)}
+    if inputs and max(inputs.values()) > MOST_APART * min(inputs.values()):
+        low, high = min(inputs, key=inputs.__getitem__), max(inputs, key=inputs.__getitem__)
+        return f"{low} reaches {inputs[low]:.3g}, and {high} {inputs[high]:.3g}", True
+    if node.op_type == "Add" and any(constants.get(name) is not None for name in node.input):
+        return "it adds a constant", False
+    return None
+
+
+def _merged(node: onnx.NodeProto) -> Iterator[str]:
+    yield from node.input[MERGING[node.op_type] :]
+
+
+def _magnitude(tensor: onnx.TensorProto) -> float | None:
+    """The largest absolute value; None for a tensor that is not floating-point."""
+    array = numpy_helper.to_array(tensor)
+    return float(np.abs(array).max(initial=0.0)) if array.dtype.kind == "f" else None

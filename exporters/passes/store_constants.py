@@ -1,0 +1,38 @@
+"""Constants as stored tensors."""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+import onnx_ir as ir
+import onnxscript.optimizer
+from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedNodesPass
+
+from exporters.passes.constants import DOMAIN
+
+MOST_BYTES = 1 << 31  # of a tensor that is rearranged
+REARRANGING = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+
+
+@final
+class StoreConstants(ir.passes.InPlacePass):
+    """Constant nodes, and what only copies, transposes or reshapes a stored tensor, become stored
+    tensors: then a tool that looks for weights finds them. Every bit is kept."""
+
+    least_opset: ClassVar[int] = 13
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        before = sum(1 for _ in model.graph.all_nodes())
+        LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+        onnxscript.optimizer.fold_constants(
+            model,
+            should_fold=lambda node: (
+                None if node.domain == DOMAIN and node.op_type in REARRANGING else False
+            ),
+            input_size_limit=MOST_BYTES,
+            output_size_limit=MOST_BYTES,
+        )
+        LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+        RemoveUnusedNodesPass()(model)
+        after = sum(1 for _ in model.graph.all_nodes())
+        return ir.passes.PassResult(model, modified=before != after)

@@ -20,7 +20,7 @@ from exporters.base import Exported, Exporter, ExportOptions, Route
 from exporters.onnx_file import read_precision
 from exporters.onnx_saving import save_graph
 from models.torch.example import dynamic_shapes, example, explained
-from models.torch.program import module_of
+from models.torch.program import flat_program, module_of
 from toolkit.core.artifact import Artifact
 from toolkit.core.specs import Signature
 
@@ -39,16 +39,13 @@ class OnnxFromTorch(Exporter):
 
     def export(self, source: Artifact, directory: Path, options: ExportOptions) -> Exported:
         signature = source.signature
-        module = module_of(source)
         with _quiet(), explained(source.path):
             program = torch.onnx.export(
-                module,
-                example(source),
+                _captured(source),
                 dynamo=True,
                 opset_version=options.opset,
                 optimize=False,
                 verbose=False,
-                dynamic_shapes=dynamic_shapes(signature, module),
             )
             assert program is not None  # None is what the old exporter gives
             fold_constants(program.model)
@@ -62,6 +59,19 @@ class OnnxFromTorch(Exporter):
             precision=read_precision(directory / "model.onnx"),
             options={"exporter": "torch-dynamo", "opset": opset},
         )
+
+
+def _captured(source: Artifact) -> torch.export.ExportedProgram:
+    """The program of the source, or one that is captured of its module."""
+    if (program := flat_program(source)) is not None:
+        source.verify()
+        return program
+    module = module_of(source)
+    return torch.export.export(
+        module,
+        example(source),
+        dynamic_shapes=dynamic_shapes(source.signature, module),
+    )
 
 
 def fold_constants(model: ir.Model) -> None:

@@ -86,6 +86,23 @@ def program_of(source: Artifact) -> ExportedProgram | None:
     return load_program(source.directory / PROGRAM) if PROGRAM in source.files else None
 
 
+def flat_program(source: Artifact) -> ExportedProgram | None:
+    """The program of a model of somebody's own with the weights of the source, if its inputs are
+    tensors by place and its outputs too; None for another, and for a family's model."""
+    program = program_of(source)
+    if program is None or not _is_flat(program):
+        return None
+    if source.format is Format.CHECKPOINT:
+        for name, array in load_tensors(source.path).items():
+            held = program.state_dict[name]
+            tensor = torch.from_numpy(array.copy())
+            is_parameter = isinstance(held, nn.Parameter)
+            program.state_dict[name] = (
+                nn.Parameter(tensor, held.requires_grad) if is_parameter else tensor
+            )
+    return program
+
+
 class FlatModule(nn.Module):
     """A program's module whose inputs and outputs are tensors in a row.
 
@@ -114,13 +131,15 @@ class FlatModule(nn.Module):
 
 def flat_module(program: ExportedProgram) -> nn.Module:
     """The module itself, where its inputs are tensors by place and its outputs too."""
+    return program.module() if _is_flat(program) else FlatModule(program)
+
+
+def _is_flat(program: ExportedProgram) -> bool:
     plain = pytree.tree_flatten(((0,) * len(input_names(program)), {}))[1]
     outputs = program.call_spec.out_spec
     flat = {pytree.tree_flatten(one)[1] for one in (0, (0,) * outputs.num_leaves)}
     tensors = len(output_names(program)) == outputs.num_leaves
-    if program.call_spec.in_spec == plain and outputs in flat and tensors:
-        return program.module()
-    return FlatModule(program)
+    return program.call_spec.in_spec == plain and outputs in flat and tensors
 
 
 def input_names(program: ExportedProgram) -> list[str]:

@@ -117,6 +117,17 @@ def causal():
     return Causal(), {"ids": ids, "keep": torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]])}
 
 
+class Limited(torch.nn.Module):
+    """A program that is captured of it is for fewer than 64 rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(x.contiguous() if x.shape[0] >= 64 else x)
+
+
 @dataclasses.dataclass
 class Found:
     logits: torch.Tensor
@@ -229,6 +240,15 @@ def test_masks_are_those_of_the_example(toolkit_cli: Run, place: Path) -> None:
     assert all(case["conclusive"] for case in shown["outputs"]["cases"])
     done = toolkit_cli("bench", "net.py:causal", "--runtime", "onnxruntime,torch", *QUICK)
     assert {row["status"] for row in json.loads(done.stdout)["rows"]} == {"ok"}, done.stderr
+
+
+def test_a_batch_that_the_program_does_not_take_is_left_out(toolkit_cli: Run, place: Path) -> None:
+    done = toolkit_cli(
+        "export", "net.py:Limited", "--input", "x=2x4", "--to", "onnx", "--out", "art", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    assert {case["batch"] for case in json.loads(done.stdout)["outputs"]["cases"]} == {1, 3}
+    assert "does not run on random values, seed 0 at batch 64" in done.stderr
 
 
 def test_rows_that_belong_together_are_no_batch(toolkit_cli: Run, place: Path) -> None:

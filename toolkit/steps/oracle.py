@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from runtimes import FOR_CUDA
 from toolkit.core.artifact import Artifact, Format
-from toolkit.core.errors import ToolkitError, UnavailableError, WorkerTimeoutError
+from toolkit.core.errors import SessionError, ToolkitError, UnavailableError, WorkerTimeoutError
 from toolkit.core.session import SessionOptions
 from toolkit.core.specs import Feeds, Outputs, Signature
 from toolkit.core.temporary import scratch_directory
@@ -34,6 +34,8 @@ class Expected:
     """What a model gives for sets of feeds, by the reference and by the oracle.
 
     `exact` has None for each of the feeds that the oracle has not run on, and `remark` says why.
+    `failed` says why the reference cannot run on some of the sets, such as those of a batch beyond
+    what a captured program allows; their outputs are empty.
     """
 
     reference: str
@@ -41,13 +43,18 @@ class Expected:
     oracle: str | None
     exact: Sequence[Sequence[Outputs | None]]
     remark: str | None
+    failed: Mapping[int, str] = field(default_factory=dict)
 
 
 def expected_of(forms: Sequence[Artifact], sets: Sequence[Sequence[Feeds]]) -> Expected:
-    """Runs the reference for a model, then its oracle, for as long as that may take."""
+    """Runs the reference for a model, then its oracle, for as long as that may take.
+
+    Raises SessionError if the reference fails on all sets of feeds.
+    """
     threads = session_options(None).threads
     reference = reference_of(forms, threads)
-    outputs = _run(reference, sets)
+    outputs, failed = _run(reference, sets)
+    sets = [[] if place in failed else feeds for place, feeds in enumerate(sets)]
     exact: list[list[Outputs | None]] = [[None] * len(feeds) for feeds in sets]
     name = remark = None
     with scratch_directory() as scratch:
@@ -64,7 +71,12 @@ def expected_of(forms: Sequence[Artifact], sets: Sequence[Sequence[Feeds]]) -> E
             if done < wanted:
                 remark = f"{oracle.name} ran on {done} of {wanted} inputs in {LONGEST_S:g} s"
     return Expected(
-        reference=reference.runtime, outputs=outputs, oracle=name, exact=exact, remark=remark
+        reference=reference.runtime,
+        outputs=outputs,
+        oracle=name,
+        exact=exact,
+        remark=remark,
+        failed=failed,
     )
 
 
@@ -87,9 +99,22 @@ def outputs_and_precision_of(
         return outputs, worker.provenance().precision if runtime in FOR_CUDA else None
 
 
-def _run(opening: Opening, sets: Sequence[Sequence[Feeds]]) -> list[list[Outputs]]:
+def _run(
+    opening: Opening, sets: Sequence[Sequence[Feeds]]
+) -> tuple[list[list[Outputs]], dict[int, str]]:
+    """The outputs for each of the sets, and why it failed on some of them."""
+    found: list[list[Outputs]] = []
+    failed: dict[int, SessionError] = {}
     with _opened(opening) as worker:
-        return _outputs(worker, sets)
+        for place, feeds in enumerate(sets):
+            try:
+                found.append([worker.run(one) for one in feeds])
+            except SessionError as error:
+                failed[place] = error
+                found.append([])
+    if len(failed) == len(sets):
+        raise next(iter(failed.values()))
+    return found, {place: error.problem for place, error in failed.items()}
 
 
 @contextmanager

@@ -32,6 +32,9 @@ CONSTANT = (
     "warning: an output is the same for all inputs that were tried, so that it proves little: give "
     "others with --data or --inputs, or look whether the model is what it should be."
 )
+FAILED = (
+    "warning: the model itself does not run on {what} at batch {batch}, which is left out: {why}"
+)
 TF32 = (
     "warning: {runtime} multiplied float32 as TF32, which it cannot turn off: the outputs are held "
     "to the bounds of that."
@@ -159,6 +162,12 @@ def compare(
     # What rounding to eight bits costs is not asked here: these are held against themselves.
     forms = [given] if eight_bits else candidates(given)
     truth = expected_of(forms, [feeds for _, _, feeds in sets])
+    for place, why in truth.failed.items():
+        what, batch, _ = sets[place]
+        progress.note(FAILED.format(what=what, batch=batch, why=why))
+    sets = [one for place, one in enumerate(sets) if place not in truth.failed]
+    expected = [one for place, one in enumerate(truth.outputs) if place not in truth.failed]
+    doubles = [one for place, one in enumerate(truth.exact) if place not in truth.failed]
     own_sets = [
         [relaid(one, given.signature, artifact.signature) for one in feeds] for _, _, feeds in sets
     ]
@@ -168,7 +177,7 @@ def compare(
     if (precision, ran) == ("float32", "tf32"):
         precision = "tf32"
         progress.note(TF32.format(runtime=runtime))
-    tried = [outputs for case in truth.outputs for outputs in case]
+    tried = [outputs for case in expected for outputs in case]
     if not _vary(given.signature, tried):
         progress.note(CONSTANT)
     ranges = _ranges(tried) if eight_bits else None
@@ -190,9 +199,7 @@ def compare(
                 ]
             ),
         )
-        for (what, batch, (feeds, *_)), *outputs in zip(
-            sets, got, truth.outputs, truth.exact, strict=True
-        )
+        for (what, batch, (feeds, *_)), *outputs in zip(sets, got, expected, doubles, strict=True)
     ]
     return OutputParity(
         artifact=artifact,

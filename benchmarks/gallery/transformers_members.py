@@ -44,7 +44,16 @@ def config(kind: str, **settings: Any) -> Any:
 
 def made(name: str, of: Any) -> torch.nn.Module:
     torch.manual_seed(0)
-    return getattr(transformers, name)(of).eval()
+    return moved(getattr(transformers, name)(of).eval())
+
+
+def moved(module: torch.nn.Module) -> torch.nn.Module:
+    """Biases and the like away from the zeros and ones that they start from, as training does."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.ndim == 1:
+                parameter += 0.1 * torch.rand_like(parameter)
+    return module
 
 
 def tokens(size: int = 99, shape: tuple[int, int] = TOKENS) -> torch.Tensor:

@@ -1,0 +1,171 @@
+"""Wrong variants of an ONNX graph: each with one change that makes it another model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+WEIGHT = 16  # elements of a tensor from which on it counts as a weight
+Graph = onnx.GraphProto
+Change = Callable[[Graph, np.random.Generator], str | None]
+
+
+def faults(model: onnx.ModelProto, seed: int = 0) -> Iterator[tuple[str, onnx.ModelProto]]:
+    """Yield each change that the graph allows, in words, and the graph with it."""
+    for change in CHANGES:
+        wrong = onnx.ModelProto()
+        wrong.CopyFrom(model)
+        told = change(wrong.graph, np.random.default_rng(seed))
+        if told is not None:
+            yield told, wrong
+
+
+def one_bit(graph: Graph, rng: np.random.Generator) -> str | None:
+    """The last bit of one element of a weight."""
+    weights = _weights(graph)
+    if not weights:
+        return None
+    tensor = weights[rng.integers(len(weights))]
+    array = numpy_helper.to_array(tensor).copy()
+    place = int(rng.integers(array.size))
+    array.reshape(-1).view(f"u{array.itemsize}")[place] ^= 1
+    tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    return f"one bit of {tensor.name}"
+
+
+def swapped(graph: Graph, rng: np.random.Generator) -> str | None:
+    """The values of two weights of one shape."""
+    weights = _weights(graph)
+    pairs = [
+        (a, b)
+        for i, a in enumerate(weights)
+        for b in weights[i + 1 :]
+        if list(a.dims) == list(b.dims) and a.data_type == b.data_type
+        and not np.allclose(numpy_helper.to_array(a), numpy_helper.to_array(b))
+    ]  # fmt: skip
+    if not pairs:
+        return None
+    a, b = pairs[rng.integers(len(pairs))]
+    first, second = numpy_helper.to_array(a).copy(), numpy_helper.to_array(b).copy()
+    a.CopyFrom(numpy_helper.from_array(second, a.name))
+    b.CopyFrom(numpy_helper.from_array(first, b.name))
+    return f"{a.name} and {b.name} swapped"
+
+
+def shifted(graph: Graph, rng: np.random.Generator) -> str | None:
+    """A vector, such as the beta of a norm, plus 0.5."""
+    vectors = [tensor for tensor in _weights(graph) if len(tensor.dims) == 1]
+    if not vectors:
+        return None
+    tensor = vectors[rng.integers(len(vectors))]
+    array = numpy_helper.to_array(tensor) + np.float32(0.5)
+    tensor.CopyFrom(numpy_helper.from_array(array.astype(np.float32), tensor.name))
+    return f"{tensor.name} plus 0.5"
+
+
+def epsilon(graph: Graph, rng: np.random.Generator) -> str | None:
+    """The epsilon of all norms: a thousand times as large, and 0.01 at the least, since float32
+    does not tell 1e-12 from 1e-9."""
+    found = [
+        attribute
+        for node in graph.node
+        for attribute in node.attribute
+        if attribute.name == "epsilon"
+    ]
+    for attribute in found:
+        attribute.f = max(attribute.f * 1000, 0.01)
+    return f"epsilon of {len(found)} norms enlarged" if found else None
+
+
+def attribute(graph: Graph, rng: np.random.Generator) -> str | None:
+    """An attribute that shapes do not depend on: an axis of a Softmax, a slope, an order."""
+    for node in graph.node:
+        for each in node.attribute:
+            if node.op_type == "Softmax" and each.name == "axis":
+                each.i = 1 if each.i != 1 else 0
+                return f"axis of {node.name or node.output[0]}"
+            if node.op_type in ("LeakyRelu", "Elu", "HardSigmoid") and each.name == "alpha":
+                each.f *= 1.5
+                return f"alpha of {node.name or node.output[0]}"
+            if each.name == "pads" and len(set(each.ints)) > 0 and sum(each.ints):
+                half = len(each.ints) // 2
+                before, after = list(each.ints[:half]), list(each.ints[half:])
+                before[-1], after[-1] = before[-1] - 1, after[-1] + 1
+                if before[-1] >= 0:
+                    del each.ints[:]
+                    each.ints.extend([*before, *after])
+                    return f"pads of {node.name or node.output[0]} moved by one"
+    return None
+
+
+def scale(graph: Graph, rng: np.random.Generator) -> str | None:
+    """A scalar constant that multiplies or divides, 1 % larger."""
+    read = {name for node in graph.node if node.op_type in ("Mul", "Div") for name in node.input}
+    for tensor in graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if tensor.name in read and array.size == 1 and array.dtype == np.float32 and array.any():
+            tensor.CopyFrom(numpy_helper.from_array((array * 1.01).astype(np.float32), tensor.name))
+            return f"scalar {tensor.name} times 1.01"
+    for node in graph.node:
+        if node.op_type == "Constant" and node.output[0] in read:
+            for each in node.attribute:
+                array = numpy_helper.to_array(each.t) if each.HasField("t") else np.zeros(0)
+                if array.size == 1 and array.dtype == np.float32 and array.any():
+                    each.t.CopyFrom(numpy_helper.from_array((array * 1.01).astype(np.float32)))
+                    return f"scalar {node.output[0]} times 1.01"
+    return None
+
+
+OTHER = {
+    "Erf": "Tanh", "Tanh": "Erf", "Sigmoid": "HardSigmoid", "Gelu": "Mish", "Sin": "Cos",
+    "Relu": "Elu", "Exp": "Softplus", "MaxPool": "", "LogSoftmax": "Softmax",
+}  # fmt: skip
+
+
+def replaced(graph: Graph, rng: np.random.Generator) -> str | None:
+    """An operator by a similar one."""
+    places = [node for node in graph.node if OTHER.get(node.op_type) and not node.domain]
+    if not places:
+        return None
+    node = places[rng.integers(len(places))]
+    old, node.op_type = node.op_type, OTHER[node.op_type]
+    del node.attribute[:]
+    return f"{node.name or node.output[0]}: {OTHER[old]} in place of {old}"
+
+
+def dropped(graph: Graph, rng: np.random.Generator) -> str | None:
+    """A residual addition: its second input is left out."""
+    constants = {tensor.name for tensor in graph.initializer}
+    computed = {name for node in graph.node for name in node.output}
+    places = [
+        node
+        for node in graph.node
+        if node.op_type == "Add" and set(node.input) <= computed and not set(node.input) & constants
+    ]
+    if not places:
+        return None
+    node = places[rng.integers(len(places))]
+    node.op_type = "Identity"
+    left = node.input[1]
+    del node.input[1]
+    return f"{node.name or node.output[0]} without {left}"
+
+
+CHANGES: tuple[Change, ...] = (
+    one_bit, swapped, shifted, epsilon, attribute, scale, replaced, dropped
+)  # fmt: skip
+
+
+def _weights(graph: Graph) -> list[onnx.TensorProto]:
+    """Tensors of float32 that live nodes read."""
+    read = {name for node in graph.node for name in node.input}
+    return [
+        tensor
+        for tensor in graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT
+        and np.prod(tensor.dims, dtype=int) >= WEIGHT
+        and tensor.name in read
+    ]

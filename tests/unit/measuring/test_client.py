@@ -283,7 +283,7 @@ def test_a_call_after_close_is_refused(fresh: WorkerProcess) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_feed_that_cannot_be_sent_is_a_feed_error() -> None:
     with WorkerProcess(threads=1, timeout_s=2.0) as worker, pytest.raises(FeedError):
-        worker.run({"x": np.array(["text"])})
+        worker.run({"x": np.array([None])})
 
 
 PARENT = """

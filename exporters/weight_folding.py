@@ -219,10 +219,15 @@ def _nearest(
 ) -> tuple[StoredTensor, float] | None:
     """The first stored tensor that is `values` within the rounding of their `terms`, in any order
     of the axes, and the largest difference."""
+    # The sums of values and of squares differ by no more than this, in whatever order of the axes.
     total, allowed = values.sum(), ROUNDING * terms.sum()
+    squares = (values * values).sum()
+    allowed_squares = ROUNDING * (terms * (2 * np.abs(values) + ROUNDING * terms)).sum()
     for tensor in candidates:
         array = tensor.array.astype(np.float64)
-        if abs(array.sum() - total) > allowed:  # then no order of the axes can do
+        if abs(array.sum() - total) > allowed:
+            continue
+        if abs((array * array).sum() - squares) > allowed_squares:
             continue
         bounds = (moved for _, moved in orders(terms, array.shape))
         for (_, moved), bound in zip(orders(values, array.shape), bounds, strict=True):

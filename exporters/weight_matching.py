@@ -165,29 +165,44 @@ def reordered(
 
     ONNX has the biases of both products in one tensor: that of a layer with one bias ends in zeros.
     """
+    weights = {name: array for name, array in weights.items() if array.ndim in (1, 2)}
+    padded = {
+        name: np.concatenate([array, np.zeros_like(array)])
+        for name, array in weights.items()
+        if array.ndim == 1
+    }
+    sizes = {(array.dtype, array.size) for array in (*weights.values(), *padded.values())}
+    bags: dict[str, list[StoredTensor]] = defaultdict(list)
+    for tensor in room.free(stored):
+        if (tensor.array.dtype, tensor.array.size) in sizes:
+            bags[_bag(tensor.array)].append(tensor)
     found: dict[str, Found] = {}
     for name, array in weights.items():
-        for order, moved in _gate_orders(array):
-            padded = np.concatenate([moved.reshape(-1), np.zeros(moved.size, moved.dtype)])
-            for tensor in room.free(stored):
-                whole, half = tensor.array.size == array.size, tensor.array.size == padded.size
-                given = moved if whole else padded
-                if (
-                    not (whole or (half and array.ndim == 1))
-                    or tensor.array.dtype != array.dtype
-                    or not any(
-                        _same(one, tensor.array) for _, one in orders(given, tensor.array.shape)
-                    )
-                ):
-                    continue
-                room.take(tensor)
-                found[name] = Found(
-                    match=Match.REORDERED, stored=tensor, how=f"gates {list(order)}"
-                )
-                break
-            if name in found:
-                break
+        candidates = list(bags.get(_bag(array), ())) if bags else []
+        if bags and name in padded:
+            candidates += bags.get(_bag(padded[name]), ())
+        place = next(_in_gate_order(array, room.free(candidates)), None)
+        if place is not None:
+            order, tensor = place
+            room.take(tensor)
+            found[name] = Found(match=Match.REORDERED, stored=tensor, how=f"gates {list(order)}")
     return found
+
+
+def _in_gate_order(
+    array: np.ndarray, candidates: Sequence[StoredTensor]
+) -> Iterator[tuple[Sequence[int], StoredTensor]]:
+    """The stored tensors that are an array with its gates in another order, zeros behind it or
+    not."""
+    if not candidates:
+        return
+    for order, moved in _gate_orders(array):
+        values = moved.reshape(-1)
+        longer = np.concatenate([values, np.zeros_like(values)])
+        for tensor in candidates:
+            given = moved if tensor.array.size == array.size else longer
+            if any(_same(one, tensor.array) for _, one in orders(given, tensor.array.shape)):
+                yield order, tensor
 
 
 def _gate_orders(array: np.ndarray) -> Iterator[tuple[Sequence[int], np.ndarray]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,7 @@ MOVING = frozenset(
     {"Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile",
      "Transpose", "Unsqueeze"}
 )  # fmt: skip
-# Of 255 steps for the largest input, 16 are left for one that is 16 times smaller: an SQNR of about
-# 20 dB, as for four bits.
+# Of the 255 steps of an 8-bit scale, an input whose range is 16 times smaller uses 16.
 MOST_APART = 16.0
 
 
@@ -29,7 +28,7 @@ def kept_in_float(
 ) -> dict[str, str]:
     """Return the nodes of a graph that should stay in floating point, with the reason.
 
-    These are: an Add of a constant, such as a bias, which would have eight bits and one scale; a
+    These are: an Add of a constant, such as a bias, which would become an 8-bit tensor; a
     node that merges inputs whose ranges are more than MOST_APART apart, such as boxes in pixels and
     scores, or scores and a mask; what reads a merged tensor; and what takes or gives a tensor with
     infinite values.
@@ -66,17 +65,14 @@ def _reason(
         return f"{unlimited[0]} has infinite values", node.op_type in (*MERGING, *MOVING)
     if node.op_type not in MERGING:
         return None
-    inputs = {name: sizes[name] for name in _merged(node) if sizes.get(name)}
+    merging = node.input[MERGING[node.op_type] :]
+    inputs = {name: sizes[name] for name in merging if sizes.get(name)}
     if inputs and max(inputs.values()) > MOST_APART * min(inputs.values()):
         low, high = min(inputs, key=inputs.__getitem__), max(inputs, key=inputs.__getitem__)
         return f"{low} reaches {inputs[low]:.3g}, and {high} {inputs[high]:.3g}", True
     if node.op_type == "Add" and any(constants.get(name) is not None for name in node.input):
         return "it adds a constant", False
     return None
-
-
-def _merged(node: onnx.NodeProto) -> Iterator[str]:
-    yield from node.input[MERGING[node.op_type] :]
 
 
 def _magnitude(tensor: onnx.TensorProto) -> float | None:

@@ -19,12 +19,11 @@ from exporters import ROUTES
 from exporters.base import Exported, Exporter, ExportOptions, Route
 from exporters.onnx_file import read_precision
 from exporters.onnx_saving import save_graph
+from exporters.passes.constants import DOMAIN, REARRANGING
 from models.torch.example import dynamic_shapes, example, explained
 from models.torch.program import flat_program, module_of
 from toolkit.core.artifact import Artifact
 from toolkit.core.specs import Signature
-
-REARRANGING = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 
 @final
@@ -64,7 +63,6 @@ class OnnxFromTorch(Exporter):
 def _captured(source: Artifact) -> torch.export.ExportedProgram:
     """The program of the source, or one that is captured of its module."""
     if (program := flat_program(source)) is not None:
-        source.verify()
         return program
     module = module_of(source)
     return torch.export.export(
@@ -92,7 +90,7 @@ def fold_constants(model: ir.Model) -> None:
         tensors = [v for v in node.inputs if v is not None and v.name in dependent]
         if not tensors:
             return False if any(map(_is_table, node.outputs)) else None
-        rearranged = node.domain == "" and node.op_type in REARRANGING
+        rearranged = node.domain == DOMAIN and node.op_type in REARRANGING
         return rearranged and all(
             len(tensor.uses()) == 1 and not tensor.is_graph_output() for tensor in tensors
         )

@@ -95,8 +95,8 @@ class OpenVino(Runtime):
 
 @final
 class OpenVinoSession(Session):
-    """Inputs are read from the caller's memory; outputs lie in the request's own tensors, except
-    those that are an input as it is (see `_passed_on`)."""
+    """Inputs are read from the caller's memory; outputs are in the request's own tensors, except
+    those that are an unchanged input (see `_passed_on`)."""
 
     def __init__(
         self, artifact: Artifact, compiled: Any, passed_on: Sequence[tuple[Any, str]]

@@ -84,7 +84,7 @@ WHEELS = (
 
 
 def members(wheels: Path) -> Iterator[Member]:
-    """Yield all members; the files of the wheels lie in `wheels`."""
+    """Yield all members; `wheels` is the folder with the files of the wheels."""
     for kind, file in (("torch", "transformers_members.py"), ("torch", "torch_members.py"),
                        ("keras", "keras_members.py")):  # fmt: skip
         for name in NAME.findall((HERE / file).read_text()):

@@ -8,6 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 DOMAIN = ""  # ONNX's own operators
+# Operators that keep every value of a tensor, in another order or shape.
+REARRANGING = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 
 def is_operator(node: ir.Node | None, kind: str) -> bool:

@@ -8,10 +8,9 @@ import onnx_ir as ir
 import onnxscript.optimizer
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedNodesPass
 
-from exporters.passes.constants import DOMAIN
+from exporters.passes.constants import DOMAIN, REARRANGING
 
 MOST_BYTES = 1 << 31  # of a tensor that is rearranged
-REARRANGING = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 
 @final

@@ -87,8 +87,12 @@ def program_of(source: Artifact) -> ExportedProgram | None:
 
 
 def flat_program(source: Artifact) -> ExportedProgram | None:
-    """The program of a model of somebody's own with the weights of the source, if its inputs are
-    tensors by place and its outputs too; None for another, and for a family's model."""
+    """The program of a user's model with the weights of the source, if its inputs are tensors by
+    place and its outputs too; None for another, and for a family's model.
+
+    Raises IntegrityError for files that were altered.
+    """
+    source.verify()
     program = program_of(source)
     if program is None or not _is_flat(program):
         return None

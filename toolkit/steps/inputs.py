@@ -208,7 +208,7 @@ def load_inputs(path: Path, signature: Signature) -> dict[str, np.ndarray]:
 
 @final
 class Rows(InputSource):
-    """Rows that lie in memory: an array for each input, whose batch axis is the row."""
+    """Rows in memory: an array for each input, whose batch axis is the row."""
 
     def __init__(
         self, signature: Signature, rows: Mapping[str, np.ndarray], description: str

@@ -19,7 +19,7 @@ from onnx.external_data_helper import load_external_data_for_model, uses_externa
 from exporters.base import Description, StoredTensor, TensorReader
 from exporters.onnx_quantisation import quantisations
 from exporters.onnx_schemas import formal_at, schema_of
-from exporters.onnx_shapes import inferred, is_declared, mend_outputs, output_parts
+from exporters.onnx_shapes import correct_outputs, inferred, is_declared, output_parts
 from toolkit.core.errors import SourceError
 from toolkit.core.specs import Dim, Signature, TensorSpec
 
@@ -89,12 +89,12 @@ def load_model(path: Path, *, external_data: bool = True) -> onnx.ModelProto:
 
 @reads_graph
 def read_signature(path: Path) -> Signature:
-    """Inputs as the file declares them, and outputs as `exporters.onnx_shapes.mend_outputs` finds
+    """Inputs as the file declares them, and outputs as `exporters.onnx_shapes.correct_outputs` finds
     them; initializers are not inputs."""
     model = load_model(path, external_data=False)
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
-    mend_outputs(model)
+    correct_outputs(model)
     return Signature(
         inputs=tuple(_tensor_spec(value, path) for value in inputs),
         outputs=tuple(_tensor_spec(value, path) for value in model.graph.output),
@@ -110,7 +110,7 @@ def read_output_parts(path: Path) -> dict[str, tuple[int, list[int]]]:
 @reads_graph
 def wrong_extents(path: Path) -> list[str]:
     """Return a sentence for each output whose declared shape does not follow from the inputs."""
-    return mend_outputs(load_model(path, external_data=False))
+    return correct_outputs(load_model(path, external_data=False))
 
 
 @reads_graph

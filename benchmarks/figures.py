@@ -15,6 +15,7 @@ import agreement
 import calibration_memory
 import data
 import disturbance
+import export_cost
 import harness
 import ode
 import passes
@@ -39,6 +40,7 @@ GROUPS: dict[str, Callable[[Place], Iterator[Figure]]] = {
     "training": training.figures,
     "ode": ode.figures,
     "passes": passes.figures,
+    "export-cost": export_cost.figures,
     "calibration": calibration_memory.figures,
 }
 

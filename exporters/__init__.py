@@ -73,13 +73,13 @@ ROUTES: Mapping[str, Route] = {
         takes=frozenset({Format.ONNX}),
         format=Format.TENSORRT,
         checked_with="tensorrt",
-        options=frozenset({"batches"}),
+        options=frozenset({"batches", "profiles"}),
     ),
     "tensorrt-rtx": Route(
         takes=frozenset({Format.ONNX}),
         format=Format.TENSORRT_RTX,
         checked_with="tensorrt-rtx",
-        options=frozenset({"compute_capabilities", "batches"}),
+        options=frozenset({"compute_capabilities", "batches", "profiles"}),
     ),
     "tripy": Route(
         takes=frozenset({Format.CHECKPOINT}),

@@ -21,13 +21,14 @@ class ExportOptions:
 
     `opset` is ONNX's, `layout` that of image inputs ("NCHW" or "NHWC"), `compute_capabilities` the
     GPUs that an engine is built for (89 is 8.9), `batches` the least, the usual and the largest
-    batch that it takes.
+    batch that it takes, `profiles` the least, the usual and the largest shape of inputs by name.
     """
 
     opset: int | None = None
     layout: str | None = None
     compute_capabilities: tuple[int, ...] | None = None
     batches: tuple[int, ...] | None = None
+    profiles: Mapping[str, tuple[tuple[int, ...], ...]] | None = None
 
     def __post_init__(self) -> None:
         found = self.batches
@@ -37,10 +38,27 @@ class ExportOptions:
                 "than the one before it: the least, the usual and the largest.",
                 hint="Give, say, 1,8,64.",
             )
+        for name, shapes in (self.profiles or {}).items():
+            _require_profile(name, shapes)
 
     def given(self) -> dict[str, Any]:
         """Those that are not left to the exporter."""
         return {name: value for name, value in vars(self).items() if value is not None}
+
+
+def _require_profile(name: str, shapes: Sequence[Sequence[int]]) -> None:
+    """Raises UsageError unless these are three shapes of one rank, no extent of which decreases."""
+    ranks = {len(shape) for shape in shapes}
+    if len(shapes) == 3 and len(ranks) == 1:
+        least, usual, largest = shapes
+        extents = list(zip(least, usual, largest, strict=True))
+        if extents and all(1 <= a <= b <= c for a, b, c in extents):
+            return
+    raise UsageError(
+        f"Got the profile {':'.join('x'.join(map(str, shape)) for shape in shapes)} of input "
+        f"{name!r}, expected the least, the usual and the largest shape, with as many axes each.",
+        hint="Give, for example, --profile x=1x3x224x224:8x3x224x224:64x3x640x640.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

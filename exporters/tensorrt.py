@@ -34,6 +34,7 @@ class TensorRt(Exporter):
         order = Order(
             compute_capabilities=(gpu.capability,),
             batches=options.batches,
+            profiles=options.profiles or {},
             gpu=gpu.name,
             prepare=timings.attach,
             keep=timings.keep,

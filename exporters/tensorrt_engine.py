@@ -18,11 +18,12 @@ from exporters.onnx_file import external_files, read_precision
 from exporters.tensorrt_network import Library, Parsed, parse
 from toolkit.core.artifact import Artifact
 from toolkit.core.engines import DTYPES, ENGINE, GRAPH, WHOLE, EngineRecord
-from toolkit.core.errors import IntegrityError, SourceError, UsageError
+from toolkit.core.errors import IntegrityError, SourceError, UsageError, unknown_name
 from toolkit.core.files import digest_file, write_atomically
 from toolkit.core.specs import Dim, TensorSpec
 
 BATCHES = (1, 8, 64)
+Shapes = tuple[tuple[int, ...], ...]  # of one input: the least, the usual and the largest
 
 
 def _nothing(config: Any) -> None:
@@ -32,13 +33,14 @@ def _nothing(config: Any) -> None:
 @dataclass(frozen=True, kw_only=True)
 class Order:
     """What an engine is wanted for: GPUs of these compute capabilities, `gpu` being the one that it
-    is built on, and the least, the usual and the largest batch.
+    is built on, and the least, the usual and the largest batch, or shapes of inputs by name.
 
     `prepare` has the builder's configuration before the engine is built, `keep` after it.
     """
 
     compute_capabilities: tuple[int, ...]
     batches: tuple[int, ...] | None
+    profiles: Mapping[str, Shapes]
     gpu: str | None = None
     prepare: Callable[[Any], None] = _nothing
     keep: Callable[[Any], None] = _nothing
@@ -47,14 +49,16 @@ class Order:
 def write_engine(library: Library, source: Artifact, directory: Path, order: Order) -> Exported:
     """Writes the engine, the graph that it was built from, and the record of both.
 
-    The engine takes batches from the least to the largest; every other axis has to be fixed. Raises
-    SourceError, with TensorRT's words, for what it builds none of.
+    The engine takes shapes from the least to the largest: those of a profile, or else those of the
+    batches, where every other axis is fixed. Raises SourceError, with TensorRT's words, for what it
+    builds none of, UsageError for a profile that the model cannot have.
     """
     parsed = parse(library, source.path)
     _require_signature(parsed, source)
-    batches = _batches(parsed, source, order.batches)
+    shapes = _shapes(parsed, source, order)
+    batches = _batches(source, shapes)
     _copy(source, directory)
-    write_atomically(directory / ENGINE, _built(parsed, order, batches))
+    write_atomically(directory / ENGINE, _built(parsed, order, shapes))
     names = (ENGINE, GRAPH, *external_files(source.path))
     EngineRecord(
         library=library.target,
@@ -70,6 +74,7 @@ def write_engine(library: Library, source: Artifact, directory: Path, order: Ord
         library.trt.__name__: library.trt.__version__,
         "compute_capabilities": list(order.compute_capabilities),
         "batches": batches,
+        "profiles": shapes,
     }
     return Exported(entry=ENGINE, precision=read_precision(source.path), options=options)
 
@@ -140,48 +145,93 @@ def _require_signature(parsed: Parsed, source: Artifact) -> None:
             )
 
 
-def _batches(
-    parsed: Parsed, source: Artifact, asked: Sequence[int] | None
-) -> tuple[int, ...] | None:
-    """The least, the usual and the largest, None where the model fixes its batch.
+def _shapes(parsed: Parsed, source: Artifact, order: Order) -> dict[str, Shapes]:
+    """The least, the usual and the largest shape of each input that has a dynamic axis.
 
-    Raises SourceError for any other axis of no fixed extent, UsageError for batches that were
-    asked for in vain.
+    Raises SourceError for a dynamic axis that is neither in a profile nor the batch, UsageError for
+    a profile or batches that do not fit the model.
     """
     specs = {spec.name: spec for spec in source.signature.inputs}
-    names: set[Dim] = set()
+    for name in order.profiles:
+        if name not in specs:
+            raise unknown_name("input", name, specs)
+    found: dict[str, Shapes] = {}
+    batches = order.batches or _batches(source, order.profiles) or BATCHES
+    by_batch: set[Dim] = set()
     for tensor in parsed.inputs():
-        free = [axis for axis, extent in enumerate(tensor.shape) if extent < 0]
-        names |= {specs[tensor.name].shape[axis] for axis in free}
-        if free not in ([], [0]) or len(names) > 1:
-            raise _free_axes(source, specs[tensor.name])
-    if not names and asked is not None:
+        spec, shape = specs[tensor.name], tuple(tensor.shape)
+        if (profile := order.profiles.get(tensor.name)) is not None:
+            _require_fit(spec, shape, profile)
+            found[tensor.name] = profile
+            continue
+        free = [axis for axis, extent in enumerate(shape) if extent < 0]
+        by_batch |= {spec.shape[axis] for axis in free}
+        if free not in ([], [source.signature.batch_position(spec)]) or len(by_batch) > 1:
+            raise _free_axes(source, spec)
+        if free:
+            found[tensor.name] = tuple(
+                tuple(batch if extent < 0 else extent for extent in shape) for batch in batches
+            )
+    if order.batches is not None and not by_batch:
         raise UsageError(
-            f"Got batches {', '.join(map(str, asked))}, but {source.path} takes "
-            f"{source.signature.describe_inputs()}: one batch only.",
+            f"Got batches {', '.join(map(str, order.batches))}, but {source.path} takes "
+            f"{source.signature.describe_inputs()}: "
+            f"{'the profiles have them' if found else 'one batch only'}.",
             hint="Leave the batches out, or give a model whose first axis is dynamic.",
         )
-    return (*(asked or BATCHES),) if names else None
+    return found
+
+
+def _batches(source: Artifact, shapes: Mapping[str, Shapes]) -> tuple[int, ...] | None:
+    """The batches of the shapes, None where no input has a dynamic batch."""
+    for spec in source.signature.inputs:
+        axis = source.signature.batch_position(spec)
+        if spec.name in shapes and axis is not None and not isinstance(spec.shape[axis], int):
+            return tuple(shape[axis] for shape in shapes[spec.name])
+    return None
+
+
+def _require_fit(spec: TensorSpec, shape: Sequence[int], profile: Shapes) -> None:
+    """Raises UsageError unless a profile has the rank and the fixed extents of an input."""
+    fits = all(
+        len(given) == len(shape)
+        and all(extent in (-1, wanted) for extent, wanted in zip(shape, given, strict=True))
+        for given in profile
+    )
+    if not fits:
+        told = ":".join("x".join(map(str, given)) for given in profile)
+        raise UsageError(
+            f"Got the profile {told} for {spec}, which it does not fit.",
+            hint="Give every axis of the input; where the model fixes an extent, that extent.",
+        )
 
 
 def _free_axes(source: Artifact, spec: TensorSpec) -> SourceError:
+    ranges = ["x".join(_extent_of(source, spec, k) for k in range(len(spec.shape)))] * 3
     return SourceError(
-        f"{source.path} takes {source.signature.describe_inputs()}. An engine is built for a range "
-        f"of batches, all on axis 0, and {spec.name!r} has another axis without an extent.",
-        hint="Fix it in the ONNX graph: python -m onnxruntime.tools.make_dynamic_shape_fixed "
-        "--dim_param NAME --dim_value N IN.onnx OUT.onnx; or export a model that has it fixed.",
+        f"{source.path} takes {source.signature.describe_inputs()}, and {spec.name!r} has another "
+        "dynamic axis than the batch.",
+        hint="Give its least, usual and largest shape, for example "
+        f"--profile {spec.name}={':'.join(ranges)}",
     )
 
 
-def _built(parsed: Parsed, order: Order, batches: Sequence[int] | None) -> bytes:
+def _extent_of(source: Artifact, spec: TensorSpec, axis: int) -> str:
+    extent = spec.shape[axis]
+    if isinstance(extent, int):
+        return str(extent)
+    return "1" if axis == source.signature.batch_position(spec) else "16"
+
+
+def _built(parsed: Parsed, order: Order, shapes: Mapping[str, Shapes]) -> bytes:
     """The engine. Raises SourceError, with what the library said, where it builds none."""
     library, builder = parsed.library, parsed.builder
     trt = library.trt
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    if batches is not None:
-        config.add_optimization_profile(profile_of(parsed, batches))
+    if shapes:
+        config.add_optimization_profile(profile_of(parsed, shapes))
     order.prepare(config)
     library.log.take()
     engine = builder.build_serialized_network(parsed.network, config)
@@ -196,11 +246,9 @@ def _built(parsed: Parsed, order: Order, batches: Sequence[int] | None) -> bytes
     return bytes(engine)
 
 
-def profile_of(parsed: Parsed, batches: Sequence[int]) -> Any:
-    """The shapes of the inputs at the least, the usual and the largest batch."""
+def profile_of(parsed: Parsed, shapes: Mapping[str, Shapes]) -> Any:
+    """An optimisation profile with the least, the usual and the largest shape of each input."""
     profile = parsed.builder.create_optimization_profile()
-    for tensor in parsed.inputs():
-        shape = tuple(tensor.shape)
-        if -1 in shape:
-            profile.set_shape(tensor.name, *((batch, *shape[1:]) for batch in batches))
+    for name, given in shapes.items():
+        profile.set_shape(name, *given)
     return profile

@@ -37,7 +37,12 @@ class TensorRtRtx(Exporter):
             for place, number in enumerate(capabilities):
                 config.set_compute_capability(trt.ComputeCapability(number), place)
 
-        order = Order(compute_capabilities=capabilities, batches=options.batches, prepare=prepare)
+        order = Order(
+            compute_capabilities=capabilities,
+            batches=options.batches,
+            profiles=options.profiles or {},
+            prepare=prepare,
+        )
         return write_engine(LIBRARY, source, directory, order)
 
 

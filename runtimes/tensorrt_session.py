@@ -277,8 +277,7 @@ class TensorRtSession(Session):
             raise FeedError(
                 f"Input {name!r} has shape {list(shape)}, and the engine was built for "
                 f"{least} to {most}.",
-                hint="Feed a batch of that range, or export again with --batches "
-                "LEAST,USUAL,LARGEST.",
+                hint="Feed a shape of that range, or export again with --batches or --profile.",
             )
 
     def forward(self) -> None:

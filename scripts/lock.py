@@ -33,6 +33,7 @@ from pathlib import Path
 from packaging.markers import Marker
 
 ROOT = Path(__file__).parents[1]
+CONSTRAINTS = ROOT / "constraints.txt"
 
 SETUP = "setup"
 SETUP_EXTRAS = (
@@ -41,8 +42,12 @@ SETUP_EXTRAS = (
 )
 """The extras of pyproject.toml that `make setup` installs."""
 
-WITHOUT_DEPENDENCIES = ("cuda-headers", "gpu-", "others")
+WITHOUT_DEPENDENCIES = ("cuda-headers", "gallery-wheels", "gpu-", "others")
 """Beginnings of the groups whose packages are unpacked or imported alone."""
+
+BESIDE_SETUP = ("gallery",)
+"""Groups for an environment that has the packages of `make setup` as well: only others are pinned,
+in versions that go with those."""
 
 ON_ONE_PLATFORM = {"mxnet": ("3.11", "x86_64-manylinux_2_28")}
 """Python version and platform of a group that exists for one only; the others are for all."""
@@ -152,6 +157,8 @@ def main(options: Sequence[str]) -> int:
         for name in names:
             print(f"locks/{name}.txt", flush=True)
             locks |= resolved(name, project, options)
+            if name == SETUP:
+                write(CONSTRAINTS, constraints(locks))
     except LockError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -160,15 +167,24 @@ def main(options: Sequence[str]) -> int:
     written = {
         place / f"{name}.txt": "".join(map(str, pins)) for name, pins in locks.items() if pins
     }
-    versions = sorted((*locks[SETUP], *locks[f"{SETUP}-cuda"]), key=lambda pin: pin.name)
-    written[ROOT / "constraints.txt"] = "".join(f"{pin.requirement}\n" for pin in versions)
     for path in place.glob("*.txt"):
         if path not in written:
             path.unlink()
     for path, text in written.items():
-        if not path.exists() or path.read_text() != HEADER + text:  # else make would install again
-            path.write_text(HEADER + text)
+        write(path, text)
     return 0
+
+
+def constraints(locks: Mapping[str, Sequence[Pin]]) -> str:
+    """Return the versions that `make setup` installs."""
+    versions = sorted((*locks[SETUP], *locks[f"{SETUP}-cuda"]), key=lambda pin: pin.name)
+    return "".join(f"{pin.requirement}\n" for pin in versions)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a lock, unless it is there already: else make would install again."""
+    if not path.exists() or path.read_text() != HEADER + text:
+        path.write_text(HEADER + text)
 
 
 def resolved(
@@ -184,7 +200,11 @@ def resolved(
         # From what is there, uv takes the versions to keep.
         output.write_text("".join(map(str, (*known[name], *known[f"{name}-cuda"]))))
         compile_lock(name, project, options, output)
-        common, pypi = split_by_build(pins_of(output.read_text()))
+        pins = pins_of(output.read_text())
+    if name in BESIDE_SETUP:
+        there = {pin.name for pin in pins_of(CONSTRAINTS.read_text())}
+        return {name: [pin for pin in pins if pin.name not in there]}
+    common, pypi = split_by_build(pins)
     locks = {name: common, f"{name}-cuda": pypi}
     for torch in (pin for pin in pypi if pin.name == TORCH):
         locks[f"{name}-cpu"] = cpu_build(torch, cpu_hashes(torch), known[f"{name}-cpu"])
@@ -213,6 +233,8 @@ def compile_lock(
         source = ["--group", f"pyproject.toml:{name}"]
     if name.startswith(WITHOUT_DEPENDENCIES):
         source.append("--no-deps")
+    if name in BESIDE_SETUP:
+        source += ["--constraint", str(CONSTRAINTS)]
     if name in ON_ONE_PLATFORM:
         version, platform = ON_ONE_PLATFORM[name]
         target = ["--python-version", version, "--python-platform", platform]

@@ -1,4 +1,4 @@
-"""Runtimes of a third party, installed for real: a distribution that brings entry points."""
+"""Runtimes and a pass of a third party, installed for real: a distribution with entry points."""
 
 from __future__ import annotations
 
@@ -114,16 +114,32 @@ class Moody(Runtime):
         session = OnnxRuntime().open(artifact, replace(options, tuning={}))
         return WrongSession(session) if second else Wrapped(session)
 '''
+PASSES_SOURCE = '''
+"""A pass that changes what a graph computes."""
+
+import onnx_ir as ir
+
+
+class Wrong(ir.passes.InPlacePass):
+    def call(self, model):
+        for node in model.graph:
+            if node.op_type in ("Relu", "Sigmoid", "Tanh"):
+                node.op_type = "Abs"
+        return ir.passes.PassResult(model, modified=True)
+'''
 RUNTIMES = {"far": "Far", "leaking": "Leaking", "moody": "Moody"}
 
 
 def install(site: Path) -> dict[str, str]:
-    """Installs RUNTIMES in `site`; the environment that finds them."""
+    """Install RUNTIMES and a pass in `site`; return the environment that finds them."""
     info = site / "third_party-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: third-party\nVersion: 1.0\n")
     points = [f"{name} = third_party:{attribute}" for name, attribute in RUNTIMES.items()]
-    (info / "entry_points.txt").write_text("\n".join(["[toolkit.runtimes]", *points, ""]))
+    passes = ["[toolkit.passes]", "wrong = third_party_passes:Wrong"]
+    lines = ["[toolkit.runtimes]", *points, *passes, ""]
+    (info / "entry_points.txt").write_text("\n".join(lines))
+    (site / "third_party_passes.py").write_text(PASSES_SOURCE)
     (site / "third_party.py").write_text(SOURCE)
     places = [str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {"PYTHONPATH": os.pathsep.join(places)}

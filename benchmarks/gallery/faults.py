@@ -81,42 +81,65 @@ def epsilon(graph: Graph, rng: np.random.Generator) -> str | None:
 
 
 def attribute(graph: Graph, rng: np.random.Generator) -> str | None:
-    """An attribute that shapes do not depend on: an axis of a Softmax, a slope, an order."""
-    for node in graph.node:
+    """An attribute that shapes do not depend on: an axis of a Softmax, a slope, a mode, pads."""
+    nodes = list(graph.node)
+    for place in rng.permutation(len(nodes)):
+        node = nodes[place]
+        name = node.name or node.output[0]
         for each in node.attribute:
             if node.op_type == "Softmax" and each.name == "axis":
                 each.i = 1 if each.i != 1 else 0
-                return f"axis of {node.name or node.output[0]}"
+                return f"axis of {name}"
             if node.op_type in ("LeakyRelu", "Elu", "HardSigmoid") and each.name == "alpha":
                 each.f *= 1.5
-                return f"alpha of {node.name or node.output[0]}"
-            if each.name == "pads" and len(set(each.ints)) > 0 and sum(each.ints):
+                return f"alpha of {name}"
+            if node.op_type == "Resize" and each.name == "coordinate_transformation_mode":
+                each.s = b"asymmetric" if each.s != b"asymmetric" else b"half_pixel"
+                return f"coordinates of {name}"
+            if node.op_type in ("Conv", "MaxPool", "AveragePool") and each.name == "pads":
                 half = len(each.ints) // 2
                 before, after = list(each.ints[:half]), list(each.ints[half:])
-                before[-1], after[-1] = before[-1] - 1, after[-1] + 1
-                if before[-1] >= 0:
+                if before[-1] > 0:
+                    before[-1], after[-1] = before[-1] - 1, after[-1] + 1
                     del each.ints[:]
                     each.ints.extend([*before, *after])
-                    return f"pads of {node.name or node.output[0]} moved by one"
+                    return f"pads of {name} moved by one"
     return None
 
 
 def scale(graph: Graph, rng: np.random.Generator) -> str | None:
     """A scalar constant that multiplies or divides, 1 % larger."""
     read = {name for node in graph.node if node.op_type in ("Mul", "Div") for name in node.input}
-    for tensor in graph.initializer:
-        array = numpy_helper.to_array(tensor)
-        if tensor.name in read and array.size == 1 and array.dtype == np.float32 and array.any():
-            tensor.CopyFrom(numpy_helper.from_array((array * 1.01).astype(np.float32), tensor.name))
-            return f"scalar {tensor.name} times 1.01"
+    tensors = {tensor.name: tensor for tensor in graph.initializer if tensor.name in read}
     for node in graph.node:
         if node.op_type == "Constant" and node.output[0] in read:
-            for each in node.attribute:
-                array = numpy_helper.to_array(each.t) if each.HasField("t") else np.zeros(0)
-                if array.size == 1 and array.dtype == np.float32 and array.any():
-                    each.t.CopyFrom(numpy_helper.from_array((array * 1.01).astype(np.float32)))
-                    return f"scalar {node.output[0]} times 1.01"
-    return None
+            tensors.update(
+                (node.output[0], each.t) for each in node.attribute if each.HasField("t")
+            )
+    scalars = [
+        (name, tensor)
+        for name, tensor in tensors.items()
+        if tensor.data_type == onnx.TensorProto.FLOAT
+        and np.prod(tensor.dims, dtype=int) == 1
+        and numpy_helper.to_array(tensor).any()
+    ]
+    if not scalars:
+        return None
+    name, tensor = scalars[rng.integers(len(scalars))]
+    larger = numpy_helper.to_array(tensor) * np.float32(1.01)
+    tensor.CopyFrom(numpy_helper.from_array(larger.astype(np.float32), tensor.name))
+    return f"scalar {name} times 1.01"
+
+
+def transposed(graph: Graph, rng: np.random.Generator) -> str | None:
+    """A Transpose left out."""
+    places = [node for node in graph.node if node.op_type == "Transpose"]
+    if not places:
+        return None
+    node = places[rng.integers(len(places))]
+    node.op_type = "Identity"
+    del node.attribute[:]
+    return f"{node.name or node.output[0]} left out"
 
 
 OTHER = {
@@ -155,7 +178,7 @@ def dropped(graph: Graph, rng: np.random.Generator) -> str | None:
 
 
 CHANGES: tuple[Change, ...] = (
-    one_bit, swapped, shifted, epsilon, attribute, scale, replaced, dropped
+    one_bit, swapped, shifted, epsilon, attribute, scale, replaced, dropped, transposed
 )  # fmt: skip
 
 

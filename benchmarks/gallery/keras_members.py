@@ -21,7 +21,7 @@ def application(name: str, shape: tuple[int, int, int] = SMALL, **settings: obje
 
 
 MobileNet = application("MobileNet", alpha=0.25)
-MobileNetV2 = application("MobileNetV2", alpha=0.35)
+KerasMobileNetV2 = application("MobileNetV2", alpha=0.35)
 MobileNetV3Small = application("MobileNetV3Small")
 EfficientNetB0 = application("EfficientNetB0")
 EfficientNetV2B0 = application("EfficientNetV2B0")
@@ -35,24 +35,24 @@ ConvNeXtTiny = application("ConvNeXtTiny")
 Vgg16 = application("VGG16", (32, 32, 3))
 
 
-def Lstm() -> keras.Model:
+def KerasLstm() -> keras.Model:
     x = keras.Input((7, 6))
     h = layers.Bidirectional(layers.LSTM(8, return_sequences=True))(x)
     return keras.Model(x, layers.Dense(3)(layers.LSTM(8)(h)))
 
 
-def Gru() -> keras.Model:
+def KerasGru() -> keras.Model:
     return keras.Sequential([keras.Input((7, 6)), layers.GRU(8), layers.Dense(3)])
 
 
-def Text() -> keras.Model:
+def KerasText() -> keras.Model:
     x = keras.Input((12,), dtype="int32")
     h = layers.Embedding(50, 16)(x)
     h = layers.Conv1D(16, 3, padding="same", activation="relu")(h)
     return keras.Model(x, layers.Dense(3, activation="softmax")(layers.GlobalMaxPooling1D()(h)))
 
 
-def Attention() -> keras.Model:
+def KerasAttention() -> keras.Model:
     x = keras.Input((12,), dtype="int32")
     h = layers.Embedding(50, 16)(x)
     a = layers.MultiHeadAttention(2, 8)(h, h)
@@ -61,7 +61,7 @@ def Attention() -> keras.Model:
     return keras.Model(x, layers.Dense(3)(layers.GlobalAveragePooling1D()(h)))
 
 
-def UNet() -> keras.Model:
+def KerasUNet() -> keras.Model:
     x = keras.Input((16, 16, 3))
     a = layers.Conv2D(8, 3, padding="same", activation="relu")(x)
     b = layers.Conv2D(16, 3, strides=2, padding="same")(a)

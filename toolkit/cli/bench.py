@@ -70,6 +70,13 @@ def bench(
     dim: options.Dims = None,
     input_: options.RandomInputs = None,
     allow_fallback: options.AllowFallback = False,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            help="How far outputs may be from the reference's, as a part of the largest magnitude, "
+            "in place of the built-in bounds; with a warning."
+        ),
+    ] = None,
     timeout: options.Timeout = 300.0,
     out: options.Out = Path("results"),
     json: options.Json = False,
@@ -120,6 +127,7 @@ def bench(
             ),
             timeout_s=timeout,
             allow_fallback=allow_fallback,
+            tolerance=tolerance,
             out=out,
             progress=progress,
         )

@@ -65,6 +65,14 @@ def export(
             "batch.  [default: 1,8,64]"
         ),
     ] = None,
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="For tensorrt and tensorrt-rtx: the least, the usual and the largest shape of an "
+            "input, such as x=1x3x224x224:8x3x224x224:64x3x640x640. May be repeated.  [default: "
+            "the batches, with all other axes fixed]"
+        ),
+    ] = None,
     example: options.ExampleCode = None,
     dynamic: options.Dynamic = None,
     data: options.Data = None,
@@ -73,6 +81,13 @@ def export(
     inputs: options.Inputs = None,
     dim: options.Dims = None,
     input_: options.RandomInputs = None,
+    keep_failed: Annotated[
+        Path | None,
+        typer.Option(
+            help="A new directory for the form that failed the proof, and for the inputs on which "
+            "its outputs did."
+        ),
+    ] = None,
     timeout: Annotated[
         float | None,
         typer.Option(
@@ -96,7 +111,7 @@ def export(
             out=out,
             via=via,
             passes=options.names(passes) or [],
-            options=_options(opset, layout, compute_capability, batches),
+            options=_options(opset, layout, compute_capability, batches, profile),
             inputs=options.input_request(
                 data=data,
                 data_dir=data_dir,
@@ -106,6 +121,7 @@ def export(
                 input_=input_,
             ),
             example=options.example(example, dynamic),
+            keep_failed=keep_failed,
             timeout_s=timeout,
             progress=progress,
         )
@@ -116,7 +132,11 @@ def export(
 
 
 def _options(
-    opset: int | None, layout: str | None, compute_capability: str | None, batches: str | None
+    opset: int | None,
+    layout: str | None,
+    compute_capability: str | None,
+    batches: str | None,
+    profile: list[str] | None,
 ) -> ExportOptions:
     from exporters.base import ExportOptions
 
@@ -130,6 +150,7 @@ def _options(
         layout=layout,
         compute_capabilities=read(compute_capability, "--compute-capability"),
         batches=read(batches, "--batches"),
+        profiles=options.profiles(profile) if profile else None,
     )
 
 

@@ -266,6 +266,27 @@ def random_inputs(texts: list[str]) -> dict[str, RandomInput]:
     return found
 
 
+def profiles(texts: list[str]) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """`["x=1x3:8x3:64x3"]` as {"x": ((1, 3), (8, 3), (64, 3))}. Raises UsageError."""
+    found: dict[str, tuple[tuple[int, ...], ...]] = {}
+    for text in texts:
+        name, equals, rest = text.rpartition("=")
+        try:
+            shapes = tuple(
+                tuple(int(extent) for extent in shape.split("x")) for shape in rest.split(":")
+            )
+        except ValueError:
+            shapes = ()
+        if not (name and equals and shapes) or name in found:
+            raise UsageError(
+                f"Got --profile {text}{' again' if name in found else ''}, expected "
+                "name=LEAST:USUAL:LARGEST, a shape each.",
+                hint="Give, for example, --profile x=1x3x224x224:8x3x224x224:64x3x640x640.",
+            )
+        found[name] = shapes
+    return found
+
+
 def settings(texts: list[str], option: str) -> dict[str, str]:
     """`["blocks=3"]` as {"blocks": "3"}. Raises UsageError for anything else, or a name twice."""
     found: dict[str, str] = {}

@@ -90,13 +90,15 @@ class Agreement:
     """How close outputs came to the reference; None where nothing was compared.
 
     `max_abs` is the largest absolute difference, `max_rel` the same over the largest magnitude
-    of the reference; both over all outputs.
+    of the reference; both over all outputs. `remark` says how outputs were judged that the table
+    of tolerances alone would refuse.
     """
 
     passed: bool
     max_abs: float | None
     max_rel: float | None
     reason: str | None = None
+    remark: str | None = None
 
 
 class Status(StrEnum):

@@ -49,6 +49,7 @@ def combine(parts: Sequence[Agreement]) -> Agreement:
         max_abs=max(absolutes, default=None),
         max_rel=max(relatives, default=None),
         reason=next((part.reason for part in parts if not part.passed), None),
+        remark=next((part.remark for part in parts if part.remark), None),
     )
 
 

@@ -19,6 +19,11 @@ from toolkit.steps.inputs import InputRequest, input_source, resolve_batches
 from toolkit.steps.rows import Group, measure_groups
 from toolkit.steps.settings import Settings
 
+TOLERANCE = (
+    "Outputs may differ from the reference's by {:g} of the largest magnitude, as --tolerance "
+    "says; whether that is the same model was not checked."
+)
+
 
 @sharing_files
 def bench(
@@ -38,6 +43,7 @@ def bench(
     inputs: InputRequest | None = None,
     timeout_s: float = 300.0,
     allow_fallback: bool = False,
+    tolerance: float | None = None,
     out: str | os.PathLike[str] = "results",
     progress: Progress | None = None,
 ) -> Result:
@@ -51,7 +57,10 @@ def bench(
     cores; `tuning` gives options of a runtime's own by its name. The rows of a batch are measured
     in turn, a block each, in a process each; with `traffic`, in place of `scopes`, they answer
     queries, a window each. `allow_fallback` takes a row that ran in another precision or on another
-    device than it was asked for, with a warning. A row that fails keeps its reason and what was
+    device than it was asked for, with a warning. Outputs that are further from the reference's than
+    the table of tolerances allows are judged by the float64 oracle, as `export` judges them;
+    `tolerance`, between 0 and 1, replaces both by that part of the largest magnitude, with a
+    warning. A row that fails keeps its reason and what was
     measured; the others go on. Ctrl-C stores what there is, then raises KeyboardInterrupt. Raises
     SourceError, IntegrityError, UnknownNameError, UsageError before anything is started.
     """
@@ -64,6 +73,7 @@ def bench(
         procedure=procedure,
         timeout_s=timeout_s,
         allow_fallback=allow_fallback,
+        tolerance=tolerance,
         traffic=traffic,
     )
     if runtimes is not None:
@@ -87,5 +97,9 @@ def bench(
             },
             out=Path(out),
             progress=listener,
-            warnings=[*forms.warnings, *filter(None, (unopened(f, names) for f in forms.named))],
+            warnings=[
+                *forms.warnings,
+                *filter(None, (unopened(f, names) for f in forms.named)),
+                *([TOLERANCE.format(tolerance)] if tolerance is not None else []),
+            ],
         )

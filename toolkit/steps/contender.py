@@ -11,11 +11,11 @@ from toolkit.core.artifact import Artifact
 from toolkit.core.errors import ToolkitError, UnavailableError
 from toolkit.core.measurement import Agreement, Row, Status
 from toolkit.core.session import SessionOptions
-from toolkit.core.specs import Feeds, Outputs
+from toolkit.core.specs import Feeds
 from toolkit.measuring.client import WorkerProcess
 from toolkit.measuring.engine import Lane
 from toolkit.parity.outputs import combine
-from toolkit.steps.checks import agreement, bounds_for, fallback_of, judged
+from toolkit.steps.checks import ReferenceOutputs, bounds_for, fallback_of, judged
 from toolkit.steps.reference import reference_runtime
 from toolkit.steps.settings import Settings
 
@@ -40,7 +40,7 @@ class Entry:
 class Contender:
     """A row, its process of the moment, and what it came to in all of them.
 
-    `lane` is None until a first process is open. `expected` are the reference's outputs for each
+    `lane` is None until a first process is open. `expected` is what the reference gives for each
     of `feeds`, None where it could not run.
     """
 
@@ -48,7 +48,7 @@ class Contender:
     row: Row
     settings: Settings
     feeds: Sequence[Feeds]
-    expected: list[Outputs] | None
+    expected: ReferenceOutputs | None
     worker: WorkerProcess | None = None
     lane: Lane | None = None
     warnings: list[str] = field(default_factory=list)
@@ -173,7 +173,12 @@ class Contender:
         """Fails the row whose outputs are not the reference's, in this process or an earlier."""
         if self.expected is not None and self.row.computes:
             clients = self.settings.clients
-            parity = agreement(worker.run, self.feeds, self.expected, precision, clients)
+            parity = self.expected.agreement(worker.run, precision, clients)
+            if parity.remark and not (earlier and earlier.remark):
+                self.warnings.append(
+                    f"batch {self.row.batch}, {self.row.runtime}: outputs beyond the table of "
+                    f"tolerances, {parity.remark}."
+                )
             parity = combine([earlier, parity]) if earlier else parity
             self.row = replace(self.row, parity=parity)
             if self.entry.judged:

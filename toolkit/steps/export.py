@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 import models
 from exporters.base import Exported, ExportOptions, Route
@@ -16,13 +21,13 @@ from toolkit.core.errors import ParityError, SourceError, UsageError
 from toolkit.core.files import new_directory, refuse_existing
 from toolkit.core.progress import Progress, Silent
 from toolkit.core.siblings import ours
-from toolkit.core.specs import Signature, TensorSpec
+from toolkit.core.specs import Feeds, Signature, TensorSpec
 from toolkit.core.temporary import scratch_directory
 from toolkit.steps import parity_outputs
 from toolkit.steps.capture import Example, remark_on
 from toolkit.steps.choices import missing_gpu
 from toolkit.steps.files import Files, open_files
-from toolkit.steps.inputs import InputRequest
+from toolkit.steps.inputs import InputRequest, with_usual_shapes
 from toolkit.steps.parity_outputs import OutputParity
 from toolkit.steps.reference import reference_runtime
 from toolkit.steps.routes import find_route, route_of
@@ -30,6 +35,7 @@ from toolkit.steps.sources import open_source
 
 PARITY_SCHEMA = "toolkit.parity/3"
 PROOF = "parity.json"
+FAILING = "inputs.npz"  # on which the outputs of a form that is kept are not the model's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +67,7 @@ def export(
     options: ExportOptions | None = None,
     inputs: InputRequest | None = None,
     example: Example | None = None,
+    keep_failed: str | os.PathLike[str] | None = None,
     timeout_s: float | None = None,
     progress: Progress | None = None,
 ) -> Export:
@@ -78,11 +85,14 @@ def export(
     3600 s by default.
 
     Raises ParityError, and leaves nothing behind, when a weight is missing or altered or an
-    output is not the model's; SourceError and IntegrityError for the source; UsageError for a
-    target that cannot be made of it; OutputExistsError.
+    output is not the model's; then `keep_failed` is a new directory for the form that failed, and
+    for the inputs on which its outputs did. Raises SourceError and IntegrityError for the source;
+    UsageError for a target that cannot be made of it; OutputExistsError.
     """
     target = Path(out)
     refuse_existing(target)
+    if keep_failed is not None:
+        refuse_existing(Path(keep_failed))
     chosen, listener = options or ExportOptions(), progress or Silent()
     with (
         new_directory(target) as partial,
@@ -92,6 +102,7 @@ def export(
         given, request = open_source(
             source, example, inputs or InputRequest(), partial / SOURCE, files
         )
+        request = with_usual_shapes(request, given.signature, chosen.profiles or {})
         if remark := remark_on(source):
             listener.note(f"warning: {remark}")
         route = _route(given, to, via, passes, made=given.directory.name == SOURCE)
@@ -113,7 +124,8 @@ def export(
             place.mkdir(exist_ok=True)
             what = route_of(exporter).format if exporter else given.format
             listener.update("export", number + 1, len(route) + 1, f"{what}, and its weights")
-            stage = stage.next(exporter, place, chosen, passes, partial)
+            with _keeping(keep_failed, source, place, partial / SOURCE):
+                stage = stage.next(exporter, place, chosen, passes, partial)
         assert stage.weights is not None
         listener.update(
             "export", len(route) + 1, len(route) + 1, f"outputs of {stage.checked_with}"
@@ -124,7 +136,9 @@ def export(
         outputs = replace(outputs, not_run=stage.not_run)
         done = Export(artifact=stage.artifact, weights=stage.weights, outputs=outputs)
         if not outputs.passed:
-            raise _outputs_differ(outputs, to)
+            failing = outputs.worst.feeds
+            with _keeping(keep_failed, source, stage.runs.directory, partial / SOURCE, failing):
+                raise _outputs_differ(outputs, to)
         write_document(partial / PROOF, seal(PARITY_SCHEMA, done.proof()))
         stage.save(partial)
     return replace(done, artifact=Artifact.load(target))
@@ -223,7 +237,51 @@ class _Stage:
         Artifact.save(directory, parents=parents_of(directory, self.given), **kept)
 
 
-FLAGS = {"compute_capabilities": "--compute-capability"}  # where it is not the option's own name
+@contextlib.contextmanager
+def _keeping(
+    keep: str | os.PathLike[str] | None,
+    source: str | os.PathLike[str],
+    failed: Path,
+    made: Path,
+    feeds: Feeds | None = None,
+) -> Iterator[None]:
+    """Copy the form in `failed` to `keep`, if the block raises ParityError, and say so.
+
+    `made` is where the checkpoint of a user's code is, if there is one; it is copied as well, as
+    are `feeds`. The error then says how to repeat the comparison.
+    """
+    try:
+        yield
+    except ParityError as error:
+        if keep is None:
+            hint = f"{error.hint} With --keep-failed DIR, the form that failed is kept."
+            raise ParityError(error.problem, hint=hint) from None
+        with new_directory(Path(keep)) as kept:
+            shutil.copytree(failed, kept, dirs_exist_ok=True)
+            if made.is_dir():
+                shutil.copytree(made, kept / SOURCE, dirs_exist_ok=True)
+            if feeds is not None:
+                stored: dict[str, Any] = {name: _storable(a) for name, a in feeds.items()}
+                np.savez(kept / FAILING, **stored)
+        first = Path(keep) / SOURCE if made.is_dir() else source
+        repeat = f"toolkit parity {'weights' if feeds is None else 'outputs'} {first} {keep}"
+        if feeds is not None:
+            repeat += f" --inputs {Path(keep) / FAILING}"
+        raise ParityError(
+            error.problem.replace("Nothing was written.", f"The form that failed is in {keep}."),
+            hint=f"{error.hint} To repeat the comparison: {repeat}",
+        ) from None
+
+
+def _storable(array: np.ndarray) -> np.ndarray:
+    """Strings as NumPy stores them without pickle."""
+    return array.astype(str) if array.dtype == object else array
+
+
+FLAGS = {  # where it is not the name of the option itself
+    "compute_capabilities": "--compute-capability",
+    "profiles": "--profile",
+}
 
 
 def _route(

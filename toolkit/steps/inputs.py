@@ -433,6 +433,26 @@ def _extents(
     )
 
 
+def with_usual_shapes(
+    request: InputRequest, signature: Signature, profiles: Mapping[str, Sequence[Sequence[int]]]
+) -> InputRequest:
+    """The request, with the extents of the usual shape where it has none and the model has none.
+
+    `profiles` has the least, the usual and the largest shape of inputs; the batch is left out.
+    """
+    dims = dict(request.dims)
+    for spec in signature.inputs:
+        if spec.name not in profiles or spec.name in request.random:
+            continue
+        usual = profiles[spec.name][1]
+        for axis, extent in enumerate(spec.shape):
+            if isinstance(extent, int) or axis == signature.batch_position(spec):
+                continue
+            if axis < len(usual):
+                dims.setdefault(_axis_name(spec, axis), usual[axis])
+    return replace(request, dims=dims)
+
+
 def check_names(signature: Signature, request: InputRequest) -> None:
     """Raises UnknownNameError for an axis or input that the model does not have."""
     axes = {

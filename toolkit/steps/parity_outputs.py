@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -43,11 +43,12 @@ TF32 = (
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Some inputs of one batch, and what came of them."""
+    """Some inputs of one batch, and what came of them. `feeds` are those of the worst of them."""
 
     inputs: str
     batch: int
     judgement: Judgement
+    feeds: Feeds = field(default_factory=dict, repr=False, compare=False)
 
     def to_json(self) -> Json:
         return {"inputs": self.inputs, "batch": self.batch, **self.judgement.to_json()}
@@ -181,26 +182,16 @@ def compare(
     if not _vary(given.signature, tried):
         progress.note(CONSTANT)
     ranges = _ranges(tried) if eight_bits else None
-    cases = [
-        Case(
-            inputs=what,
-            batch=batch,
-            judgement=worst(
-                [
-                    judge(
-                        mine,
-                        theirs,
-                        exact,
-                        precision,
-                        equal_terms=_equal_terms(what, feeds),
-                        ranges=ranges,
-                    )
-                    for mine, theirs, exact in zip(*outputs, strict=True)
-                ]
-            ),
-        )
-        for (what, batch, (feeds, *_)), *outputs in zip(sets, got, expected, doubles, strict=True)
-    ]
+    cases = []
+    for (what, batch, feeds), *outputs in zip(sets, got, expected, doubles, strict=True):
+        terms = _equal_terms(what, feeds[0])
+        judged = [
+            judge(mine, theirs, exact, precision, equal_terms=terms, ranges=ranges)
+            for mine, theirs, exact in zip(*outputs, strict=True)
+        ]
+        verdict = worst(judged)
+        place = next(k for k, each in enumerate(judged) if each is verdict)
+        cases.append(Case(inputs=what, batch=batch, judgement=verdict, feeds=feeds[place]))
     return OutputParity(
         artifact=artifact,
         runtime=runtime,

@@ -15,7 +15,7 @@ from toolkit.core.errors import ToolkitError
 from toolkit.core.interrupts import Interrupts
 from toolkit.core.measurement import Result, Row, Scope, Status
 from toolkit.core.progress import Progress
-from toolkit.core.specs import Feeds, Outputs
+from toolkit.core.specs import Feeds
 from toolkit.measuring.capacity import find_rates
 from toolkit.measuring.engine import Part, measure
 from toolkit.measuring.environment import describe_environment
@@ -24,6 +24,7 @@ from toolkit.measuring.load import LoadMeter, OtherLoad, average
 from toolkit.measuring.traffic import Traffic, TrafficLane, serve
 from toolkit.measuring.traffic_warnings import traffic_warnings
 from toolkit.measuring.warnings import load_warnings, machine_warnings, row_warnings
+from toolkit.steps.checks import ReferenceOutputs
 from toolkit.steps.contender import Contender, Entry
 from toolkit.steps.inputs import InputSource
 from toolkit.steps.keeping import keep_rows
@@ -146,7 +147,7 @@ class _Run:
     def _enter(self, number: int, group: Group, contenders: list[Contender]) -> None:
         """Adds a contender for each row, with what the reference says to its inputs."""
         feeds = group.inputs.sets(group.batch)
-        references: dict[tuple[object, ...], list[Outputs] | None] = {}
+        references: dict[tuple[object, ...], ReferenceOutputs | None] = {}
         for entry in group.entries:
             row = self._new_row(entry, number, group.batch, feeds[0])  # reads before anything runs
             same = what_runs(entry.artifacts)
@@ -215,19 +216,22 @@ class _Run:
 
     def _reference(
         self, artifacts: Sequence[Artifact], feeds: Sequence[Feeds]
-    ) -> list[Outputs] | None:
+    ) -> ReferenceOutputs | None:
         """The reference's outputs for each set; None, with a warning, when it cannot run."""
         settings = self.settings
         try:
             with reference_worker(
                 artifacts, threads=settings.options.threads, timeout_s=settings.timeout_s
             ) as worker:
-                return [worker.run(one) for one in feeds]
+                outputs = [worker.run(one) for one in feeds]
         except ToolkitError as error:
             warning = f"No parity: the reference failed. {error.problem} {error.hint}"
             if warning not in self.warnings:
                 self.warnings.append(warning)
             return None
+        return ReferenceOutputs(
+            forms=artifacts, feeds=feeds, outputs=outputs, tolerance=settings.tolerance
+        )
 
     def _serve(self, contenders: Sequence[Contender], traffic: Traffic, batch: int) -> None:
         """Lets all rows answer queries; they keep what they came to, however this ends."""

@@ -24,7 +24,9 @@ OPENINGS = 5  # of a row, at least, where scope open is asked for
 class Settings:
     """What all rows of a run share: the scopes that they are measured in, or the traffic.
 
-    `allow_fallback` accepts a row that ran in another precision or on another device.
+    `allow_fallback` accepts a row that ran in another precision or on another device. `tolerance`
+    is how far outputs may be from the reference's, as a part of the largest magnitude, in place of
+    the bounds of the precision.
     """
 
     scopes: Sequence[Scope]
@@ -35,6 +37,7 @@ class Settings:
     procedure: Procedure
     timeout_s: float
     allow_fallback: bool = False
+    tolerance: float | None = None
 
     @classmethod
     def parse(
@@ -47,6 +50,7 @@ class Settings:
         procedure: Procedure | None,
         timeout_s: float,
         allow_fallback: bool = False,
+        tolerance: float | None = None,
         traffic: Traffic | None = None,
     ) -> Self:
         """Without `scopes` and `traffic`, SCOPES are measured.
@@ -54,6 +58,12 @@ class Settings:
         Raises UnknownNameError and UsageError for what cannot be meant.
         """
         check_timeout(timeout_s)
+        if tolerance is not None and not 0 < tolerance < 1:
+            raise UsageError(
+                f"Got --tolerance {tolerance:g}, expected a number between 0 and 1: the largest "
+                "difference to the reference, as a part of its largest magnitude.",
+                hint="Give, for example, --tolerance 1e-3.",
+            )
         pinned = None if cpus is None else frozenset(cpus)
         chosen = procedure or Procedure()
         if traffic is not None:
@@ -72,6 +82,7 @@ class Settings:
             procedure=chosen,
             timeout_s=timeout_s,
             allow_fallback=allow_fallback,
+            tolerance=tolerance,
         )
 
     def check_runtimes(self, names: Sequence[str]) -> None:
@@ -105,6 +116,7 @@ class Settings:
             "procedure": self.procedure.to_json(),
             "timeout_s": self.timeout_s,
             "allow_fallback": self.allow_fallback,
+            "tolerance": self.tolerance,
         }
 
 

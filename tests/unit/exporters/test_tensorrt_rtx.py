@@ -20,7 +20,7 @@ from exporters.tensorrt_network import parse as parsed_by
 from exporters.tensorrt_rtx import LIBRARY, TensorRtRtx, TensorRtRtxTensors
 from exporters.weight_parity import Match, compare
 from toolkit.core.engines import ENGINE, GRAPH, EngineRecord
-from toolkit.core.errors import SourceError, UsageError
+from toolkit.core.errors import SourceError, UnknownNameError, UsageError
 from toolkit.steps.sources import open_artifact
 
 RNG = np.random.default_rng(0)
@@ -144,13 +144,52 @@ def test_no_engine_is_an_error_with_the_builder_s_words(tmp_path: Path) -> None:
 
 def test_the_batches_are_those_of_the_profile(tmp_path: Path) -> None:
     path = saved(tmp_path)
-    shapes = profile_of(parse(path), (2, 4, 16)).get_shape("x")
-    assert [tuple(shape) for shape in shapes] == [(2, 8), (4, 8), (16, 8)]
+    wanted = ((2, 8), (4, 8), (16, 8))
+    shapes = profile_of(parse(path), {"x": wanted}).get_shape("x")
+    assert tuple(map(tuple, shapes)) == wanted
     exported(path)
     usual = (tmp_path / "out" / ENGINE).read_bytes()
     done = exported(path, ExportOptions(compute_capabilities=(89,), batches=(2, 4, 16)))
     assert done.options["batches"] == (2, 4, 16)
+    assert done.options["profiles"] == {"x": wanted}
     assert (tmp_path / "out" / ENGINE).read_bytes() != usual
+
+
+PROFILE = ((1, 4, 8), (2, 16, 8), (4, 64, 8))
+
+
+@pytest.mark.parametrize("shape", [("N", "time", 8), (None, None, 8)])
+def test_a_profile_has_ranges_of_any_axes(tmp_path: Path, shape: Shape) -> None:
+    options = ExportOptions(compute_capabilities=(89,), profiles={"x": PROFILE})
+    done = exported(saved(tmp_path, takes=shape, gives=shape), options)
+    assert done.options["profiles"] == {"x": PROFILE}
+    assert done.options["batches"] == (1, 2, 4)
+    assert (tmp_path / "out" / ENGINE).read_bytes().startswith(b"vtrt")
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [((1, 8), (2, 8), (4, 8)), ((1, 4, 7), (2, 16, 7), (4, 64, 7))],
+    ids=["rank", "fixed extent"],
+)
+def test_a_profile_that_does_not_fit_is_refused(tmp_path: Path, profile: tuple) -> None:
+    path = saved(tmp_path, takes=("N", "time", 8), gives=("N", "time", 8))
+    with pytest.raises(UsageError, match="which it does not fit"):
+        exported(path, ExportOptions(compute_capabilities=(89,), profiles={"x": profile}))
+
+
+def test_a_profile_is_of_an_input(tmp_path: Path) -> None:
+    options = ExportOptions(compute_capabilities=(89,), profiles={"z": PROFILE})
+    with pytest.raises(UnknownNameError, match="'z'"):
+        exported(saved(tmp_path, takes=("N", "time", 8), gives=("N", "time", 8)), options)
+
+
+@pytest.mark.parametrize(
+    "profile", [(), ((1, 2),), ((1, 2), (1,), (1, 2)), ((2, 2), (1, 2), (3, 2)), ((0,), (1,), (2,))]
+)
+def test_shapes_that_are_no_profile_are_refused(profile: tuple) -> None:
+    with pytest.raises(UsageError, match="the least, the usual and the largest shape"):
+        ExportOptions(profiles={"x": profile})
 
 
 @pytest.mark.parametrize("batches", [(8, 1, 64), (0, 1, 2), (1, 8), ()])
@@ -168,9 +207,9 @@ def test_a_fixed_batch_needs_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", [("N", "time", 8), (2, "time", 8), ("N", None, 8)])
 def test_another_axis_without_an_extent_is_refused(tmp_path: Path, shape: Shape) -> None:
-    with pytest.raises(SourceError, match="another axis without an extent") as caught:
+    with pytest.raises(SourceError, match="another dynamic axis than the batch") as caught:
         exported(saved(tmp_path, takes=shape, gives=shape))
-    assert "make_dynamic_shape_fixed" in caught.value.hint
+    assert "--profile x=" in caught.value.hint
 
 
 def test_a_dtype_that_would_become_another_is_refused(tmp_path: Path) -> None:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import onnx.parser
 import pytest
 
 from toolkit.core.measurement import Agreement, Row, Status
 from toolkit.core.session import Provenance
-from toolkit.steps.checks import agreement, bounds_for, fallback_of, judged
+from toolkit.steps.checks import ReferenceOutputs, bounds_for, fallback_of, judged
+from toolkit.steps.sources import open_artifact
 
 FEEDS = [{"x": np.zeros(1, np.float32)}]
 REFERENCE = [{"y": np.ones(1, np.float32)}]
+EXPECTED = ReferenceOutputs(forms=(), feeds=FEEDS, outputs=REFERENCE)
+CANCELLING = """
+<ir_version: 8, opset_import: ["" : 17]>
+g (float[1, 64] x) => (float[1, 64] y) <float hundred = {100}> {
+  s = Add(x, hundred)
+  y = Sub(s, hundred)
+}
+"""
 
 
 def row(asked: str, ran: str, device: str = "cpu") -> Row:
@@ -67,8 +78,37 @@ def test_agreement_is_by_the_bounds_of_the_precision() -> None:
     def run(_: object, __: int) -> dict[str, np.ndarray]:
         return {"y": np.full(1, 1.001, np.float32)}
 
-    assert not agreement(run, FEEDS, REFERENCE, "float32").passed
-    assert agreement(run, FEEDS, REFERENCE, "float16").passed
+    assert not EXPECTED.agreement(run, "none").passed
+    assert EXPECTED.agreement(run, "float16").passed
+
+
+@pytest.mark.parametrize(("tolerance", "passed"), [(1e-2, True), (1e-4, False)])
+def test_a_tolerance_takes_the_place_of_all_bounds(tolerance: float, passed: bool) -> None:
+    def run(_: object, __: int) -> dict[str, np.ndarray]:
+        return {"y": np.full(1, 1.001, np.float32)}
+
+    expected = ReferenceOutputs(forms=(), feeds=FEEDS, outputs=REFERENCE, tolerance=tolerance)
+    assert expected.agreement(run, "float32").passed is passed
+    assert expected.agreement(run, "float16").passed is passed
+
+
+@pytest.mark.parametrize(("off", "passed"), [(1e-5, True), (1e-3, False)])
+def test_what_the_table_refuses_is_judged_by_the_oracle(
+    off: float, passed: bool, tmp_path: Path
+) -> None:
+    """(x + 100) - 100 is off by up to 4e-6 in float32, which is more than 1e-5 of 0.2."""
+    model = onnx.parser.parse_model(CANCELLING)
+    onnx.save(model, tmp_path / "model.onnx")
+    x = np.linspace(-0.2, 0.2, 64, dtype=np.float32).reshape(1, 64)
+    y = (x + np.float32(100)) - np.float32(100)
+    expected = ReferenceOutputs(
+        forms=[open_artifact(tmp_path / "model.onnx")], feeds=[{"x": x}], outputs=[{"y": y}]
+    )
+    found = expected.agreement(lambda *_: {"y": y + np.float32(off)}, "float32")
+    assert found.passed is passed
+    told = found.remark if passed else found.reason
+    assert told is not None
+    assert "ONNX's reference evaluator in float64" in told
 
 
 def test_a_row_is_judged_by_all_that_is_wrong() -> None:
@@ -91,5 +131,6 @@ def test_every_session_is_asked(sessions: int, asked: list[int]) -> None:
         seen.append(session)
         return {"y": np.ones(1, np.float32) + (session == 2)}
 
-    passed = agreement(run, FEEDS * 2, REFERENCE * 2, "float32", sessions).passed
+    expected = ReferenceOutputs(forms=(), feeds=FEEDS * 2, outputs=REFERENCE * 2, tolerance=1e-5)
+    passed = expected.agreement(run, "float32", sessions).passed
     assert (seen, passed) == (asked, sessions < 3)

@@ -93,7 +93,7 @@ class Vit(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         x = self.patches(image).flatten(2).transpose(1, 2)
-        x = torch.cat([self.first.expand(len(x), -1, -1), x], 1) + self.positions
+        x = torch.cat([self.first.expand(x.shape[0], -1, -1), x], 1) + self.positions
         return self.head(self.encoder(x)[:, 0])
 
 

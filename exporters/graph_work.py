@@ -22,6 +22,7 @@ import onnx.shape_inference
 from exporters.onnx_file import bodies, live_nodes, load_model, reads
 from exporters.operator_work import STANDARD, Shape, count_operations, is_product
 from toolkit.core.errors import SourceError, UsageError
+from toolkit.core.siblings import ours
 from toolkit.core.work import Work
 
 LARGEST_SHAPE = 1024  # elements of a constant that shape inference may want to read
@@ -214,12 +215,36 @@ def _infer(model: onnx.ModelProto, axes: Mapping[str, int]) -> onnx.ModelProto:
     for value in model.graph.output:
         value.type.tensor_type.ClearField("shape")
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    known = {name for name, _ in _tensors(inferred.graph)}
-    helpful = {v.name: v for v in said if v.name not in known and _tensor(_bind(v, axes))}
-    if not helpful:
+    if not _unknown(inferred.graph):
         return inferred
+    model = _folded(model)
+    unknown = _unknown(model.graph)
+    helpful = {v.name: v for v in said if v.name in unknown and _tensor(_bind(v, axes))}
     model.graph.value_info.extend(helpful.values())
     return onnx.shape_inference.infer_shapes(model, data_prop=True)
+
+
+def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its arithmetic on extents computed, which onnx does not follow through a
+    Reshape, among others; as it is where that fails."""
+    with ours():
+        import onnx_ir as ir
+
+        from exporters.passes.extents import fold_extents
+
+    try:
+        graph = ir.from_proto(model)
+        fold_extents(graph)
+        return ir.to_proto(graph)
+    except Exception:  # what onnxscript raises here shares no base but Exception
+        return model
+
+
+def _unknown(graph: onnx.GraphProto) -> set[str]:
+    """The values of live nodes whose shapes are not known."""
+    known = {name for name, _ in _tensors(graph)}
+    made = {name for node in live_nodes(graph) for name in node.output if name}
+    return made - known
 
 
 def _copies(values: Iterable[onnx.ValueInfoProto]) -> list[onnx.ValueInfoProto]:

@@ -6,12 +6,14 @@ import onnx
 import onnx.shape_inference
 from onnx import version_converter
 
+from exporters.onnx_file import graphs
 from toolkit.core.errors import SourceError
 
 DOMAIN = ""
 # From this opset on a BatchNormalization says whether it trains, Dropout and ReduceSum take their
 # settings as inputs, and all operators that calibration quantises have their present form.
 CURRENT = 15
+SCAN = 9  # the opset from which on a Scan has no batch axis
 FAILURES = (version_converter.ConvertError, onnx.shape_inference.InferenceError)
 
 
@@ -29,6 +31,14 @@ def upgraded(model: onnx.ModelProto, least: int = CURRENT) -> onnx.ModelProto:
     now = opset_of(model)
     if now >= least:
         return model
+    if now < SCAN and any(
+        node.op_type == "Scan" for graph in graphs(model.graph) for node in graph.node
+    ):
+        raise SourceError(
+            f"The graph has opset {now} and cannot be converted to opset {least}: a Scan has a "
+            f"batch axis below opset {SCAN}, which the converter does not know.",
+            hint=f"Export the model with opset {least} or later.",
+        )
     try:
         return version_converter.convert_version(model, least)
     except (*FAILURES, RuntimeError, ValueError, TypeError) as error:

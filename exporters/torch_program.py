@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import ClassVar, final
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import ExportedProgram
 from torch.fx import Node
+from torch.utils.flop_counter import FlopCounterMode
 
 from exporters import ROUTES
 from exporters.base import (
@@ -22,7 +24,13 @@ from exporters.base import (
     TensorReader,
 )
 from models.torch.example import dynamic_shapes, example, explained
-from models.torch.program import load_program, module_of, signature_of_program
+from models.torch.program import (
+    flat_module,
+    load_program,
+    module_of,
+    program_of,
+    signature_of_program,
+)
 from toolkit.core.artifact import Artifact
 
 ENTRY = "model.pt2"
@@ -82,6 +90,27 @@ class TorchProgramTensors(TensorReader):
             entry=path.name,
             files=[path.name],
         )
+
+
+def matrix_operations(source: Artifact, shapes: Mapping[str, Sequence[int]]) -> int | None:
+    """The operations of matrix products and convolutions of one pass over an exported program, a
+    multiplication and an addition being two, with inputs of these shapes; None where torch cannot
+    follow the shapes without values."""
+    program = program_of(source)
+    if program is None:
+        return None
+    module = flat_module(program)
+    specs = source.signature.inputs
+    try:
+        with (
+            torch.no_grad(),
+            FakeTensorMode(allow_non_fake_inputs=True),
+            FlopCounterMode(display=False) as counter,
+        ):
+            module(*(torch.empty(shapes[s.name], dtype=getattr(torch, s.dtype)) for s in specs))
+    except Exception:  # what torch raises here shares no base but Exception
+        return None
+    return int(counter.get_total_flops())
 
 
 def precision_of(program: ExportedProgram) -> str:

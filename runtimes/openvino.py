@@ -111,6 +111,8 @@ class OpenVinoSession(Session):
             for spec, port in zip(self.signature.outputs, compiled.outputs, strict=True)
         }
         self._passed_on = passed_on
+        # An input that no output depends on, or that is empty, may be left out of the program.
+        self._taken = {name for port in compiled.inputs for name in port.get_names()}
         self._infer: Callable[[], object] = not_ready
 
     def _prepare(self, dims: Mapping[str, int]) -> None:
@@ -118,7 +120,11 @@ class OpenVinoSession(Session):
 
     def _upload(self, feeds: Feeds) -> None:
         # Memory is shared, which OpenVINO refuses for arrays that are read-only.
-        shared = {name: np.require(array, requirements=["C", "W"]) for name, array in feeds.items()}
+        shared = {
+            name: np.require(array, requirements=["C", "W"])
+            for name, array in feeds.items()
+            if name in self._taken
+        }
         copies = [(port, np.empty_like(shared[name])) for port, name in self._passed_on]
         for port, array in (*shared.items(), *copies):
             self._request.set_tensor(port, _tensor(array))

@@ -12,6 +12,24 @@ DOMAIN = ""  # ONNX's own operators
 REARRANGING = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 
+CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+"""Operators whose bodies may read values of the graph around them."""
+
+
+def require_open_bodies(model: ir.Model) -> None:
+    """Raises PreconditionError for a body that may read nothing from outside, as that of a
+    FlexAttention: passes that move constants out of bodies would leave it without them."""
+    for node in model.graph.all_nodes():
+        has_body = any(
+            attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+            for attribute in node.attributes.values()
+        )
+        if has_body and not (node.domain == DOMAIN and node.op_type in CONTROL_FLOW):
+            raise ir.passes.PreconditionError(
+                f"the body of {node.op_type} may read nothing from the graph around it."
+            )
+
+
 def is_operator(node: ir.Node | None, kind: str) -> bool:
     return node is not None and node.domain == DOMAIN and node.op_type == kind
 

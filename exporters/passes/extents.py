@@ -3,8 +3,27 @@
 from __future__ import annotations
 
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnxscript import optimizer
 
 from exporters.passes.constants import DOMAIN, is_operator
+from exporters.passes.inference import infer
+
+
+def fold_extents(model: ir.Model) -> None:
+    """Compute what follows from extents that are numbers, and infer the shapes that follow from
+    that. No weight is folded into another."""
+    infer(model)
+    arithmetic = extents(model)
+    optimizer.fold_constants(
+        model,
+        onnx_shape_inference=True,
+        should_fold=lambda node: (
+            None if any(value in arithmetic for value in node.outputs) else False
+        ),
+    )
+    RemoveUnusedNodesPass()(model)
+    infer(model)
 
 
 def extents(model: ir.Model) -> set[ir.Value]:

@@ -48,7 +48,7 @@ def apply(given: Sequence[str], path: Path) -> list[Json]:
         before = _operators(model)
         try:
             changed = each(model).modified
-        except (ir.passes.InvariantError, ir.passes.PassError) as error:
+        except Exception as error:  # what a pass of others raises has no base of its own
             raise SourceError(
                 f"Pass {text} cannot be applied to {path.name}: {_reason(error)}",
                 hint="Leave it out of --passes.",
@@ -74,7 +74,8 @@ def _reason(error: BaseException) -> str:
     """What the innermost exception says: a sequence of passes wraps that of one of them."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return str(error)
+    known = isinstance(error, ir.passes.InvariantError | ir.passes.PassError)
+    return str(error) if known else f"{type(error).__name__}: {error}"
 
 
 def _opset(model: ir.Model) -> int:

@@ -7,6 +7,8 @@ from typing import ClassVar, final
 import onnx_ir as ir
 import onnxscript.optimizer
 
+from exporters.passes.constants import require_open_bodies
+
 
 @final
 class Simplify(ir.passes.InPlacePass):
@@ -16,6 +18,9 @@ class Simplify(ir.passes.InPlacePass):
     """
 
     least_opset: ClassVar[int] = 13
+
+    def requires(self, model: ir.Model) -> None:
+        require_open_bodies(model)
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         before = sum(1 for _ in model.graph.all_nodes())

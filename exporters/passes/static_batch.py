@@ -5,12 +5,9 @@ from __future__ import annotations
 from typing import ClassVar, final
 
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
-from onnxscript import optimizer
 
 from exporters.passes.base import NumberedPass
-from exporters.passes.extents import extents
-from exporters.passes.inference import infer
+from exporters.passes.extents import fold_extents
 from toolkit.core.options import Option
 from toolkit.core.specs import Dim, Signature, TensorSpec
 
@@ -24,6 +21,7 @@ class StaticBatch(NumberedPass):
     anew. No weight is folded into another.
     """
 
+    least_opset: ClassVar[int] = 13  # folding writes operators as they are from there on
     option: ClassVar[Option] = Option(default=1, least=1, help="The batch that the graph takes.")
 
     def requires(self, model: ir.Model) -> None:
@@ -43,17 +41,7 @@ class StaticBatch(NumberedPass):
         if axis is not None:
             for value in _values(model):
                 value.shape = _fixed(value.shape, axis, self.number)
-        infer(model)
-        arithmetic = extents(model)
-        optimizer.fold_constants(
-            model,
-            onnx_shape_inference=True,
-            should_fold=lambda node: (
-                None if any(value in arithmetic for value in node.outputs) else False
-            ),
-        )
-        RemoveUnusedNodesPass()(model)
-        infer(model)
+        fold_extents(model)
         return ir.passes.PassResult(model, modified=True)
 
     def ensures(self, model: ir.Model) -> None:

@@ -8,7 +8,7 @@ import onnx_ir as ir
 import onnxscript.optimizer
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedNodesPass
 
-from exporters.passes.constants import DOMAIN, REARRANGING
+from exporters.passes.constants import DOMAIN, REARRANGING, require_open_bodies
 
 MOST_BYTES = 1 << 31  # of a tensor that is rearranged
 
@@ -19,6 +19,9 @@ class StoreConstants(ir.passes.InPlacePass):
     tensors: then a tool that looks for weights finds them. Every bit is kept."""
 
     least_opset: ClassVar[int] = 13
+
+    def requires(self, model: ir.Model) -> None:
+        require_open_bodies(model)
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         before = sum(1 for _ in model.graph.all_nodes())

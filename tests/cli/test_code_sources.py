@@ -142,6 +142,7 @@ class Graph(torch.nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.head = torch.nn.Linear(4, 3)
+        self.unread = torch.nn.Linear(4, 1)  # whose bias has one element
 
     def forward(self, x, edges):
         h = torch.zeros_like(x).index_add(0, edges[1], x[edges[0]])

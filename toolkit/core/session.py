@@ -100,7 +100,7 @@ class Session(ABC):
 
     @final
     def upload(self, feeds: Feeds) -> None:
-        """Moves host arrays to the device's buffers.
+        """Moves host arrays to the device's buffers. A NumPy scalar is an array without axes.
 
         Raises FeedError for a wrong name, dtype or shape, SessionError when closed.
         """
@@ -114,9 +114,13 @@ class Session(ABC):
         )
         if form != self._accepted:
             self._accepted = None
+            given: Mapping[str, Any] = feeds
+            scalars = [name for name, value in given.items() if isinstance(value, np.generic)]
+            feeds = {**feeds, **{name: np.asarray(given[name]) for name in scalars}}
             self._dims = self.signature.check(feeds)
             self._prepare(self._dims)
-            self._accepted = form
+            # A scalar has the form of an array, and is to be converted at the next upload too.
+            self._accepted = (*form, ()) if scalars else form
         self._upload(feeds)
 
     @abstractmethod

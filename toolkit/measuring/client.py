@@ -111,8 +111,9 @@ class WorkerProcess:
         module: str = "toolkit.measuring.worker",
     ) -> None:
         self._threads = threads
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._broken = self._closed = False
+        self._preparing = 0  # commands whose replies nobody has waited for
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # closed in close()
         # The worker ends as soon as nobody holds the other end of this pipe, however that came.
         lifeline, self._lifeline = os.pipe()
@@ -241,7 +242,7 @@ class WorkerProcess:
     ) -> tuple[Json, dict[str, np.ndarray]]:
         """The reply to a command. `planned_s` comes on top of the time that it may take."""
         attempt = message["command"]
-        limit_s = planned_s + self._timeout_s
+        limit_s = planned_s + self.timeout_s
         if self._broken:
             raise WorkerDiedError(
                 f"{attempt!r} was asked of a worker that is closed, or whose last call was broken "
@@ -250,12 +251,30 @@ class WorkerProcess:
             )
         frame = wire.encode(message, arrays)
         self._broken = True  # until the reply is here: Ctrl-C can end the wait at any point
+        for _ in range(self._preparing):
+            self._reply(attempt, limit_s)
+        self._preparing = 0
         if len(frame) <= PIPE_BYTES:
             self._send(frame)
             self._signal(signal.SIGCONT)
         else:  # from a thread, since a worker that hangs does not empty its pipe
             self._signal(signal.SIGCONT)
             threading.Thread(target=self._send, args=(frame,), daemon=True).start()
+        reply = self._reply(attempt, limit_s)
+        self._broken = False
+        self._rest()
+        if not reply[0]["ok"]:
+            raise from_wire(reply[0])
+        return reply
+
+    def prepare(self, message: Json) -> None:
+        """Send a command, such as one that imports a framework, and do not wait for its end. The
+        next call does; an error is left to it."""
+        self._preparing += 1
+        self._send(wire.encode(message, None))
+        self._signal(signal.SIGCONT)
+
+    def _reply(self, attempt: str, limit_s: float) -> tuple[Json, dict[str, np.ndarray]]:
         try:
             reply = self._replies.get(timeout=limit_s)
         except queue.Empty:
@@ -266,10 +285,6 @@ class WorkerProcess:
             ) from None
         if reply is None:
             raise self._died(attempt)
-        self._broken = False
-        self._rest()
-        if not reply[0]["ok"]:
-            raise from_wire(reply[0])
         return reply
 
     def _died(self, attempt: str) -> WorkerError:

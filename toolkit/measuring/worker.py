@@ -94,6 +94,9 @@ class Worker:
                 hint=availability.hint or "See `toolkit doctor`.",
             )
         options = decode(message["options"], SessionOptions, MESSAGE)
+        for earlier in self._sessions:
+            earlier.close()
+        self._sessions = []
         with watched("open", opening, time.perf_counter_ns):
             artifacts = decode(message["artifacts"], list[Artifact], MESSAGE)
             artifact = _choose(runtime, artifacts)

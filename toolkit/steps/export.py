@@ -24,10 +24,11 @@ from toolkit.core.siblings import ours
 from toolkit.core.specs import Feeds, Signature, TensorSpec
 from toolkit.core.temporary import scratch_directory
 from toolkit.steps import parity_outputs
-from toolkit.steps.capture import Example, remark_on
+from toolkit.steps.capture import Example, is_in_no_file, remark_on
 from toolkit.steps.choices import missing_gpu
 from toolkit.steps.files import Files, open_files
 from toolkit.steps.inputs import InputRequest, with_usual_shapes
+from toolkit.steps.oracle import reference_process
 from toolkit.steps.parity_outputs import OutputParity
 from toolkit.steps.reference import reference_runtime
 from toolkit.steps.routes import find_route, route_of
@@ -98,7 +99,10 @@ def export(
         new_directory(target) as partial,
         scratch_directory() as scratch,
         open_files(timeout_s, timeout_s) as files,
+        contextlib.ExitStack() as stack,
     ):
+        if is_in_no_file(source):
+            files.prepare(find_route(Format.CHECKPOINT, to, via))
         given, request = open_source(
             source, example, inputs or InputRequest(), partial / SOURCE, files
         )
@@ -119,6 +123,7 @@ def export(
             runs=given,
             checked_with=reference_runtime([given]),
         )
+        reference = stack.enter_context(reference_process([given]))
         for number, exporter in enumerate(route):
             place = partial if number == len(route) - 1 else scratch / str(number)
             place.mkdir(exist_ok=True)
@@ -131,7 +136,12 @@ def export(
             "export", len(route) + 1, len(route) + 1, f"outputs of {stage.checked_with}"
         )
         outputs = parity_outputs.compare(
-            given, stage.runs, stage.checked_with, request, progress=listener
+            given,
+            stage.runs,
+            stage.checked_with,
+            request,
+            progress=listener,
+            worker=reference,
         )
         outputs = replace(outputs, not_run=stage.not_run)
         done = Export(artifact=stage.artifact, weights=stage.weights, outputs=outputs)

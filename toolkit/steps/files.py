@@ -18,6 +18,7 @@ from toolkit.core.codec import decode, encode
 from toolkit.core.documents import Json
 from toolkit.core.errors import (
     SourceError,
+    UsageError,
     WorkerDiedError,
     WorkerTimeoutError,
 )
@@ -116,6 +117,18 @@ class Files:
         found = self._read("count_work", path, [Format.ONNX], _size(path), **asked)
         return decode(found, Work, REPLY)
 
+    def matrix_operations(
+        self, source: Artifact, shapes: Mapping[str, Sequence[int]]
+    ) -> int | None:
+        """Return the operations of matrix products and convolutions in a pass over an ONNX graph or
+        a torch program, None for other formats and where they cannot be counted."""
+        shapes = {name: list(shape) for name, shape in shapes.items()}
+        try:
+            found = self._read_artifact("matrix_operations", source, shapes=shapes)
+        except (SourceError, UsageError):
+            return None
+        return None if found["operations"] is None else int(found["operations"])
+
     def input_ranges(self, source: Artifact) -> Mapping[str, tuple[int, int]]:
         """As `exporters.onnx_ranges.input_ranges`."""
         found = self._read(
@@ -179,7 +192,7 @@ class Files:
         return Path(found["path"]), dict(found["operators"])
 
     def capture(self, source: str, example: Example, directory: Path) -> Mapping[str, int]:
-        """As `toolkit.steps.capture.capture`. It runs user code, so the process ends with it."""
+        """As `toolkit.steps.capture.capture`. It runs user code, in a process of its own."""
         message: Json = {
             "command": "capture",
             "code": source,
@@ -188,20 +201,30 @@ class Files:
             "formats": [],
             "limits": None,
         }
-        try:
-            found = self._started().ask(message, None, self._converting_s - self._reading_s)[0]
-        except WorkerDiedError as error:
-            raise SourceError(
-                f"{source} ended the process that it ran in: {error.problem}",
-                hint="Run that code by itself, to see what it does.",
-            ) from error
-        finally:
-            self.close()
+        with self._process() as worker:
+            try:
+                found = worker.ask(message, None, self._converting_s - self._reading_s)[0]
+            except WorkerDiedError as error:
+                raise SourceError(
+                    f"{source} ended the process that it ran in: {error.problem}",
+                    hint="Run that code by itself, to see what it does.",
+                ) from error
         return dict(found["extents"])
 
-    def _read_artifact(self, command: str, source: Artifact) -> Json:
+    def prepare(self, exporters: Sequence[str]) -> None:
+        """Let the process import exporters, while this one does other things."""
+        self._started().prepare(
+            {"command": "prepare", "exporters": list(exporters), "formats": [], "limits": None}
+        )
+
+    def _read_artifact(self, command: str, source: Artifact, **asked: Any) -> Json:
         return self._read(
-            command, source.path, _formats(source), source.size_bytes, source=encode(source)
+            command,
+            source.path,
+            _formats(source),
+            source.size_bytes,
+            source=encode(source),
+            **asked,
         )
 
     def _read(
@@ -248,10 +271,11 @@ class Files:
         if self._worker is not None and not self._worker.answers:
             self.close()
         if self._worker is None:
-            self._worker = WorkerProcess(
-                threads=self._threads, timeout_s=self._reading_s, module=MODULE
-            )
+            self._worker = self._process()
         return self._worker
+
+    def _process(self) -> WorkerProcess:
+        return WorkerProcess(threads=self._threads, timeout_s=self._reading_s, module=MODULE)
 
     def close(self) -> None:
         """End the process; the next request starts another."""

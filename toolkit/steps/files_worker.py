@@ -23,6 +23,7 @@ READING = frozenset(
         "describe",
         "input_ranges",
         "inventory",
+        "matrix_operations",
         "output_parts",
         "unread_weights",
         "weight_parity",
@@ -30,7 +31,15 @@ READING = frozenset(
     }
 )
 CONVERTING = frozenset(
-    {"capture", "export", "expose", "quantise_for_litert", "rewrite", "write_for_evaluator"}
+    {
+        "capture",
+        "export",
+        "expose",
+        "prepare",
+        "quantise_for_litert",
+        "rewrite",
+        "write_for_evaluator",
+    }
 )
 LARGEST_REPLY = 64 << 20  # bytes of JSON, which the parent unpacks to several times that
 

@@ -46,21 +46,40 @@ class Expected:
     failed: Mapping[int, str] = field(default_factory=dict)
 
 
-def expected_of(forms: Sequence[Artifact], sets: Sequence[Sequence[Feeds]]) -> Expected:
-    """Runs the reference for a model, then its oracle, for as long as that may take.
+@contextmanager
+def reference_process(forms: Sequence[Artifact]) -> Iterator[WorkerProcess]:
+    """A process for the reference and the oracle of a model, which begins to import the
+    reference's runtime."""
+    threads = session_options(None).threads
+    with WorkerProcess(threads=threads, timeout_s=TIMEOUT_S) as worker:
+        worker.prepare({"command": "probe", "runtime": reference_of(forms, threads).runtime})
+        yield worker
+
+
+def expected_of(
+    forms: Sequence[Artifact],
+    sets: Sequence[Sequence[Feeds]],
+    worker: WorkerProcess | None = None,
+) -> Expected:
+    """Runs the reference for a model, then its oracle, for as long as that may take, in the process
+    of `worker`, or one of their own.
 
     Raises SessionError if the reference fails on all sets of feeds.
     """
+    if worker is None:
+        with reference_process(forms) as worker:
+            return expected_of(forms, sets, worker)
     threads = session_options(None).threads
     reference = reference_of(forms, threads)
-    outputs, failed = _run(reference, sets)
+    worker.open(reference.runtime, reference.forms, reference.options)
+    outputs, failed = _run(worker, sets)
     sets = [[] if place in failed else feeds for place, feeds in enumerate(sets)]
     exact: list[list[Outputs | None]] = [[None] * len(feeds) for feeds in sets]
     name = remark = None
     with scratch_directory() as scratch:
         try:
             oracle = _oracle_of(forms, threads, scratch)
-            done, wanted = _fill(exact, oracle, sets), sum(map(len, sets))
+            done, wanted = _fill(worker, exact, oracle, sets), sum(map(len, sets))
             if oracle.runtime == EVALUATOR:
                 _check_oracle(forms, threads, scratch, sets, outputs, exact)
         except ToolkitError as error:
@@ -100,18 +119,17 @@ def outputs_and_precision_of(
 
 
 def _run(
-    opening: Opening, sets: Sequence[Sequence[Feeds]]
+    worker: WorkerProcess, sets: Sequence[Sequence[Feeds]]
 ) -> tuple[list[list[Outputs]], dict[int, str]]:
     """The outputs for each of the sets, and why it failed on some of them."""
     found: list[list[Outputs]] = []
     failed: dict[int, SessionError] = {}
-    with _opened(opening) as worker:
-        for place, feeds in enumerate(sets):
-            try:
-                found.append([worker.run(one) for one in feeds])
-            except SessionError as error:
-                failed[place] = error
-                found.append([])
+    for place, feeds in enumerate(sets):
+        try:
+            found.append([worker.run(one) for one in feeds])
+        except SessionError as error:
+            failed[place] = error
+            found.append([])
     if len(failed) == len(sets):
         raise next(iter(failed.values()))
     return found, {place: error.problem for place, error in failed.items()}
@@ -129,7 +147,10 @@ def _outputs(worker: WorkerProcess, sets: Sequence[Sequence[Feeds]]) -> list[lis
 
 
 def _fill(
-    exact: list[list[Outputs | None]], oracle: Opening, sets: Sequence[Sequence[Feeds]]
+    worker: WorkerProcess,
+    exact: list[list[Outputs | None]],
+    oracle: Opening,
+    sets: Sequence[Sequence[Feeds]],
 ) -> int:
     """Runs the oracle, the smallest feeds first, while those that follow can be expected to be
     done in time; on how many it ran."""
@@ -140,18 +161,18 @@ def _fill(
         for number, one in enumerate(feeds)
     )
     done, spent, last = 0, 0.0, (0.0, 1)  # seconds for so many bytes
-    with WorkerProcess(threads=oracle.options.threads, timeout_s=LONGEST_S) as worker:
-        worker.open(oracle.runtime, oracle.forms, oracle.options)
-        for size, place, number in todo:
-            if spent + last[0] * size / last[1] > LONGEST_S:
-                break
-            start = time.monotonic()
-            try:
-                exact[place][number] = worker.run(_in_dtypes(sets[place][number], signature))
-            except WorkerTimeoutError:
-                break
-            last = (time.monotonic() - start, max(size, 1))
-            spent, done = spent + last[0], done + 1
+    worker.timeout_s = LONGEST_S
+    worker.open(oracle.runtime, oracle.forms, oracle.options)
+    for size, place, number in todo:
+        if spent + last[0] * size / last[1] > LONGEST_S:
+            break
+        start = time.monotonic()
+        try:
+            exact[place][number] = worker.run(_in_dtypes(sets[place][number], signature))
+        except WorkerTimeoutError:
+            break
+        last = (time.monotonic() - start, max(size, 1))
+        spent, done = spent + last[0], done + 1
     return done
 
 

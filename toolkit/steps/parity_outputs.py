@@ -12,9 +12,10 @@ from toolkit.core.artifact import Artifact
 from toolkit.core.documents import Json
 from toolkit.core.progress import Progress, Silent
 from toolkit.core.specs import Feeds, Outputs, Signature, paired, relaid
+from toolkit.measuring.client import WorkerProcess
 from toolkit.parity.judging import Judgement, judge, worst
 from toolkit.steps.choices import known_runtimes
-from toolkit.steps.files import READING_S, sharing_files
+from toolkit.steps.files import READING_S, open_files, sharing_files
 from toolkit.steps.inputs import (
     InputRequest,
     implied_batch,
@@ -26,6 +27,12 @@ from toolkit.steps.parity_layers import Layers, compare_layers
 from toolkit.steps.sources import candidates, open_artifact
 
 BATCHES = (1, 3, 64)
+PLANS = ((4, BATCHES), (2, (1, 3, 16)), (1, (1, 3, 8)), (1, (1, 2)))
+"""Sets of inputs of each batch, and batches: the first that stays within OPERATIONS, else the
+last."""
+OPERATIONS = 5e10
+"""Of matrix products and convolutions, over all inputs; a second or two on a CPU."""
+EDGES = 4  # passes over single sets beside those of the plan
 ZEROS = "zeros"
 LARGE = 1e3  # how many times a standard normal value
 CONSTANT = (
@@ -58,7 +65,9 @@ class Case:
 class OutputParity:
     """The outputs of `runtime` on an artifact, judged by those of `oracle` beside those of
     `reference`, in the bounds of `precision`. `remark` says why there is no oracle, `not_run` what
-    they are not the outputs of: a form that was made from the artifact, and cannot run here."""
+    they are not the outputs of: a form that was made from the artifact, and cannot run here.
+    `operations` are those of matrix products and convolutions in a pass over one row, by which the
+    batches are chosen, None where they were not counted."""
 
     artifact: Artifact
     runtime: str
@@ -68,6 +77,7 @@ class OutputParity:
     cases: tuple[Case, ...]
     remark: str | None = None
     not_run: str | None = None
+    operations: int | None = None
 
     @property
     def passed(self) -> bool:
@@ -90,6 +100,7 @@ class OutputParity:
             "oracle": self.oracle,
             "remark": self.remark,
             "not_run": self.not_run,
+            "operations": self.operations,
             "cases": [case.to_json() for case in self.cases],
         }
 
@@ -139,7 +150,7 @@ def parity_outputs(
     outputs = compare(first, second, chosen, request, progress=progress or Silent())
     if not layers:
         return OutputComparison(a=first, outputs=outputs)
-    _, _, (feeds, *_) = _inputs(first, second, request)[0]
+    _, _, (feeds, *_) = _inputs(first, second, request)[1][0]
     found = compare_layers(
         first, second, runtime, feeds, relaid(feeds, first.signature, second.signature)
     )
@@ -153,16 +164,19 @@ def compare(
     request: InputRequest,
     *,
     progress: Progress,
+    worker: WorkerProcess | None = None,
 ) -> OutputParity:
     """`artifact` on `runtime` against the reference for `given`, at several batches: on the inputs
-    asked for, on random ones, and at the edges: zeros, and large values."""
+    asked for, on random ones, and at the edges: zeros, and large values. The more operations a row
+    takes, the fewer rows. The reference and the oracle run in the process of `worker`, or in one
+    of their own."""
     paired(given.signature.inputs, artifact.signature.inputs)  # refused before anything runs
     names = paired(artifact.signature.outputs, given.signature.outputs)
-    sets = _inputs(given, artifact, request)
+    operations, sets = _inputs(given, artifact, request)
     eight_bits = given.precision == "int8"
     # What rounding to eight bits costs is not asked here: these are held against themselves.
     forms = [given] if eight_bits else candidates(given)
-    truth = expected_of(forms, [feeds for _, _, feeds in sets])
+    truth = expected_of(forms, [feeds for _, _, feeds in sets], worker)
     for place, why in truth.failed.items():
         what, batch, _ = sets[place]
         progress.note(FAILED.format(what=what, batch=batch, why=why))
@@ -200,26 +214,35 @@ def compare(
         oracle=truth.oracle,
         cases=tuple(cases),
         remark=truth.remark,
+        operations=operations,
     )
 
 
 def _inputs(
     given: Artifact, artifact: Artifact, request: InputRequest
-) -> list[tuple[str, int, list[Feeds]]]:
-    """What is tried: in words, the batch, the sets of inputs. An engine is built for batches from
-    the least to the largest, and is tried with both and the usual one."""
+) -> tuple[int | None, list[tuple[str, int, list[Feeds]]]]:
+    """The operations of a row, and what is tried: in words, the batch, the sets of inputs. An
+    engine is built for batches from the least to the largest, and is tried with both and the usual
+    one."""
     # What both take: the candidate may have its batch fixed.
     both = replace(given, signature=_fixed(given.signature, artifact.signature))
     source = input_source(both, request, artifact)
     implied = implied_batch(both.signature, request)
-    usual = tuple(dict.fromkeys(artifact.options.get("batches") or BATCHES))
+    least = implied or 1
+    first = source.sets(least)
+    operations = _operations(given, artifact, first[0])
+    count, usual = _plan(operations, least)
+    usual = tuple(dict.fromkeys(artifact.options.get("batches") or usual))
     batches = usual if implied is None else (implied,)
-    sets = [(source.description, batch, source.sets(batch)) for batch in batches]
+    sets = [
+        (source.description, batch, (first if batch == least else source.sets(batch))[:count])
+        for batch in batches
+    ]
     if request.file is not None:
-        return sets
+        return operations, sets
     noise = noise_source(both, request, artifact)
     batch = batches[min(1, len(batches) - 1)]
-    drawn = noise.sets(batch)
+    drawn = noise.sets(batch)[:count]
     if not source.description.startswith("random"):
         sets.append((noise.description, batch, drawn))
     edges = {ZEROS: 0.0, f"random values times {LARGE:g}": LARGE}
@@ -230,7 +253,27 @@ def _inputs(
                 for name, array in drawn[0].items()
             }
             sets.append((what, batch, [scaled]))
-    return sets
+    return operations, sets
+
+
+def _operations(given: Artifact, artifact: Artifact, feeds: Feeds) -> int | None:
+    """Those of a pass at the inputs' batch, by the first form of which they can be counted."""
+    shapes = {name: array.shape for name, array in feeds.items()}
+    own = relaid(feeds, given.signature, artifact.signature)
+    own_shapes = {name: array.shape for name, array in own.items()}
+    with open_files() as files:
+        found = files.matrix_operations(artifact, own_shapes)
+        return files.matrix_operations(given, shapes) if found is None else found
+
+
+def _plan(operations: int | None, batch: int) -> tuple[int, tuple[int, ...]]:
+    """How many sets of inputs at each batch, and the batches, where a pass over `batch` rows takes
+    so many operations."""
+    for count, batches in PLANS:
+        rows = count * sum(batches) + EDGES * batches[1]
+        if operations is None or rows * operations / batch <= OPERATIONS:
+            return count, batches
+    return PLANS[-1]
 
 
 def _ranges(outputs: Sequence[Outputs]) -> Mapping[str, float]:

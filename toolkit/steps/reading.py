@@ -16,6 +16,7 @@ from exporters.weight_parity import compare, could_be_a_weight
 from toolkit.core.artifact import PROGRAM, Artifact, Format
 from toolkit.core.codec import decode, encode
 from toolkit.core.documents import Json
+from toolkit.core.dtypes import is_floating
 from toolkit.core.siblings import ours
 from toolkit.measuring.wire import MESSAGE
 
@@ -63,6 +64,21 @@ def count_work(message: Json) -> Json:
 
         work = count_work(Path(message["path"]), message["shapes"])
     return dict(encode(work))
+
+
+def matrix_operations(message: Json) -> Json:
+    source, shapes = decode(message["source"], Artifact, MESSAGE), message["shapes"]
+    if source.format is Format.ONNX:
+        with ours():
+            from exporters.graph_work import count_work
+
+        return {"operations": count_work(source.path, shapes).matrix_operations}
+    if source.format is Format.TORCH_EXPORT or PROGRAM in source.files:
+        with ours():
+            from exporters.torch_program import matrix_operations
+
+        return {"operations": matrix_operations(source, shapes)}
+    return {"operations": None}
 
 
 def input_ranges(message: Json) -> Json:
@@ -113,7 +129,11 @@ def _weights(source: Artifact, stored: list[StoredTensor]) -> list[StoredTensor]
 
 def _unread(source: Artifact) -> list[StoredTensor]:
     """Return the tensors that the program in a checkpoint of user code does not read."""
-    return [t for t in _of_program(source) if not t.readers and could_be_a_weight(t)]
+    return [
+        tensor
+        for tensor in _of_program(source)
+        if not tensor.readers and (could_be_a_weight(tensor) or is_floating(tensor.array.dtype))
+    ]
 
 
 def _of_program(source: Artifact) -> list[StoredTensor]:

@@ -144,7 +144,13 @@ def test_the_names_are_those_that_checks_read() -> None:
         "reason": None,
     }
     assert figures["precision"] == {"requested": "float32", "ran": "float32"}
-    assert figures["parity"] == {"passed": True, "max_abs": 1e-7, "max_rel": 2e-7, "reason": None}
+    assert figures["parity"] == {
+        "passed": True,
+        "max_abs": 1e-7,
+        "max_rel": 2e-7,
+        "reason": None,
+        "remark": None,
+    }
     assert figures["memory"] == {"peak_rss_bytes": 123_456, "artifact_bytes": 789}
     assert figures["provenance"]["version"] == "1"
     assert figures["scopes"].keys() == {"forward", "open"}

@@ -202,11 +202,10 @@ def _alone(norm: BatchNorm, epsilon: float, free: Sequence[StoredTensor]) -> dic
 def _added(
     offset: np.ndarray, terms: np.ndarray, free: Sequence[StoredTensor]
 ) -> tuple[StoredTensor | None, float] | None:
-    """As `_nearest`; in no tensor where it is all zeros, and none of its size is stored."""
-    same_size = [tensor for tensor in free if tensor.array.size == offset.size]
-    if not offset.any() and all(_is_uniform(tensor) for tensor in same_size):
-        return None, 0.0
-    return _nearest(offset, terms, same_size)
+    """As `_nearest`; zeros need not be stored. Where something else is added in their place, that
+    is a stored tensor which no weight accounts for."""
+    found = _nearest(offset, terms, [t for t in free if t.array.size == offset.size])
+    return (None, 0.0) if found is None and not offset.any() else found
 
 
 def _is_uniform(tensor: StoredTensor) -> bool:

@@ -9,7 +9,7 @@ import itertools
 import operator
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -186,6 +186,36 @@ def reordered(
             order, tensor = place
             room.take(tensor)
             found[name] = Found(match=Match.REORDERED, stored=tensor, how=f"gates {list(order)}")
+    return found
+
+
+def stacked(
+    weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor], room: Room
+) -> dict[str, Found]:
+    """Several weights that lie one after the other in one stored tensor, along its first axis: as
+    the two directions of a recurrent layer. Each part of the tensor must be a weight."""
+    found: dict[str, Found] = {}
+    for tensor in room.free(stored):
+        if tensor.array.ndim < 2 or not 2 <= len(tensor.array) <= MOST_PARTS:
+            continue
+        parts = [
+            StoredTensor(name=str(place), array=part, readers=tensor.readers)
+            for place, part in enumerate(tensor.array)
+        ]
+        own = Room.of(parts)
+        own.left = dict.fromkeys(own.left, 1)
+        left = {name: array for name, array in weights.items() if name not in found}
+        matched: dict[str, Found] = {}
+        for way in (identical, rearranged, reordered):
+            rest = {name: array for name, array in left.items() if name not in matched}
+            matched |= way(rest, parts, own)
+        if len(matched) < len(parts):
+            continue
+        room.take(tensor)
+        for name, place in matched.items():
+            assert place.stored is not None
+            words = (f"part {place.stored.name} of {len(parts)}", *filter(None, (place.how,)))
+            found[name] = replace(place, stored=tensor, how=", ".join(words))
     return found
 
 

@@ -24,6 +24,7 @@ from exporters.weight_matching import (
     quantised,
     rearranged,
     reordered,
+    stacked,
     tensor_digest,
 )
 from models.weights import COUNT
@@ -124,7 +125,8 @@ def compare(
 ) -> WeightParity:
     """Finds each weight among the stored tensors.
 
-    First bit for bit, then in another order of axes, shape or gates, then rounded or quantised,
+    First bit for bit, then in another order of axes, shape or gates, then as a part of a tensor
+    that holds several, then rounded or quantised,
     then as a part of a batch norm that was folded, or a bias of zeros that is left out. Among
     stored tensors of equal value the one of the same name is taken first. Weights of equal value
     may share one stored tensor (exporters merge them) if it has a reader for each. A weight that is
@@ -142,7 +144,7 @@ def compare(
     live = [tensor for tensor in stored if tensor.readers]
     room = Room.of(stored)
     found = identical(weights, stored, room)
-    for way in (rearranged, reordered, cast, quantised):
+    for way in (rearranged, reordered, stacked, cast, quantised):
         found |= way(_without(weights, found), live, room)
     sure = {name: place for name, place in found.items() if not _by_chance(name, weights, place)}
     found |= folded(weights, _without(weights, sure), live, room)

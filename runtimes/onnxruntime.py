@@ -96,7 +96,8 @@ class OnnxRuntimeSession(Session):
                     list(shape), np.dtype(spec.dtype), "cpu"
                 )
                 binding.bind_ortvalue_output(spec.name, value)
-        self._run_bound = self._session.run_with_iobinding
+        unknown = any(None in shape for shape in shapes)
+        self._run_bound = self._run_first if unknown else self._session.run_with_iobinding
 
     def _upload(self, feeds: Feeds) -> None:
         self._feeds = {name: np.asarray(array, order="C") for name, array in feeds.items()}
@@ -107,6 +108,18 @@ class OnnxRuntimeSession(Session):
                 self._binding.bind_ortvalue_input(name, value_of(array))
             else:
                 self._binding.bind_cpu_input(name, array)
+
+    def _run_first(self, binding: Any) -> None:
+        """The first pass with outputs of unknown extents. A binding refuses a second pass where an
+        output has another rank than the file declares."""
+        self._session.run_with_iobinding(binding)
+        ranks = [len(value.shape()) for value in binding.get_outputs()]
+        if ranks == [len(spec.shape) for spec in self.signature.outputs]:
+            self._run_bound = self._session.run_with_iobinding
+        else:
+            self._binding = None
+            self._run_bound = self._run_given
+            self._run_given(None)
 
     def _run_given(self, _: Any) -> None:
         values = {

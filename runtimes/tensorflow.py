@@ -9,8 +9,10 @@ from tensorflow.python.eager import context
 
 from models.keras.program import serving_of
 from runtimes.executed import Node
+from runtimes.tensorflow_double import in_double
 from runtimes.tensorflow_session import Pass, TensorFlowSession, use_threads
 from toolkit.core.artifact import Artifact, Format
+from toolkit.core.errors import unknown_name
 from toolkit.core.session import Availability, Runtime, Session, SessionOptions
 
 # Operators that make, move or hold tensors without computing on them.
@@ -37,10 +39,14 @@ class TensorFlow(Runtime):
         return Availability(ok=True, version=tf.__version__)
 
     def open(self, artifact: Artifact, options: SessionOptions) -> Session:
-        options.require_known(self.name, ())
+        options.require_known(self.name, ("dtype",))
+        dtype = options.tuning.get("dtype", "float32")
+        if dtype not in ("float32", "float64"):
+            raise unknown_name("dtype", dtype, ["float32", "float64"])
         use_threads(options.threads)
         serve = serving_of(artifact, artifact.signature)
-        return TensorFlowSession(artifact.signature, serve, runtime=self.name, nodes=_nodes)
+        run = in_double(serve) if dtype == "float64" else serve
+        return TensorFlowSession(artifact.signature, run, runtime=self.name, nodes=_nodes)
 
 
 def _nodes(function: Pass, inputs: list[Any]) -> list[Node]:

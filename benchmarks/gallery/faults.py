@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
+
+import toolkit
+from toolkit.core.errors import ToolkitError
+from toolkit.steps.inputs import InputRequest
 
 WEIGHT = 16  # elements of a tensor from which on it counts as a weight
 Graph = onnx.GraphProto
@@ -21,6 +26,18 @@ def faults(model: onnx.ModelProto, seed: int = 0) -> Iterator[tuple[str, onnx.Mo
         told = change(wrong.graph, np.random.default_rng(seed))
         if told is not None:
             yield told, wrong
+
+
+def refused_by(source: Path, other: Path, request: InputRequest | None = None) -> str:
+    """The proof by which a graph is not the model of `source`, empty if both take it."""
+    try:
+        weights = toolkit.parity_weights(source, other).weights
+        if not weights.passed:
+            return "weights"
+        found = toolkit.parity_outputs(source, other, runtime="onnxruntime", inputs=request).outputs
+        return "" if found.passed else "outputs"
+    except ToolkitError as error:
+        return f"{type(error).__name__}: {error.problem[:200]}"
 
 
 def one_bit(graph: Graph, rng: np.random.Generator) -> str | None:

@@ -34,10 +34,14 @@ class InWheel:
 
 
 WHEELS = (
-    InWheel(path="ddddocr/common_old.onnx"),
+    InWheel(path="ddddocr/common_old.onnx", options=("--dim", "image_width=160")),
     InWheel(path="ddddocr/common_det.onnx"),
-    InWheel(path="nudenet/320n.onnx"),
-    InWheel(path="magika/models/standard_v3_3/model.onnx", name="magika"),
+    InWheel(path="nudenet/320n.onnx", options=("--dim", "height=320", "--dim", "width=320")),
+    InWheel(
+        path="magika/models/standard_v3_3/model.onnx",
+        name="magika",
+        options=("--input", "bytes=,int32,0,256"),
+    ),
     InWheel(
         path="silero_vad/data/silero_vad_op18_ifless.onnx",
         options=("--dim", "sequence=512", "--input", "sr=,int64,16000,16001"),

@@ -84,7 +84,11 @@ class _Net(nn.Module):
 
 
 def Norms() -> Made:
-    return _Net().eval(), {"x": _rows(2, 3, 12, 12)}
+    net = _Net()
+    for norm in (net.norm, net.instance):  # ones and zeros until they are trained
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    return net.eval(), {"x": _rows(2, 3, 12, 12)}
 
 
 class _Tied(nn.Module):

@@ -67,6 +67,7 @@ def judge(
     *,
     equal_terms: int = 0,
     ranges: Mapping[str, float] | None = None,
+    rounding: float | None = None,
 ) -> Judgement:
     """Whether `got` is the model's output in that precision.
 
@@ -82,10 +83,12 @@ def judge(
     are compared with the table of tolerances: their step is a part of the range that a tensor is
     quantised in, whatever its values. So for an INT8 reference the bound depends on `ranges`, the
     largest magnitude of each of its outputs. NaN and infinity must stand where the reference has
-    them.
+    them. Without an oracle, `rounding` is the largest error of the reference on other inputs, as a
+    part of the largest value: the table of tolerances holds, or what that rounding explains if it
+    is more.
     """
     if oracle is None or precision not in ROUNDOFF:
-        return _by_table(got, oracle or reference, precision, ranges)
+        return _by_table(got, oracle or reference, precision, ranges, rounding)
     if set(got) != set(reference):
         return Judgement.refused(f"outputs are {sorted(got)}, expected {sorted(reference)}")
     judged = [
@@ -112,14 +115,24 @@ def worst(parts: Sequence[Judgement]) -> Judgement:
 
 
 def _by_table(
-    got: Outputs, reference: Outputs, precision: str, ranges: Mapping[str, float] | None
+    got: Outputs,
+    reference: Outputs,
+    precision: str,
+    ranges: Mapping[str, float] | None,
+    rounding: float | None,
 ) -> Judgement:
     kept = {
         name: array.astype(got[name].dtype) if name in got and array.dtype == np.float64 else array
         for name, array in reference.items()
     }
     counted = ranges if precision == "int8" else None
-    found = combine([compare_outputs(got, kept, tolerance_for(precision), counted)])
+    tolerance = tolerance_for(precision)
+    if rounding is not None and precision in ROUNDOFF:
+        # The reference may be off as well, the other way.
+        explained = bound_of(rounding, 1.0, precision) + rounding
+        allowed = min(explained, cap(1.0, precision))
+        tolerance = replace(tolerance, relative=max(tolerance.relative, allowed))
+    found = combine([compare_outputs(got, kept, tolerance, counted)])
     scales = [_largest(array) for array in reference.values()]
     return Judgement(
         passed=found.passed,
@@ -224,6 +237,11 @@ def beyond_rounding(reference: Outputs, single: Outputs, double: Outputs) -> str
                 f"{explained:.3g}"
             )
     return None
+
+
+def relative_errors(outputs: Outputs, double: Outputs) -> list[float]:
+    """The largest error of each floating-point output, as a part of its largest magnitude."""
+    return [error / scale for _, error, scale in _errors(outputs, double) if scale]
 
 
 def _errors(outputs: Outputs, double: Outputs) -> Iterator[tuple[str, float, float]]:

@@ -204,6 +204,7 @@ class _Stage:
         source = self.artifact if self.changes else self.given
         weights = self.files.weight_parity(source, format, place / exported.entry)
         if not weights.passed:
+            _saved(place, self.artifact, self.given, format, exported, home)  # it may be kept
             raise _weights_differ(weights, format)
         changes = self.changes
         if format is Format.ONNX and passes and not changes:

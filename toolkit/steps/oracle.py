@@ -23,7 +23,13 @@ from toolkit.steps.files import open_files
 from toolkit.steps.reference import Opening, reference_of
 from toolkit.steps.sources import open_artifact
 
-TORCH = {Format.CHECKPOINT: "torch", Format.TORCH_EXPORT: "torch-export"}
+IN_DOUBLE = {
+    Format.CHECKPOINT: "torch",
+    Format.TORCH_EXPORT: "torch-export",
+    Format.KERAS: "tensorflow",
+    Format.SAVEDMODEL: "tensorflow",
+}
+"""By the form that is nearest to the source, the runtime that computes it in float64."""
 EVALUATOR = "onnx-reference"
 TIMEOUT_S = 600.0
 LONGEST_S = 60.0  # of the oracle, for all inputs together
@@ -66,11 +72,12 @@ def expected_of(
 
     Raises SessionError if the reference fails on all sets of feeds.
     """
-    if worker is None:
+    if worker is None or not worker.answers:
         with reference_process(forms) as worker:
             return expected_of(forms, sets, worker)
     threads = session_options(None).threads
     reference = reference_of(forms, threads)
+    worker.timeout_s = TIMEOUT_S
     worker.open(reference.runtime, reference.forms, reference.options)
     outputs, failed = _run(worker, sets)
     sets = [[] if place in failed else feeds for place, feeds in enumerate(sets)]
@@ -186,15 +193,15 @@ def _in_dtypes(feeds: Feeds, signature: Signature) -> Feeds:
 
 
 def _oracle_of(artifacts: Sequence[Artifact], threads: int, directory: Path) -> Opening:
-    """The same model in float64: torch's where there is one, else an ONNX graph as the standard
-    defines it, written into `directory`.
+    """The same model in float64: torch's or TensorFlow's if there is one, else an ONNX graph as the
+    standard defines it, written into `directory`.
 
     Raises UnavailableError where nothing runs any of the forms so, SourceError for a graph that
     cannot be had in float64.
     """
     formats = [artifact.format for artifact in artifacts]
     options = SessionOptions(threads=threads, optimize=False)
-    for format, runtime in TORCH.items():
+    for format, runtime in IN_DOUBLE.items():
         if format in formats:
             return Opening(
                 runtime=runtime,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from toolkit.core.documents import Json
 from toolkit.core.progress import Progress, Silent
 from toolkit.core.specs import Feeds, Outputs, Signature, paired, relaid
 from toolkit.measuring.client import WorkerProcess
-from toolkit.parity.judging import Judgement, judge, worst
+from toolkit.parity.judging import Judgement, judge, relative_errors, worst
 from toolkit.steps.choices import known_runtimes
 from toolkit.steps.files import READING_S, open_files, sharing_files
 from toolkit.steps.inputs import (
@@ -22,7 +23,12 @@ from toolkit.steps.inputs import (
     input_source,
     noise_source,
 )
-from toolkit.steps.oracle import expected_of, outputs_and_precision_of
+from toolkit.steps.oracle import (
+    Expected,
+    expected_of,
+    outputs_and_precision_of,
+    reference_process,
+)
 from toolkit.steps.parity_layers import Layers, compare_layers
 from toolkit.steps.sources import candidates, open_artifact
 
@@ -35,6 +41,9 @@ OPERATIONS = 5e10
 EDGES = 4  # passes over single sets beside those of the plan
 ZEROS = "zeros"
 LARGE = 1e3  # how many times a standard normal value
+OTHER = (10.0, 100.0, 0.1)  # the same, where rounding takes too many digits of all other outputs
+TIMES = "random values times {:g}"
+Set = tuple[str, int, list[Feeds]]  # in words, the batch, some inputs
 CONSTANT = (
     "warning: an output is the same for all inputs that were tried, so that it proves little: give "
     "others with --data or --inputs, or look whether the model is what it should be."
@@ -150,7 +159,8 @@ def parity_outputs(
     outputs = compare(first, second, chosen, request, progress=progress or Silent())
     if not layers:
         return OutputComparison(a=first, outputs=outputs)
-    _, _, (feeds, *_) = _inputs(first, second, request)[1][0]
+    _, sets, _ = _inputs(first, second, request)
+    _, _, (feeds, *_) = sets[0]
     found = compare_layers(
         first, second, runtime, feeds, relaid(feeds, first.signature, second.signature)
     )
@@ -171,41 +181,23 @@ def compare(
     takes, the fewer rows. The reference and the oracle run in the process of `worker`, or in one
     of their own."""
     paired(given.signature.inputs, artifact.signature.inputs)  # refused before anything runs
-    names = paired(artifact.signature.outputs, given.signature.outputs)
-    operations, sets = _inputs(given, artifact, request)
-    eight_bits = given.precision == "int8"
+    operations, sets, further = _inputs(given, artifact, request)
     # What rounding to eight bits costs is not asked here: these are held against themselves.
-    forms = [given] if eight_bits else candidates(given)
-    truth = expected_of(forms, [feeds for _, _, feeds in sets], worker)
-    for place, why in truth.failed.items():
-        what, batch, _ = sets[place]
-        progress.note(FAILED.format(what=what, batch=batch, why=why))
-    sets = [one for place, one in enumerate(sets) if place not in truth.failed]
-    expected = [one for place, one in enumerate(truth.outputs) if place not in truth.failed]
-    doubles = [one for place, one in enumerate(truth.exact) if place not in truth.failed]
-    own_sets = [
-        [relaid(one, given.signature, artifact.signature) for one in feeds] for _, _, feeds in sets
-    ]
-    found, ran = outputs_and_precision_of(runtime, artifact, own_sets)
-    got = [[_named(one, names) for one in outputs] for outputs in found]
-    precision = artifact.precision
-    if (precision, ran) == ("float32", "tf32"):
-        precision = "tf32"
-        progress.note(TF32.format(runtime=runtime))
-    tried = [outputs for case in expected for outputs in case]
-    if not _vary(given.signature, tried):
-        progress.note(CONSTANT)
-    ranges = _ranges(tried) if eight_bits else None
-    cases = []
-    for (what, batch, feeds), *outputs in zip(sets, got, expected, doubles, strict=True):
-        terms = _equal_terms(what, feeds[0])
-        judged = [
-            judge(mine, theirs, exact, precision, equal_terms=terms, ranges=ranges)
-            for mine, theirs, exact in zip(*outputs, strict=True)
-        ]
-        verdict = worst(judged)
-        place = next(k for k, each in enumerate(judged) if each is verdict)
-        cases.append(Case(inputs=what, batch=batch, judgement=verdict, feeds=feeds[place]))
+    forms = [given] if given.precision == "int8" else candidates(given)
+    with contextlib.ExitStack() as stack:
+        worker = worker or stack.enter_context(reference_process(forms))
+        trial = _Trial(
+            given=given,
+            artifact=artifact,
+            runtime=runtime,
+            forms=forms,
+            worker=worker,
+            progress=progress,
+        )
+        truth, precision, cases = trial.run(sets)
+        decided = any(not c.judgement.passed or c.judgement.conclusive for c in cases)
+        if further and not decided:
+            cases += trial.run(further)[2]
     return OutputParity(
         artifact=artifact,
         runtime=runtime,
@@ -218,12 +210,89 @@ def compare(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Trial:
+    """What is compared: `artifact` on `runtime` with the reference and the oracle of `forms`, which
+    run in the process of `worker`."""
+
+    given: Artifact
+    artifact: Artifact
+    runtime: str
+    forms: Sequence[Artifact]
+    worker: WorkerProcess
+    progress: Progress
+
+    def run(self, sets: Sequence[Set]) -> tuple[Expected, str, list[Case]]:
+        """What is expected on the sets of inputs, the precision that ran, and a case for each set.
+        A set on which the model itself fails is left out."""
+        given, artifact = self.given, self.artifact
+        names = paired(artifact.signature.outputs, given.signature.outputs)
+        truth = expected_of(self.forms, [feeds for _, _, feeds in sets], self.worker)
+        for place, why in truth.failed.items():
+            what, batch, _ = sets[place]
+            self.progress.note(FAILED.format(what=what, batch=batch, why=why))
+        sets = [one for place, one in enumerate(sets) if place not in truth.failed]
+        expected = [one for place, one in enumerate(truth.outputs) if place not in truth.failed]
+        doubles = [one for place, one in enumerate(truth.exact) if place not in truth.failed]
+        own_sets = [
+            [relaid(one, given.signature, artifact.signature) for one in feeds]
+            for _, _, feeds in sets
+        ]
+        found, ran = outputs_and_precision_of(self.runtime, artifact, own_sets)
+        got = [[_named(one, names) for one in outputs] for outputs in found]
+        precision = artifact.precision
+        if (precision, ran) == ("float32", "tf32"):
+            precision = "tf32"
+            self.progress.note(TF32.format(runtime=self.runtime))
+        tried = [outputs for case in expected for outputs in case]
+        if not _vary(given.signature, tried):
+            self.progress.note(CONSTANT)
+        ranges = _ranges(tried) if given.precision == "int8" else None
+        rounding = _rounding(expected, doubles)
+        cases = []
+        for (what, batch, feeds), *outputs in zip(sets, got, expected, doubles, strict=True):
+            terms = _equal_terms(what, feeds[0])
+            judged = [
+                judge(
+                    mine,
+                    theirs,
+                    exact,
+                    precision,
+                    equal_terms=terms,
+                    ranges=ranges,
+                    rounding=rounding,
+                )
+                for mine, theirs, exact in zip(*outputs, strict=True)
+            ]
+            verdict = worst(judged)
+            place = next(k for k, each in enumerate(judged) if each is verdict)
+            cases.append(Case(inputs=what, batch=batch, judgement=verdict, feeds=feeds[place]))
+        return truth, precision, cases
+
+
+def _rounding(
+    expected: Sequence[Sequence[Outputs]], doubles: Sequence[Sequence[Outputs | None]]
+) -> float | None:
+    """The largest error of the reference, as a part of the largest value, over the inputs on which
+    the oracle ran; None if there are none."""
+    found = [
+        error
+        for outputs, exact in zip(expected, doubles, strict=True)
+        for mine, double in zip(outputs, exact, strict=True)
+        if double is not None
+        for error in relative_errors(mine, double)
+    ]
+    return max(found, default=None)
+
+
 def _inputs(
     given: Artifact, artifact: Artifact, request: InputRequest
-) -> tuple[int | None, list[tuple[str, int, list[Feeds]]]]:
-    """The operations of a row, and what is tried: in words, the batch, the sets of inputs. An
-    engine is built for batches from the least to the largest, and is tried with both and the usual
-    one."""
+) -> tuple[int | None, list[Set], list[Set]]:
+    """The operations of a row, what is tried, and what else if that decides nothing.
+
+    An engine is built for batches from the least to the largest, and is tried with both and the
+    usual one.
+    """
     # What both take: the candidate may have its batch fixed.
     both = replace(given, signature=_fixed(given.signature, artifact.signature))
     source = input_source(both, request, artifact)
@@ -239,21 +308,23 @@ def _inputs(
         for batch in batches
     ]
     if request.file is not None:
-        return operations, sets
+        return operations, sets, []
     noise = noise_source(both, request, artifact)
     batch = batches[min(1, len(batches) - 1)]
     drawn = noise.sets(batch)[:count]
     if not source.description.startswith("random"):
         sets.append((noise.description, batch, drawn))
-    edges = {ZEROS: 0.0, f"random values times {LARGE:g}": LARGE}
-    for what, factor in edges.items():
-        if noise.unbounded:
-            scaled = {
-                name: (array * factor).astype(array.dtype) if name in noise.unbounded else array
-                for name, array in drawn[0].items()
-            }
-            sets.append((what, batch, [scaled]))
-    return operations, sets
+    if not noise.unbounded:
+        return operations, sets, []
+
+    def scaled(factor: float) -> Feeds:
+        return {
+            name: (array * factor).astype(array.dtype) if name in noise.unbounded else array
+            for name, array in drawn[0].items()
+        }
+
+    sets += [(ZEROS, batch, [scaled(0.0)]), (TIMES.format(LARGE), batch, [scaled(LARGE)])]
+    return operations, sets, [(TIMES.format(f), batch, [scaled(f)]) for f in OTHER]
 
 
 def _operations(given: Artifact, artifact: Artifact, feeds: Feeds) -> int | None:

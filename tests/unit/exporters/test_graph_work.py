@@ -166,6 +166,23 @@ def test_shapes_are_followed_through_shape_arithmetic(tmp_path: Path) -> None:
     assert (work.matrix_operations, work.lower_bound) == (2 * 7 * 12 * 5, False)
 
 
+def test_shapes_are_followed_through_a_reshape_of_an_extent(tmp_path: Path) -> None:
+    """As torch's exporter writes it: the batch as a number, which becomes a vector."""
+    nodes = [
+        node("Shape", ["x"], ["n"], start=0, end=1),
+        node("Squeeze", ["n"], ["scalar"]),
+        node("Reshape", ["scalar", "minus"], ["again"]),
+        node("Concat", ["again", "rest"], ["shape"], axis=0),
+        node("Reshape", ["x", "shape"], ["r"]),
+        node("MatMul", ["r", "w"], ["y"]),
+    ]
+    stored = {
+        "minus": np.array([-1]), "rest": np.array([2, 8]), "w": np.zeros((8, 3), np.float32),
+    }  # fmt: skip
+    work = count(tmp_path, model(nodes, x=("batch", 16), stored=stored), (5, 16))
+    assert (work.matrix_operations, work.lower_bound) == (2 * 5 * 2 * 8 * 3, False)
+
+
 def test_external_data_is_not_read_but_for_shapes(tmp_path: Path) -> None:
     """The weights' file can be cut off behind its first bytes, which hold the shape."""
     nodes = [node("Reshape", ["x", "flat"], ["t"]), node("MatMul", ["t", "w"], ["y"])]

@@ -44,6 +44,23 @@ def lstm() -> keras.Model:
     return keras.Model(x, layers.Dense(3)(layers.LSTM(8)(x)))
 
 
+def bidirectional() -> keras.Model:
+    """Both directions lie in one tensor of ONNX; all biases are equal before training."""
+    x = keras.Input((20, 4), name="x")
+    y = layers.Bidirectional(layers.LSTM(8, return_sequences=True))(x)
+    return keras.Model(x, layers.Dense(3)(layers.LSTM(8)(y)))
+
+
+def separable() -> keras.Model:
+    """Kernels in front of batch norms that are all alike before training, so that no bias is
+    stored, beside another bias of the same size."""
+    x = keras.Input((10, 10, 4), name="x")
+    y = layers.BatchNormalization(epsilon=1e-3)(layers.SeparableConv2D(8, 3, use_bias=False)(x))
+    y = layers.Conv2D(8, 1, bias_initializer="random_normal")(layers.ReLU()(y))
+    y = layers.BatchNormalization(epsilon=1e-3)(layers.SeparableConv2D(8, 3, use_bias=False)(y))
+    return keras.Model(x, layers.GlobalAveragePooling2D()(y))
+
+
 def resized(interpolation: str) -> keras.Model:
     x = keras.Input((10, 10, 3), name="x")
     y = layers.UpSampling2D(2, interpolation=interpolation)(layers.Conv2D(8, 3)(x))
@@ -89,6 +106,8 @@ def gelu() -> keras.Model:
 MODELS: dict[str, Callable[[], keras.Model]] = {
     "embedding": embedding,
     "lstm": lstm,
+    "bidirectional": bidirectional,
+    "separable, fresh": separable,
     "masked lstm and gru": recurrent,
     "resized bilinear": lambda: resized("bilinear"),
     "resized nearest": lambda: resized("nearest"),
@@ -98,7 +117,7 @@ MODELS: dict[str, Callable[[], keras.Model]] = {
     "sequential": sequential,
     "exact gelu": gelu,
 }
-FIXED_BATCH_ONLY = {"lstm", "masked lstm and gru"}
+FIXED_BATCH_ONLY = {"bidirectional", "lstm", "masked lstm and gru"}
 
 
 @pytest.fixture(scope="module", params=MODELS)

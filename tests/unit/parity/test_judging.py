@@ -154,6 +154,16 @@ def test_without_an_oracle_the_table_decides() -> None:
     assert off.reference_error is None
 
 
+@pytest.mark.parametrize(("off", "passes"), [(5e-5, True), (5e-4, False)])
+def test_without_an_oracle_on_these_inputs_the_rounding_on_others_counts(
+    off: float, passes: bool
+) -> None:
+    off *= np.abs(REFERENCE).max()
+    told = outputs(REFERENCE + np.float32(off)), outputs(REFERENCE), None, "float32"
+    assert not judge(*told).passed
+    assert judge(*told, rounding=1e-5).passed is passes
+
+
 def test_eight_bits_are_held_to_the_table() -> None:
     assert judged(REFERENCE + np.float32(0.02), "int8").passed
     assert not judged(REFERENCE + np.float32(0.2), "int8").passed

@@ -88,6 +88,21 @@ def test_a_session_with_random_outputs_is_not_called_identical(model: Path) -> N
     assert "Add" in operators(found)
 
 
+def test_an_output_of_another_rank_than_declared_comes_out_of_every_pass(tmp_path: Path) -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])
+    shape = helper.make_tensor_value_info("shape", TensorProto.INT64, [3])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, "m"])
+    graph = helper.make_graph(
+        [helper.make_node("Reshape", ["x", "shape"], ["y"])], "g", [x, shape], [y]
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, ir_version=9, opset_imports=opsets), tmp_path / "m.onnx")
+    with OnnxRuntime().open(open_artifact(tmp_path / "m.onnx"), SessionOptions()) as session:
+        for wanted in ((2, 3, 4), (2, 3, 4), (3, 4, 2)):
+            feeds = {"x": np.arange(24, dtype=np.float32), "shape": np.array(wanted)}
+            assert session.run(feeds)["y"].shape == wanted
+
+
 def test_float64_and_names_with_quotes(model: Path) -> None:
     found = ran(save(model, np.float64, name='the "dense" one\\'), optimize=False)
     assert found.precision == "float64"

@@ -59,6 +59,16 @@ def test_an_evaluator_that_computes_another_model_is_not_used(tmp_path: Path) ->
     assert found.remark.startswith("ONNX's reference evaluator is not used: its y is off by")
 
 
+def test_larger_values_are_tried_where_rounding_decides_nothing(tmp_path: Path) -> None:
+    """Near 0, (x + 1e4) - 1e4 is nothing but rounding."""
+    nodes = [helper.make_node("Add", ["x", "c"], ["t"]), helper.make_node("Sub", ["t", "c"], ["y"])]
+    path = saved(tmp_path / "g.onnx", nodes, 15, c=np.array([3e3], np.float32))
+    found = toolkit.parity_outputs(path, path).outputs
+    told = {case.inputs: case.judgement.conclusive for case in found.cases}
+    assert found.passed
+    assert any(told.values())
+
+
 def test_zeros_are_tried_where_they_can_occur(tmp_path: Path) -> None:
     path = batch_norm(tmp_path / "g.onnx", 15)
     cases = [case.inputs for case in toolkit.parity_outputs(path, path).outputs.cases]

@@ -50,6 +50,9 @@ class ReferenceOutputs:
         expected = self._expected
         if expected is None or expected.oracle is None:
             return found
+        again = zip(expected.outputs[0], self.outputs, strict=False)
+        if not all(compare_outputs(*pair, tolerance).passed for pair in again):
+            return found  # the reference differs from itself: a model that draws random numbers
         exact = expected.exact[0]
         judged = [
             judge(one, self.outputs[k], double, precision)

@@ -71,7 +71,7 @@ class TorchProgramTensors(TensorReader):
         return [
             StoredTensor(
                 name=name,
-                array=tensors[name].detach().numpy().copy(),
+                array=tensors[name].detach().numpy(),
                 readers=readers.get(place, ()),
             )
             for place, name in places.items()

@@ -123,7 +123,7 @@ def export(
             runs=given,
             checked_with=reference_runtime([given]),
         )
-        reference = stack.enter_context(reference_process([given]))
+        reference = stack.enter_context(reference_process(parity_outputs.reference_forms(given)))
         for number, exporter in enumerate(route):
             place = partial if number == len(route) - 1 else scratch / str(number)
             place.mkdir(exist_ok=True)

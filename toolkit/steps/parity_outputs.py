@@ -182,8 +182,7 @@ def compare(
     of their own."""
     paired(given.signature.inputs, artifact.signature.inputs)  # refused before anything runs
     operations, sets, further = _inputs(given, artifact, request)
-    # What rounding to eight bits costs is not asked here: these are held against themselves.
-    forms = [given] if given.precision == "int8" else candidates(given)
+    forms = reference_forms(given)
     with contextlib.ExitStack() as stack:
         worker = worker or stack.enter_context(reference_process(forms))
         trial = _Trial(
@@ -208,6 +207,12 @@ def compare(
         remark=truth.remark,
         operations=operations,
     )
+
+
+def reference_forms(given: Artifact) -> Sequence[Artifact]:
+    """What the reference of an artifact is chosen from. One of eight bits is compared with itself:
+    what rounding to them costs is not asked here."""
+    return [given] if given.precision == "int8" else candidates(given)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,7 +54,7 @@ def weight_parity(message: Json) -> Json:
 
 
 def unread_weights(message: Json) -> Json:
-    unread = _unread(decode(message["source"], Artifact, MESSAGE))
+    unread = _unread(_of_program(decode(message["source"], Artifact, MESSAGE)))
     return {"names": [tensor.name for tensor in unread]}
 
 
@@ -116,22 +116,23 @@ def _stored(source: Artifact) -> list[StoredTensor]:
 def _weights(source: Artifact, stored: list[StoredTensor]) -> list[StoredTensor]:
     if source.format is not Format.CHECKPOINT:
         return [tensor for tensor in stored if tensor.readers and could_be_a_weight(tensor)]
-    unread = {tensor.name for tensor in _unread(source)}
+    program = _of_program(source)
+    unread = {tensor.name for tensor in _unread(program)}
     names = {tensor.name for tensor in stored}
     # A module does not save all of its buffers.
     constants = [
         tensor
-        for tensor in _of_program(source)
+        for tensor in program
         if tensor.name not in names and tensor.readers and could_be_a_weight(tensor)
     ]
     return [*(tensor for tensor in stored if tensor.name not in unread), *constants]
 
 
-def _unread(source: Artifact) -> list[StoredTensor]:
+def _unread(program: list[StoredTensor]) -> list[StoredTensor]:
     """Return the tensors that the program in a checkpoint of user code does not read."""
     return [
         tensor
-        for tensor in _of_program(source)
+        for tensor in program
         if not tensor.readers and (could_be_a_weight(tensor) or is_floating(tensor.array.dtype))
     ]
 

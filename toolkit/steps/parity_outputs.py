@@ -36,8 +36,8 @@ BATCHES = (1, 3, 64)
 PLANS = ((4, BATCHES), (2, (1, 3, 16)), (1, (1, 3, 8)), (1, (1, 2)))
 """Sets of inputs of each batch, and batches: the first that stays within OPERATIONS, else the
 last."""
-OPERATIONS = 5e10
-"""Of matrix products and convolutions, over all inputs; a second or two on a CPU."""
+OPERATIONS = 1e10
+"""Of matrix products and convolutions, over all inputs; less than a second on a CPU."""
 EDGES = 4  # passes over single sets beside those of the plan
 ZEROS = "zeros"
 LARGE = 1e3  # how many times a standard normal value

@@ -1,6 +1,6 @@
 """ONNX's own backend tests through `toolkit.load` and through the passes, beside the bare runtimes.
 
-    PYTHONPATH=. python benchmarks/backend_tests.py                  # all: half an hour
+    PYTHONPATH=. python benchmarks/backend_tests.py                  # all
     PYTHONPATH=. python benchmarks/backend_tests.py --only test_cast --no-passes
 
 A case that the bare runtime computes right must come out right, or, if it has sequences or
@@ -42,7 +42,6 @@ from tests.backend_cases import (
 from toolkit.steps.files import open_files
 
 TIMEOUT_S = 120
-TOLD = 40  # cases of each kind that are printed
 
 Found = dict[str, str]
 

@@ -70,7 +70,7 @@ BRIEF = ("--max-seconds", "0.5", "--processes", "1", "--scope", "forward", "--ou
 @dataclass(frozen=True, kw_only=True)
 class Step:
     """What came of a step: `error` is this project's; `limit` what the bare exporter or runtime
-    says, if it refuses the model too; `warnings` are those of rows that fell short."""
+    says, if it refuses the model too."""
 
     ok: bool
     seconds: float

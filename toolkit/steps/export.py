@@ -265,7 +265,7 @@ def _keeping(
         yield
     except ParityError as error:
         if keep is None:
-            hint = f"{error.hint} With --keep-failed DIR, the form that failed is kept."
+            hint = f"{error.hint} `toolkit export --keep-failed DIR` keeps the form that failed."
             raise ParityError(error.problem, hint=hint) from None
         with new_directory(Path(keep)) as kept:
             shutil.copytree(failed, kept, dirs_exist_ok=True)

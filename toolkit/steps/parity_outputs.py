@@ -210,8 +210,8 @@ def compare(
 
 
 def reference_forms(given: Artifact) -> Sequence[Artifact]:
-    """What the reference of an artifact is chosen from. One of eight bits is compared with itself:
-    what rounding to them costs is not asked here."""
+    """What the reference of an artifact is chosen from. An INT8 artifact is compared with itself:
+    what quantisation costs is not measured here."""
     return [given] if given.precision == "int8" else candidates(given)
 
 
@@ -253,7 +253,7 @@ class _Trial:
         if not _vary(given.signature, tried):
             self.progress.note(CONSTANT)
         ranges = _ranges(tried) if given.precision == "int8" else None
-        rounding = _rounding(expected, doubles)
+        rounding = _rounding([what for what, _, _ in sets], expected, doubles)
         cases = []
         for (what, batch, feeds), *outputs in zip(sets, got, expected, doubles, strict=True):
             terms = _equal_terms(what, feeds[0])
@@ -265,7 +265,7 @@ class _Trial:
                     precision,
                     equal_terms=terms,
                     ranges=ranges,
-                    rounding=rounding,
+                    rounding=rounding.get(what),
                 )
                 for mine, theirs, exact in zip(*outputs, strict=True)
             ]
@@ -276,18 +276,19 @@ class _Trial:
 
 
 def _rounding(
-    expected: Sequence[Sequence[Outputs]], doubles: Sequence[Sequence[Outputs | None]]
-) -> float | None:
-    """The largest error of the reference, as a part of the largest value, over the inputs on which
-    the oracle ran; None if there are none."""
-    found = [
-        error
-        for outputs, exact in zip(expected, doubles, strict=True)
-        for mine, double in zip(outputs, exact, strict=True)
-        if double is not None
-        for error in relative_errors(mine, double)
-    ]
-    return max(found, default=None)
+    kinds: Sequence[str],
+    expected: Sequence[Sequence[Outputs]],
+    doubles: Sequence[Sequence[Outputs | None]],
+) -> Mapping[str, float]:
+    """For each kind of inputs on which the oracle ran, the largest error of the reference as a part
+    of the largest value. Rounding on large values says nothing about others."""
+    found: dict[str, float] = {}
+    for kind, outputs, exact in zip(kinds, expected, doubles, strict=True):
+        for mine, double in zip(outputs, exact, strict=True):
+            errors = [] if double is None else relative_errors(mine, double)
+            if errors:
+                found[kind] = max(found.get(kind, 0.0), *errors)
+    return found
 
 
 def _inputs(
@@ -305,7 +306,8 @@ def _inputs(
     least = implied or 1
     first = source.sets(least)
     operations = _operations(given, artifact, first[0])
-    count, usual = _plan(operations, least)
+    operations = None if operations is None else operations // least
+    count, usual = _plan(operations)
     usual = tuple(dict.fromkeys(artifact.options.get("batches") or usual))
     batches = usual if implied is None else (implied,)
     sets = [
@@ -342,12 +344,11 @@ def _operations(given: Artifact, artifact: Artifact, feeds: Feeds) -> int | None
         return files.matrix_operations(given, shapes) if found is None else found
 
 
-def _plan(operations: int | None, batch: int) -> tuple[int, tuple[int, ...]]:
-    """How many sets of inputs at each batch, and the batches, where a pass over `batch` rows takes
-    so many operations."""
+def _plan(operations: int | None) -> tuple[int, tuple[int, ...]]:
+    """How many sets of inputs at each batch, and the batches, if a row takes so many operations."""
     for count, batches in PLANS:
         rows = count * sum(batches) + EDGES * batches[1]
-        if operations is None or rows * operations / batch <= OPERATIONS:
+        if operations is None or rows * operations <= OPERATIONS:
             return count, batches
     return PLANS[-1]
 

@@ -45,7 +45,7 @@ def lstm() -> keras.Model:
 
 
 def bidirectional() -> keras.Model:
-    """Both directions lie in one tensor of ONNX; all biases are equal before training."""
+    """ONNX stores both directions in one tensor; all biases are equal before training."""
     x = keras.Input((20, 4), name="x")
     y = layers.Bidirectional(layers.LSTM(8, return_sequences=True))(x)
     return keras.Model(x, layers.Dense(3)(layers.LSTM(8)(y)))

@@ -55,7 +55,7 @@ def _off(outputs: Outputs, share: float) -> Outputs:
 def test_the_more_operations_a_row_takes_the_fewer_are_tried(
     operations: int | None, sets: int, batches: tuple[int, ...]
 ) -> None:
-    assert parity_outputs._plan(operations, 1) == (sets, batches)
+    assert parity_outputs._plan(operations) == (sets, batches)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 A new interpreter spends seconds on `import torch` and its like, and the tests start very many.
 `install()` replaces the part of `subprocess.Popen` that executes a program: the console script,
-`python -m toolkit.…`, torchrun and `python FILE.py` are forked from a server process. Everything
+`python -m toolkit…`, torchrun and `python FILE.py` are forked from a server process. Everything
 else is executed as usual. The product does not know of it.
 
 A forked process is a true child of its caller, with the caller's session, working directory,
@@ -119,9 +119,10 @@ QUICK_TO_FORK = {"PYTHONMALLOC": "malloc", "GLIBC_TUNABLES": "glibc.malloc.huget
 PRODUCT = {"calibration", "exporters", "models", "runtimes", "toolkit"}
 
 TORCHRUN = "torch.distributed.run"
-NESTING = ("toolkit.study.worker", TORCHRUN)
+NESTING = ("toolkit", "toolkit.study.worker", TORCHRUN)
 """Modules whose processes start workers themselves; so does the console script."""
 
+SERVER = "from tests import fork_server; fork_server.main()"
 SCRIPT = Path(sys.executable).with_name("toolkit")
 PYTHONS = {str(SCRIPT.with_name(name)) for name in ("python", "python3")}
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
@@ -136,6 +137,7 @@ enabled = True
 """Whether processes are forked; False while a test with the mark `real_start` runs."""
 
 _server: _Channel | None = None
+_further: list[str] = []
 _base_environment: dict[str, str] = {}
 _set_by_imports: dict[str, str] = {}
 _execute: Callable[..., None] = subprocess.Popen._execute_child  # type: ignore[attr-defined]
@@ -187,8 +189,12 @@ class _Channel:
             self._process.wait()
 
 
-def install() -> None:
-    """Let this process start `toolkit` and its workers from a fork server of its own."""
+def install(*modules: str) -> None:
+    """Let this process start `toolkit` and its workers from a fork server of its own.
+
+    `modules` are imported by the server beside those of PRELOADED.
+    """
+    _further[:] = modules
     os.register_at_fork(after_in_child=_forget)
     subprocess.Popen._execute_child = _execute_child  # type: ignore[attr-defined]
 
@@ -205,7 +211,7 @@ def _connected() -> _Channel:
         _base_environment.update(os.environ)
         ours, theirs = socket.socketpair()
         process = subprocess.Popen(
-            [sys.executable, "-P", "-c", "from tests import fork_server; fork_server.main()"],
+            [sys.executable, "-P", "-c", SERVER, *_further],
             stdin=theirs,
             stdout=subprocess.DEVNULL,
             env={**os.environ, **QUICK_TO_FORK},
@@ -296,7 +302,7 @@ def _program(args: Any) -> tuple[str | None, str | None, list[str]] | None:
     safe = option == "-P"
     if safe:
         option, *rest = rest
-    if option == "-m" and (rest[0].startswith("toolkit.") or rest[0] == TORCHRUN):
+    if option == "-m" and (rest[0].partition(".")[0] == "toolkit" or rest[0] == TORCHRUN):
         return rest[0], None if safe else "", rest
     return None
 
@@ -343,7 +349,7 @@ def main() -> None:
     reserved = [os.open(os.devnull, os.O_RDONLY) for _ in range(RESERVED_FDS)]
     high = socket.socket(fileno=os.dup(connection.fileno()))
     connection.close()
-    for module in PRELOADED:
+    for module in (*PRELOADED, *sys.argv[1:]):
         with contextlib.suppress(ImportError):  # an environment for a GPU has fewer packages
             importlib.import_module(module)
     _share_vega()

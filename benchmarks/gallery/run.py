@@ -47,7 +47,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 STORE = ROOT / ".gallery"
 PAGE = ROOT / "docs" / "gallery.md"
-TOOLKIT = "from toolkit.cli.main import main; main()"
+USED = ("diffusers", "keras", "torch_geometric.nn", "transformers", "transformers.modeling_utils")
+"""What the members import, and the server of processes before them."""
 TIMEOUT_S = 900
 EQUAL = 1e-6  # of outputs, as a part of the largest value: 17 roundings
 SAME = 1e-3  # of the bare exporter's outputs to the module's
@@ -101,9 +102,9 @@ def main() -> int:
             for member in chosen:
                 shutil.rmtree(STORE / member.name, ignore_errors=True)
         _in_processes(options.jobs)
-        return report(chosen)
+        return report(chosen, page=not options.only and options.steps == ",".join(STEPS))
     number, count = map(int, options.shard.split("/"))
-    fork_server.install()
+    fork_server.install(*USED)
     with open_files():
         for name in options.steps.split(","):
             for member in chosen[number::count]:
@@ -190,7 +191,7 @@ class Run:
         start = time.monotonic()
         try:
             done = subprocess.run(
-                [sys.executable, "-P", "-c", TOOLKIT, *self.arguments(name)],
+                [sys.executable, "-P", "-m", "toolkit", *self.arguments(name)],
                 capture_output=True, text=True, timeout=TIMEOUT_S, check=False, cwd=STORE,
             )  # fmt: skip
             error = "" if done.returncode == 0 else _error(done.stderr)
@@ -318,8 +319,8 @@ def _wheels() -> Path:
     return place
 
 
-def report(chosen: Sequence[Member]) -> int:
-    """Write the table, and print the totals."""
+def report(chosen: Sequence[Member], *, page: bool) -> int:
+    """Print the totals, and write the table to the page if asked for."""
     rows, refusals, passed = [], [], []
     limits: dict[str, list[str]] = {}
     totals: Counter[str] = Counter()
@@ -352,18 +353,19 @@ def report(chosen: Sequence[Member]) -> int:
         f"{totals['weights']}, by outputs {totals['outputs']}, not run "
         f"{totals['faults'] - totals['weights'] - totals['outputs'] - len(passed)})"
     )
-    PAGE.write_text(
-        "\n".join(
-            (
-                *INTRODUCTION, sums + ".", "",
-                f"| model | {' | '.join(COLUMNS)} | wrong variants refused |",
-                f"| --- |{' --- |' * (len(COLUMNS) + 1)}", *rows, "",
-                "## Limits", "", "In the words of the exporter or runtime.", "",
-                *(f"- {', '.join(names)}: `{told}`" for told, names in limits.items()),
+    if page:
+        PAGE.write_text(
+            "\n".join(
+                (
+                    *INTRODUCTION, sums + ".", "",
+                    f"| model | {' | '.join(COLUMNS)} | wrong variants refused |",
+                    f"| --- |{' --- |' * (len(COLUMNS) + 1)}", *rows, "",
+                    "## Limits", "", "In the words of the exporter or runtime.", "",
+                    *(f"- {', '.join(names)}: `{told}`" for told, names in limits.items()),
+                )
             )
-        )
-        + "\n"
-    )  # fmt: skip
+            + "\n"
+        )  # fmt: skip
     for told in refusals:
         print(f"false refusal: {told}")
     for told in passed:

@@ -6,6 +6,8 @@ imported already.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,12 @@ def test_every_command(toolkit_cli: Run, tmp_path: Path) -> None:
     for file in ELSEWHERE.values():
         assert "mark.real_start" in (Path(__file__).parents[2] / file).read_text()
     assert {command for command, *_ in COMMANDS} | set(ELSEWHERE) == set(get_command(app).commands)  # type: ignore[attr-defined]
+
+
+@pytest.mark.real_start
+def test_the_package_is_a_program_as_well(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "toolkit", "models"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "lenet" in done.stdout

@@ -115,13 +115,17 @@ def wrong_extents(path: Path) -> list[str]:
 
 @reads_graph
 def read_precision(path: Path) -> str:
+    """As `precision_of`."""
+    return precision_of(onnx.load(path, load_external_data=False))
+
+
+def precision_of(model: onnx.ModelProto) -> str:
     """The floating-point dtype of what the graph stores, of more than one element; where it stores
     nothing, that in which its nodes compute, or of its inputs and outputs if none does.
 
     What an operator takes in float32 whatever it computes in, such as Resize's scales, is left out.
     "mixed" for several, "none" for a graph without any; "int8" for one that quantises activations.
     """
-    model = onnx.load(path, load_external_data=False)
     graph = model.graph
     inner_graphs = list(graphs(graph))
     if any(node.op_type in EIGHT_BITS for inner in inner_graphs for node in inner.node):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import warnings
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, final
 
+import onnx
 import onnx_ir as ir
 import onnxscript.optimizer
 import torch
@@ -17,8 +19,8 @@ from onnx_ir.passes.common import OutputFixPass
 
 from exporters import ROUTES
 from exporters.base import Exported, Exporter, ExportOptions, Route
-from exporters.onnx_file import read_precision
-from exporters.onnx_saving import save_graph
+from exporters.onnx_file import precision_of, read_precision
+from exporters.onnx_saving import message_of, save_graph
 from exporters.passes.constants import DOMAIN, REARRANGING
 from models.torch.example import dynamic_shapes, example, explained
 from models.torch.program import flat_program, module_of
@@ -51,11 +53,17 @@ class OnnxFromTorch(Exporter):
         OutputFixPass()(program.model)  # an input that is given back, a value that is given twice
         _strip_metadata(program.model)
         _name(program.model, signature)
-        save_graph(program.model, directory / "model.onnx")
-        opset = program.model.opset_imports[""]
+        path, opset = directory / "model.onnx", program.model.opset_imports[""]
+        message = message_of(program.model)
+        if message is None:
+            save_graph(program.model, path)
+        del program
+        gc.collect()  # torch's weights, before the file is written
+        if message is not None:
+            onnx.save(message, path)
         return Exported(
             entry="model.onnx",
-            precision=read_precision(directory / "model.onnx"),
+            precision=read_precision(path) if message is None else precision_of(message),
             options={"exporter": "torch-dynamo", "opset": opset},
         )
 

@@ -59,23 +59,7 @@ class TorchProgram(Exporter):
 @final
 class TorchProgramTensors(TensorReader):
     def stored_tensors(self, path: Path) -> Sequence[StoredTensor]:
-        program = load_program(path)
-        signature = program.graph_signature
-        places = {
-            **signature.inputs_to_parameters,
-            **signature.inputs_to_buffers,
-            **signature.inputs_to_lifted_tensor_constants,
-        }
-        readers = _live_readers(program)
-        tensors = {**program.constants, **program.state_dict}
-        return [
-            StoredTensor(
-                name=name,
-                array=tensors[name].detach().numpy(),
-                readers=readers.get(place, ()),
-            )
-            for place, name in places.items()
-        ]
+        return tensors_of(load_program(path))
 
     def operators(self, path: Path) -> Mapping[str, int]:
         nodes = load_program(path).graph.nodes
@@ -90,6 +74,26 @@ class TorchProgramTensors(TensorReader):
             entry=path.name,
             files=[path.name],
         )
+
+
+def tensors_of(program: ExportedProgram) -> Sequence[StoredTensor]:
+    """Its parameters, buffers and constants, each with the operations that read it."""
+    signature = program.graph_signature
+    places = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
+    readers = _live_readers(program)
+    tensors = {**program.constants, **program.state_dict}
+    return [
+        StoredTensor(
+            name=name,
+            array=tensors[name].detach().numpy(),
+            readers=readers.get(place, ()),
+        )
+        for place, name in places.items()
+    ]
 
 
 def matrix_operations(source: Artifact, shapes: Mapping[str, Sequence[int]]) -> int | None:

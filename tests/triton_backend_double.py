@@ -38,7 +38,8 @@ class TritonPythonModel:
                 one["name"]: triton.get_input_tensor_by_name(request, one["name"]).as_numpy()
                 for one in self.config["input"]
             }
-            rows.append(len(next(iter(feeds.values()))))
+            first = next(iter(feeds.values()))
+            rows.append(len(first) if first.ndim else 1)
             names = [one["name"] for one in self.config["output"]]
             tensors = [
                 triton.Tensor(n, a) for n, a in zip(names, self.run(names, feeds), strict=True)

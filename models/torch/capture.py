@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from torch.export import Dim
 from torch.utils import _pytree as pytree
 
 from models.torch.example import BATCH, explained
-from models.torch.program import keys_of, path_name, signature_of_program
+from models.torch.program import keys_of, path_name, signature_of_program, without_weights
 from toolkit.core.errors import UsageError, unknown_name
 from toolkit.core.specs import Axes, Signature, TensorSpec
 
@@ -76,12 +75,10 @@ def capture(module: nn.Module, example: Any, axes: Axes | None, source: str) -> 
                 tuple(dict.fromkeys(varying.get(name, {}), Dim.AUTO) for name in tensors),
             ),
         )
-    stream = io.BytesIO()
-    torch.export.save(program, stream)
     found = signature_of_program(program)
     named = _named(found, list(tensors), outputs, varying, source)
     state = module.state_dict()
-    weights = {name: tensor.detach().cpu().numpy().copy() for name, tensor in state.items()}
+    weights = {name: tensor.detach().cpu().numpy() for name, tensor in state.items()}
     whole = {
         name: tensor.numpy()
         for name, tensor in tensors.items()
@@ -92,7 +89,7 @@ def capture(module: nn.Module, example: Any, axes: Axes | None, source: str) -> 
         example=whole,
         signature=named,
         weights=weights,
-        program=stream.getvalue(),
+        program=without_weights(program),
     )
 
 

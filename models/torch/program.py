@@ -10,8 +10,11 @@ torch is given a new archive of the checked bytes.
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
 import io
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -63,27 +66,65 @@ def module_of(source: Artifact) -> nn.Module:
 
 
 def _of_checkpoint(checkpoint: Artifact) -> nn.Module:
-    weights = load_tensors(checkpoint.path)
-    if PROGRAM not in checkpoint.files:
-        if checkpoint.model.family not in FAMILIES.names():
-            raise SourceError(
-                f"{checkpoint.directory} holds the weights of a model of somebody's own, and has "
-                f"no {PROGRAM} that would say how they are used.",
-                hint="Train it with --framework torch, as a module that torch.export can follow.",
-            )
-        return restored(checkpoint.model, weights)
-    module = load_program(checkpoint.directory / PROGRAM).module()
-    module.load_state_dict(
-        {name: torch.from_numpy(array.copy()) for name, array in weights.items()}
-    )
-    return module
+    if PROGRAM in checkpoint.files:
+        return _with_weights(checkpoint).module()
+    if checkpoint.model.family not in FAMILIES.names():
+        raise SourceError(
+            f"{checkpoint.directory} holds the weights of a user's model, and has no {PROGRAM} "
+            "that would say how they are used.",
+            hint="Train it with --framework torch, as a module that torch.export can follow.",
+        )
+    return restored(checkpoint.model, load_tensors(checkpoint.path))
 
 
 def program_of(source: Artifact) -> ExportedProgram | None:
-    """What a file or a checkpoint holds of a model of somebody's own; None for a family's."""
+    """What a file or a checkpoint holds of a user's model; None for a family's.
+
+    The weights of a checkpoint's are zeros, or others than those of the checkpoint.
+    """
     if source.format is Format.TORCH_EXPORT:
         return load_program(source.path)
-    return load_program(source.directory / PROGRAM) if PROGRAM in source.files else None
+    if PROGRAM not in source.files:
+        return None
+    digest = source.files[PROGRAM].digest
+    return _in_checkpoint(source.directory, digest, source.files[source.entry].size_bytes)
+
+
+@functools.lru_cache(maxsize=1)  # a large model's graph takes seconds to read
+def _in_checkpoint(directory: Path, digest: str, elsewhere: int) -> ExportedProgram:
+    return load_program(directory / PROGRAM, elsewhere)
+
+
+def _with_weights(checkpoint: Artifact) -> ExportedProgram:
+    """The program of a checkpoint with the checkpoint's weights.
+
+    Raises SourceError where their names or shapes differ.
+    """
+    program, weights = program_of(checkpoint), load_tensors(checkpoint.path)
+    assert program is not None
+    wanted = {name: tuple(tensor.shape) for name, tensor in program.state_dict.items()}
+    if {name: array.shape for name, array in weights.items()} != wanted:
+        raise SourceError(
+            f"The weights of {checkpoint.directory} are not those of its {PROGRAM}: their names or "
+            "shapes differ.",
+            hint="Train or capture the model again.",
+        )
+    state: dict[str, torch.Tensor] = {}
+    for name, tensor in program.state_dict.items():
+        held = torch.from_numpy(weights[name])
+        is_parameter = isinstance(tensor, nn.Parameter)
+        state[name] = nn.Parameter(held, tensor.requires_grad) if is_parameter else held
+    return ExportedProgram(
+        root=program.graph_module,
+        graph=program.graph,
+        graph_signature=program.graph_signature,
+        state_dict=state,
+        range_constraints=program.range_constraints,
+        module_call_graph=copy.deepcopy(program.module_call_graph),
+        example_inputs=program.example_inputs,
+        constants=program.constants,
+        verifiers=program.verifiers,
+    )
 
 
 def flat_program(source: Artifact) -> ExportedProgram | None:
@@ -96,15 +137,7 @@ def flat_program(source: Artifact) -> ExportedProgram | None:
     program = program_of(source)
     if program is None or not _is_flat(program):
         return None
-    if source.format is Format.CHECKPOINT:
-        for name, array in load_tensors(source.path).items():
-            held = program.state_dict[name]
-            tensor = torch.from_numpy(array.copy())
-            is_parameter = isinstance(held, nn.Parameter)
-            program.state_dict[name] = (
-                nn.Parameter(tensor, held.requires_grad) if is_parameter else tensor
-            )
-    return program
+    return _with_weights(source) if source.format is Format.CHECKPOINT else program
 
 
 class FlatModule(nn.Module):
@@ -237,18 +270,40 @@ def write_program(module: nn.Module, rows: torch.Tensor) -> bytes:
     """
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(module.eval(), (rows,), dynamic_shapes=({0: batch},))
+    return without_weights(program)
+
+
+def without_weights(program: ExportedProgram) -> bytes:
+    """What torch.export.save writes of a program, with zeros in the place of its weights.
+
+    For a checkpoint, which has the weights in a file of their own. The zeros of a tensor are one
+    element, with strides of 0.
+    """
+    weights = dict(program.state_dict)
+    for name, weight in weights.items():
+        zeros = torch.zeros((), dtype=weight.dtype).expand(weight.shape)
+        is_parameter = isinstance(weight, nn.Parameter)
+        program.state_dict[name] = (
+            nn.Parameter(zeros, weight.requires_grad) if is_parameter else zeros
+        )
     stream = io.BytesIO()
-    torch.export.save(program, stream)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "No complete tensor found")  # each is one element
+            torch.export.save(program, stream)
+    finally:
+        program.state_dict.update(weights)
     return stream.getvalue()
 
 
-def load_program(path: Path) -> ExportedProgram:
+def load_program(path: Path, elsewhere: int = 0) -> ExportedProgram:
     """Open an archive of torch.export.save, without running anything that it brings.
 
-    Raises SourceError for a file that is no such archive, could run code, or was written by a
+    `elsewhere` are the elements that it may declare without holding them: as many as another file
+    has. Raises SourceError for a file that is no such archive, could run code, or was written by a
     version of torch whose archives the installed one does not read.
     """
-    with _checked(path) as archive:
+    with _checked(path, elsewhere) as archive:
         try:
             return torch.export.load(archive)
         except Exception as error:  # torch's deserialiser raises whatever its parts raise
@@ -262,12 +317,12 @@ def load_program(path: Path) -> ExportedProgram:
 def check_archive(path: Path) -> None:
     """Raise SourceError for a file that is no archive of one exported program, or could run
     code."""
-    with _checked(path):
+    with _checked(path, 0):
         pass
 
 
 @contextlib.contextmanager
-def _checked(path: Path) -> Iterator[BinaryIO]:
+def _checked(path: Path, elsewhere: int) -> Iterator[BinaryIO]:
     """Yield a new archive of the checked entries of `path`."""
     places: list[str] = []
     elements = 0
@@ -285,7 +340,7 @@ def _checked(path: Path) -> Iterator[BinaryIO]:
         if place in CONFIGS:
             content, declared = checked_config(read())
             elements += declared
-            if elements > MOST_ELEMENTS * path.stat().st_size + FEW_ELEMENTS:
+            if elements > MOST_ELEMENTS * path.stat().st_size + FEW_ELEMENTS + elsewhere:
                 raise RefusedEntry("its tensors are declared many times larger than the file")
             return content
         return None

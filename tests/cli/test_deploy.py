@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
@@ -20,6 +21,7 @@ from tests.conftest import Exported, Run, run_toolkit
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.bundle import BUNDLE_FILE, MODEL, SCHEMA
 from toolkit.core.documents import seal, write_document
+from toolkit.core.errors import UsageError
 from toolkit.core.files import digest_file
 
 
@@ -69,6 +71,60 @@ def test_triton_reads_what_is_written(family: str, tmp_path: Path) -> None:
     assert config.input[0].data_type == 11  # TYPE_FP32
     assert config.dynamic_batching.max_queue_delay_microseconds > 0
     assert held(place) == {made.files[made.entry].digest}
+
+
+def graph(place: Path, name: str) -> Path:
+    """A small ONNX file whose tensors have their batch in different places."""
+    inputs, output = SHAPES[name]
+    path = place / f"{name}.onnx"
+    node = (
+        onnx.helper.make_node("ReduceSum", ["x", "axes"], ["y"], keepdims=0)
+        if name in ("scores", "total")
+        else onnx.helper.make_node("Mul", ["x", "t" if "t" in inputs else "x"], ["y"])
+    )
+    axes = {"scores": [1], "total": [0, 1]}.get(name)
+    made = onnx.helper.make_graph(
+        [node],
+        name,
+        [onnx.helper.make_tensor_value_info(n, 1, shape) for n, shape in inputs.items()],
+        [onnx.helper.make_tensor_value_info("y", 1, output)],
+        [onnx.numpy_helper.from_array(np.array(axes), "axes")] if axes else [],
+    )
+    opset = onnx.helper.make_opsetid("", 18)
+    onnx.save(onnx.helper.make_model(made, opset_imports=[opset], ir_version=8), path)
+    return path
+
+
+SHAPES: dict[str, tuple[dict[str, list[Any]], list[Any]]] = {
+    "rows": ({"x": ["n", 4]}, ["n", 4]),
+    "scores": ({"x": ["n", 4]}, ["n"]),
+    "scalar_beside_batch": ({"x": ["n", 4], "t": []}, ["n", 4]),
+    "total": ({"x": ["n", 4]}, []),
+    "time_first": ({"x": ["time", "batch", 4]}, ["time", "batch", 4]),
+    "fixed": ({"x": [1, 4]}, [1, 4]),
+    "beside_fixed": ({"x": ["n", 4], "t": [1, 4]}, ["n", 4]),
+    "without_a_name": ({"x": [None, 4]}, [None, 4]),
+}
+BATCHED = ("rows", "scores")
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_only_rows_of_one_batch_axis_are_batched(name: str, tmp_path: Path) -> None:
+    path = graph(tmp_path, name)
+    done = toolkit.deploy(path, to="triton", out=tmp_path / "r")
+    config = config_of(tmp_path / "r" / name)
+    assert config.max_batch_size == (1 if name in BATCHED else 0)
+    assert any("does not batch" in line for line in done.told) == (name not in BATCHED)
+    inputs, output = SHAPES[name]
+    for found, shape in zip(
+        (*config.input, *config.output), (*inputs.values(), output), strict=True
+    ):
+        own = shape[1:] if name in BATCHED else shape
+        assert list(found.dims) == [d if isinstance(d, int) else -1 for d in own] or [1]
+        assert found.HasField("reshape") == (not own)
+    if name not in BATCHED:
+        with pytest.raises(UsageError, match="cannot batch"):
+            toolkit.deploy(path, to="triton", out=tmp_path / "r2", max_batch=8)
 
 
 def test_openvino_keeps_both_of_its_files(exported: Exported, tmp_path: Path) -> None:

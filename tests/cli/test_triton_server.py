@@ -26,7 +26,7 @@ import numpy as np
 import pytest
 
 import toolkit
-from tests.cli.test_deploy import chosen_for
+from tests.cli.test_deploy import SHAPES, chosen_for, graph
 from tests.gpu_packages import environment, gpu_package
 
 ROOT = Path(__file__).parents[2]
@@ -135,6 +135,34 @@ def test_triton_serves_a_bundle_with_the_model_s_outputs(
     # OpenVINO's backend computes in bfloat16 where the processor can, as `deploy` tells.
     off = {"onnxruntime": 1e-5, "openvino": 2e-2}[runtime]
     np.testing.assert_allclose(found, right, rtol=0, atol=off)
+
+
+def test_triton_serves_tensors_with_and_without_a_batch(tmp_path: Path) -> None:
+    """All in one repository, since the server takes seconds to start."""
+    feeds: dict[str, dict[str, np.ndarray]] = {}
+    for name, (inputs, _) in SHAPES.items():
+        path = graph(tmp_path, name)
+        toolkit.deploy(path, to="triton", out=tmp_path / name, name=name)
+        shutil.copytree(tmp_path / name / name, tmp_path / "repository" / name)
+        sizes = {"n": 1, "time": 3, "batch": 2, None: 2}
+        feeds[name] = {
+            key: ROWS.ravel()[: np.prod(extents, dtype=int)].reshape(extents)
+            for key, shape in inputs.items()
+            if (extents := [sizes.get(dim, dim) for dim in shape]) is not None
+        }
+    with serving(tmp_path / "repository", tmp_path) as server:
+        for name, given in feeds.items():
+            query = {
+                "inputs": [
+                    {"name": key, "datatype": "FP32", "shape": list(array.shape) or [1],
+                     "data": array.ravel().tolist()}
+                    for key, array in given.items()
+                ]
+            }  # fmt: skip
+            (output,) = server.ask(f"models/{name}/infer", query)["outputs"]
+            with toolkit.load(tmp_path / f"{name}.onnx", runtime="onnxruntime") as session:
+                right = session.run(given)["y"]
+            np.testing.assert_allclose(output["data"], right.ravel(), rtol=1e-5, err_msg=name)
 
 
 def wrong_shape(query: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from models import FAMILIES, builder
-from models.torch.program import load_program, write_program
+from models.torch.program import load_program
 from toolkit.core.errors import SourceError
 
 Entries = list[tuple[str, bytes]]
@@ -538,5 +538,5 @@ def test_the_programs_of_the_families_still_load(tmp_path: Path, family: str) ->
     module = builder(spec, "torch").build(spec).eval()
     rows = torch.rand(2, *spec.signature.inputs[0].shape[1:])
     path = tmp_path / "family.pt2"
-    path.write_bytes(write_program(module, rows))
+    torch.export.save(torch.export.export(module, (rows,)), path)
     torch.testing.assert_close(load_program(path).module()(rows), module(rows))

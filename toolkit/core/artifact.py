@@ -15,7 +15,14 @@ from msgspec import Meta
 from toolkit.core.codec import Count, Digest, FileName, Size, holding
 from toolkit.core.documents import read_as, seal, write_document
 from toolkit.core.errors import IntegrityError, SourceError
-from toolkit.core.files import FileRecord, copy_file, record_files, verify_files, write_atomically
+from toolkit.core.files import (
+    FileRecord,
+    copy_file,
+    record_files,
+    sync,
+    verify_files,
+    wrapping_os_errors,
+)
 from toolkit.core.specs import ModelSpec, Signature
 
 MANIFEST = "manifest.json"
@@ -297,10 +304,18 @@ def parents_of(child_directory: Path, source: Artifact) -> tuple[Parent, ...]:
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    from safetensors.numpy import save
+    """Write a safetensors file, without a copy of the tensors in memory."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
 
     contiguous = {name: np.asarray(array, order="C") for name, array in tensors.items()}
-    write_atomically(path, save(contiguous))
+    with wrapping_os_errors(f"write {path}"):
+        try:
+            save_file(contiguous, path)
+        except SafetensorError as error:
+            raise OSError(str(error).rstrip(".")) from error
+        path.chmod(0o644)
+        sync(path)
 
 
 def _write_manifest(directory: Path, schema: str, body: Mapping[str, Any]) -> None:

@@ -135,7 +135,7 @@ class NewFile:
             self._temporary.chmod(0o644)
             self._temporary.replace(self._path)
             self._temporary = None
-            sync_directory(self._path.parent)
+            sync(self._path.parent)
 
     def close(self) -> None:
         """Remove the file unless it was written. Idempotent."""
@@ -218,7 +218,7 @@ def replaced_directory(target: Path) -> Iterator[Path]:
         with wrapping_os_errors(attempt):
             _sync_tree(partial)
             _exchange(partial, target)
-            sync_directory(target.parent)
+            sync(target.parent)
 
 
 @contextlib.contextmanager
@@ -245,7 +245,7 @@ def move_whole(partial: Path, target: Path) -> None:
     """Move a directory to where nothing or an empty one is, with its content safe on the disk."""
     _sync_tree(partial)
     partial.replace(target)
-    sync_directory(target.parent)
+    sync(target.parent)
 
 
 def _exchange(partial: Path, target: Path) -> None:
@@ -284,13 +284,13 @@ def _sync_tree(directory: Path) -> None:
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
         elif path.is_dir():
-            sync_directory(path)
-    sync_directory(directory)
+            sync(path)
+    sync(directory)
 
 
-def sync_directory(directory: Path) -> None:
-    """Wait until the names in `directory` are on the disk, as a rename alone does not."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a directory, are on the disk: a rename alone does not."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load
+from safetensors.numpy import load_file
 
 from toolkit.core.errors import SourceError
 from toolkit.core.files import wrapping_os_errors
@@ -17,13 +17,15 @@ def load_tensors(path: Path) -> dict[str, np.ndarray]:
 
     Raises SourceError for a file that is damaged, or has a dtype or shape that NumPy does not have.
     """
-    with wrapping_os_errors(f"read {path}"):
-        content = path.read_bytes()
     try:
-        return dict(load(content))
-    except (KeyError, SafetensorError, TypeError, ValueError) as error:
-        what = f"dtype {error}" if isinstance(error, KeyError) else str(error).rstrip(".")
+        with wrapping_os_errors(f"read {path}"):
+            tensors: dict[str, np.ndarray] = load_file(path, backend="pread")
+        for array in tensors.values():
+            if array.dtype.isbuiltin != 1:  # of a package that extends NumPy
+                raise TypeError(f"dtype {array.dtype}")
+    except (AttributeError, SafetensorError, TypeError, ValueError) as error:
         raise SourceError(
-            f"{path} could not be read as safetensors: {what}.",
+            f"{path} could not be read as safetensors: {str(error).rstrip('.')}.",
             hint="Give a directory that `toolkit train` wrote; NumPy has no bfloat16 and float8.",
         ) from error
+    return tensors

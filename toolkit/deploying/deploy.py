@@ -34,11 +34,6 @@ class Deployed:
     evidence: Mapping[str, Any]
     bundle: Path | None
 
-    @property
-    def dynamic(self) -> bool:
-        """Whether it takes batches of any size."""
-        return isinstance(self.artifact.signature.batch_axis, str)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment:

@@ -7,13 +7,13 @@ the message is Triton's own (model_config.proto, in tritonclient).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from toolkit.core.errors import UnavailableError, UsageError
 from toolkit.core.files import write_atomically
-from toolkit.core.specs import TensorSpec
+from toolkit.core.specs import Dim, Signature, TensorSpec
 from toolkit.deploying.deploy import Deployed
 from toolkit.deploying.triton_backends import (
     FILES,
@@ -42,10 +42,12 @@ def write_repository(
     artifact = deployed.artifact
     backend = backend_of(deployed)
     entry = FILES[backend, artifact.format]
-    if max_batch is not None and not deployed.dynamic:
+    obstacle = _not_batched(artifact.signature)
+    if max_batch is not None and obstacle:
         raise UsageError(
-            f"Got --max-batch {max_batch} for a model whose batch is fixed at {deployed.batch}.",
-            hint="Leave it out, or deploy a form with a dynamic batch.",
+            f"Got --max-batch {max_batch} for a model that Triton cannot batch: {obstacle}.",
+            hint="Leave it out, or deploy a form whose inputs and outputs all begin with a dynamic "
+            "batch axis.",
         )
     for option, value in (("--max-batch", max_batch), ("--instances", instances)):
         if value is not None and value < 1:
@@ -57,12 +59,33 @@ def write_repository(
         if file == Path(artifact.entry).with_suffix(".bin").name:
             renamed = Path(entry).with_suffix(".bin").name
         artifact.copy_file(file, place / renamed)
-    batches = (max_batch or deployed.batch) if deployed.dynamic else 0
+    batches = 0 if obstacle else max_batch or deployed.batch
     count = instances or (1 if on_gpu(backend, deployed) else _instances(deployed))
     settings = settings_for(backend, deployed, instances=count, batches=batches)
     text = _config(deployed, name, backend, settings, batches, count)
     write_atomically(directory / name / CONFIG, text.encode())
-    return [*_told(deployed), *settings.told]
+    remarks = [f"Triton does not batch this model: {obstacle}."] if obstacle else []
+    return [*_told(deployed), *remarks, *settings.told]
+
+
+def _not_batched(signature: Signature) -> str | None:
+    """Return why Triton cannot put the rows of several requests together; None if it can.
+
+    Triton adds a first axis to every input and output of a model with a `max_batch_size`, so all of
+    them need a dynamic first axis, and it must be the same.
+    """
+    batch = signature.batch_axis
+    for kind, specs in (("input", signature.inputs), ("output", signature.outputs)):
+        for spec in specs:
+            if not spec.shape:
+                return f"{kind} {spec.name!r} is a scalar"
+            if isinstance(spec.shape[0], int):
+                return f"the first axis of {kind} {spec.name!r} is fixed at {spec.shape[0]}"
+            if spec.shape[0] is None:
+                return f"the first axis of {kind} {spec.name!r} has no name"
+            if spec.shape[0] != batch:
+                return f"the first axis of {kind} {spec.name!r} is {spec.shape[0]!r}, not {batch!r}"
+    return None
 
 
 def _needed(deployed: Deployed) -> list[str]:
@@ -116,13 +139,21 @@ def _config(
 
 
 def _tensor(spec: TensorSpec, batches: int) -> dict[str, Any]:
-    """Without its batch, where Triton adds that by itself."""
-    shape = spec.shape[1:] if batches else spec.shape
-    return {
+    """Without its batch, where Triton adds that by itself.
+
+    Triton has no tensors without an axis: they are declared with one of extent 1, which it removes.
+    """
+    shape = _own_axes(spec, batches)
+    declared: dict[str, Any] = {
         "name": spec.name,
         "data_type": f"TYPE_{_dtype(spec)}",
-        "dims": [str(dim) if isinstance(dim, int) else "-1" for dim in shape],
+        "dims": [str(dim) if isinstance(dim, int) else "-1" for dim in shape] or ["1"],
     }
+    return declared if shape else {**declared, "reshape": {"shape": []}}
+
+
+def _own_axes(spec: TensorSpec, batches: int) -> Sequence[Dim]:
+    return spec.shape[1:] if batches else spec.shape
 
 
 def _dtype(spec: TensorSpec) -> str:
@@ -144,9 +175,9 @@ def _warmup(deployed: Deployed, batches: int) -> dict[str, Any]:
             spec.name: {
                 "data_type": f"TYPE_{_dtype(spec)}",
                 "dims": [
-                    str(dim) if isinstance(dim, int) else "1"
-                    for dim in (spec.shape[1:] if batches else spec.shape)
-                ],
+                    str(dim) if isinstance(dim, int) else "1" for dim in _own_axes(spec, batches)
+                ]
+                or ["1"],
                 "zero_data": True,
             }
             for spec in deployed.artifact.signature.inputs

@@ -96,7 +96,10 @@ class Worker:
         options = decode(message["options"], SessionOptions, MESSAGE)
         for earlier in self._sessions:
             earlier.close()
-        self._sessions = []
+        if self._sessions:
+            self._sessions = []
+            gc.unfreeze()
+            gc.collect()  # models that refer to themselves
         with watched("open", opening, time.perf_counter_ns):
             artifacts = decode(message["artifacts"], list[Artifact], MESSAGE)
             artifact = _choose(runtime, artifacts)

@@ -5,7 +5,6 @@ Each takes a message and arrays, and gives a reply as JSON; `Files` has a method
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,11 @@ from exporters.base import Exported, ExportOptions
 from toolkit.core.artifact import Artifact
 from toolkit.core.codec import decode, encode
 from toolkit.core.documents import Json
-from toolkit.core.errors import ToolkitError
 from toolkit.core.siblings import ours
 from toolkit.core.specs import Feeds
 from toolkit.measuring.wire import MESSAGE
 from toolkit.steps.capture import Example
 from toolkit.steps.capture import capture as capture_source
-
-
-def prepare(message: Json, _: Feeds) -> Json:
-    """Import exporters. One that cannot be imported says so when it is needed."""
-    for name in message["exporters"]:
-        with contextlib.suppress(ToolkitError):
-            EXPORTERS.create(name)
-    return {}
 
 
 def export(message: Json, _: Feeds) -> Json:

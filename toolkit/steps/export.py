@@ -28,7 +28,6 @@ from toolkit.steps.capture import Example, is_in_no_file, remark_on
 from toolkit.steps.choices import missing_gpu
 from toolkit.steps.files import Files, open_files
 from toolkit.steps.inputs import InputRequest, with_usual_shapes
-from toolkit.steps.oracle import reference_process
 from toolkit.steps.parity_outputs import OutputParity
 from toolkit.steps.reference import reference_runtime
 from toolkit.steps.routes import find_route, route_of
@@ -99,10 +98,9 @@ def export(
         new_directory(target) as partial,
         scratch_directory() as scratch,
         open_files(timeout_s, timeout_s) as files,
-        contextlib.ExitStack() as stack,
     ):
         if is_in_no_file(source):
-            files.prepare(find_route(Format.CHECKPOINT, to, via))
+            files.prepare("torch")  # the most usual
         given, request = open_source(
             source, example, inputs or InputRequest(), partial / SOURCE, files
         )
@@ -123,7 +121,6 @@ def export(
             runs=given,
             checked_with=reference_runtime([given]),
         )
-        reference = stack.enter_context(reference_process(parity_outputs.reference_forms(given)))
         for number, exporter in enumerate(route):
             place = partial if number == len(route) - 1 else scratch / str(number)
             place.mkdir(exist_ok=True)
@@ -141,7 +138,7 @@ def export(
             stage.checked_with,
             request,
             progress=listener,
-            worker=reference,
+            worker=files.process(),
         )
         outputs = replace(outputs, not_run=stage.not_run)
         done = Export(artifact=stage.artifact, weights=stage.weights, outputs=outputs)

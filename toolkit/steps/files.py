@@ -211,11 +211,13 @@ class Files:
                 ) from error
         return dict(found["extents"])
 
-    def prepare(self, exporters: Sequence[str]) -> None:
-        """Let the process import exporters, while this one does other things."""
-        self._started().prepare(
-            {"command": "prepare", "exporters": list(exporters), "formats": [], "limits": None}
-        )
+    def prepare(self, runtime: str) -> None:
+        """Let the process import the framework of a runtime, while this one does other things."""
+        self._started().prepare({"command": "probe", "runtime": runtime})
+
+    def process(self) -> WorkerProcess:
+        """The process itself, in which runtimes can be opened as in any other worker."""
+        return self._started()
 
     def _read_artifact(self, command: str, source: Artifact, **asked: Any) -> Json:
         return self._read(

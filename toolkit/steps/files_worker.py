@@ -12,10 +12,11 @@ import numpy as np
 
 from exporters import READERS
 from toolkit.core.documents import Json
-from toolkit.core.errors import SourceError, WorkerError, WorkerLimitError
+from toolkit.core.errors import SourceError, WorkerLimitError
 from toolkit.core.limits import Limits, limit_reached
 from toolkit.core.siblings import ours
 from toolkit.measuring.process import Reply, run
+from toolkit.measuring.worker import Worker
 
 READING = frozenset(
     {
@@ -35,7 +36,6 @@ CONVERTING = frozenset(
         "capture",
         "export",
         "expose",
-        "prepare",
         "quantise_for_litert",
         "rewrite",
         "write_for_evaluator",
@@ -46,12 +46,16 @@ LARGEST_REPLY = 64 << 20  # bytes of JSON, which the parent unpacks to several t
 
 @final
 class FilesWorker:
-    """Answers the requests of toolkit/steps/files.py."""
+    """Answers the requests of toolkit/steps/files.py, and those of any worker: the reference of an
+    export runs here, where its framework is imported already."""
+
+    def __init__(self) -> None:
+        self._runtimes = Worker()
 
     def handle(self, message: Json, arrays: Mapping[str, np.ndarray]) -> Reply:
         command = message["command"]
         if command not in READING | CONVERTING:
-            raise WorkerError(f"The worker knows no command {command!r}.", hint="This is a bug.")
+            return self._runtimes.handle(message, arrays)
         with ours():
             name = "reading" if command in READING else "converting"
             function = getattr(importlib.import_module(f"toolkit.steps.{name}"), command)

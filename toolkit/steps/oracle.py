@@ -16,7 +16,7 @@ from toolkit.core.errors import SessionError, ToolkitError, UnavailableError, Wo
 from toolkit.core.session import SessionOptions
 from toolkit.core.specs import Feeds, Outputs, Signature
 from toolkit.core.temporary import scratch_directory
-from toolkit.measuring.client import WorkerProcess, open_message
+from toolkit.measuring.client import WorkerProcess
 from toolkit.measuring.environment import session_options
 from toolkit.parity.judging import beyond_rounding, departs
 from toolkit.steps.files import open_files
@@ -54,12 +54,11 @@ class Expected:
 
 @contextmanager
 def reference_process(forms: Sequence[Artifact]) -> Iterator[WorkerProcess]:
-    """A process for the reference and the oracle of a model, which begins to open the
+    """A process for the reference and the oracle of a model, which begins to import the
     reference."""
     threads = session_options(None).threads
-    reference = reference_of(forms, threads)
     with WorkerProcess(threads=threads, timeout_s=TIMEOUT_S) as worker:
-        worker.prepare(open_message(reference.runtime, reference.forms, reference.options))
+        worker.prepare({"command": "probe", "runtime": reference_of(forms, threads).runtime})
         yield worker
 
 

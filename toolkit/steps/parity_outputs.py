@@ -36,8 +36,8 @@ BATCHES = (1, 3, 64)
 PLANS = ((4, BATCHES), (2, (1, 3, 16)), (1, (1, 3, 8)), (1, (1, 2)))
 """Sets of inputs of each batch, and batches: the first that stays within OPERATIONS, else the
 last."""
-OPERATIONS = 1e10
-"""Of matrix products and convolutions, over all inputs; less than a second on a CPU."""
+OPERATIONS = 3e9
+"""Of matrix products and convolutions, over all inputs; a fraction of a second on a CPU."""
 EDGES = 4  # passes over single sets beside those of the plan
 ZEROS = "zeros"
 LARGE = 1e3  # how many times a standard normal value
@@ -233,6 +233,7 @@ class _Trial:
         given, artifact = self.given, self.artifact
         names = paired(artifact.signature.outputs, given.signature.outputs)
         truth = expected_of(self.forms, [feeds for _, _, feeds in sets], self.worker)
+        self.worker.close()  # and free its memory
         for place, why in truth.failed.items():
             what, batch, _ = sets[place]
             self.progress.note(FAILED.format(what=what, batch=batch, why=why))

@@ -44,10 +44,11 @@ def inventory(message: Json) -> Json:
 
 def weight_parity(message: Json) -> Json:
     source, path = decode(message["source"], Artifact, MESSAGE), Path(message["path"])
+    other = READERS.create(message["format"]).stored_tensors(path)
     stored = _stored(source)
     parity = compare(
         {t.name: t.array for t in _weights(source, stored)},
-        READERS.create(message["format"]).stored_tensors(path),
+        other,
         [tensor.array for tensor in stored if tensor.scaling],
     )
     return parity.to_json()
@@ -138,6 +139,13 @@ def _unread(program: list[StoredTensor]) -> list[StoredTensor]:
 
 
 def _of_program(source: Artifact) -> list[StoredTensor]:
+    """Return what the program of a checkpoint reads. The values of its weights are elsewhere."""
     if PROGRAM not in source.files:
         return []
-    return list(READERS.create(Format.TORCH_EXPORT).stored_tensors(source.directory / PROGRAM))
+    with ours():
+        from exporters.torch_program import tensors_of
+        from models.torch.program import program_of
+
+    program = program_of(source)
+    assert program is not None
+    return list(tensors_of(program))

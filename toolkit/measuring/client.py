@@ -221,6 +221,10 @@ class WorkerProcess:
         """The outputs of one session, while all others run the same."""
         return self.ask({"command": "run", "session": session}, feeds)[1]
 
+    def release(self) -> None:
+        """Close the sessions, and free their memory; the process can open others."""
+        self.ask({"command": "release"})
+
     def block(self, scope: Scope, count: int) -> Timed:
         """`count` timed runs."""
         message = {"command": "block", "scope": scope, "count": count}

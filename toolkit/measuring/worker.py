@@ -23,7 +23,7 @@ from toolkit.core.errors import (
     WorkerError,
 )
 from toolkit.core.measurement import Scope
-from toolkit.core.memory import peak_rss_bytes, rss_bytes
+from toolkit.core.memory import peak_rss_bytes, rss_bytes, trim
 from toolkit.core.session import Runtime, Session, SessionOptions, open_session
 from toolkit.core.specs import Feeds, Signature, relaid
 from toolkit.measuring.memory import watched
@@ -53,6 +53,9 @@ class Worker:
             return self._open(message, arrays), {}
         if command == "peak":
             return _peak(message), {}
+        if command == "release":
+            self._release()
+            return {}, {}
         if not self._sessions:
             raise SessionError(f"{command!r} came before a session was opened.", hint="Open one.")
         first = self._sessions[0]
@@ -94,12 +97,7 @@ class Worker:
                 hint=availability.hint or "See `toolkit doctor`.",
             )
         options = decode(message["options"], SessionOptions, MESSAGE)
-        for earlier in self._sessions:
-            earlier.close()
-        if self._sessions:
-            self._sessions = []
-            gc.unfreeze()
-            gc.collect()  # models that refer to themselves
+        self._release()
         with watched("open", opening, time.perf_counter_ns):
             artifacts = decode(message["artifacts"], list[Artifact], MESSAGE)
             artifact = _choose(runtime, artifacts)
@@ -119,6 +117,17 @@ class Worker:
             "artifact": artifact.digest,
             "opening": opening,
         }
+
+    def _release(self) -> None:
+        """Close the sessions, and free their memory."""
+        if not self._sessions:
+            return
+        for session in self._sessions:
+            session.close()
+        self._sessions = []
+        gc.unfreeze()
+        gc.collect()  # models that refer to themselves
+        trim()
 
     def _block(self, session: Session, message: Json) -> np.ndarray:
         if not self._feeds:

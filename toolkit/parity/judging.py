@@ -98,6 +98,37 @@ def judge(
     return worst(judged)
 
 
+def judge_graph(graph: Outputs, reference: Outputs, oracle: Outputs) -> Judgement | None:
+    """Whether a graph that was evaluated in float64 is the model of the oracle; None without an
+    output in floating point.
+
+    The only roundings of the graph are those of its constants to float32, and the float32 reference
+    has these as well. So the graph may be off by the error of the reference, or by LEAST_ROUNDINGS
+    roundings of the largest output: a sixteenth of what `judge` allows.
+    """
+    rounding = {name: error for name, error, _ in _errors(reference, oracle)}
+    parts = []
+    for name, error, scale in _errors(graph, oracle):
+        own = rounding.get(name, 0.0)
+        bound = max(own, LEAST_ROUNDINGS * ROUNDOFF["float32"] * scale)
+        reason = (
+            f"{name} of the graph in float64 is off by {error:.3g}, where the float32 reference is "
+            f"by {own:.3g}; allowed {bound:.3g}"
+        )
+        parts.append(
+            Judgement(
+                passed=error <= bound,
+                error=error,
+                reference_error=own,
+                scale=scale,
+                bound=bound,
+                order=None,
+                reason=None if error <= bound else reason,
+            )
+        )
+    return worst(parts) if parts else None
+
+
 def _coarser(precision: str, output: np.ndarray) -> str:
     """The precision that an output is judged in: its own dtype, if that rounds more."""
     own = output.dtype.name

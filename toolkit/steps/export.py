@@ -138,7 +138,6 @@ def export(
             stage.checked_with,
             request,
             progress=listener,
-            worker=files.process(),
         )
         outputs = replace(outputs, not_run=stage.not_run)
         done = Export(artifact=stage.artifact, weights=stage.weights, outputs=outputs)

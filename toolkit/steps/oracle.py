@@ -52,16 +52,6 @@ class Expected:
     failed: Mapping[int, str] = field(default_factory=dict)
 
 
-@contextmanager
-def reference_process(forms: Sequence[Artifact]) -> Iterator[WorkerProcess]:
-    """A process for the reference and the oracle of a model, which begins to import the
-    reference."""
-    threads = session_options(None).threads
-    with WorkerProcess(threads=threads, timeout_s=TIMEOUT_S) as worker:
-        worker.prepare({"command": "probe", "runtime": reference_of(forms, threads).runtime})
-        yield worker
-
-
 def expected_of(
     forms: Sequence[Artifact],
     sets: Sequence[Sequence[Feeds]],
@@ -72,10 +62,23 @@ def expected_of(
 
     Raises SessionError if the reference fails on all sets of feeds.
     """
-    if worker is None or not worker.answers:
-        with reference_process(forms) as worker:
-            return expected_of(forms, sets, worker)
     threads = session_options(None).threads
+    if worker is None:
+        with WorkerProcess(threads=threads, timeout_s=TIMEOUT_S) as worker:
+            return expected_of(forms, sets, worker)
+    before = worker.timeout_s
+    try:
+        return _expected(forms, sets, threads, worker)
+    finally:
+        worker.timeout_s = before
+
+
+def _expected(
+    forms: Sequence[Artifact],
+    sets: Sequence[Sequence[Feeds]],
+    threads: int,
+    worker: WorkerProcess,
+) -> Expected:
     reference = reference_of(forms, threads)
     worker.timeout_s = TIMEOUT_S
     worker.open(reference.runtime, reference.forms, reference.options)
@@ -104,6 +107,28 @@ def expected_of(
         remark=remark,
         failed=failed,
     )
+
+
+def graph_in_double(
+    artifact: Artifact, feeds: Feeds, outputs: Outputs, worker: WorkerProcess
+) -> Outputs | None:
+    """What ONNX's reference evaluator gives for a graph in float64, in the process of `worker`.
+
+    `outputs` are those of a runtime in float32. None where the evaluator cannot run the graph,
+    takes too long, or disagrees with that runtime by more than rounding.
+    """
+    threads, before = session_options(None).threads, worker.timeout_s
+    exact: list[list[Outputs | None]] = [[None]]
+    try:
+        with scratch_directory() as scratch:
+            graph = _oracle_of([artifact], threads, scratch)
+            _fill(worker, exact, graph, [[feeds]])
+            _check_oracle([artifact], threads, scratch, [[feeds]], [[outputs]], exact)
+    except ToolkitError:
+        return None
+    finally:
+        worker.timeout_s = before
+    return exact[0][0]
 
 
 def outputs_of(

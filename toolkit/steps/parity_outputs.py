@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from toolkit.core.artifact import Artifact
+from toolkit.core.artifact import Artifact, Format
 from toolkit.core.documents import Json
 from toolkit.core.progress import Progress, Silent
 from toolkit.core.specs import Feeds, Outputs, Signature, paired, relaid
-from toolkit.measuring.client import WorkerProcess
-from toolkit.parity.judging import Judgement, judge, relative_errors, worst
+from toolkit.parity.judging import Judgement, judge, judge_graph, relative_errors, worst
 from toolkit.steps.choices import known_runtimes
 from toolkit.steps.files import READING_S, open_files, sharing_files
 from toolkit.steps.inputs import (
@@ -26,8 +24,8 @@ from toolkit.steps.inputs import (
 from toolkit.steps.oracle import (
     Expected,
     expected_of,
+    graph_in_double,
     outputs_and_precision_of,
-    reference_process,
 )
 from toolkit.steps.parity_layers import Layers, compare_layers
 from toolkit.steps.sources import candidates, open_artifact
@@ -36,9 +34,11 @@ BATCHES = (1, 3, 64)
 PLANS = ((4, BATCHES), (2, (1, 3, 16)), (1, (1, 3, 8)), (1, (1, 2)))
 """Sets of inputs of each batch, and batches: the first that stays within OPERATIONS, else the
 last."""
+GRAPH_OPERATIONS = 3e8  # the same, of one pass of ONNX's reference evaluator
 OPERATIONS = 3e9
 """Of matrix products and convolutions, over all inputs; a fraction of a second on a CPU."""
 EDGES = 4  # passes over single sets beside those of the plan
+GRAPH = "the graph in float64"
 ZEROS = "zeros"
 LARGE = 1e3  # how many times a standard normal value
 OTHER = (10.0, 100.0, 0.1)  # the same, where rounding takes too many digits of all other outputs
@@ -174,29 +174,20 @@ def compare(
     request: InputRequest,
     *,
     progress: Progress,
-    worker: WorkerProcess | None = None,
 ) -> OutputParity:
     """`artifact` on `runtime` against the reference for `given`, at several batches: on the inputs
     asked for, on random ones, and at the edges: zeros, and large values. The more operations a row
-    takes, the fewer rows. The reference and the oracle run in the process of `worker`, or in one
-    of their own."""
+    takes, the fewer rows."""
     paired(given.signature.inputs, artifact.signature.inputs)  # refused before anything runs
     operations, sets, further = _inputs(given, artifact, request)
     forms = reference_forms(given)
-    with contextlib.ExitStack() as stack:
-        worker = worker or stack.enter_context(reference_process(forms))
-        trial = _Trial(
-            given=given,
-            artifact=artifact,
-            runtime=runtime,
-            forms=forms,
-            worker=worker,
-            progress=progress,
-        )
-        truth, precision, cases = trial.run(sets)
-        decided = any(not c.judgement.passed or c.judgement.conclusive for c in cases)
-        if further and not decided:
-            cases += trial.run(further)[2]
+    trial = _Trial(given=given, artifact=artifact, runtime=runtime, forms=forms, progress=progress)
+    truth, precision, cases = trial.run(sets)
+    decided = any(not c.judgement.passed or c.judgement.conclusive for c in cases)
+    if further and not decided:
+        cases += trial.run(further)[2]
+    if operations is not None and operations * sets[0][1] <= GRAPH_OPERATIONS:
+        cases += trial.graph(sets[0], truth, cases)
     return OutputParity(
         artifact=artifact,
         runtime=runtime,
@@ -217,14 +208,12 @@ def reference_forms(given: Artifact) -> Sequence[Artifact]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Trial:
-    """What is compared: `artifact` on `runtime` with the reference and the oracle of `forms`, which
-    run in the process of `worker`."""
+    """What is compared: `artifact` on `runtime` with the reference and the oracle of `forms`."""
 
     given: Artifact
     artifact: Artifact
     runtime: str
     forms: Sequence[Artifact]
-    worker: WorkerProcess
     progress: Progress
 
     def run(self, sets: Sequence[Set]) -> tuple[Expected, str, list[Case]]:
@@ -232,8 +221,11 @@ class _Trial:
         A set on which the model itself fails is left out."""
         given, artifact = self.given, self.artifact
         names = paired(artifact.signature.outputs, given.signature.outputs)
-        truth = expected_of(self.forms, [feeds for _, _, feeds in sets], self.worker)
-        self.worker.close()  # and free its memory
+        with open_files() as files:  # its process has imported the framework already
+            worker = files.process()
+            truth = expected_of(self.forms, [feeds for _, _, feeds in sets], worker)
+            if worker.answers:  # the oracle may have taken too long
+                worker.release()
         for place, why in truth.failed.items():
             what, batch, _ = sets[place]
             self.progress.note(FAILED.format(what=what, batch=batch, why=why))
@@ -274,6 +266,35 @@ class _Trial:
             place = next(k for k, each in enumerate(judged) if each is verdict)
             cases.append(Case(inputs=what, batch=batch, judgement=verdict, feeds=feeds[place]))
         return truth, precision, cases
+
+    def graph(self, first: Set, truth: Expected, cases: Sequence[Case]) -> list[Case]:
+        """A case for an ONNX graph in float64 beside another oracle, if nothing failed before.
+
+        Rounding hides less of it than of what a runtime computes in float32.
+        """
+        what, batch, (feeds, *_) = first
+        passed = all(case.judgement.passed for case in cases)
+        exact = truth.exact[0][0] if truth.exact[0] else None
+        fits = (self.artifact.format, self.artifact.precision) == (Format.ONNX, "float32")
+        if not fits or not passed or exact is None:
+            return []
+        names = paired(self.artifact.signature.outputs, self.given.signature.outputs)
+        with open_files() as files:
+            worker = files.process()
+            found = graph_in_double(
+                self.artifact,
+                relaid(feeds, self.given.signature, self.artifact.signature),
+                {mine: truth.outputs[0][0][theirs] for mine, theirs in names.items()},
+                worker,
+            )
+            if worker.answers:
+                worker.release()
+        if found is None:
+            return []
+        judgement = judge_graph(_named(found, names), truth.outputs[0][0], exact)
+        if judgement is None:
+            return []
+        return [Case(inputs=f"{what}, {GRAPH}", batch=batch, judgement=judgement, feeds=feeds)]
 
 
 def _rounding(

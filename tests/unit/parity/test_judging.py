@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.parity.judging import beyond_rounding, bound_of, departs, judge, worst
+from toolkit.parity.judging import (
+    beyond_rounding,
+    bound_of,
+    departs,
+    judge,
+    judge_graph,
+    worst,
+)
 from toolkit.parity.tolerances import ROUNDOFF
 
 EXACT = np.linspace(-1, 1, 12).reshape(3, 4)
@@ -204,3 +211,18 @@ def test_eight_bits_are_held_to_a_part_of_their_range() -> None:
         assert found.passed is passes
     assert not judge(off, outputs(REFERENCE), None, "int8").passed
     assert not judge(off, outputs(REFERENCE), None, "int8", ranges={"logits": 1.5}).passed
+
+
+def test_a_graph_in_float64_may_be_off_by_what_the_reference_is() -> None:
+    off = np.abs(REFERENCE - EXACT).max()
+    assert judge_graph(outputs(EXACT), outputs(REFERENCE), outputs(EXACT)).passed
+    least = 4 * ROUNDOFF["float32"]  # of a largest output of 1
+    assert off < least
+    assert judge_graph(outputs(EXACT + 0.9 * least), outputs(REFERENCE), outputs(EXACT)).passed
+    far = judge_graph(outputs(EXACT + 1.1 * least), outputs(REFERENCE), outputs(EXACT))
+    assert not far.passed
+    assert "logits of the graph in float64 is off by" in str(far.reason)
+    rough = REFERENCE + np.float32(0.01)
+    assert judge_graph(outputs(EXACT + 0.009), outputs(rough), outputs(EXACT)).passed
+    whole = {"classes": np.arange(3)}
+    assert judge_graph(whole, whole, whole) is None

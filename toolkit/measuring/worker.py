@@ -42,6 +42,7 @@ class Worker:
         self._sessions: list[Session] = []
         self._feeds: list[Feeds] = []
         self._count = 0
+        self._settled = False
         # Feeds come as the first artifact takes them, and go as the one that was opened does.
         self._given = self._taken = Signature(inputs=(), outputs=())
 
@@ -98,6 +99,7 @@ class Worker:
             )
         options = decode(message["options"], SessionOptions, MESSAGE)
         self._release()
+        gc.freeze()  # what was imported, so that a release collects what was opened alone
         with watched("open", opening, time.perf_counter_ns):
             artifacts = decode(message["artifacts"], list[Artifact], MESSAGE)
             artifact = _choose(runtime, artifacts)
@@ -110,7 +112,6 @@ class Worker:
         self._sessions = [session]
         for _ in range(1, message["sessions"]):
             self._sessions.append(open_session(runtime, artifact, options))
-        gc.freeze()  # or the collection before each block would go through all that was imported
         return {
             "computes": runtime.computes,
             "device": runtime.device,
@@ -125,13 +126,22 @@ class Worker:
         for session in self._sessions:
             session.close()
         self._sessions = []
-        gc.unfreeze()
+        if self._settled:
+            gc.unfreeze()
+            self._settled = False
         gc.collect()  # models that refer to themselves
         trim()
+
+    def _settle(self) -> None:
+        """Spare the collection before each block what was opened and imported."""
+        if not self._settled:
+            gc.freeze()
+            self._settled = True
 
     def _block(self, session: Session, message: Json) -> np.ndarray:
         if not self._feeds:
             raise SessionError("A block was asked for without inputs.", hint="Open with feeds.")
+        self._settle()
         count = message["count"]
         samples = time_block(
             session,
@@ -145,6 +155,7 @@ class Worker:
         return samples
 
     def _window(self, message: Json, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        self._settle()
         schedule = Schedule(
             clients=message["clients"],
             most_queries=message["most_queries"],

@@ -61,8 +61,8 @@ TARGETS: Mapping[str, Sequence[str]] = {
     "onnx": ("onnx", "openvino"),
 }
 STEPS = (
-    *("onnx", "faults", "openvino", "torch-export", "litert", "savedmodel", "bench", "calibrate"),
-    *("deploy", "optimize", "aotinductor"),
+    *("onnx", "faults", "openvino", "torch-export", "litert", "savedmodel", "calibrate", "deploy"),
+    *("bench", "optimize", "aotinductor"),
 )
 COLUMNS = tuple(step for step in STEPS if step != "faults")
 BRIEF = ("--max-seconds", "0.5", "--processes", "1", "--scope", "forward", "--out")
@@ -160,7 +160,7 @@ class Run:
         if name == "deploy":
             return ("deploy", graph, "--to", "triton", "--out", out)
         if name == "optimize":
-            return ("optimize", graph, "--exact", "--budget", "10s", "--out", out, *inputs)
+            return ("optimize", graph, "--exact", "--budget", "3s", "--out", out, *inputs)
         source = graph if name == "openvino" else self.member.source
         made = self.artifact / "source"  # a checkpoint or SavedModel: the code need not run again
         if name in ("torch-export", "aotinductor", "litert") and made.is_dir():

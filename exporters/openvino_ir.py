@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -63,6 +64,10 @@ class OpenVinoIr(Exporter):
             precision=read_precision(source.path),
             options={"exporter": "openvino", "openvino": ov.__version__},
         )
+
+
+COMPUTED = {"Interpolate": 1}
+"""Of operators that take sizes or scales in floating point, the number of inputs before these."""
 
 
 @final
@@ -163,7 +168,12 @@ def _array(constant: Any) -> np.ndarray:
 
 
 def _readers(constant: Any) -> tuple[str, ...]:
-    """The operations that take it. OpenVINO drops what no output depends on."""
+    """The operations that compute with it. OpenVINO drops what no output depends on."""
     targets = constant.output(0).get_target_inputs()
-    nodes = sorted((target.get_node() for target in targets), key=lambda node: node.get_name())
+    readers = (
+        target.get_node()
+        for target in targets
+        if target.get_index() < COMPUTED.get(target.get_node().get_type_name(), math.inf)
+    )
+    nodes = sorted(readers, key=lambda node: node.get_name())
     return tuple(f"{node.get_friendly_name()} ({node.get_type_name()})" for node in nodes)

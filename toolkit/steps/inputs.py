@@ -184,14 +184,30 @@ def noise_source(
 ) -> Noise:
     """Random values, whatever data the model has. The ranges of indices and classes are those that
     the ONNX graph shows: the artifact's, or that of `graph`, which was made of it. Whole numbers
-    and booleans of a user's module are rows of the example that it was called with."""
+    and booleans of a user's module, and of what was made of it, are rows of the example that it was
+    called with."""
     shown = next((a for a in (artifact, graph) if a and a.format is Format.ONNX), None)
     ranges = _input_ranges(shown) if shown else {}
     if shown and shown is not artifact:
         names = paired(artifact.signature.inputs, shown.signature.inputs)
         ranges = {mine: ranges[theirs] for mine, theirs in names.items() if theirs in ranges}
-    example = load_tensors(artifact.directory / EXAMPLE) if EXAMPLE in artifact.files else {}
-    return Noise(artifact.signature, request, ranges, description, example)
+    return Noise(artifact.signature, request, ranges, description, _example_of(artifact))
+
+
+def _example_of(artifact: Artifact) -> Feeds:
+    """The example inputs of a checkpoint, or of the one that an artifact was made from, by the
+    artifact's names; empty if there are none, or it is no longer in its place."""
+    if EXAMPLE in artifact.files:
+        return load_tensors(artifact.directory / EXAMPLE)
+    try:
+        checkpoint = artifact.parent_checkpoint()
+    except ToolkitError:
+        return {}
+    if EXAMPLE not in checkpoint.files:
+        return {}
+    names = paired(checkpoint.spec.signature.inputs, artifact.signature.inputs)
+    arrays = load_tensors(checkpoint.directory / EXAMPLE)
+    return {names[name]: array for name, array in arrays.items()}
 
 
 def load_inputs(path: Path, signature: Signature) -> dict[str, np.ndarray]:
@@ -235,7 +251,9 @@ class Noise(InputSource):
     Where an example is given, whole numbers and booleans are its rows, unless all are equal.
 
     An input of two values may be a mask. Attention that is given nothing to attend to is undefined,
-    and a mask may mean either by True, so each of its rows along the last axis has both values.
+    and a mask may mean either by True, so each of its rows along the last axis has both values. A
+    mask of numbers has 1 where attention is allowed, and in a causal model the first token attends
+    to nothing but itself, so each row begins with 1.
     """
 
     def __init__(
@@ -308,8 +326,10 @@ class Noise(InputSource):
             return np.asarray(rng.uniform(low, high, shape)).astype(dtype)
         drawn = np.asarray(rng.integers(int(low), int(high), shape))
         if int(high) - int(low) == 2 and drawn.ndim and drawn.shape[-1] > 1:
+            if dtype.kind != "b":
+                drawn[..., 0] = int(low) + 1
             same = (drawn == drawn[..., :1]).all(axis=-1)
-            drawn[..., 0] = np.where(same, 2 * int(low) + 1 - drawn[..., 0], drawn[..., 0])
+            drawn[..., -1] = np.where(same, 2 * int(low) + 1 - drawn[..., -1], drawn[..., -1])
         return drawn.astype(dtype)
 
     def _from_example(

@@ -79,3 +79,22 @@ def test_weights_of_branches_and_bodies_are_found(tmp_path: Path, kind: str, wei
     assert done.weights.total == weights
     other = saved(tmp_path / "other.onnx", GRAPHS[kind](7))
     assert not toolkit.parity_weights(other, tmp_path / "out").weights.passed
+
+
+def test_scales_of_a_resize_are_no_weights(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).standard_normal((4, 3, 1, 1)).astype(np.float32)
+    scales = np.array([1, 1, 2, 2], np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "w"], ["c"]),
+            helper.make_node("Resize", ["c", "", "scales"], ["y"], mode="linear"),
+        ],
+        "resize",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4, 16, 16])],
+        [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(scales, "scales")],
+    )
+    opset = helper.make_opsetid("", 18)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), tmp_path / "m.onnx")
+    done = toolkit.export(tmp_path / "m.onnx", to="openvino", out=tmp_path / "openvino")
+    assert [tensor.name for tensor in done.weights.tensors] == ["w"]

@@ -114,3 +114,40 @@ def test_arrays_of_a_file_have_the_dtype_of_the_input(
     with toolkit.load(path) as session:
         found = session.run(first)["y"]
     assert {tuple(row) for row in found.tolist()} == {tuple(row) for row in rows.tolist()}
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int32", "uint8", "bool"])
+def test_what_may_be_a_mask_has_both_values_in_each_row(dtype: str) -> None:
+    spec = TensorSpec(name="mask", dtype=dtype, shape=("batch", 3))
+    noise = Noise(Signature(inputs=(spec,), outputs=()), InputRequest(), {}, "")
+    rows = np.concatenate([feeds["mask"] for feeds in noise.sets(64)])
+    assert (rows != rows[:, :1]).any(axis=1).all()
+    # Of numbers 1 allows attention, and a causal model's first token attends to itself alone.
+    assert dtype == "bool" or rows[:, 0].all()
+    assert 0 < rows[:, 1].mean() < 1
+
+
+def test_a_graph_gets_rows_of_the_example_that_its_module_was_captured_with(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "net.py").write_text(MASKED)
+    toolkit.export(f"{tmp_path}/net.py:make", to="onnx", out=tmp_path / "onnx")
+    source = input_source(open_artifact(tmp_path / "onnx"), InputRequest())
+    (feeds, *_) = source.sets(8)
+    assert {tuple(row) for row in feeds["mask"]} <= {(1, 1, 1, 0), (1, 1, 0, 0)}
+
+
+MASKED = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.last = torch.nn.Linear(4, 3)
+
+    def forward(self, x, mask):
+        return self.last(x * mask)
+
+def make():
+    return Net(), (torch.randn(2, 4), torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]]))
+"""

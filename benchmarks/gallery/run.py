@@ -89,7 +89,9 @@ def main() -> int:
     parser.add_argument("--only", action="append", help="a member by name; may be repeated")
     parser.add_argument("--steps", default=",".join(STEPS), help="these, separated by commas")
     parser.add_argument("--fresh", action="store_true", help="discard the stored results")
-    parser.add_argument("--again", action="store_true", help="repeat false refusals, and variants if one passed")
+    parser.add_argument(
+        "--again", action="store_true", help="repeat false refusals, and variants if one passed"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at once")
     parser.add_argument("--shard", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -10,7 +10,7 @@ import onnx
 from onnx import numpy_helper
 
 from calibration.base import Range
-from calibration.qdq import name_nodes
+from calibration.qdq import OPERATORS, name_nodes
 
 # Operators whose output has one scale for the values of several inputs, from this input on.
 MERGING = {"Add": 0, "Concat": 0, "Max": 0, "Min": 0, "Sub": 0, "Sum": 0, "Where": 1}
@@ -19,6 +19,7 @@ MOVING = frozenset(
     {"Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile",
      "Transpose", "Unsqueeze"}
 )  # fmt: skip
+UNDEFINED, FLOAT = onnx.TensorProto.UNDEFINED, onnx.TensorProto.FLOAT
 # Of the 255 steps of an 8-bit scale, an input whose range is 16 times smaller uses 16.
 MOST_APART = 16.0
 
@@ -30,8 +31,9 @@ def kept_in_float(
 
     These are: an Add of a constant, such as a bias, which would become an 8-bit tensor; a
     node that merges inputs whose ranges are more than MOST_APART apart, such as boxes in pixels and
-    scores, or scores and a mask; what reads a merged tensor; and what takes or gives a tensor with
-    infinite values.
+    scores, or scores and a mask; what reads a merged tensor; what takes or gives a tensor with
+    infinite values; and what takes or gives one that has no range, since nothing tells its type, as
+    behind an If.
     """
     model = onnx.load(source)
     name_nodes(model)
@@ -42,7 +44,14 @@ def kept_in_float(
     sizes.update(dict.fromkeys(infinite, np.inf))
     merged: set[str] = set()
     kept: dict[str, str] = {}
+    others = _other_than_float(model)
+    known = None if others is None else {"", *others, *constants, *ranges, *infinite}
     for node in graph.node:
+        named = (*node.input, *node.output)
+        tensors = [] if known is None else [name for name in named if name not in known]
+        if tensors and node.op_type in OPERATORS:
+            kept[node.name] = f"no values of {tensors[0]} were observed"
+            continue
         reason = _reason(node, sizes, constants, merged)
         if reason is None:
             continue
@@ -73,6 +82,18 @@ def _reason(
     if node.op_type == "Add" and any(constants.get(name) is not None for name in node.input):
         return "it adds a constant", False
     return None
+
+
+def _other_than_float(model: onnx.ModelProto) -> set[str] | None:
+    """The tensors that are known not to be float32, and those of Constant nodes; None where types
+    cannot be inferred."""
+    try:
+        graph = onnx.shape_inference.infer_shapes(model).graph
+    except (onnx.shape_inference.InferenceError, ValueError):  # ValueError beyond 2 GiB
+        return None
+    typed = (*graph.value_info, *graph.input, *graph.output)
+    found = {v.name for v in typed if v.type.tensor_type.elem_type not in (UNDEFINED, FLOAT)}
+    return found | {n for node in graph.node if node.op_type == "Constant" for n in node.output}
 
 
 def _magnitude(tensor: onnx.TensorProto) -> float | None:

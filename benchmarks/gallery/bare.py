@@ -169,6 +169,7 @@ def _graph(source: str, rows: str) -> float:
 
 def _quantised(source: str, rows: str, place: Path) -> None:
     """ONNX Runtime's own quantiser."""
+    import onnx
     import onnxruntime
     from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
@@ -184,6 +185,9 @@ def _quantised(source: str, rows: str, place: Path) -> None:
     with refusing():
         quantize_static(source, str(place / "int8.onnx"), Rows())
         onnxruntime.InferenceSession(str(place / "int8.onnx")).run(None, feeds)
+        nodes = onnx.load(place / "int8.onnx", load_external_data=False).graph.node
+        if not any(node.op_type == "QuantizeLinear" for node in nodes):
+            raise ValueError("it quantises nothing")
 
 
 def apart(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:

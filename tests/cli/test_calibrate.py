@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
+import toolkit
 from tests.conftest import Exported, Run
 from toolkit.core.artifact import Artifact
 from toolkit.core.documents import read_document
@@ -295,3 +296,23 @@ def test_litert_in_eight_bits(
     )
     assert onnx_one.returncode == 2
     assert "toolkit export … --to savedmodel" in onnx_one.stderr
+
+
+def test_a_graph_of_an_old_opset_has_the_extents_of_the_rows(tmp_path: Path) -> None:
+    """Its copy in a newer opset is compared with it at these extents."""
+    weight = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])],
+        "conv",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, None, None])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4, None, None])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    opsets = [helper.make_opsetid("", 11)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=6), tmp_path / "m.onnx")
+    rows = np.random.default_rng(1).standard_normal((4, 3, 20, 24)).astype(np.float32)
+    np.savez(tmp_path / "rows.npz", x=rows)
+    done = toolkit.calibrate(
+        tmp_path / "m.onnx", data=str(tmp_path / "rows.npz"), out=tmp_path / "int8"
+    )
+    assert done.outputs["y"].sqnr_db > 20

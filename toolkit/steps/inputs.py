@@ -372,6 +372,16 @@ def shapes_of(
     return found
 
 
+def extents_of(signature: Signature, feeds: Feeds) -> dict[str, int]:
+    """The extent of each dynamic axis but the batch in these feeds, by the names of --dim."""
+    return {
+        _axis_name(spec, axis): feeds[spec.name].shape[axis]
+        for spec in signature.inputs
+        for axis, dim in enumerate(spec.shape)
+        if not isinstance(dim, int) and axis != signature.batch_position(spec)
+    }
+
+
 def _example(axes: Iterable[str]) -> str:
     """Options that can be pasted into a shell."""
     return " ".join(f"--dim {shlex.quote(f'{axis}={EXAMPLE_EXTENT}')}" for axis in axes)

@@ -20,7 +20,7 @@ from toolkit.measuring.client import WorkerProcess
 from toolkit.measuring.environment import session_options
 from toolkit.steps.calibration_rows import Picked
 from toolkit.steps.files import open_files
-from toolkit.steps.inputs import InputRequest
+from toolkit.steps.inputs import InputRequest, extents_of
 from toolkit.steps.mixture import Accuracy, Mixture, fewest_in_float
 from toolkit.steps.parity_layers import exposed
 from toolkit.steps.parity_outputs import compare
@@ -78,7 +78,8 @@ class Written:
 
 
 def write_onnx(source: Artifact, directory: Path, scratch: Path, used: Picked, how: How) -> Written:
-    folded, passes = _folded(source, scratch / "float")
+    request = InputRequest(dims=extents_of(source.signature, used.feeds(0, 1)))
+    folded, passes = _folded(source, scratch / "float", request)
     mixture = None
     with _quantiser(folded, scratch / "exposed", used, how) as (quantiser, tensors):
         if how.accuracy is None:
@@ -115,7 +116,9 @@ def write_litert(
     return Written(weights=weights, options=dict(done.options), entry=done.entry)
 
 
-def _folded(source: Artifact, directory: Path) -> tuple[Artifact, list[Json]]:
+def _folded(
+    source: Artifact, directory: Path, request: InputRequest
+) -> tuple[Artifact, list[Json]]:
     """A copy with its weights stored and its batch norms folded, and what passes have changed in
     all."""
     for name in source.files:
@@ -125,13 +128,13 @@ def _folded(source: Artifact, directory: Path) -> tuple[Artifact, list[Json]]:
     changes = [change for change in found if change["changed"]]
     copy = open_artifact(directory / source.entry)
     if any("opset" in change for change in changes):
-        _require_same(source, copy)
+        _require_same(source, copy, request)
     return copy, [*source.options.get("passes", ()), *changes]
 
 
-def _require_same(source: Artifact, converted: Artifact) -> None:
+def _require_same(source: Artifact, converted: Artifact, request: InputRequest) -> None:
     """Raises ParityError unless a graph that ONNX's version converter wrote is still the model."""
-    outputs = compare(source, converted, "onnxruntime", InputRequest(), progress=Silent())
+    outputs = compare(source, converted, "onnxruntime", request, progress=Silent())
     if not outputs.passed:
         raise ParityError(
             f"ONNX's version converter changed {source.path}: {outputs.worst.judgement.reason}. "

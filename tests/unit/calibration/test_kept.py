@@ -13,6 +13,7 @@ from calibration.base import Range
 from calibration.kept import kept_in_float
 
 FLOAT = TensorProto.FLOAT
+OPSETS = [helper.make_opsetid("", 18), helper.make_opsetid("test.other", 1)]
 
 
 def saved(path: Path, nodes: list[onnx.NodeProto], **constants: np.ndarray) -> Path:
@@ -23,7 +24,7 @@ def saved(path: Path, nodes: list[onnx.NodeProto], **constants: np.ndarray) -> P
         [helper.make_tensor_value_info("y", FLOAT, None)],
         [numpy_helper.from_array(np.float32(array), name) for name, array in constants.items()],
     )
-    model = helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", 18)])
+    model = helper.make_model(graph, ir_version=9, opset_imports=OPSETS)
     onnx.save(model, path / "g.onnx")
     return path / "g.onnx"
 
@@ -40,7 +41,7 @@ def test_ranges_that_are_far_apart_are_not_merged(tmp_path: Path, apart: float, 
         helper.make_node("Relu", ["a"], ["y"], name="other"),
     ]
     path = saved(tmp_path, nodes)
-    assert kept_in_float(path, ranges(a=apart, b=1.0, c=apart, t=apart)).keys() == kept
+    assert kept_in_float(path, ranges(a=apart, b=1.0, c=apart, t=apart, y=1.0)).keys() == kept
 
 
 def test_a_mask_and_what_reads_the_sum_stay_in_float(tmp_path: Path) -> None:
@@ -51,10 +52,10 @@ def test_a_mask_and_what_reads_the_sum_stay_in_float(tmp_path: Path) -> None:
         helper.make_node("MatMul", ["p", "w"], ["y"], name="out"),
     ]
     path = saved(tmp_path, nodes, w=np.ones((4, 4)))
-    found = kept_in_float(path, ranges(a=1.0, b=3e38, s=4.0, m=3e38, p=1.0))
+    found = kept_in_float(path, ranges(a=1.0, b=3e38, s=4.0, m=3e38, p=1.0, y=1.0))
     assert found.keys() == {"mask", "softmax"}
     assert "3e+38" in found["mask"]
-    infinite = kept_in_float(path, ranges(a=1.0, s=4.0, p=1.0), frozenset({"b", "m"}))
+    infinite = kept_in_float(path, ranges(a=1.0, s=4.0, p=1.0, y=1.0), frozenset({"b", "m"}))
     assert infinite.keys() == {"mask", "softmax"}
     assert "infinite" in infinite["mask"]
 
@@ -67,3 +68,15 @@ def test_a_bias_that_is_added_stays_in_float(tmp_path: Path) -> None:
     ]
     path = saved(tmp_path, nodes, w=np.ones((4, 4)), bias=np.ones(4))
     assert kept_in_float(path, ranges(a=1.0, s=4.0, h=5.0, y=6.0)).keys() == {"bias"}
+
+
+def test_what_reads_a_tensor_of_unknown_type_stays_in_float(tmp_path: Path) -> None:
+    """Such as one behind an If whose branches give other ranks: nothing was observed of it."""
+    nodes = [
+        helper.make_node("Foreign", ["a"], ["f"], domain="test.other"),
+        helper.make_node("Concat", ["f", "b"], ["c"], name="merge", axis=1),
+        helper.make_node("Shape", ["c"], ["s"], name="shape"),
+        helper.make_node("Reshape", ["b", "s"], ["y"], name="reshape"),
+    ]
+    found = kept_in_float(saved(tmp_path, nodes), ranges(a=1.0, b=1.0, c=1.0, y=1.0))
+    assert found == {"merge": "no values of f were observed"}

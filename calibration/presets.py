@@ -48,7 +48,8 @@ PRESETS: Mapping[str, Preset] = {
     "openvino": Preset(
         recipe=Recipe(symmetric=False, biases=False),
         why="Its CPU plugin folds the zero points of uint8 activations into the products, and adds "
-        "biases in floating point; it keeps to seven bits itself where it must.",
+        "biases in floating point; without VNNI its sums of two products saturate as well.",
+        needs_vnni=True,
     ),
     "tensorrt": Preset(
         recipe=Recipe(symmetric=True, biases=False, weights_in_float=True),

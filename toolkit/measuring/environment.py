@@ -56,6 +56,7 @@ STEERING = re.compile(
     r"|NVIDIA_(TF32_OVERRIDE|VISIBLE_DEVICES)|TORCH_(ALLOW_TF32_CUBLAS_OVERRIDE|NUM_THREADS)"
 )
 SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL")
+VNNI = frozenset({"avx512_vnni", "avx_vnni", "asimddp", "i8mm"})
 
 
 def describe_environment(threads: int | None = None) -> Json:
@@ -129,6 +130,11 @@ def cpu_flags() -> list[str]:
         return sorted(flag for flag in from_kernel.split() if vector.match(flag))
     config: Any = np.show_config(mode="dicts")
     return sorted(config.get("SIMD Extensions", {}).get("found", []))
+
+
+def has_vnni() -> bool:
+    """Whether the processor adds products of 8 bits in 32 bits; others saturate in 16."""
+    return not VNNI.isdisjoint(cpu_flags())
 
 
 def _cgroup_cores() -> float | None:

@@ -22,7 +22,7 @@ from toolkit.core.progress import Progress, Silent
 from toolkit.core.siblings import ours
 from toolkit.core.temporary import scratch_directory
 from toolkit.measuring.client import WorkerProcess
-from toolkit.measuring.environment import cpu_flags, session_options
+from toolkit.measuring.environment import has_vnni, session_options
 from toolkit.parity.closeness import Closeness, Comparison
 from toolkit.parity.paired import check_max_drop
 from toolkit.steps.calibration_rows import CalibrationRows, Picked, pick_rows
@@ -44,7 +44,6 @@ from toolkit.steps.yardstick import Yardstick
 
 SCHEMA = "toolkit.calibration/1"
 RECORD = "calibration.json"
-VNNI = frozenset({"avx512_vnni", "avx_vnni", "asimddp", "i8mm"})
 RUNS_ON = {"tensorrt": "onnxruntime"}  # by preset, what its graphs are held to rows on, if not it
 LEAST_SQNR_DB = 10.0  # where the error has a tenth of the power of the output
 
@@ -147,7 +146,7 @@ def calibrate(
         preset,
         symmetric=symmetric,
         per_channel=per_channel,
-        vnni=not VNNI.isdisjoint(cpu_flags()),
+        vnni=has_vnni(),
     )
     source = open_artifact(artifact)
     _require_float(source, PRESETS[preset].takes)
@@ -175,7 +174,7 @@ def calibrate(
         write = write_litert if preset == LITERT else write_onnx
         written = write(source, partial, scratch, rows.used, how)
         made = saved(partial, source, written.options, written.entry)
-        outputs = _compared(source, made, rows.held, listener)
+        outputs = _compared(source, made, rows.held, preset == "onnxruntime", listener)
         warnings += _collapsed(outputs)
         done = Calibration(
             artifact=made,
@@ -239,11 +238,15 @@ def _accuracy(
 
 
 def _compared(
-    source: Artifact, made: Artifact, held: Picked, progress: Progress
+    source: Artifact, made: Artifact, held: Picked, optimize: bool, progress: Progress
 ) -> Mapping[str, Closeness]:
     """Each output of both, and each part of one that was concatenated, on the same rows, in
-    batches that are not kept."""
-    options = session_options(None)
+    batches that are not kept.
+
+    Without `optimize` a graph is run as it is written: ONNX Runtime's kernels of 8 bits, which are
+    not those of the runtime that it is for, saturate on a processor without VNNI.
+    """
+    options = replace(session_options(None), optimize=optimize)
     fixed = source.signature.batch_axis
     size = fixed if isinstance(fixed, int) else MOST_BATCH
     found: dict[str, Comparison] = defaultdict(Comparison)

@@ -17,7 +17,7 @@ from toolkit.core.session import SessionOptions
 from toolkit.core.specs import Feeds, Outputs, Signature
 from toolkit.core.temporary import scratch_directory
 from toolkit.measuring.client import WorkerProcess
-from toolkit.measuring.environment import session_options
+from toolkit.measuring.environment import has_vnni, session_options
 from toolkit.parity.judging import beyond_rounding, departs
 from toolkit.steps.files import open_files
 from toolkit.steps.reference import Opening, reference_of
@@ -142,8 +142,13 @@ def outputs_and_precision_of(
     runtime: str, artifact: Artifact, sets: Sequence[Sequence[Feeds]]
 ) -> tuple[list[list[Outputs]], str | None]:
     """The same, and the precision that it ran in: asked of runtimes for GPUs, where one may have no
-    switch for TF32; None of all others."""
+    switch for TF32; None of all others.
+
+    An INT8 graph on ONNX Runtime is run as it is written where the processor's products saturate.
+    """
     options = session_options(None)
+    if (artifact.precision, runtime) == ("int8", "onnxruntime") and not has_vnni():
+        options = replace(options, optimize=False)
     opening = Opening(runtime=runtime, name=runtime, forms=[artifact], options=options)
     with _opened(opening) as worker:
         outputs = _outputs(worker, sets)

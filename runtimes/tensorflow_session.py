@@ -32,8 +32,10 @@ def use_threads(count: int) -> None:
 
 
 def _threads() -> int:
-    """What operators are given; TensorFlow says 0 for as many as there are processors."""
-    return tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1
+    """What operators are given. If that was not set (0), TensorFlow takes the environment's number,
+    and without one that of the processors."""
+    set_here = int(tf.config.threading.get_intra_op_parallelism_threads())
+    return set_here or int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or os.cpu_count() or 1
 
 
 @final

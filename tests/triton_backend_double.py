@@ -29,6 +29,7 @@ class TritonPythonModel:
         file = config.get("default_model_filename") or USUAL[backend]
         path = str(Path(args["model_repository"]) / args["model_version"] / file)
         self.run = {"onnxruntime": onnxruntime, "openvino": openvino}[backend](path, told)
+        self.scalars = scalars(path) if backend == "onnxruntime" else set()
         say({"opened": path, "parameters": told, "instance": args["model_instance_name"]})
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -38,11 +39,14 @@ class TritonPythonModel:
                 one["name"]: triton.get_input_tensor_by_name(request, one["name"]).as_numpy()
                 for one in self.config["input"]
             }
+            for name in self.scalars & feeds.keys():  # onnxruntime.cc: declared as [1]
+                feeds[name] = feeds[name].reshape(())
             first = next(iter(feeds.values()))
             rows.append(len(first) if first.ndim else 1)
             names = [one["name"] for one in self.config["output"]]
             tensors = [
-                triton.Tensor(n, a) for n, a in zip(names, self.run(names, feeds), strict=True)
+                triton.Tensor(n, a.reshape(1) if n in self.scalars else a)
+                for n, a in zip(names, self.run(names, feeds), strict=True)
             ]
             found.append(triton.InferenceResponse(output_tensors=tensors))
         say({"rows": sum(rows)})  # the real backends compute them at once
@@ -55,6 +59,14 @@ def onnxruntime(path: str, told: dict[str, str]) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = int(told["intra_op_thread_count"])
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]).run
+
+
+def scalars(path: str) -> set[str]:
+    """The inputs and outputs of a graph that have no axis."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return {one.name for one in (*session.get_inputs(), *session.get_outputs()) if not one.shape}
 
 
 def openvino(path: str, told: dict[str, str]) -> Any:

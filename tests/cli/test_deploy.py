@@ -121,10 +121,18 @@ def test_only_rows_of_one_batch_axis_are_batched(name: str, tmp_path: Path) -> N
     ):
         own = shape[1:] if name in BATCHED else shape
         assert list(found.dims) == [d if isinstance(d, int) else -1 for d in own] or [1]
-        assert found.HasField("reshape") == (not own)
+        assert found.HasField("reshape") == (not own and name in BATCHED)
     if name not in BATCHED:
         with pytest.raises(UsageError, match="cannot batch"):
             toolkit.deploy(path, to="triton", out=tmp_path / "r2", max_batch=8)
+
+
+def test_only_onnx_runtime_s_backend_serves_scalars_without_a_batch(tmp_path: Path) -> None:
+    path = graph(tmp_path, "scalar_beside_batch")
+    toolkit.export(path, to="openvino", out=tmp_path / "openvino")
+    with pytest.raises(UsageError, match="openvino backend cannot serve"):
+        toolkit.deploy(tmp_path / "openvino", to="triton", out=tmp_path / "r")
+    assert not (tmp_path / "r").exists()
 
 
 def test_openvino_keeps_both_of_its_files(exported: Exported, tmp_path: Path) -> None:

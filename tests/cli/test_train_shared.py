@@ -20,8 +20,9 @@ from toolkit.core.artifact import Checkpoint
 @pytest.mark.all_cores
 def test_two_processes_learn_what_one_does(toolkit_cli: Run, tmp_path: Path) -> None:
     """The gradient is that of the whole batch, so that losses and weights agree to rounding; the
-    last batch of 1437 rows has an odd number."""
-    args = ("train", "lenet", "--data", "digits", "--epochs", 2, "--json")
+    last batch of 1437 rows has an odd number. A larger learning rate multiplies the rounding with
+    every step, by how much depends on the processor."""
+    args = ("train", "lenet", "--data", "digits", "--epochs", 2, "--lr", 0.003, "--json")
     histories = {}
     for name, more in (("one", ()), ("two", ("--nproc", 2))):
         done = toolkit_cli(*args, "--out", name, *more)
@@ -30,11 +31,11 @@ def test_two_processes_learn_what_one_does(toolkit_cli: Run, tmp_path: Path) -> 
     one, two = (Checkpoint.load(tmp_path / name) for name in ("one", "two"))
     assert two.training["machine"]["processes"] == 2
     for a, b in zip(histories["one"], histories["two"], strict=True):
-        assert b["train_loss"] == pytest.approx(a["train_loss"], rel=1e-3)
+        assert b["train_loss"] == pytest.approx(a["train_loss"], rel=1e-5)
         assert b["train_metric"] == pytest.approx(a["train_metric"], abs=0.01)
     right, found = one.weights(), two.weights()
     for name, array in right.items():
-        np.testing.assert_allclose(found[name], array, atol=1e-2 * np.abs(array).max())
+        np.testing.assert_allclose(found[name], array, atol=2e-3 * np.abs(array).max())
 
 
 def test_it_goes_on_from_a_checkpoint(toolkit_cli: Run, tmp_path: Path) -> None:

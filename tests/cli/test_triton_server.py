@@ -145,10 +145,10 @@ def test_triton_serves_tensors_with_and_without_a_batch(tmp_path: Path) -> None:
         toolkit.deploy(path, to="triton", out=tmp_path / name, name=name)
         shutil.copytree(tmp_path / name / name, tmp_path / "repository" / name)
         sizes = {"n": 1, "time": 3, "batch": 2, None: 2}
+        shapes = {key: [sizes.get(dim, dim) for dim in shape] for key, shape in inputs.items()}
         feeds[name] = {
-            key: ROWS.ravel()[: np.prod(extents, dtype=int)].reshape(extents)
-            for key, shape in inputs.items()
-            if (extents := [sizes.get(dim, dim) for dim in shape]) is not None
+            key: ROWS.ravel()[: np.prod(shape, dtype=int)].reshape(shape)
+            for key, shape in shapes.items()
         }
     with serving(tmp_path / "repository", tmp_path) as server:
         for name, given in feeds.items():

@@ -52,6 +52,8 @@ def write_repository(
     for option, value in (("--max-batch", max_batch), ("--instances", instances)):
         if value is not None and value < 1:
             raise UsageError(f"Got {option} {value}, expected 1 or more.", hint="Give 1 or more.")
+    if obstacle and backend != "onnxruntime":
+        _refuse_scalars(artifact.signature, backend)
     place = directory / name / VERSION
     place.mkdir(parents=True)
     for file in _needed(deployed):
@@ -86,6 +88,16 @@ def _not_batched(signature: Signature) -> str | None:
             if spec.shape[0] != batch:
                 return f"the first axis of {kind} {spec.name!r} is {spec.shape[0]!r}, not {batch!r}"
     return None
+
+
+def _refuse_scalars(signature: Signature, backend: str) -> None:
+    """Raises UsageError for a tensor without an axis: only ONNX Runtime's backend serves these."""
+    for spec in (*signature.inputs, *signature.outputs):
+        if not spec.shape:
+            raise UsageError(
+                f"{spec} has no axis, which Triton's {backend} backend cannot serve.",
+                hint="Deploy the ONNX form: the onnxruntime backend serves it.",
+            )
 
 
 def _needed(deployed: Deployed) -> list[str]:
@@ -141,7 +153,8 @@ def _config(
 def _tensor(spec: TensorSpec, batches: int) -> dict[str, Any]:
     """Without its batch, where Triton adds that by itself.
 
-    Triton has no tensors without an axis: they are declared with one of extent 1, which it removes.
+    Triton has no tensors without an axis: they are declared with one of extent 1. Where there is a
+    batch, a reshape removes that axis; where there is none, ONNX Runtime's backend does.
     """
     shape = _own_axes(spec, batches)
     declared: dict[str, Any] = {
@@ -149,7 +162,7 @@ def _tensor(spec: TensorSpec, batches: int) -> dict[str, Any]:
         "data_type": f"TYPE_{_dtype(spec)}",
         "dims": [str(dim) if isinstance(dim, int) else "-1" for dim in shape] or ["1"],
     }
-    return declared if shape else {**declared, "reshape": {"shape": []}}
+    return declared if shape or not batches else {**declared, "reshape": {"shape": []}}
 
 
 def _own_axes(spec: TensorSpec, batches: int) -> Sequence[Dim]:

@@ -86,24 +86,6 @@ class Opened:
     opening: Opening
 
 
-def open_message(
-    runtime: str,
-    artifacts: Sequence[Artifact],
-    options: SessionOptions,
-    sets: int = 0,
-    sessions: int = 1,
-) -> Json:
-    """The command that `WorkerProcess.open` sends."""
-    return {
-        "command": "open",
-        "runtime": runtime,
-        "artifacts": encode(list(artifacts)),
-        "options": encode(options),
-        "sessions": sessions,
-        "sets": sets,
-    }
-
-
 @final
 class WorkerProcess:
     """A worker and the pipe to it. A context manager: leaving it ends the process.
@@ -131,7 +113,7 @@ class WorkerProcess:
         self._threads = threads
         self.timeout_s = timeout_s
         self._broken = self._closed = False
-        self._prepared: list[Json] = []  # commands whose replies nobody has waited for
+        self._preparing = 0  # commands whose replies nobody has waited for
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # closed in close()
         # The worker ends as soon as nobody holds the other end of this pipe, however that came.
         lifeline, self._lifeline = os.pipe()
@@ -205,7 +187,14 @@ class WorkerProcess:
 
         `feeds` are kept for blocks and windows. What is told is of the first session.
         """
-        message = open_message(runtime, artifacts, options, len(feeds), sessions)
+        message = {
+            "command": "open",
+            "runtime": runtime,
+            "artifacts": encode(list(artifacts)),
+            "options": encode(options),
+            "sessions": sessions,
+            "sets": len(feeds),
+        }
         arrays = {
             f"{i}/{name}": array for i, one in enumerate(feeds) for name, array in one.items()
         }
@@ -266,25 +255,16 @@ class WorkerProcess:
             )
         frame = wire.encode(message, arrays)
         self._broken = True  # until the reply is here: Ctrl-C can end the wait at any point
-        reply = None
-        while self._prepared:
-            earlier = self._reply(self._prepared[0]["command"], limit_s)
-            if self._prepared.pop(0) == message and not arrays:
-                reply = earlier
-        if reply is not None:
-            return self._answered(reply)
+        for _ in range(self._preparing):
+            self._reply(attempt, limit_s)
+        self._preparing = 0
         if len(frame) <= PIPE_BYTES:
             self._send(frame)
             self._signal(signal.SIGCONT)
         else:  # from a thread, since a worker that hangs does not empty its pipe
             self._signal(signal.SIGCONT)
             threading.Thread(target=self._send, args=(frame,), daemon=True).start()
-        return self._answered(self._reply(attempt, limit_s))
-
-    def _answered(
-        self, reply: tuple[Json, dict[str, np.ndarray]]
-    ) -> tuple[Json, dict[str, np.ndarray]]:
-        """A reply, the worker being at rest. Raises the error that it is."""
+        reply = self._reply(attempt, limit_s)
         self._broken = False
         self._rest()
         if not reply[0]["ok"]:
@@ -292,9 +272,9 @@ class WorkerProcess:
         return reply
 
     def prepare(self, message: Json) -> None:
-        """Send a command, such as one that opens a model, and do not wait for its end. The next
-        call does; if it is the same command, it gets this reply, else an error is ignored."""
-        self._prepared.append(message)
+        """Send a command, such as one that imports a framework, and do not wait for its end. The
+        next call does; an error is left to it."""
+        self._preparing += 1
         self._send(wire.encode(message, None))
         self._signal(signal.SIGCONT)
 

@@ -28,7 +28,6 @@ from toolkit.steps.oracle import (
     outputs_and_precision_of,
 )
 from toolkit.steps.parity_layers import Layers, compare_layers
-from toolkit.steps.reference import reference_runtime
 from toolkit.steps.sources import candidates, open_artifact
 
 BATCHES = (1, 3, 64)
@@ -223,10 +222,9 @@ class _Trial:
         given, artifact = self.given, self.artifact
         names = paired(artifact.signature.outputs, given.signature.outputs)
         with open_files() as files:  # its process has imported the framework already
-            shared = reference_runtime(self.forms) != "tensorflow"  # which has its threads by then
-            worker = files.process() if shared else None
+            worker = files.process()
             truth = expected_of(self.forms, [feeds for _, _, feeds in sets], worker)
-            if worker is not None and worker.answers:  # the oracle may have taken too long
+            if worker.answers:  # the oracle may have taken too long
                 worker.release()
         for place, why in truth.failed.items():
             what, batch, _ = sets[place]

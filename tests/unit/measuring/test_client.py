@@ -27,13 +27,7 @@ from toolkit.core.measurement import Scope
 from toolkit.core.session import SessionOptions
 from toolkit.core.specs import ModelSpec, Signature, TensorSpec
 from toolkit.core.version import VERSION
-from toolkit.measuring import wire
-from toolkit.measuring.client import (
-    THREAD_VARIABLES,
-    WorkerProcess,
-    open_message,
-    worker_environment,
-)
+from toolkit.measuring.client import THREAD_VARIABLES, WorkerProcess, worker_environment
 from toolkit.measuring.serving import Schedule
 
 SIGNATURE = Signature(
@@ -216,32 +210,6 @@ def test_a_wrong_feed_comes_back_typed_and_the_worker_goes_on(opened: WorkerProc
     with pytest.raises(FeedError, match="'x' is missing"):
         opened.run({})
     assert opened.run(FEEDS).keys() == {"y"}
-
-
-def test_what_was_prepared_is_opened_once(
-    fresh: WorkerProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The same call gets the reply that is on its way, another one of its own."""
-    sent, send = [], wire.send
-    monkeypatch.setattr(wire, "send", lambda *frame: (sent.append(frame), send(*frame)))
-    fresh.prepare(open_message("null", [ARTIFACT], OPTIONS))
-    fresh.prepare({"command": "probe", "runtime": "null"})
-    fresh.open("null", [ARTIFACT], OPTIONS)
-    assert len(sent) == 2
-    assert fresh.run(FEEDS).keys() == {"y"}
-    fresh.open("null", [ARTIFACT], OPTIONS, [FEEDS])
-    assert len(sent) == 4
-
-
-def test_a_prepared_call_that_fails_is_an_error_of_the_same_call_only(
-    fresh: WorkerProcess,
-) -> None:
-    for _ in range(2):
-        fresh.prepare(open_message("nul", [ARTIFACT], OPTIONS))
-    assert fresh.probe("null").ok
-    fresh.prepare(open_message("nul", [ARTIFACT], OPTIONS))
-    with pytest.raises(UnknownNameError):
-        fresh.open("nul", [ARTIFACT], OPTIONS)
 
 
 def test_a_call_before_open_is_refused(fresh: WorkerProcess) -> None:

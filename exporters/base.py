@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -122,6 +122,30 @@ class StoredTensor:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FoldedValues:
+    """In float64: a kernel, or a scale; what is added to its product; and the size of the terms of
+    that sum."""
+
+    factor: np.ndarray
+    shift: np.ndarray
+    terms: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """A layer, or a multiplication and an addition, of which a source's graph says that it can be
+    computed from constants: `names` are these, `factors` those of them that the kernel or scale
+    depends on, `steps` is the number of operators that are folded into one. `compute` gives None
+    for a fold that cannot be."""
+
+    names: frozenset[str]
+    factors: frozenset[str]
+    steps: int
+    how: str
+    compute: Callable[[], FoldedValues | None]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Route:
     """What an exporter takes and writes, known without importing it.
 
@@ -173,6 +197,10 @@ class TensorReader(ABC):
 
         Raises SourceError for what is no such file. Runs no code that the file brings.
         """
+
+    def folds(self, path: Path) -> Sequence[Fold]:
+        """What can be computed from the constants of the graph, as converters do beforehand."""
+        return ()
 
     @abstractmethod
     def operators(self, path: Path) -> Mapping[str, int]:

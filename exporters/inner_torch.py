@@ -29,7 +29,7 @@ class TorchExposer(Exposer):
 
     def expose(self, source: Artifact, directory: Path) -> tuple[Path, Mapping[str, str]]:
         module = module_of(source)
-        inputs, shapes = example(source), dynamic_shapes(source.signature, module)
+        inputs, shapes = example(source), dynamic_shapes(source, module)
         table = torch.export.default_decompositions()
         for name in WHOLE:
             for overload in getattr(torch.ops.aten, name).overloads():
@@ -41,7 +41,7 @@ class TorchExposer(Exposer):
             graph = program.run_decompositions(table).module()
             inner = Inner(graph, outputs)
             exposed = torch.export.export(
-                inner, inputs, dynamic_shapes=dynamic_shapes(source.signature, inner)
+                inner, inputs, dynamic_shapes=dynamic_shapes(source, inner)
             )
         path = directory / "model.pt2"
         torch.export.save(exposed, path)

@@ -56,6 +56,7 @@ class OnnxFromTensorFlow(Exporter):
                 opset=opset,
                 custom_op_handlers=HANDLERS,
             )
+        _hold_captured(model, serve.get_concrete_function())
         _refuse_foreign(model, source)
         _name(model, source.signature)
         save_graph(ir.from_proto(model), directory / ENTRY)
@@ -90,6 +91,24 @@ def _erfc(graph: Any, node: Any, _: str, __: Any) -> None:
 
 
 HANDLERS: dict[str, Any] = {"Erfc": (_erfc, [])}  # what tf2onnx does not convert by itself
+
+
+def _hold_captured(model: onnx.ModelProto, function: Any) -> None:
+    """Store the tensors that a function captured, of which tf2onnx makes inputs."""
+    captured = {
+        internal.name: external
+        for external, internal in function.graph.captures
+        if external.dtype != tf.resource
+    }
+    read = {name for graph in graphs(model.graph) for node in graph.node for name in node.input}
+    given = list(model.graph.input)
+    del model.graph.input[:]
+    for value in given:
+        if value.name not in captured:
+            model.graph.input.append(value)
+        elif value.name in read:
+            array = captured[value.name].numpy()
+            model.graph.initializer.append(onnx.numpy_helper.from_array(array, value.name))
 
 
 def _refuse_foreign(model: onnx.ModelProto, source: Artifact) -> None:

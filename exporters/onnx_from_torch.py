@@ -22,8 +22,7 @@ from exporters.base import Exported, Exporter, ExportOptions, Route
 from exporters.onnx_file import precision_of, read_precision
 from exporters.onnx_saving import message_of, save_graph
 from exporters.passes.constants import DOMAIN, REARRANGING
-from models.torch.example import dynamic_shapes, example, explained
-from models.torch.program import flat_program, module_of
+from models.torch.example import explained, exported
 from toolkit.core.artifact import Artifact
 from toolkit.core.specs import Signature
 
@@ -42,7 +41,7 @@ class OnnxFromTorch(Exporter):
         signature = source.signature
         with _quiet(), explained(source.path):
             program = torch.onnx.export(
-                _captured(source),
+                exported(source),
                 dynamo=True,
                 opset_version=options.opset,
                 optimize=False,
@@ -66,18 +65,6 @@ class OnnxFromTorch(Exporter):
             precision=read_precision(path) if message is None else precision_of(message),
             options={"exporter": "torch-dynamo", "opset": opset},
         )
-
-
-def _captured(source: Artifact) -> torch.export.ExportedProgram:
-    """The program of the source, or one that is captured of its module."""
-    if (program := flat_program(source)) is not None:
-        return program
-    module = module_of(source)
-    return torch.export.export(
-        module,
-        example(source),
-        dynamic_shapes=dynamic_shapes(source.signature, module),
-    )
 
 
 def fold_constants(model: ir.Model) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, final
 
-import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
@@ -17,16 +16,19 @@ from exporters.base import (
     Exported,
     Exporter,
     ExportOptions,
+    Fold,
     Route,
     StoredTensor,
     TensorReader,
 )
+from exporters.saved_model_folding import folds_of
 from models.keras.program import (
     explained,
     in_layout,
     load_keras,
     load_serving,
     serving_of,
+    serving_of_model,
     signature_of_keras,
     signature_of_serving,
     write_saved_model,
@@ -63,25 +65,13 @@ class SavedModelTensors(TensorReader):
     def stored_tensors(self, path: Path) -> Sequence[StoredTensor]:
         """The constants and variables of the graph that is served, whichever function reads them;
         a variable has its own name, and no reader where no output depends on it."""
-        serving = load_serving(path.parent)
-        graph = _inlined(serving)
-        places = {internal.op.name: id(external) for external, internal in serving.graph.captures}
-        variables = {id(variable.handle): variable for variable in serving.kept_variables}
-        found, read = [], set()
-        for node, array in _constants(graph):
-            readers = tuple(f"{user.name} ({user.type})" for user in _users(node))
-            variable = variables.get(places.get(node.name, 0))
-            read.add(id(variable))
-            name = node.name if variable is None else _own_name(variable)
-            found.append(StoredTensor(name=name, array=array, readers=readers))
-        rest = [variable for variable in serving.kept_variables if id(variable) not in read]
-        return [
-            *found,
-            *(StoredTensor(name=_own_name(v), array=v.numpy(), readers=()) for v in rest),
-        ]
+        return _tensors(*_served(path))
+
+    def folds(self, path: Path) -> Sequence[Fold]:
+        return _folds(*_served(path))
 
     def operators(self, path: Path) -> Mapping[str, int]:
-        graph = _inlined(load_serving(path.parent))
+        graph = _inlined(load_serving(path.parent)).graph
         return Counter(op.type for op in graph.get_operations() if op.type not in HELD)
 
     def describe(self, path: Path) -> Description:
@@ -99,17 +89,13 @@ class SavedModelTensors(TensorReader):
 
 @final
 class KerasTensors(TensorReader):
-    """The variables of a .keras file, each read by its layer."""
-
     def stored_tensors(self, path: Path) -> Sequence[StoredTensor]:
-        return [
-            StoredTensor(
-                name=variable.path,
-                array=np.array(variable.numpy()),
-                readers=(variable.path.rpartition("/")[0] or variable.path,),
-            )
-            for variable in load_keras(path).weights
-        ]
+        """The variables of a .keras file, each by its path, and the constants of the graph that
+        Keras makes of it; a variable has no reader where no output depends on it."""
+        return _tensors(*_traced(path))
+
+    def folds(self, path: Path) -> Sequence[Fold]:
+        return _folds(*_traced(path))
 
     def operators(self, path: Path) -> Mapping[str, int]:
         return Counter(type(layer).__name__ for layer in load_keras(path).layers)
@@ -125,21 +111,58 @@ class KerasTensors(TensorReader):
         )
 
 
-def _own_name(variable: Any) -> str:
-    return str(variable.name.partition(":")[0])
+def _served(path: Path) -> tuple[Any, dict[int, tuple[str, Any]]]:
+    """The function of a SavedModel, and its variables with their names, by identity."""
+    serving = load_serving(path.parent)
+    return serving, {
+        id(variable.handle): (str(variable.name.partition(":")[0]), variable)
+        for variable in serving.kept_variables
+    }
 
 
-def _inlined(serving: Any) -> Any:
-    """The graph of a function with all that it calls in one, and its variables as constants."""
-    return convert_variables_to_constants_v2(serving, lower_control_flow=False).graph
+def _traced(path: Path) -> tuple[Any, dict[int, tuple[str, Any]]]:
+    """As `_served`, of a .keras file."""
+    model = load_keras(path)
+    function = serving_of_model(model).get_concrete_function()
+    function.kept = model
+    return function, {id(v.value.handle): (v.path, v.value) for v in model.weights}
 
 
-def _constants(graph: Any) -> list[tuple[Any, np.ndarray]]:
+def _tensors(function: Any, variables: Mapping[int, tuple[str, Any]]) -> list[StoredTensor]:
+    graph = _inlined(function).graph
+    places = {internal.op.name: id(external) for external, internal in function.graph.captures}
+    found, read = [], set()
+    for node in graph.get_operations():
+        if node.type != "Const":
+            continue
+        place = places.get(node.name, 0)
+        read.add(place)
+        name = variables[place][0] if place in variables else node.name
+        array = tf.make_ndarray(node.get_attr("value"))
+        readers = tuple(f"{user.name} ({user.type})" for user in _users(node))
+        found.append(StoredTensor(name=name, array=array, readers=readers))
     return [
-        (node, tf.make_ndarray(node.get_attr("value")))
-        for node in graph.get_operations()
-        if node.type == "Const"
+        *found,
+        *(
+            StoredTensor(name=name, array=variable.numpy(), readers=())
+            for place, (name, variable) in variables.items()
+            if place not in read
+        ),
     ]
+
+
+def _folds(function: Any, variables: Mapping[int, tuple[str, Any]]) -> list[Fold]:
+    names = {
+        internal.op.name: variables[id(external)][0]
+        for external, internal in function.graph.captures
+        if id(external) in variables
+    }
+    return folds_of(_inlined(function), names)
+
+
+def _inlined(function: Any) -> Any:
+    """A function with all that it calls in one graph, and its variables as constants."""
+    return convert_variables_to_constants_v2(function, lower_control_flow=False)
 
 
 def _users(node: Any) -> list[Any]:

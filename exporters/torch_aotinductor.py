@@ -32,9 +32,8 @@ from exporters.base import (
 )
 from exporters.torch_program import precision_of
 from models.torch.compiler import INSTALL, missing_compiler
-from models.torch.example import dynamic_shapes, example, explained
+from models.torch.example import explained, traced
 from models.torch.package import WRAPPER, Constant, Package, cpu_features, read_package
-from models.torch.program import module_of
 from toolkit.core.artifact import Artifact
 from toolkit.core.errors import SourceError, UnavailableError
 from toolkit.core.temporary import scratch_directory
@@ -68,17 +67,12 @@ class TorchAotInductor(Exporter):
         """As Exporter.export; raises UnavailableError where there is no C++ compiler."""
         if reason := missing_compiler():
             raise UnavailableError(f"{reason}.", hint=INSTALL)
-        module = module_of(source)
         with (
             explained(source.path),
             _quiet(),
             scratch_directory() as scratch,
         ):
-            program = torch.export.export(
-                module,
-                example(source, batch=USUAL_BATCH),
-                dynamic_shapes=dynamic_shapes(source.signature, module),
-            )
+            program = traced(source, batch=USUAL_BATCH)
             built = _compile(program, scratch)
             _repack(built, directory / ENTRY, hidden=[scratch, _site_packages()])
         return Exported(

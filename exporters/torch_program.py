@@ -23,11 +23,10 @@ from exporters.base import (
     StoredTensor,
     TensorReader,
 )
-from models.torch.example import dynamic_shapes, example, explained
+from models.torch.example import explained, exported
 from models.torch.program import (
     flat_module,
     load_program,
-    module_of,
     program_of,
     signature_of_program,
 )
@@ -43,11 +42,8 @@ class TorchProgram(Exporter):
     route: ClassVar[Route] = ROUTES["torch-export"]
 
     def export(self, source: Artifact, directory: Path, options: ExportOptions) -> Exported:
-        module = module_of(source)
         with explained(source.path):
-            program = torch.export.export(
-                module, example(source), dynamic_shapes=dynamic_shapes(source.signature, module)
-            )
+            program = exported(source)
         torch.export.save(program, directory / ENTRY)
         return Exported(
             entry=ENTRY,

@@ -1,11 +1,12 @@
-"""Batch norms that were computed beforehand, recomputed and compared.
+"""Constants that were computed beforehand, recomputed and compared.
 
 In evaluation a batch norm is a multiplication and an addition of fixed numbers,
 
     scale = weight / sqrt(running_var + eps),  shift = bias - running_mean * scale,
 
 so a converter may store these two in place of the four, or multiply the kernel of the convolution
-in front of it and leave its arithmetic out.
+in front of it and leave its arithmetic out. `folded` finds these by the names of the weights;
+`computed` finds whatever a source's graph says can be computed beforehand.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import final
 
 import numpy as np
 
-from exporters.base import StoredTensor
+from exporters.base import Fold, StoredTensor
 from exporters.weight_matching import Found, Match, Room, orders
 
 # torch's default and Keras'; then those of Keras' ResNets and DenseNets, and of other model zoos.
@@ -61,6 +62,42 @@ class BatchNorm:
         scale = self.scale(epsilon)
         terms = np.stack([self.bias, -scale * self.running_mean, scale * np.float64(bias)])
         return terms.sum(axis=0), np.abs(terms).sum(axis=0)
+
+
+def computed(
+    unmatched: Mapping[str, np.ndarray],
+    stored: Sequence[StoredTensor],
+    room: Room,
+    folds: Sequence[Fold],
+) -> tuple[dict[str, Found], set[str]]:
+    """The weights that are stored as the result of a fold, and the names of what is stored of it.
+
+    A factor of 1 and a shift of 0 need not be stored.
+    """
+    found: dict[str, Found] = {}
+    results: set[str] = set()
+    for fold in folds:
+        wanted = fold.names & (unmatched.keys() - found.keys())
+        with np.errstate(invalid="ignore", over="ignore"):
+            values = fold.compute() if wanted else None
+        if values is None:
+            continue
+        free = [tensor for tensor in room.free(stored) if tensor.array.dtype.kind == "f"]
+        sized = [tensor for tensor in free if tensor.array.size == values.factor.size]
+        place: tuple[StoredTensor | None, float] | None = (None, 0.0)
+        if (values.factor != 1).any():
+            place = _nearest(values.factor, np.abs(values.factor), sized)
+        rest = _added(values.shift, values.terms, free)
+        if place is None or rest is None:
+            continue
+        taken = {tensor.name: tensor for tensor, _ in (place, rest) if tensor is not None}
+        for tensor in taken.values():
+            room.take(tensor)
+        results |= taken.keys()
+        for name in wanted:
+            result, error = place if name in fold.factors else rest
+            found[name] = Found(match=Match.FOLDED, stored=result, how=fold.how, error=error)
+    return found, results
 
 
 def folded(

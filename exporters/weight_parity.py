@@ -11,8 +11,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from exporters.base import StoredTensor
-from exporters.weight_folding import folded, left_out
+from exporters.base import Fold, StoredTensor
+from exporters.weight_folding import computed, folded, left_out
 from exporters.weight_matching import (
     Found,
     Match,
@@ -122,12 +122,14 @@ def compare(
     weights: Mapping[str, np.ndarray],
     stored: Sequence[StoredTensor],
     scales: Sequence[np.ndarray] = (),
+    folds: Sequence[Fold] = (),
 ) -> WeightParity:
     """Finds each weight among the stored tensors.
 
     First bit for bit, then in another order of axes, shape or gates, then as a part of a tensor
     that holds several, then rounded or quantised,
-    then as a part of a batch norm that was folded, or a bias of zeros that is left out. Among
+    then as a part of what the source's graph says can be computed beforehand (`folds`), as a part
+    of a batch norm that was folded, or a bias of zeros that is left out. Among
     stored tensors of equal value the one of the same name is taken first. Weights of equal value
     may share one stored tensor (exporters merge them) if it has a reader for each. A weight that is
     found where another's name stands is altered: two of one shape that changed places are both
@@ -147,6 +149,9 @@ def compare(
     for way in (rearranged, reordered, stacked, cast, quantised):
         found |= way(_without(weights, found), live, room)
     sure = {name: place for name, place in found.items() if not _by_chance(name, weights, place)}
+    of_folds, results = computed(_without(weights, sure), live, room, folds)
+    found |= of_folds
+    sure |= of_folds
     found |= folded(weights, _without(weights, sure), live, room)
     others = [tensor for tensor in room.free(live) if could_be_a_weight(tensor)]
     found |= left_out(_without(weights, found), others)
@@ -155,7 +160,7 @@ def compare(
         _weight(name, array, found.get(name), by_name.get(name), weights)
         for name, array in weights.items()
     ]
-    accounted = {tensor.stored_as for tensor in tensors}
+    accounted = {tensor.stored_as for tensor in tensors} | results
     known = {tensor_digest(array) for array in scales}
     unknown = [
         tensor
@@ -181,11 +186,12 @@ def _without(
 
 
 def _by_chance(name: str, weights: Mapping[str, np.ndarray], place: Found) -> bool:
-    """Whether a weight that is one number everywhere, as zeros, was found in a constant that does
-    not bear its name: it is as likely to have been folded."""
+    """Whether a weight may have been folded all the same: it was found where nothing reads it, or
+    it is one number everywhere, as zeros, found in a constant that does not bear its name."""
     stored, array = place.stored, weights[name]
     own = stored is not None and (stored.name == name or names_layer(stored.name, name))
-    return not own and array.size > 1 and bool((array == array.flat[0]).all())
+    uniform = array.size > 1 and bool((array == array.flat[0]).all())
+    return place.match is Match.UNUSED or (uniform and not own)
 
 
 def _weight(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import subprocess
 import sys
 import tempfile
 import warnings
@@ -93,6 +94,7 @@ def _torch(step: str, source: str, place: Path) -> float:
         program = torch.export.export(module, (), kwargs=inputs, dynamic_shapes=axes)
     with torch.no_grad():
         if step == "torch-export":
+            _open_alone(program, place / "model.pt2")
             return apart(_leaves(pytree, program.module()(**inputs)), expected)
         with refusing():
             path = torch._inductor.aoti_compile_and_package(
@@ -101,6 +103,18 @@ def _torch(step: str, source: str, place: Path) -> float:
             compiled = torch._inductor.aoti_load_package(path)
             found = compiled(**inputs)
         return apart(_leaves(pytree, found), expected)
+
+
+def _open_alone(program: Any, path: Path) -> None:
+    """Refuse a program that torch does not open where the package of the model is not imported."""
+    import torch
+
+    torch.export.save(program, path)
+    code = "import sys, torch; torch.export.load(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    if done.returncode:
+        with refusing():
+            raise RuntimeError(done.stderr.strip().splitlines()[-1])
 
 
 def _leaves(pytree: Any, value: Any) -> list[np.ndarray]:

@@ -50,6 +50,12 @@ def serving_of(source: Artifact, signature: Signature) -> Callable[..., dict[str
     return _serve(_runner(source), source.signature, signature)
 
 
+def serving_of_model(model: keras.Model) -> Any:
+    """As `serving_of`, of a functional or sequential model that is in memory."""
+    signature = signature_of_keras(model)
+    return _serve(_flat(model, signature), signature, signature)
+
+
 def _serve(
     run: Callable[[dict[str, Any]], dict[str, Any]], own: Signature, signature: Signature
 ) -> Callable[..., dict[str, Any]]:
@@ -96,7 +102,8 @@ def _runner(source: Artifact) -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 def _flat(model: keras.Model, signature: Signature) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """A functional or sequential model as a function of feeds."""
-    flat = keras.Model(model.inputs, tf.nest.flatten(_outputs(model)))
+    # By its name Keras calls the operators: without one they are counted, and differ every time.
+    flat = keras.Model(model.inputs, tf.nest.flatten(_outputs(model)), name="model")
     outputs = [spec.name for spec in signature.outputs]
 
     def run(feeds: dict[str, Any]) -> dict[str, Any]:
@@ -118,7 +125,7 @@ def write_model(model: keras.Model, source: str, directory: Path) -> Signature:
         )
     signature = signature_of_keras(model)
     with explained(f"TensorFlow {tf.__version__} could not write {source}", MEND):
-        write_saved_model(_serve(_flat(model, signature), signature, signature), directory)
+        write_saved_model(serving_of_model(model), directory)
     return signature
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.export import Dim
+from torch.export import Dim, ExportedProgram
 
-from models.torch.program import program_of
+from models.torch.program import flat_program, input_names, module_of, program_of
 from toolkit.core.artifact import Artifact
 from toolkit.core.errors import SourceError
 from toolkit.core.specs import Signature
@@ -42,20 +42,52 @@ def example(source: Artifact, *, batch: int = EXAMPLE_BATCH) -> tuple[torch.Tens
     )
 
 
-def dynamic_shapes(signature: Signature, module: nn.Module) -> tuple[Any, ...]:
+def exported(source: Artifact) -> ExportedProgram:
+    """Return the program of the source, or else `traced`."""
+    program = flat_program(source)
+    return traced(source) if program is None else program
+
+
+def traced(source: Artifact, *, batch: int = EXAMPLE_BATCH) -> ExportedProgram:
+    """Return what torch.export makes of the source's module, shown a batch of this size.
+
+    Raises what torch raises for a module that it cannot follow.
+    """
+    module, largest = module_of(source), _largest_batch(source)
+    inputs = example(source, batch=batch if largest is None else min(batch, largest))
+    return torch.export.export(module, inputs, dynamic_shapes=dynamic_shapes(source, module))
+
+
+def dynamic_shapes(source: Artifact, module: nn.Module) -> tuple[Any, ...]:
     """For each input, its axes that vary; the same name is the same axis."""
-    dims = {name: Dim(name, min=1) if name == BATCH else Dim.AUTO for name in _names(signature)}
+    dims = {
+        name: Dim(name, min=1, max=_largest_batch(source)) if name == BATCH else Dim.AUTO
+        for name in _names(source.signature)
+    }
     shapes = tuple(
         {
             axis: Dim.AUTO if dim is None else dims[dim]
             for axis, dim in enumerate(spec.shape)
             if not isinstance(dim, int)
         }
-        for spec in signature.inputs
+        for spec in source.signature.inputs
     )
     parameters = inspect.signature(module.forward).parameters.values()
     takes_any = any(one.kind is inspect.Parameter.VAR_POSITIONAL for one in parameters)
     return (shapes,) if takes_any else shapes
+
+
+def _largest_batch(source: Artifact) -> int | None:
+    """Return what the program of the source was limited to when it was made, None if nothing."""
+    if (program := program_of(source)) is None:
+        return None
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    for name, spec in zip(input_names(program), source.signature.inputs, strict=True):
+        for extent, dim in zip(values[name].shape, spec.shape, strict=True):
+            if dim == BATCH and isinstance(extent, torch.SymInt):
+                limits = program.range_constraints.get(extent.node.expr)
+                return int(limits.upper) if limits is not None and limits.upper.is_integer else None
+    return None
 
 
 @contextmanager

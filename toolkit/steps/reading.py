@@ -46,11 +46,11 @@ def weight_parity(message: Json) -> Json:
     source, path = decode(message["source"], Artifact, MESSAGE), Path(message["path"])
     other = READERS.create(message["format"]).stored_tensors(path)
     stored = _stored(source)
-    parity = compare(
-        {t.name: t.array for t in _weights(source, stored)},
-        other,
-        [tensor.array for tensor in stored if tensor.scaling],
-    )
+    weights = {t.name: t.array for t in _weights(source, stored)}
+    scales = [tensor.array for tensor in stored if tensor.scaling]
+    parity = compare(weights, other, scales)
+    if not parity.passed and (folds := READERS.create(source.format).folds(source.path)):
+        parity = compare(weights, other, scales, folds)
     return parity.to_json()
 
 

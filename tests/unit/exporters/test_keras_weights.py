@@ -4,6 +4,7 @@ changed bit is not overlooked."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -16,14 +17,14 @@ from onnx import numpy_helper
 
 from exporters.base import ExportOptions, StoredTensor
 from exporters.litert import LiteRt, LiteRtTensors
-from exporters.onnx_file import stored_tensors
 from exporters.onnx_from_tensorflow import OnnxFromTensorFlow
 from exporters.weight_matching import Match
 from exporters.weight_parity import WeightParity, compare
 from models.keras.program import write_model
-from toolkit.core.artifact import Artifact
+from toolkit.core.artifact import Artifact, Format
+from toolkit.core.codec import encode
 from toolkit.core.errors import SourceError
-from toolkit.steps.reading import weights_of
+from toolkit.steps.reading import weight_parity
 from toolkit.steps.sources import open_artifact
 
 
@@ -103,6 +104,51 @@ def gelu() -> keras.Model:
     return keras.Model(x, layers.Dense(8, activation=layers.Activation("gelu"))(x))
 
 
+def scaled(*parts: keras.Layer, shape: tuple[int, ...] = (10, 10, 3)) -> keras.Model:
+    """Multiplications and additions of constants, which converters move into the layers."""
+    x = keras.Input(shape, name="x")
+    return trained(keras.Sequential([x, *parts, layers.Flatten(), layers.Dense(3)]))
+
+
+def rescaled_convolution() -> keras.Model:
+    return scaled(layers.Rescaling(1 / 255), layers.Conv2D(4, 3, activation="relu"))
+
+
+def shifted_convolution() -> keras.Model:
+    return scaled(layers.Rescaling(1 / 127.5, -1), layers.Conv2D(4, 3, use_bias=False))
+
+
+def rescaled_before_a_norm() -> keras.Model:
+    parts = layers.Conv2D(4, 3, use_bias=False), layers.BatchNormalization(epsilon=3e-3)
+    return scaled(layers.Rescaling(1 / 255), *parts, layers.ReLU())
+
+
+def normalised() -> keras.Model:
+    """Of a mean and a variance that are no weights, and that a converter turns into 1 / std."""
+    norm = layers.Normalization(mean=[0.1, 0.2, 0.3], variance=[1.0, 2.0, 3.0])
+    return scaled(norm, layers.Conv2D(4, 3, padding="same", activation="relu"))
+
+
+def scaled_per_channel() -> keras.Model:
+    behind = layers.Rescaling([0.1, 0.2, 0.3, 0.4], [0.1, 0.2, 0.4, 0.5])
+    return scaled(layers.Conv2D(4, 3), behind, layers.ReLU())
+
+
+def scaled_depthwise() -> keras.Model:
+    parts = layers.DepthwiseConv2D(3), layers.Rescaling(3.0, 1.0), layers.ReLU()
+    return scaled(*parts, layers.Rescaling(1 / 255), layers.DepthwiseConv2D(3))
+
+
+def scaled_transposed() -> keras.Model:
+    parts = layers.Conv2DTranspose(4, 3), layers.Rescaling([0.1, 0.2, 0.3, 0.4], 0.5)
+    return scaled(layers.Rescaling(1 / 255), *parts, layers.ReLU())
+
+
+def scaled_dense() -> keras.Model:
+    parts = layers.Dense(8), layers.Rescaling(2.0, 1.0), layers.ReLU()
+    return scaled(layers.Rescaling(1 / 255), layers.Flatten(), *parts)
+
+
 MODELS: dict[str, Callable[[], keras.Model]] = {
     "embedding": embedding,
     "lstm": lstm,
@@ -117,15 +163,22 @@ MODELS: dict[str, Callable[[], keras.Model]] = {
     "sequential": sequential,
     "exact gelu": gelu,
 }
+SCALED: dict[str, Callable[[], keras.Model]] = {
+    made.__name__: made
+    for made in (
+        *(rescaled_convolution, shifted_convolution, rescaled_before_a_norm, normalised),
+        *(scaled_per_channel, scaled_depthwise, scaled_transposed, scaled_dense),
+    )
+}
 FIXED_BATCH_ONLY = {"bidirectional", "lstm", "masked lstm and gru"}
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=[*MODELS, *SCALED])
 def source(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, keras.Model, Artifact]:
     keras.utils.set_random_seed(0)
-    model = MODELS[request.param]()
+    model = (MODELS | SCALED)[request.param]()
     place = tmp_path_factory.mktemp("saved") / "model"
     place.mkdir()
     write_model(model, request.param, place)
@@ -133,15 +186,19 @@ def source(
 
 
 def prove(path: Path, source: Artifact) -> WeightParity:
-    return compare(weights_of(source), stored_tensors(path))
+    kind = Format.ONNX if path.suffix == ".onnx" else Format.LITERT
+    message = {"source": encode(source), "format": kind, "path": str(path)}
+    return WeightParity.from_json(weight_parity(message))
 
 
 def test_every_weight_is_found_in_onnx(source, tmp_path: Path) -> None:
-    _, model, artifact = source
+    name, model, artifact = source
     OnnxFromTensorFlow().export(artifact, tmp_path, ExportOptions())
     found = prove(tmp_path / "model.onnx", artifact)
     assert found.passed, found.failures()
-    assert found.total == len([w for w in model.get_weights() if w.size > 1])
+    constants = 2 if name in ("normalised", "scaled_per_channel") else 0
+    constants += name == "scaled_transposed"
+    assert found.total == len([w for w in model.get_weights() if w.size > 1]) + constants
     session = onnxruntime.InferenceSession(
         tmp_path / "model.onnx", providers=["CPUExecutionProvider"]
     )
@@ -153,6 +210,7 @@ def test_every_weight_is_found_in_onnx(source, tmp_path: Path) -> None:
     np.testing.assert_allclose(got, model(x.astype(taken.dtype)), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("source", MODELS, indirect=True)
 def test_a_changed_bit_of_any_weight_is_found(source, tmp_path: Path) -> None:
     _, _, artifact = source
     OnnxFromTensorFlow().export(artifact, tmp_path, ExportOptions())
@@ -175,8 +233,28 @@ def test_every_weight_is_found_in_litert(source, tmp_path: Path) -> None:
             LiteRt().export(artifact, tmp_path, ExportOptions())
         return
     LiteRt().export(artifact, tmp_path, ExportOptions())
-    found = compare(weights_of(artifact), LiteRtTensors().stored_tensors(tmp_path / "model.tflite"))
+    found = prove(tmp_path / "model.tflite", artifact)
     assert found.passed, found.failures()
+
+
+@pytest.mark.parametrize("source", SCALED, indirect=True)
+def test_a_change_of_any_folded_number_is_found(
+    source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a thousandth, in one value of each tensor that LiteRT stores."""
+    _, _, artifact = source
+    LiteRt().export(artifact, tmp_path, ExportOptions())
+    path = tmp_path / "model.tflite"
+    tensors = LiteRtTensors().stored_tensors(path)
+    for place, tensor in enumerate(tensors):
+        if tensor.array.dtype.kind != "f" or tensor.array.size < 2:
+            continue
+        array = tensor.array.copy()
+        array.flat[-1] *= 1.001
+        altered = [*tensors[:place], replace(tensor, array=array), *tensors[place + 1 :]]
+        monkeypatch.setattr(LiteRtTensors, "stored_tensors", lambda *_, given=altered: given)
+        assert not prove(path, artifact).passed, tensor.name
+        monkeypatch.undo()
 
 
 def test_gates_in_an_order_that_no_framework_has_are_not_explained() -> None:

@@ -194,7 +194,7 @@ def test_no_extent_of_the_batch_is_taken_for_granted(
     program = torch.export.export(
         module,
         example(source, batch=batch),
-        dynamic_shapes=dynamic_shapes(source.signature, module),
+        dynamic_shapes=dynamic_shapes(source, module),
     )
     asked = {"aot_inductor.package_cpp_only": True, "aot_inductor.check_lowerbound": True}
     monkeypatch.setattr(torch_aotinductor, "CONFIG", {**torch_aotinductor.CONFIG, **asked})

@@ -83,7 +83,7 @@ def tensor_digest(array: np.ndarray) -> str:
     """SHA-256 over dtype, shape and little-endian C-order bytes."""
     little = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
     header = f"{array.dtype.name}{list(array.shape)}".encode()
-    return digest_bytes(header + little.tobytes())
+    return digest_bytes(header, tensor_bits(little))
 
 
 def identical(
@@ -379,8 +379,9 @@ def names_layer(stored: str, weight: str) -> bool:
 
 def _bag(array: np.ndarray) -> str:
     """The same for arrays of the same values in whatever order."""
-    bits = np.ascontiguousarray(array).reshape(-1).view(f"u{array.dtype.itemsize}")
-    return digest_bytes(f"{array.dtype.name}".encode() + np.sort(bits).tobytes())
+    bits = array.flatten().view(f"u{array.dtype.itemsize}")
+    bits.sort()
+    return digest_bytes(array.dtype.name.encode(), tensor_bits(bits))
 
 
 def _same(one: np.ndarray, other: np.ndarray) -> bool:
@@ -388,8 +389,11 @@ def _same(one: np.ndarray, other: np.ndarray) -> bool:
     return one.shape == other.shape and tensor_bits(one) == tensor_bits(other)
 
 
-def tensor_bits(array: np.ndarray) -> bytes:
-    return np.ascontiguousarray(array).tobytes()
+def tensor_bits(array: np.ndarray) -> memoryview:
+    """The bytes of an array in C order, without a copy of one that has that order."""
+    if array.dtype.hasobject:
+        return memoryview(array.tobytes())
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _largest_difference(one: np.ndarray, other: np.ndarray) -> float:

@@ -86,7 +86,7 @@ def _largest_batch(source: Artifact) -> int | None:
         for extent, dim in zip(values[name].shape, spec.shape, strict=True):
             if dim == BATCH and isinstance(extent, torch.SymInt):
                 limits = program.range_constraints.get(extent.node.expr)
-                return int(limits.upper) if limits is not None and limits.upper.is_integer else None
+                return int(limits.upper) if limits is not None and limits.upper.is_Integer else None
     return None
 
 

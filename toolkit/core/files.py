@@ -26,9 +26,12 @@ AT_FDCWD = -100  # linux/fcntl.h
 RENAME_EXCHANGE = 2  # linux/fs.h
 
 
-def digest_bytes(data: bytes | memoryview) -> str:
-    """SHA-256 as `sha256:<hex>`."""
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+def digest_bytes(*parts: bytes | memoryview) -> str:
+    """SHA-256 of all parts in a row, as `sha256:<hex>`."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return f"sha256:{digest.hexdigest()}"
 
 
 def digest_file(path: Path) -> str:

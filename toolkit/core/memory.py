@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import resource
 import sys
 from pathlib import Path
@@ -32,8 +33,10 @@ def peak_rss_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def trim() -> None:
-    """Give memory that was freed back to the system, where the C library can (glibc)."""
+def collect() -> None:
+    """Collect objects that refer to themselves, and give freed memory back to the system, where
+    the C library can (glibc)."""
+    gc.collect()
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
 

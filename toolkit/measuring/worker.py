@@ -23,7 +23,7 @@ from toolkit.core.errors import (
     WorkerError,
 )
 from toolkit.core.measurement import Scope
-from toolkit.core.memory import peak_rss_bytes, rss_bytes, trim
+from toolkit.core.memory import collect, peak_rss_bytes, rss_bytes
 from toolkit.core.session import Runtime, Session, SessionOptions, open_session
 from toolkit.core.specs import Feeds, Signature, relaid
 from toolkit.measuring.memory import watched
@@ -123,14 +123,12 @@ class Worker:
         """Close the sessions, and free their memory."""
         if not self._sessions:
             return
-        for session in self._sessions:
-            session.close()
-        self._sessions = []
+        while self._sessions:  # leaving no variable that refers to one
+            self._sessions.pop().close()
         if self._settled:
             gc.unfreeze()
             self._settled = False
-        gc.collect()  # models that refer to themselves
-        trim()
+        collect()
 
     def _settle(self) -> None:
         """Spare the collection before each block what was opened and imported."""

@@ -14,6 +14,7 @@ from exporters import READERS
 from toolkit.core.documents import Json
 from toolkit.core.errors import SourceError, WorkerLimitError
 from toolkit.core.limits import Limits, limit_reached
+from toolkit.core.memory import collect
 from toolkit.core.siblings import ours
 from toolkit.measuring.process import Reply, run
 from toolkit.measuring.worker import Worker
@@ -55,6 +56,8 @@ class FilesWorker:
     def handle(self, message: Json, arrays: Mapping[str, np.ndarray]) -> Reply:
         command = message["command"]
         if command not in READING | CONVERTING:
+            if command == "open":
+                collect()  # models that were read, which the worker would spare from collection
             return self._runtimes.handle(message, arrays)
         with ours():
             name = "reading" if command in READING else "converting"

@@ -6,12 +6,19 @@ It is not made for speed, but takes float64, and so tells how exact other runtim
 from __future__ import annotations
 
 import importlib.metadata
+import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, final
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
+from onnx.external_data_helper import (
+    ExternalDataInfo,
+    load_external_data_for_model,
+    load_external_data_for_tensor,
+)
 from onnx.reference import ReferenceEvaluator
 
 from runtimes.executed import Node, describe, precision_of
@@ -51,15 +58,14 @@ class OnnxReferenceSession(Session):
         super().__init__(artifact.signature)
         self._threads = options.threads
         try:
-            model = onnx.load(artifact.path)
-            self._evaluator: ReferenceEvaluator | None = ReferenceEvaluator(model)
+            self._evaluator: ReferenceEvaluator | None = _evaluator(artifact.path)
         except (DecodeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
             told = str(error).strip().partition("\n")[0].rstrip(".")
             raise SourceError(
                 f"onnx {VERSION} could not open {artifact.path}: {told}.",
                 hint="Check the file with onnx.checker, or choose another runtime.",
             ) from error
-        self._model = model
+        self._nodes = list(self._evaluator.proto_.graph.node)
         self._feeds: dict[str, Any] = {}
         self._outputs: Any = []
         self._pass: Callable[[], None] = not_ready
@@ -99,7 +105,7 @@ class OnnxReferenceSession(Session):
                 if node.op_type in MOVING
                 else _float([values[n] for n in node.output if n]),
             )
-            for node in self._model.graph.node
+            for node in self._nodes
         ]
         return Provenance(
             runtime="onnx-reference",
@@ -113,6 +119,34 @@ class OnnxReferenceSession(Session):
     def _close(self) -> None:
         self._pass = not_ready
         self._evaluator = None
+
+
+def _evaluator(path: Path) -> ReferenceEvaluator:
+    """Of a graph whose weights in other files stay there, mapped into memory."""
+    model = onnx.load(path, load_external_data=False)
+    initializers = list(model.graph.initializer)
+    del model.graph.initializer[:]
+    load_external_data_for_model(model, str(path.parent))
+    model.graph.initializer.extend(initializers)
+
+    class Evaluator(ReferenceEvaluator):  # type: ignore[misc, unused-ignore]
+        def retrieve_external_data(self, tensor: onnx.TensorProto) -> np.ndarray:
+            return _mapped(tensor, path.parent)
+
+    return Evaluator(model)
+
+
+def _mapped(tensor: onnx.TensorProto, directory: Path) -> np.ndarray:
+    """The values of a tensor in another file. What is written to them is not written there."""
+    where = ExternalDataInfo(tensor)
+    file = (directory / where.location).resolve()
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    shape = tuple(tensor.dims)
+    is_inside = file.is_relative_to(directory.resolve()) and file.is_file()
+    if dtype not in (np.float32, np.float64) or not math.prod(shape) or not is_inside:
+        load_external_data_for_tensor(tensor, str(directory))  # which refuses other places
+        return onnx.numpy_helper.to_array(tensor)
+    return np.memmap(file, dtype, "c", where.offset or 0, shape)
 
 
 def _float(values: list[Any]) -> str | None:

@@ -94,24 +94,24 @@ def _torch(step: str, source: str, place: Path) -> float:
         program = torch.export.export(module, (), kwargs=inputs, dynamic_shapes=axes)
     with torch.no_grad():
         if step == "torch-export":
-            _open_alone(program, place / "model.pt2")
+            torch.export.save(program, place / "model.pt2")
+            _alone("torch.export.load(sys.argv[1])", place / "model.pt2")
             return apart(_leaves(pytree, program.module()(**inputs)), expected)
         with refusing():
             path = torch._inductor.aoti_compile_and_package(
                 program, package_path=str(place / "model.pt2")
             )
-            compiled = torch._inductor.aoti_load_package(path)
-            found = compiled(**inputs)
+            found = torch._inductor.aoti_load_package(path)(**inputs)
+        torch.save(inputs, place / "inputs.pt")
+        run = "torch._inductor.aoti_load_package(sys.argv[1])(**torch.load(sys.argv[2]))"
+        _alone(run, path, place / "inputs.pt")
         return apart(_leaves(pytree, found), expected)
 
 
-def _open_alone(program: Any, path: Path) -> None:
-    """Refuse a program that torch does not open where the package of the model is not imported."""
-    import torch
-
-    torch.export.save(program, path)
-    code = "import sys, torch; torch.export.load(sys.argv[1])"
-    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+def _alone(code: str, *paths: object) -> None:
+    """Run code in a process that imports torch, but not the package of the model."""
+    command = [sys.executable, "-c", f"import sys, torch, torch._inductor; {code}"]
+    done = subprocess.run([*command, *map(str, paths)], capture_output=True, text=True, check=False)
     if done.returncode:
         with refusing():
             raise RuntimeError(done.stderr.strip().splitlines()[-1])

@@ -14,9 +14,11 @@ import pytest
 import torch
 from torch import nn
 
-from models.torch.program import check_archive, load_program
+from models.torch.example import traced
+from models.torch.program import check_archive, load_program, signature_of_program
 from models.torch.program_checks import is_arithmetic
 from toolkit.core.errors import SourceError
+from toolkit.steps.sources import open_artifact
 
 
 class Runs:
@@ -217,3 +219,26 @@ def test_extents_are_arithmetic(text: str) -> None:
 )
 def test_extents_that_are_more_than_arithmetic_are_told(text: str) -> None:
     assert not is_arithmetic(text)
+
+
+class FewRows(nn.Module):
+    """Its output is a dict, so that its program is not exported as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"y": self.linear(x) if x.shape[0] < 64 else x[:, :3]}
+
+
+def test_a_program_for_few_rows_is_exported_for_as_many(tmp_path: Path) -> None:
+    x = torch.zeros(2, 5)
+    program = torch.export.export(FewRows(), (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    torch.export.save(program, tmp_path / "model.pt2")
+    source = open_artifact(tmp_path / "model.pt2")
+    for batch in (2, 64):
+        found = traced(source, batch=batch)
+        assert signature_of_program(found).inputs[0].shape == ("batch", 5)
+        (limits,) = found.range_constraints.values()
+        assert limits.upper == 63

@@ -123,12 +123,13 @@ class StoredTensor:
 
 @dataclass(frozen=True, kw_only=True)
 class FoldedValues:
-    """In float64: a kernel, or a scale; what is added to its product; and the size of the terms of
-    that sum."""
+    """In float64: a kernel, or a scale, and what is added to its product. The terms are the sizes
+    of what each was computed of; all 0 for one that is a constant as it is."""
 
     factor: np.ndarray
+    factor_terms: np.ndarray
     shift: np.ndarray
-    terms: np.ndarray
+    shift_terms: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)

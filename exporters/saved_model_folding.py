@@ -32,11 +32,12 @@ NONE: frozenset[str] = frozenset()
 @dataclass(frozen=True, kw_only=True)
 class Step:
     """`x * scale + shift`, each of shape [1] or [C], the extent of the last axis; `names` are the
-    constants that they are computed from."""
+    constants that they depend on, and `is_computed` says that they are not these as stored."""
 
     scale: np.ndarray
     shift: np.ndarray
     names: frozenset[str]
+    is_computed: bool
 
 
 def folds_of(function: Any, names: Mapping[str, str]) -> list[Fold]:
@@ -89,9 +90,10 @@ class _Folder:
         for first in range(len(before) + 1):
             for last in range(len(behind) + 1):
                 taken = [*before[:first], *behind[:last]]
+                scaled = own if any(map(_scales, taken)) else NONE
                 yield Fold(
-                    names=own.union(*(step.names for step in taken)),
-                    factors=own.union(*(step.names for step in taken if _scales(step))),
+                    names=scaled.union(*(step.names for step in taken)),
+                    factors=scaled.union(*(step.names for step in taken if _scales(step))),
                     steps=len(taken),
                     how=f"folded at {node.name}",
                     compute=partial(_layer, node, kernel, before[:first][::-1], behind[:last]),
@@ -120,20 +122,22 @@ class _Folder:
             if node.type in NORMS and [place for place, _ in held] == [1, 2, 3, 4]:
                 gamma, beta, mean, variance = arrays
                 scale = gamma / np.sqrt(variance + node.get_attr("epsilon"))
-                return Step(scale=scale, shift=beta - mean * scale, names=names)
+                shift = beta - mean * scale
+                return Step(scale=scale, shift=shift, names=names, is_computed=True)
             if len(held) != 1 or len(node.inputs) != 2 or not _is_per_channel(arrays[0]):
                 return None
             array, is_second = arrays[0].reshape(-1), held[0][0] == 1
+            made = partial(Step, names=names, is_computed=not _is_stored(held[0][1].op))
             one, zero = np.ones(1), np.zeros(1)
             if node.type == "Mul":
-                return Step(scale=array, shift=zero, names=names)
+                return made(scale=array, shift=zero)
             if node.type == "RealDiv" and is_second:
-                return Step(scale=1 / array, shift=zero, names=names)
+                return made(scale=1 / array, shift=zero, is_computed=True)
             if node.type in SUMS:
-                return Step(scale=one, shift=array, names=names)
+                return made(scale=one, shift=array)
             if node.type == "Sub":
                 signs = (1, -1) if is_second else (-1, 1)
-                return Step(scale=signs[0] * one, shift=signs[1] * array, names=names)
+                return made(scale=signs[0] * one, shift=signs[1] * array)
         return None
 
     def _behind(self, node: Any) -> list[Step]:
@@ -163,13 +167,23 @@ def _is_per_channel(array: np.ndarray) -> bool:
     return bool(array.size == (array.shape[-1] if array.ndim else 1))
 
 
+def _is_stored(node: Any) -> bool:
+    """Whether a constant node hands on what is stored."""
+    while node.type in PASSING:
+        node = node.inputs[0].op
+    return bool(node.type == "Const")
+
+
 def _scales(step: Step) -> bool:
     return bool((step.scale != 1).any())
 
 
+def _shifts(step: Step) -> bool:
+    return bool((step.shift != 0).any())
+
+
 def _joined(steps: Sequence[Step]) -> FoldedValues | None:
-    """The scale and the shift of steps in a row, and the size of the terms of the shift; None where
-    they do not fit together."""
+    """The scale and the shift of steps in a row; None where they do not fit together."""
     factor, shift, terms = np.ones(1), np.zeros(1), np.zeros(1)
     for step in steps:
         widths = {array.size for array in (factor, shift, step.scale, step.shift)} - {1}
@@ -178,13 +192,27 @@ def _joined(steps: Sequence[Step]) -> FoldedValues | None:
         factor = factor * step.scale
         shift = shift * step.scale + step.shift
         terms = terms * np.abs(step.scale) + np.abs(step.shift)
-    return FoldedValues(factor=factor, shift=shift, terms=terms)
+    scaling = [step for step in steps if _scales(step)]
+    shifting = [place for place, step in enumerate(steps) if _shifts(step)]
+    is_product = len(scaling) > 1 or any(step.is_computed for step in scaling)
+    is_sum = (
+        len(shifting) > 1
+        or any(steps[place].is_computed for place in shifting)
+        or any(_scales(step) for place in shifting for step in steps[place + 1 :])
+    )
+    return FoldedValues(
+        factor=factor,
+        factor_terms=np.abs(factor) * is_product,
+        shift=shift,
+        shift_terms=terms * is_sum,
+    )
 
 
 def _layer(
     node: Any, kernel: np.ndarray, before: Sequence[Step], behind: Sequence[Step]
 ) -> FoldedValues | None:
-    """The kernel of a layer that the steps are folded into, and its bias [C] or [1]."""
+    """The kernel of a layer that the steps are folded into, and its bias [C] or [1]. Without a
+    step that scales, the kernel stays as it is, which is no fold: the factor is 1."""
     given, done = _joined(before), _joined(behind)
     if given is None or done is None:
         return None
@@ -208,13 +236,19 @@ def _layer(
 
     shifted = kernel * along(given.shift, inputs)
     shift = shifted.sum(axis=summed).reshape(-1)
-    terms = (np.abs(kernel) * along(given.terms, inputs)).sum(axis=summed).reshape(-1)
-    factor = done.factor
-    scaled = factor.reshape(kernel.shape[-2:]) if depthwise and factor.size > 1 else None
+    # A shift that comes through the kernel is a sum, so its terms are none of a constant.
+    own_terms = np.abs(kernel) * np.abs(along(given.shift, inputs))
+    terms = own_terms.sum(axis=summed).reshape(-1)
+    scale = done.factor
+    wide = depthwise and scale.size > 1
+    factor = np.ones(1)
+    if (given.factor != 1).any() or (scale != 1).any():
+        behind_it = scale.reshape(kernel.shape[-2:]) if wide else along(scale, outputs)
+        factor = kernel * along(given.factor, inputs) * behind_it
+    through = bool(shift.any())
     return FoldedValues(
-        factor=kernel
-        * along(given.factor, inputs)
-        * (along(factor, outputs) if scaled is None else scaled),
-        shift=shift * factor + done.shift,
-        terms=terms * np.abs(factor) + done.terms,
+        factor=factor,
+        factor_terms=np.abs(factor),
+        shift=shift * scale + done.shift,
+        shift_terms=terms * np.abs(scale) + (np.abs(done.shift) if through else done.shift_terms),
     )

@@ -86,8 +86,8 @@ def computed(
         sized = [tensor for tensor in free if tensor.array.size == values.factor.size]
         place: tuple[StoredTensor | None, float] | None = (None, 0.0)
         if (values.factor != 1).any():
-            place = _nearest(values.factor, np.abs(values.factor), sized)
-        rest = _added(values.shift, values.terms, free)
+            place = _nearest(values.factor, values.factor_terms, sized)
+        rest = _added(values.shift, values.shift_terms, free)
         if place is None or rest is None:
             continue
         taken = {tensor.name: tensor for tensor, _ in (place, rest) if tensor is not None}
@@ -254,16 +254,10 @@ def _nearest(
     values: np.ndarray, terms: np.ndarray, candidates: Sequence[StoredTensor]
 ) -> tuple[StoredTensor, float] | None:
     """The first stored tensor that is `values` within the rounding of their `terms`, in any order
-    of the axes, and the largest difference."""
-    # The sums of values and of squares differ by no more than this, in whatever order of the axes.
-    total, allowed = values.sum(), ROUNDING * terms.sum()
-    squares = (values * values).sum()
-    allowed_squares = ROUNDING * (terms * (2 * np.abs(values) + ROUNDING * terms)).sum()
+    of the axes, and the largest difference. Without terms, every value must be equal."""
     for tensor in candidates:
         array = tensor.array.astype(np.float64)
-        if abs(array.sum() - total) > allowed:
-            continue
-        if abs((array * array).sum() - squares) > allowed_squares:
+        if not _could_be(array, values, terms):
             continue
         bounds = (moved for _, moved in orders(terms, array.shape))
         for (_, moved), bound in zip(orders(values, array.shape), bounds, strict=True):
@@ -271,3 +265,17 @@ def _nearest(
             if (apart <= ROUNDING * bound).all():
                 return tensor, float(apart.max(initial=0.0))
     return None
+
+
+def _could_be(array: np.ndarray, values: np.ndarray, terms: np.ndarray) -> bool:
+    """Whether the sums of values and of squares differ by no more than rounding allows, whatever
+    the order of the axes."""
+    allowed = ROUNDING * terms
+    size = np.abs(values)
+    spare = values.size * 2.0**-52  # of the sums themselves
+    apart = abs(array.sum() - values.sum())
+    squares = abs((array * array).sum() - (values * values).sum())
+    return bool(
+        apart <= allowed.sum() + spare * size.sum()
+        and squares <= (allowed * (2 * size + allowed)).sum() + spare * (size * size).sum()
+    )

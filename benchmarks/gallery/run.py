@@ -396,7 +396,9 @@ INTRODUCTION = (
 
 
 def _one_line(text: str) -> str:
-    return re.sub(r"\s+", " ", text.replace("`", "'"))[:240]
+    """Without line breaks, colours of the terminal and temporary directories."""
+    text = re.sub(r"\x1b?\[[\d;]+m|/tmp/\w+/", "", text.replace("`", "'"))
+    return re.sub(r"\s+", " ", text)[:240]
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from toolkit.core.artifact import PROGRAM, Artifact, Format
 from toolkit.core.codec import decode, encode
 from toolkit.core.documents import Json
 from toolkit.core.dtypes import is_floating
-from toolkit.core.memory import collect
 from toolkit.core.siblings import ours
 from toolkit.measuring.wire import MESSAGE
 
@@ -46,7 +45,6 @@ def inventory(message: Json) -> Json:
 def weight_parity(message: Json) -> Json:
     source, path = decode(message["source"], Artifact, MESSAGE), Path(message["path"])
     other = READERS.create(message["format"]).stored_tensors(path)
-    collect()  # what the reader opened, before as much is read again
     stored = _stored(source)
     weights = {t.name: t.array for t in _weights(source, stored)}
     scales = [tensor.array for tensor in stored if tensor.scaling]

@@ -19,10 +19,11 @@ from exporters import ROUTES
 from exporters.base import Exported, Exporter, ExportOptions, Route
 from exporters.onnx_file import graphs, read_precision
 from exporters.onnx_saving import save_graph
-from models.keras.program import explained, serving_of
+from models.keras.program import explained, inlinable, serving_of
 from toolkit.core.artifact import Artifact
 from toolkit.core.errors import SourceError, UsageError
 from toolkit.core.specs import Signature
+from toolkit.core.temporary import scratch_directory
 
 ENTRY = "model.onnx"
 MOST_OPSET = constants.OPSET_TO_IR_VERSION and max(constants.OPSET_TO_IR_VERSION)
@@ -44,19 +45,20 @@ class OnnxFromTensorFlow(Exporter):
             )
         with (
             _quiet(),
+            scratch_directory() as scratch,
             explained(
                 f"tf2onnx {tf2onnx.__version__} could not convert {source.path}",
                 "The message names what it does not support; choose another target.",
             ),
         ):
-            serve: Any = serving_of(source, source.signature)
+            serve = inlinable(serving_of(source, source.signature), source.signature, scratch)
             model, _ = tf2onnx.convert.from_function(
                 serve,
                 input_signature=serve.input_signature,
                 opset=opset,
                 custom_op_handlers=HANDLERS,
             )
-        _hold_captured(model, serve.get_concrete_function())
+            _hold_captured(model, serve.get_concrete_function())
         _refuse_foreign(model, source)
         _name(model, source.signature)
         save_graph(ir.from_proto(model), directory / ENTRY)

@@ -45,6 +45,7 @@ USUAL_BATCH = 64
 CONFIG: Mapping[str, Any] = {
     "freezing": False,
     "always_keep_tensor_constants": True,  # else those of eight numbers are written into the code
+    "joint_graph_constant_folding": False,  # else expressions of scalars become numbers in the code
     "cpp.dynamic_threads": True,  # else the number of this process is compiled in
     "aot_inductor.check_lowerbound": False,  # a batch of one is right, see _compile
     "aot_inductor.enable_line_tables": False,  # they are paths, and triple the size

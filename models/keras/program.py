@@ -14,10 +14,11 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 import models
 from models.keras.file_checks import ENTRIES, check_entry
-from models.keras.saved_model_checks import check_saved_model
+from models.keras.saved_model_checks import GRAPH, check_saved_model
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.errors import FeedError, SourceError
 from toolkit.core.specs import CHANNELS_LAST, Dim, Signature, TensorSpec
@@ -25,6 +26,7 @@ from toolkit.core.tensors import load_tensors
 from toolkit.core.zips import checked_copy
 
 SERVING = "serving_default"
+COMPILED = "_XlaMustCompile"
 BATCH, OUTPUT = "batch", "output"
 MEND = "Mend the model there; tf.function says what it can follow."
 MOST_TIMES = 100  # how much more than its file an archive may unpack to
@@ -136,6 +138,31 @@ def write_saved_model(serve: Any, directory: Path) -> list[Any]:
     variables = module.kept = list(serve.get_concrete_function().variables)
     tf.saved_model.save(module, str(directory), signatures={SERVING: serve})
     return variables
+
+
+def inlinable(serve: Any, signature: Signature, directory: Path) -> Any:
+    """A function as `serve`, in which no call is marked to be compiled by itself.
+
+    TensorFlow inlines no call that is so marked (`jit_compile`), as Keras marks its grouped
+    convolutions. `directory` is empty and keeps the function's variables.
+    """
+    graph = serve.get_concrete_function().graph.as_graph_def()
+    if not any(COMPILED in node.attr for node in _nodes(graph)):
+        return serve
+    write_saved_model(serve, directory)
+    model = SavedModel.FromString((directory / GRAPH).read_bytes())
+    for meta in model.meta_graphs:
+        for holder in (*_nodes(meta.graph_def), *meta.graph_def.library.function):
+            holder.attr.pop(COMPILED, None)
+    (directory / GRAPH).write_bytes(model.SerializeToString())
+    serving = load_serving(directory)
+    return _serve(lambda feeds: dict(serving(**feeds)), signature, signature)
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    yield from graph.node
+    for function in graph.library.function:
+        yield from function.node_def
 
 
 def load_serving(directory: Path) -> Any:

@@ -88,6 +88,15 @@ def depthwise() -> keras.Model:
     return keras.Model(x, layers.BatchNormalization()(y))
 
 
+def grouped() -> keras.Model:
+    """Keras marks grouped convolutions to be compiled, which keeps their operators out of the
+    graph that reads them."""
+    x = keras.Input((8, 8, 4), name="x")
+    y = layers.BatchNormalization()(layers.Conv2D(8, 3, groups=2, use_bias=False)(x))
+    y = layers.Conv2D(4, 3, groups=4, activation="relu")(layers.ReLU()(y))
+    return keras.Model(x, layers.GlobalAveragePooling2D()(y))
+
+
 def trained(model: keras.Model) -> keras.Model:
     rng = np.random.default_rng(0)
     model.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in model.get_weights()])
@@ -160,6 +169,8 @@ MODELS: dict[str, Callable[[], keras.Model]] = {
     "inverted residual, fresh": inverted_residual,
     "inverted residual, trained": lambda: trained(inverted_residual()),
     "depthwise and transposed, trained": lambda: trained(depthwise()),
+    "grouped, fresh": grouped,
+    "grouped, trained": lambda: trained(grouped()),
     "sequential": sequential,
     "exact gelu": gelu,
 }

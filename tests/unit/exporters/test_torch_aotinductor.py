@@ -94,6 +94,33 @@ def test_every_weight_is_there_bit_for_bit(package: Path, weights: dict[str, np.
     assert readers["conv1.weight"][0].startswith("cpp_fused_convolution_0")
 
 
+class Tempered(torch.nn.Module):
+    """Similarities times the exponential of a single number, as CLIP has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(6, 5)
+        self.logit_scale = torch.nn.Parameter(torch.tensor(2.6))
+        self.logit_bias = torch.nn.Parameter(torch.tensor([-10.0]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x) * self.logit_scale.exp() + torch.tanh(self.logit_bias)
+
+
+def test_single_numbers_are_weights_too(tmp_path: Path) -> None:
+    module = Tempered()
+    x = torch.ones(3, 6)
+    program = torch.export.export(module, (x,), dynamic_shapes=[{0: torch.export.Dim("batch")}])
+    torch.export.save(program, tmp_path / "source.pt2")
+    (tmp_path / "package").mkdir()
+    source = open_artifact(tmp_path / "source.pt2")
+    exported = TorchAotInductor().export(source, tmp_path / "package", ExportOptions())
+    weights = {name: value.detach().numpy() for name, value in module.named_parameters()}
+    parity = proof(weights, tmp_path / "package" / exported.entry)
+    assert parity.passed
+    assert parity.count(Match.IDENTICAL) == len(weights) == 4
+
+
 @pytest.mark.parametrize("name", ["conv1.weight", "conv1.bias", "fc3.bias"])
 @pytest.mark.parametrize("at", [0, -1])
 def test_a_flipped_bit_is_found(

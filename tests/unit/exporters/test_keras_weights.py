@@ -181,6 +181,7 @@ SCALED: dict[str, Callable[[], keras.Model]] = {
         *(scaled_per_channel, scaled_depthwise, scaled_transposed, scaled_dense),
     )
 }
+WHOLE = frozenset({Match.IDENTICAL, Match.TRANSPOSED, Match.RESHAPED, Match.REORDERED})
 FIXED_BATCH_ONLY = {"bidirectional", "lstm", "masked lstm and gru"}
 
 
@@ -196,23 +197,37 @@ def source(
     return request.param, model, open_artifact(place)
 
 
+@pytest.fixture(scope="module")
+def onnx_file(source, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("onnx")
+    return place / OnnxFromTensorFlow().export(source[2], place, ExportOptions()).entry
+
+
+@pytest.fixture(scope="module")
+def litert_file(source, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    name, _, artifact = source
+    place = tmp_path_factory.mktemp("litert")
+    if name in FIXED_BATCH_ONLY:
+        with pytest.raises(SourceError, match="only with a fixed batch"):
+            LiteRt().export(artifact, place, ExportOptions())
+        pytest.skip("LiteRT has it with a fixed batch only")
+    return place / LiteRt().export(artifact, place, ExportOptions()).entry
+
+
 def prove(path: Path, source: Artifact) -> WeightParity:
     kind = Format.ONNX if path.suffix == ".onnx" else Format.LITERT
     message = {"source": encode(source), "format": kind, "path": str(path)}
     return WeightParity.from_json(weight_parity(message))
 
 
-def test_every_weight_is_found_in_onnx(source, tmp_path: Path) -> None:
+def test_every_weight_is_found_in_onnx(source, onnx_file: Path) -> None:
     name, model, artifact = source
-    OnnxFromTensorFlow().export(artifact, tmp_path, ExportOptions())
-    found = prove(tmp_path / "model.onnx", artifact)
+    found = prove(onnx_file, artifact)
     assert found.passed, found.failures()
     constants = 2 if name in ("normalised", "scaled_per_channel") else 0
     constants += name == "scaled_transposed"
     assert found.total == len([w for w in model.get_weights() if w.size > 1]) + constants
-    session = onnxruntime.InferenceSession(
-        tmp_path / "model.onnx", providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(0)
     (taken,) = artifact.signature.inputs
     shape = [2, *taken.shape[1:]]
@@ -222,10 +237,9 @@ def test_every_weight_is_found_in_onnx(source, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("source", MODELS, indirect=True)
-def test_a_changed_bit_of_any_weight_is_found(source, tmp_path: Path) -> None:
+def test_a_changed_bit_of_any_weight_is_found(source, onnx_file: Path, tmp_path: Path) -> None:
     _, _, artifact = source
-    OnnxFromTensorFlow().export(artifact, tmp_path, ExportOptions())
-    graph = onnx.load(tmp_path / "model.onnx")
+    graph = onnx.load(onnx_file)
     for tensor in graph.graph.initializer:
         array = numpy_helper.to_array(tensor)
         if array.dtype != np.float32 or array.size < 8 or (array == array.flat[0]).all():
@@ -237,35 +251,54 @@ def test_a_changed_bit_of_any_weight_is_found(source, tmp_path: Path) -> None:
         tensor.raw_data = kept
 
 
-def test_every_weight_is_found_in_litert(source, tmp_path: Path) -> None:
-    name, _, artifact = source
-    if name in FIXED_BATCH_ONLY:
-        with pytest.raises(SourceError, match="only with a fixed batch"):
-            LiteRt().export(artifact, tmp_path, ExportOptions())
-        return
-    LiteRt().export(artifact, tmp_path, ExportOptions())
-    found = prove(tmp_path / "model.tflite", artifact)
+def test_every_weight_is_found_in_litert(source, litert_file: Path) -> None:
+    found = prove(litert_file, source[2])
     assert found.passed, found.failures()
 
 
 @pytest.mark.parametrize("source", SCALED, indirect=True)
 def test_a_change_of_any_folded_number_is_found(
-    source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source, litert_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a thousandth, in one value of each tensor that LiteRT stores."""
-    _, _, artifact = source
-    LiteRt().export(artifact, tmp_path, ExportOptions())
-    path = tmp_path / "model.tflite"
-    tensors = LiteRtTensors().stored_tensors(path)
-    for place, tensor in enumerate(tensors):
-        if tensor.array.dtype.kind != "f" or tensor.array.size < 2:
-            continue
-        array = tensor.array.copy()
-        array.flat[-1] *= 1.001
-        altered = [*tensors[:place], replace(tensor, array=array), *tensors[place + 1 :]]
-        monkeypatch.setattr(LiteRtTensors, "stored_tensors", lambda *_, given=altered: given)
-        assert not prove(path, artifact).passed, tensor.name
-        monkeypatch.undo()
+    for tensor in LiteRtTensors().stored_tensors(litert_file):
+        if tensor.array.dtype.kind == "f" and tensor.array.size > 1:
+            array = tensor.array.copy()
+            array.flat[-1] *= 1.001
+            assert not passes_with(array, tensor, litert_file, source[2], monkeypatch)
+
+
+def test_a_change_of_the_lowest_bit_is_found(
+    source, litert_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one value of each weight that LiteRT stores as it is."""
+    name, _, artifact = source
+    whole = {t.stored_as for t in prove(litert_file, artifact).tensors if t.match in WHOLE}
+    changed = 0
+    for tensor in LiteRtTensors().stored_tensors(litert_file):
+        if tensor.name in whole and tensor.array.dtype == np.float32 and tensor.array.size > 1:
+            array = tensor.array.copy()
+            array.view(np.int32).flat[-1] ^= 1
+            assert not passes_with(array, tensor, litert_file, artifact, monkeypatch)
+            changed += 1
+    assert changed or name == "depthwise and transposed, trained"  # all of it is folded
+
+
+def passes_with(
+    array: np.ndarray,
+    changed: StoredTensor,
+    path: Path,
+    artifact: Artifact,
+    monkeypatch: pytest.MonkeyPatch,
+) -> bool:
+    """Whether the proof passes if a tensor of the file had these values."""
+    altered = [
+        replace(tensor, array=array) if tensor.name == changed.name else tensor
+        for tensor in LiteRtTensors().stored_tensors(path)
+    ]
+    with monkeypatch.context() as patched:
+        patched.setattr(LiteRtTensors, "stored_tensors", lambda *_: altered)
+        return prove(path, artifact).passed
 
 
 def test_gates_in_an_order_that_no_framework_has_are_not_explained() -> None:

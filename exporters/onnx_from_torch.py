@@ -39,7 +39,9 @@ class OnnxFromTorch(Exporter):
 
     def export(self, source: Artifact, directory: Path, options: ExportOptions) -> Exported:
         signature = source.signature
-        with _quiet(), explained(source.path):
+        # With gradients, torch would take another kernel for attention with a learned bias than the
+        # one that it was captured with, and its result has other strides.
+        with torch.no_grad(), _quiet(), explained(source.path):
             program = torch.onnx.export(
                 exported(source),
                 dynamo=True,

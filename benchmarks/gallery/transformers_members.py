@@ -155,6 +155,15 @@ Olmo2 = decoder("olmo2", "Olmo2ForCausalLM")
 StarCoder2 = decoder("starcoder2", "Starcoder2ForCausalLM")
 Mamba = decoder("mamba", "MambaForCausalLM", expand=2, time_step_rank=4)
 Mixtral = decoder("mixtral", "MixtralForCausalLM", num_local_experts=2)
+
+
+def MixtralBatched() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
+    """Mixtral with its mixture of experts built of torch's own operators."""
+    model, inputs = Mixtral()
+    model.set_experts_implementation("batched_mm")
+    return model, inputs
+
+
 T5 = pair("t5", "T5ForConditionalGeneration")
 Bart = pair("bart", "BartForConditionalGeneration")
 Marian = pair("marian", "MarianMTModel")

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.export import Dim
+from torch._ops import OpOverload
+from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
 from models.torch.example import BATCH, explained
 from models.torch.program import keys_of, path_name, signature_of_program, without_weights
-from toolkit.core.errors import UsageError, unknown_name
+from models.torch.program_checks import NAMESPACES
+from toolkit.core.errors import SourceError, UsageError, unknown_name
 from toolkit.core.specs import Axes, Signature, TensorSpec
 
 
@@ -41,7 +43,7 @@ def capture(module: nn.Module, example: Any, axes: Axes | None, source: str) -> 
     `axes` vary; without it the first axis of every input that has the extent of the first input's,
     or none if the module fails on the first row alone, as where another input has indices of rows.
     Raises UsageError for an example that does not fit, SourceError for a module that torch.export
-    cannot follow.
+    cannot follow, or that has operators of a package of its own.
     """
     module.eval()
     arguments = _bound(module, example, source)
@@ -75,6 +77,7 @@ def capture(module: nn.Module, example: Any, axes: Axes | None, source: str) -> 
                 tuple(dict.fromkeys(varying.get(name, {}), Dim.AUTO) for name in tensors),
             ),
         )
+    _refuse_foreign_operators(program, source)
     found = signature_of_program(program)
     named = _named(found, list(tensors), outputs, varying, source)
     state = module.state_dict()
@@ -91,6 +94,18 @@ def capture(module: nn.Module, example: Any, axes: Axes | None, source: str) -> 
         weights=weights,
         program=without_weights(program),
     )
+
+
+def _refuse_foreign_operators(program: ExportedProgram, source: str) -> None:
+    """Raise SourceError for operators that exist only where a package of its own is imported."""
+    targets = {node.target for node in program.graph.nodes if isinstance(node.target, OpOverload)}
+    foreign = sorted(str(target) for target in targets if target.namespace not in NAMESPACES)
+    if foreign:
+        raise SourceError(
+            f"{source} uses operators that torch does not have: {', '.join(foreign)}.",
+            hint="Build the model of torch's own operators. Models of transformers have options "
+            "for it: attn_implementation='eager', experts_implementation='batched_mm'.",
+        )
 
 
 def _bound(module: nn.Module, example: Any, source: str) -> dict[str, Any]:

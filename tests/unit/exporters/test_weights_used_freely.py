@@ -98,6 +98,20 @@ def cases() -> dict[str, tuple[nn.Module, Tensor]]:
             ),
             torch.rand(2, 3, 6, 6),
         ),
+        "attention with a learned bias": (
+            Functional(
+                lambda m, x: (
+                    F.scaled_dot_product_attention(
+                        *[x.view(2, 6, 3, 4).transpose(1, 2)] * 3, attn_mask=m.bias + m.shift
+                    )
+                    .transpose(1, 2)
+                    .reshape(2, 6, -1)
+                ),
+                bias=nn.Parameter(torch.rand(1, 3, 6, 6)),
+                shift=torch.rand(2, 1, 6, 6),
+            ),
+            torch.rand(2, 6, 12),
+        ),
         "buffer as an output": (
             Functional(
                 lambda m, x: (x + m.w, m.k), w=nn.Parameter(torch.rand(4)), k=torch.arange(4.0)

@@ -69,3 +69,23 @@ def test_a_program_is_read_again_where_another_took_its_place(tmp_path: Path) ->
         made = checkpoint(tmp_path / name, module)
         rows = torch.randn(3, 64)
         torch.testing.assert_close(module_of(made)(rows), module(rows))
+
+
+@torch.library.custom_op("foreign::halved", mutates_args=())
+def halved(x: torch.Tensor) -> torch.Tensor:
+    return x / 2
+
+
+@halved.register_fake
+def _(x: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(x)
+
+
+class Foreign(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return halved(x)
+
+
+def test_an_operator_of_another_package_is_refused_by_name() -> None:
+    with pytest.raises(SourceError, match=r"operators that torch does not have: foreign\.halved"):
+        capture(Foreign(), torch.randn(2, 4), None, "net.py:Foreign")

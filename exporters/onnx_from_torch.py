@@ -26,6 +26,8 @@ from models.torch.example import explained, exported
 from toolkit.core.artifact import Artifact
 from toolkit.core.specs import Signature
 
+CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+
 
 @final
 class OnnxFromTorch(Exporter):
@@ -50,6 +52,7 @@ class OnnxFromTorch(Exporter):
                 verbose=False,
             )
             assert program is not None  # None is what the old exporter gives
+            _drop_zero_biases(program.model)
             fold_constants(program.model)
         OutputFixPass()(program.model)  # an input that is given back, a value that is given twice
         _strip_metadata(program.model)
@@ -67,6 +70,48 @@ class OnnxFromTorch(Exporter):
             precision=read_precision(path) if message is None else precision_of(message),
             options={"exporter": "torch-dynamo", "opset": opset},
         )
+
+
+def _drop_zero_biases(model: ir.Model) -> None:
+    """Remove the biases of zeros that the exporter computes for convolutions without a bias.
+
+    The runtimes do not need them, and those of 3-D convolutions have two axes in onnxscript 0.7.2.
+    """
+    for node in model.graph.all_nodes():
+        if (
+            node.domain == DOMAIN
+            and node.op_type in CONVOLUTIONS
+            and len(node.inputs) > 2
+            and (bias := node.inputs[2]) is not None
+            and bias.producer() is not None
+            and _is_zero(bias)
+        ):
+            node.resize_inputs(2)
+            _remove_unread(bias)
+
+
+def _is_zero(value: ir.Value | None) -> bool:
+    """Return whether a value is a constant zero, cast and expanded, and not a stored tensor."""
+    node = None if value is None else value.producer()
+    if node is None or value is None:
+        return False
+    if node.op_type in ("Expand", "CastLike", "Cast"):
+        return _is_zero(node.inputs[0])
+    constant = ir.convenience.get_const_tensor(value)
+    return constant is not None and not constant.numpy().any()
+
+
+def _remove_unread(value: ir.Value) -> None:
+    """Remove the node that computes a value which nothing reads, and what it alone reads."""
+    node = value.producer()
+    if node is None or any(output.uses() or output.is_graph_output() for output in node.outputs):
+        return
+    inputs = list(node.inputs)
+    assert node.graph is not None
+    node.graph.remove(node, safe=True)
+    for taken in inputs:
+        if taken is not None:
+            _remove_unread(taken)
 
 
 def fold_constants(model: ir.Model) -> None:

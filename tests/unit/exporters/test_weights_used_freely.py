@@ -98,6 +98,12 @@ def cases() -> dict[str, tuple[nn.Module, Tensor]]:
             ),
             torch.rand(2, 3, 6, 6),
         ),
+        "convolutions without a bias": (
+            nn.Sequential(
+                nn.Conv3d(2, 4, 3, bias=False), nn.ConvTranspose3d(4, 3, 2, stride=2, bias=False)
+            ),
+            torch.rand(2, 2, 5, 5, 5),
+        ),
         "attention with a learned bias": (
             Functional(
                 lambda m, x: (

@@ -82,7 +82,7 @@ def fewest_in_float(
 
     if not passes(0):
         costs += quantiser.sensitivities(scratch, batches, progress)
-    low, high = 0, 0 if rows[0].gate is Gate.PASSED else len(costs) - 1
+    low, high = 0, 0 if rows[0].gate is Gate.PASSED else max(0, len(costs) - 1)
     if high and not passes(high):
         raise CheckFailedError(
             f"No mixture loses at most {accuracy.max_drop:g}: with {high} of {len(costs)} nodes in "
@@ -94,7 +94,8 @@ def fewest_in_float(
         low, high = (low, middle) if passes(middle) else (middle, high)
     if rows[high].gate is not Gate.PASSED:
         raise CheckFailedError(
-            f"{target.name} has one node that is quantised, and {rows[high].why}.",
+            f"{target.name} has {len(costs)} nodes that can be quantised alone, too few to choose "
+            f"from, and {rows[high].why}.",
             hint="Try another --method, more --samples, or a larger --max-drop.",
         )
     quantiser.write(target, [one.node for one in costs[:high]])

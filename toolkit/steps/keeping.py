@@ -27,12 +27,13 @@ def keep_rows(
     expected_bytes: int,
     progress: Progress,
 ) -> Result:
-    """Let `measure_all` add to a list of rows, and store the result as `out/<id>.json`.
+    """Let `measure_all` append to a list of rows, and store the result as `out/<id>.json`.
 
-    Space for `expected_bytes` is reserved before. `warnings` is asked afterwards. What interrupts
-    the measurement, Ctrl-C or an error, is raised once the rows until then are stored; `interrupts`
-    that were held meanwhile are released. Raises StorageError, with the result, if `out` cannot
-    take it in the end: it is in the temporary directory then, if there is room.
+    Space for `expected_bytes` is reserved first, and `warnings` is called with the rows at the end.
+    If Ctrl-C or an error interrupts `measure_all`, the exception is raised again after the rows
+    measured so far are stored; a result without rows is not stored. `interrupts` are released at
+    the end. Raises StorageError, with the result, if `out` cannot be written at the end; the result
+    is then in the temporary directory if there is room.
     """
     created = datetime.now(UTC)
     id = f"{created:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
@@ -72,7 +73,7 @@ def _store(file: NewFile, result: Result, out: Path) -> None:
 
 
 def _stored_elsewhere(result: Result, out: Path, why: str) -> StorageError:
-    """Store the result in the temporary directory, and return the error that says so."""
+    """Store the result in the temporary directory, and return the StorageError to raise."""
     try:
         path = store.save_elsewhere(result)
     except ToolkitError as error:

@@ -1,4 +1,4 @@
-"""Rows to hold forms of a model against each other on, with their labels where there are any."""
+"""Samples on which variants of a model are compared, with or without labels."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ from toolkit.steps.inputs import load_inputs, load_test_rows
 BATCH = 64
 LABELS = ("labels", "targets")
 ONLY_INPUT = "inputs"
-SPLIT = ({*TRAIN}, {*TRAIN, *TEST})  # the arrays of a file to train on
+SPLIT = ({*TRAIN}, {*TRAIN, *TEST})  # array names of an .npz data set
 FLOATS = ("float16", "float32", "float64")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledRows:
-    """What A is fed, by the names of its inputs, the batch axis being the row (inputs without one
-    are the same for all rows), and the classes [N] int64 or values [N, outputs] float64 that are
-    right.
+    """Samples to feed to a model, with their labels if there are any.
+
+    `feeds` are arrays by input name, with the samples along the batch axis; an input without a
+    batch axis is the same for all samples. `targets` are classes [N] int64, or values [N, outputs]
+    float64 (float32 from a data set).
     """
 
     feeds: Feeds
@@ -43,7 +45,7 @@ class LabelledRows:
 
 
 def holds_inputs(data: str | None) -> bool:
-    """Whether it names an .npz file whose arrays are a model's inputs, rather than a data set."""
+    """Return whether `data` names an .npz file of model inputs rather than a data set."""
     if data is None or not data.lower().endswith(".npz") or not Path(data).is_file():
         return False
     return set(load_arrays(Path(data))) not in SPLIT
@@ -58,10 +60,11 @@ def load_rows(
     directory: Path | None,
     progress: Progress,
 ) -> LabelledRows:
-    """The test rows of a data set; or all rows of an .npz file whose arrays are the model's inputs
-    and, if there are any, labels.
+    """Load the test samples of a data set, or all samples of an .npz file of model inputs.
 
-    Raises UsageError that names the array, and the row, for what cannot be fed or be right.
+    Such a file is given as `inputs` or as `data`, and may contain labels. Exactly one of `data` and
+    `inputs` is given; `settings` are options of the data set. Raises UsageError, naming the array
+    and the sample, for inputs that cannot be fed and for invalid labels.
     """
     if (data is None) == (inputs is None):
         got = "neither" if data is None else "both"
@@ -103,8 +106,11 @@ def load_rows(
 def run_rows(
     worker: WorkerProcess, artifact: Artifact, rows: LabelledRows, given: Signature
 ) -> Outputs:
-    """The outputs of the opened artifact for every row; `given` is the signature that the rows are
-    for. Raises UsageError for a model that does not give a row for a row."""
+    """Return the outputs of the opened artifact for all samples.
+
+    `given` is the signature that the samples fit. Raises UsageError for an output whose first axis
+    is not as long as the batch.
+    """
     parts: list[Outputs] = []
     for feeds, count, size in _batches(artifact.signature, rows, given):
         outputs = worker.run(feeds)
@@ -119,7 +125,7 @@ def run_rows(
 
 
 def check_rows(artifact: Artifact, rows: LabelledRows, given: Signature) -> None:
-    """Raises UsageError unless the artifact takes the rows, by the first batch of them."""
+    """Raise UsageError unless the artifact accepts the first batch of the samples."""
     try:
         artifact.signature.check(feeds_of(artifact, rows, given))
     except FeedError as error:
@@ -135,8 +141,10 @@ def load_labelled(
     directory: Path | None,
     progress: Progress,
 ) -> LabelledRows:
-    """The rows that a drop in accuracy is told by. Raises UsageError where there are none with
-    labels of more than one class."""
+    """Load the labelled samples on which a drop in accuracy is measured.
+
+    Raises UsageError if there is no data set, if it has no labels, or if all are one class.
+    """
     if data is None:
         raise UsageError(
             f"{artifact.path} names no data set, by which to tell a drop in accuracy.",
@@ -155,7 +163,7 @@ def load_labelled(
 
 
 def require_classes(rows: LabelledRows) -> None:
-    """Raises UsageError where all rows are of one class."""
+    """Raise UsageError if all samples have the same class."""
     if rows.targets is not None and rows.classes and len(np.unique(rows.targets)) == 1:
         raise UsageError(
             f"All {rows.count} labels of {rows.description} are class {rows.targets[0]}: accuracy "
@@ -165,7 +173,7 @@ def require_classes(rows: LabelledRows) -> None:
 
 
 def first_rows(rows: LabelledRows, count: int, given: Signature) -> LabelledRows:
-    """The first of them; `given` is the signature that they are for."""
+    """Return at most the first `count` samples; `given` is the signature that they fit."""
     count = min(rows.count, count)
     return replace(
         rows,
@@ -176,15 +184,17 @@ def first_rows(rows: LabelledRows, count: int, given: Signature) -> LabelledRows
 
 
 def feeds_of(artifact: Artifact, rows: LabelledRows, given: Signature) -> Feeds:
-    """Those of the first batch, as the artifact takes them."""
+    """Return the first batch with the names, layouts and dtypes of the artifact's inputs."""
     return next(_batches(artifact.signature, rows, given))[0]
 
 
 def _batches(
     signature: Signature, rows: LabelledRows, given: Signature
 ) -> Iterator[tuple[Feeds, int, int]]:
-    """Feeds, how many of their rows count, and of how many they are. A model of a fixed batch is
-    fed the last row again until it is full."""
+    """Yield the feeds of each batch, its number of samples without repeats, and its size.
+
+    For a model with a fixed batch, the last sample is repeated to fill the last batch.
+    """
     fixed = signature.batch_axis
     size = fixed if isinstance(fixed, int) else BATCH
     dtypes = {spec.name: spec.dtype for spec in signature.inputs}
@@ -234,8 +244,10 @@ def _of_file(artifact: Artifact, path: Path, arrays: dict[str, np.ndarray]) -> L
 
 
 def _input(path: Path, artifact: Artifact, name: str, array: np.ndarray, dtype: str) -> np.ndarray:
-    """Numbers of another size than the model takes are converted where no value is lost that it
-    could have kept."""
+    """Return the array of an input, with floats or integers converted to the width of `dtype`.
+
+    Raises UsageError for NaN or infinity, and for values beyond the range of `dtype`.
+    """
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         row = np.argwhere(~np.isfinite(np.atleast_1d(array)))[0]
         raise _refusal(path, artifact, f"{name} has NaN or infinity in row {row[0]}")

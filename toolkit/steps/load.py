@@ -1,4 +1,4 @@
-"""Open a session in this process."""
+"""Open a model for inference in the current process."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ from toolkit.steps.sources import candidates, open_artifact
 def load(
     artifact: str | os.PathLike[str], runtime: str | None = None, *, threads: int | None = None
 ) -> Session:
-    """Opens `artifact` with `runtime`, ONNX Runtime unless told:
-    `toolkit.load(path).run({"input": array})`.
+    """Open `artifact` with `runtime`, by default ONNX Runtime, and return the session.
 
-    A bundle is opened as it was chosen, with its own runtime, threads and options; another runtime,
-    or other threads, have to be asked for of the artifact in it. A context manager. The runtimes
-    of a framework open the checkpoint that the artifact was made from. Raises SourceError,
-    IntegrityError, UnknownNameError, UnavailableError, UsageError.
+    For example, `toolkit.load(path).run({"input": array})`. The session is a context manager. The
+    runtimes of a framework open the checkpoint that the artifact was made from. A bundle opens with
+    its own runtime, threads and options; to choose others, open the artifact in it. Raises
+    SourceError, IntegrityError, UnknownNameError, UnavailableError, UsageError.
     """
     path = Path(artifact)
     if is_bundle(path):

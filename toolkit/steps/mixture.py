@@ -1,4 +1,4 @@
-"""Which nodes to leave in floating point, so that a model of eight bits is accurate enough."""
+"""Search for the nodes to keep in floating point so that an INT8 model is accurate enough."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ from toolkit.steps.yardstick import Yardstick
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """What a mixture is held to: on the rows of `yardstick`, by `runtime`, to lose at most
-    `max_drop`."""
+    """Accuracy requirement: a drop of at most `max_drop` on the samples of `yardstick`.
+
+    The accuracy is measured with `runtime`, opened with `options`.
+    """
 
     yardstick: Yardstick
     runtime: str
@@ -38,8 +40,12 @@ class Accuracy:
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """The nodes that were left in floating point, the worst first, what each node costs, how many
-    mixtures were held to the rows, and what this one came to."""
+    """Result of the search: the nodes kept in floating point, and the accuracy of that graph.
+
+    `in_float` are these nodes, the most sensitive first. `sensitivities` has every node that can be
+    quantised alone, in that order, and is empty if the fully quantised graph passed. `tried` counts
+    the graphs whose accuracy was measured.
+    """
 
     in_float: tuple[str, ...]
     sensitivities: tuple[Sensitivity, ...]
@@ -64,11 +70,13 @@ def fewest_in_float(
     accuracy: Accuracy,
     progress: Progress,
 ) -> Mixture:
-    """Leaves in `target` the graph with the fewest of the worst nodes in float that passes, found
-    by halving: as if leaving one more in float never made it worse. `save` makes an artifact of
-    `target`, `batches` are what the cost of each node is measured on.
+    """Write to `target` the graph with the fewest nodes in floating point that passes.
 
-    Raises CheckFailedError where not even one node in eight bits passes.
+    The most sensitive nodes are kept in floating point first. Their number is found by bisection,
+    which assumes that keeping one more never lowers the accuracy. `save` makes an artifact of
+    `target`; sensitivities are measured on `batches`.
+
+    Raises CheckFailedError if no graph with at least one quantised node passes.
     """
     costs: list[Sensitivity] = []
     rows: dict[int, AccuracyRow] = {}

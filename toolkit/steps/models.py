@@ -1,4 +1,4 @@
-"""What models there are."""
+"""List of the built-in models."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from toolkit.core.specs import Signature, Task
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """A built-in model: its task at home, and its size there, counted on the module itself.
+    """A built-in model: its default task, and its size for that task.
 
-    It is counted in the first framework, torch for those that come with the toolkit, and the same
-    in the others.
+    The size is counted on the module built in the first framework, which is torch for the models
+    that come with the toolkit; it is the same in the others.
     """
 
     name: str
@@ -50,7 +50,10 @@ class ModelInfo:
 
 
 def models() -> tuple[ModelInfo, ...]:
-    """Every built-in model. Raises UnavailableError when its first framework is not installed."""
+    """Return all built-in models.
+
+    Raises UnavailableError if the first framework of a model is not installed.
+    """
     return tuple(_describe(name) for name in FAMILIES.names())
 
 

@@ -1,4 +1,4 @@
-"""What a model should give: by the float32 reference, and by an oracle in float64."""
+"""Expected outputs of a model, from the float32 reference and from a float64 oracle."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ IN_DOUBLE = {
     Format.KERAS: "tensorflow",
     Format.SAVEDMODEL: "tensorflow",
 }
-"""By the form that is nearest to the source, the runtime that computes it in float64."""
+"""Runtime that computes each format in float64; the format nearest to the source comes first."""
 EVALUATOR = "onnx-reference"
 TIMEOUT_S = 600.0
-LONGEST_S = 60.0  # of the oracle, for all inputs together
+LONGEST_S = 60.0  # limit of the oracle, over all inputs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What a model gives for sets of feeds, by the reference and by the oracle.
+    """Expected outputs of a model for sets of feeds: `reference`'s, and in `exact` the oracle's.
 
-    `exact` has None for each of the feeds that the oracle has not run on, and `remark` says why.
-    `failed` says why the reference cannot run on some of the sets, such as those of a batch beyond
-    what a captured program allows; their outputs are empty.
+    `exact` has None for feeds on which the oracle did not run, and `remark` says why. `failed` maps
+    the index of a set to the reason why the reference cannot run on it, such as a batch beyond what
+    a captured program allows; the outputs of that set are empty.
     """
 
     reference: str
@@ -57,10 +57,10 @@ def expected_of(
     sets: Sequence[Sequence[Feeds]],
     worker: WorkerProcess | None = None,
 ) -> Expected:
-    """Runs the reference for a model, then its oracle, for as long as that may take, in the process
-    of `worker`, or one of their own.
+    """Run the reference of a model, and then its oracle within LONGEST_S.
 
-    Raises SessionError if the reference fails on all sets of feeds.
+    Both run in the process of `worker`, or in a new one by default. Raises SessionError if the
+    reference fails on all sets of feeds.
     """
     threads = session_options(None).threads
     if worker is None:
@@ -112,9 +112,9 @@ def _expected(
 def graph_in_double(
     artifact: Artifact, feeds: Feeds, outputs: Outputs, worker: WorkerProcess
 ) -> Outputs | None:
-    """What ONNX's reference evaluator gives for a graph in float64, in the process of `worker`.
+    """Evaluate a graph in float64 with ONNX's reference evaluator, in the process of `worker`.
 
-    `outputs` are those of a runtime in float32. None where the evaluator cannot run the graph,
+    `outputs` are those of a runtime in float32. Return None if the evaluator cannot run the graph,
     takes too long, or disagrees with that runtime by more than rounding.
     """
     threads, before = session_options(None).threads, worker.timeout_s
@@ -134,17 +134,18 @@ def graph_in_double(
 def outputs_of(
     runtime: str, artifact: Artifact, sets: Sequence[Sequence[Feeds]]
 ) -> list[list[Outputs]]:
-    """What an artifact gives on a runtime, as it is deployed."""
+    """Return the outputs of an artifact on a runtime, opened as for deployment."""
     return outputs_and_precision_of(runtime, artifact, sets)[0]
 
 
 def outputs_and_precision_of(
     runtime: str, artifact: Artifact, sets: Sequence[Sequence[Feeds]]
 ) -> tuple[list[list[Outputs]], str | None]:
-    """The same, and the precision that it ran in: asked of runtimes for GPUs, where one may have no
-    switch for TF32; None of all others.
+    """Return the outputs of an artifact on a runtime, and the precision in which it ran.
 
-    An INT8 graph on ONNX Runtime is run as it is written where the processor's products saturate.
+    The precision is None except for GPU runtimes, some of which cannot turn TF32 off. ONNX Runtime
+    runs an INT8 graph without optimisation on a processor without VNNI, whose INT8 products
+    saturate.
     """
     options = session_options(None)
     if (artifact.precision, runtime) == ("int8", "onnxruntime") and not has_vnni():
@@ -158,7 +159,10 @@ def outputs_and_precision_of(
 def _run(
     worker: WorkerProcess, sets: Sequence[Sequence[Feeds]]
 ) -> tuple[list[list[Outputs]], dict[int, str]]:
-    """The outputs for each of the sets, and why it failed on some of them."""
+    """Return the outputs for each set, and the reason for each set that failed, by its index.
+
+    Raises SessionError if all sets failed.
+    """
     found: list[list[Outputs]] = []
     failed: dict[int, SessionError] = {}
     for place, feeds in enumerate(sets):
@@ -189,15 +193,18 @@ def _fill(
     oracle: Opening,
     sets: Sequence[Sequence[Feeds]],
 ) -> int:
-    """Runs the oracle, the smallest feeds first, while those that follow can be expected to be
-    done in time; on how many it ran."""
+    """Run the oracle, store its outputs in `exact`, and return the number of feeds that it ran on.
+
+    The smallest feeds come first. The oracle stops before feeds that would exceed LONGEST_S, which
+    it estimates from their size and the speed of the last run, and at a run that times out.
+    """
     signature = oracle.forms[0].signature
     todo = sorted(
         (sum(array.nbytes for array in one.values()), place, number)
         for place, feeds in enumerate(sets)
         for number, one in enumerate(feeds)
     )
-    done, spent, last = 0, 0.0, (0.0, 1)  # seconds for so many bytes
+    done, spent, last = 0, 0.0, (0.0, 1)  # seconds and bytes of the last run
     worker.timeout_s = LONGEST_S
     worker.open(oracle.runtime, oracle.forms, oracle.options)
     for size, place, number in todo:
@@ -214,7 +221,7 @@ def _fill(
 
 
 def _in_dtypes(feeds: Feeds, signature: Signature) -> Feeds:
-    """Feeds of float32 as the float64 that a signature takes."""
+    """Return the feeds, cast to float64 where the signature takes float64."""
     dtypes = {spec.name: spec.dtype for spec in signature.inputs}
     return {
         name: array.astype(np.float64) if dtypes.get(name) == "float64" else array
@@ -223,11 +230,11 @@ def _in_dtypes(feeds: Feeds, signature: Signature) -> Feeds:
 
 
 def _oracle_of(artifacts: Sequence[Artifact], threads: int, directory: Path) -> Opening:
-    """The same model in float64: torch's or TensorFlow's if there is one, else an ONNX graph as the
-    standard defines it, written into `directory`.
+    """Return how to run the model in float64.
 
-    Raises UnavailableError where nothing runs any of the forms so, SourceError for a graph that
-    cannot be had in float64.
+    A variant for torch or TensorFlow comes first. Otherwise the ONNX graph is written to
+    `directory` in float64, for ONNX's reference evaluator. Raises UnavailableError if no variant
+    can run in float64, SourceError for a graph that cannot be converted to float64.
     """
     formats = [artifact.format for artifact in artifacts]
     options = SessionOptions(threads=threads, optimize=False)
@@ -264,10 +271,10 @@ def _check_oracle(
 ) -> None:
     """Raise UnavailableError if the evaluator and the reference disagree by more than rounding.
 
-    Two implementations of one graph may differ by what rounding does to it. How much that is, the
-    evaluator itself shows: its float32 result beside its float64 result has the same faults, if it
-    has any, and other roundings. It is run in float32 only where the reference is further from the
-    float64 result than the table of tolerances allows.
+    Two implementations of one graph may differ by rounding. The evaluator itself shows by how much:
+    its float32 and float64 results share its faults, if it has any, and differ in rounding. It runs
+    in float32 only if the reference is further from the float64 result than the table of tolerances
+    allows, and then on the smallest such feeds.
     """
     suspects = [
         (sum(array.nbytes for array in feeds.values()), case, number)

@@ -1,4 +1,4 @@
-"""A model that is the user's own."""
+"""Default recipe and specification of a user model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OWN_RECIPE: Mapping[str, Any] = {"batch": 64, "optimizer": "adam", "learning_rat
 
 
 def own_spec(name: str, framework: str, task: Task, data: str) -> ModelSpec:
-    """What a user's callable of this name is asked to make: a model for the data set's task."""
+    """Return the specification of the model for `task` that a user's callable has to make."""
     return ModelSpec(
         name=name,
         family=OWN,

@@ -1,4 +1,4 @@
-"""Hold the inner tensors of two forms of a model against each other, by name."""
+"""Compare the inner tensors of two variants of a model, matched by name."""
 
 from __future__ import annotations
 
@@ -24,8 +24,11 @@ from toolkit.steps.sources import candidates, open_artifact
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """An inner tensor, or an output, that both forms have: what makes it in the second, how far
-    that is off, and how near it is to the reference's."""
+    """An inner tensor, or an output, that both variants have.
+
+    `operator` computes it in the second variant, `judgement` says whether its error is allowed, and
+    `similarity` how close it is to the reference's.
+    """
 
     name: str
     operator: str
@@ -44,8 +47,10 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Layers:
-    """The tensors of both forms in the order in which the second computes them; `others` counts
-    those of the first that the second has not, by their names and shapes."""
+    """The tensors that both variants have, in the order in which the second computes them.
+
+    `others` counts the tensors of the first that the second lacks, by name and shape.
+    """
 
     runtime: str
     reference: str
@@ -72,11 +77,10 @@ class Layers:
 def compare_layers(
     given: Artifact, artifact: Artifact, runtime: str | None, feeds: Feeds, other_feeds: Feeds
 ) -> Layers:
-    """Runs both forms so that they give their inner tensors, on the same inputs, each in its own
-    layout.
+    """Compare the inner tensors of two variants on the same inputs, each in its own layout.
 
-    An optimising runtime fuses less where inner tensors are asked for. Raises UsageError for forms
-    of which no inner tensors can be had, or that have none of the same name.
+    An optimising runtime fuses less when inner tensors are outputs. Raises UsageError for a variant
+    whose inner tensors cannot be exposed, and if no tensors match by name and shape.
     """
     exposable = EXPOSERS.names()
     forms = [form for form in candidates(given) if form.format in exposable]
@@ -124,7 +128,10 @@ def compare_layers(
 
 
 def exposed(source: Artifact, directory: Path) -> tuple[Artifact, Mapping[str, str]]:
-    """A form in the new `directory` that gives its inner tensors too, and what makes each."""
+    """Write a variant that also outputs its inner tensors to the new `directory`.
+
+    Return its artifact, and the operator that computes each tensor.
+    """
     directory.mkdir()
     with open_files() as files:
         path, operators = files.expose(source, directory)

@@ -1,4 +1,4 @@
-"""Hold the outputs of two forms of a model against each other, and against a float64 oracle."""
+"""Compare the outputs of two variants of a model, judged by a float64 oracle."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from toolkit.steps.sources import candidates, open_artifact
 
 BATCHES = (1, 3, 64)
 PLANS = ((4, BATCHES), (2, (1, 3, 16)), (1, (1, 3, 8)), (1, (1, 2)))
-"""Sets of inputs of each batch, and batches: the first that stays within OPERATIONS, else the
+"""Sets of inputs per batch, and batches; the first plan within OPERATIONS is used, else the
 last."""
-GRAPH_OPERATIONS = 3e8  # the same, of one pass of ONNX's reference evaluator
+GRAPH_OPERATIONS = 3e8  # limit for one pass of ONNX's reference evaluator
 OPERATIONS = 3e9
-"""Of matrix products and convolutions, over all inputs; a fraction of a second on a CPU."""
-EDGES = 4  # passes over single sets beside those of the plan
+"""Limit for matrix products and convolutions over all inputs; a fraction of a second on a CPU."""
+EDGES = 4  # passes over single sets, in addition to those of the plan
 GRAPH = "the graph in float64"
 ZEROS = "zeros"
-LARGE = 1e3  # how many times a standard normal value
-OTHER = (10.0, 100.0, 0.1)  # the same, where rounding takes too many digits of all other outputs
+LARGE = 1e3  # factor applied to standard normal values
+OTHER = (10.0, 100.0, 0.1)  # more factors, if rounding makes all other cases inconclusive
 TIMES = "random values times {:g}"
-Set = tuple[str, int, list[Feeds]]  # in words, the batch, some inputs
+Set = tuple[str, int, list[Feeds]]  # description, batch, inputs
 CONSTANT = (
     "warning: an output is the same for all inputs that were tried, so that it proves little: give "
     "others with --data or --inputs, or look whether the model is what it should be."
@@ -59,7 +59,7 @@ TF32 = (
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Some inputs of one batch, and what came of them. `feeds` are those of the worst of them."""
+    """Result for a set of inputs of one batch: the worst judgement, and in `feeds` its inputs."""
 
     inputs: str
     batch: int
@@ -72,11 +72,13 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputParity:
-    """The outputs of `runtime` on an artifact, judged by those of `oracle` beside those of
-    `reference`, in the bounds of `precision`. `remark` says why there is no oracle, `not_run` what
-    they are not the outputs of: a form that was made from the artifact, and cannot run here.
-    `operations` are those of matrix products and convolutions in a pass over one row, by which the
-    batches are chosen, None where they were not counted."""
+    """The outputs of an artifact on `runtime`, judged by `oracle` and compared with `reference`.
+
+    The bounds are those of `precision`. `remark` says why the oracle did not run, or not on all
+    inputs. `not_run` says that a variant made from the artifact cannot run here, so that these are
+    not its outputs. `operations` are those of matrix products and convolutions in a pass over one
+    sample, by which the batches are chosen; None if they were not counted.
+    """
 
     artifact: Artifact
     runtime: str
@@ -90,13 +92,13 @@ class OutputParity:
 
     @property
     def passed(self) -> bool:
-        """Whether no case failed, and one at least is conclusive."""
+        """Whether no case failed and at least one is conclusive."""
         judged = [case.judgement for case in self.cases]
         return all(one.passed for one in judged) and any(one.conclusive for one in judged)
 
     @property
     def worst(self) -> Case:
-        """The first case that failed, is not conclusive, or has the largest error for its bound."""
+        """The first failed case, else the first inconclusive, else the one nearest its bound."""
         found = worst([case.judgement for case in self.cases])
         return next(case for case in self.cases if case.judgement is found)
 
@@ -116,7 +118,7 @@ class OutputParity:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputComparison:
-    """Whether B gives the outputs of A, and the inner tensors where those were asked for."""
+    """Comparison of the outputs of B with those of A, and of inner tensors if requested."""
 
     a: Artifact
     outputs: OutputParity
@@ -147,11 +149,12 @@ def parity_outputs(
     timeout_s: float = READING_S,
     progress: Progress | None = None,
 ) -> OutputComparison:
-    """Runs B on `runtime`, the first that opens it unless told, and A as the reference; with
-    `layers`, also so that both give their inner tensors, on one of the inputs. Each reading of a
-    model file may take `timeout_s`.
+    """Compare the outputs of B on `runtime` with those of A on its reference runtime.
 
-    Raises SourceError, IntegrityError, UnavailableError; FeedError where B takes other inputs.
+    `runtime` is by default the first that opens B. With `layers`, also compare the inner tensors,
+    on one of the inputs. Each reading of a model file may take `timeout_s`.
+
+    Raises SourceError, IntegrityError, UnavailableError; FeedError if B takes other inputs.
     """
     first, second = open_artifact(a), open_artifact(b)
     chosen = runtime or known_runtimes(None, [second])[0]
@@ -175,10 +178,13 @@ def compare(
     *,
     progress: Progress,
 ) -> OutputParity:
-    """`artifact` on `runtime` against the reference for `given`, at several batches: on the inputs
-    asked for, on random ones, and at the edges: zeros, and large values. The more operations a row
-    takes, the fewer rows."""
-    paired(given.signature.inputs, artifact.signature.inputs)  # refused before anything runs
+    """Compare `artifact` on `runtime` with the reference of `given`, at several batches.
+
+    The inputs are those requested; unless they come from a file, also random values and, for
+    unbounded inputs, zeros and large values. The more operations a sample takes, the fewer samples
+    are run.
+    """
+    paired(given.signature.inputs, artifact.signature.inputs)  # raises before anything runs
     operations, sets, further = _inputs(given, artifact, request)
     forms = reference_forms(given)
     trial = _Trial(given=given, artifact=artifact, runtime=runtime, forms=forms, progress=progress)
@@ -201,14 +207,17 @@ def compare(
 
 
 def reference_forms(given: Artifact) -> Sequence[Artifact]:
-    """What the reference of an artifact is chosen from. An INT8 artifact is compared with itself:
-    what quantisation costs is not measured here."""
+    """Return the variants from which the reference of an artifact is chosen.
+
+    An INT8 artifact is compared with itself, because the error of quantisation is not measured
+    here.
+    """
     return [given] if given.precision == "int8" else candidates(given)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Trial:
-    """What is compared: `artifact` on `runtime` with the reference and the oracle of `forms`."""
+    """Comparison of `artifact` on `runtime` with the reference and the oracle of `forms`."""
 
     given: Artifact
     artifact: Artifact
@@ -217,14 +226,16 @@ class _Trial:
     progress: Progress
 
     def run(self, sets: Sequence[Set]) -> tuple[Expected, str, list[Case]]:
-        """What is expected on the sets of inputs, the precision that ran, and a case for each set.
-        A set on which the model itself fails is left out."""
+        """Return the expected outputs, the precision that ran, and a case for each set of inputs.
+
+        A set on which the model itself fails has no case.
+        """
         given, artifact = self.given, self.artifact
         names = paired(artifact.signature.outputs, given.signature.outputs)
-        with open_files() as files:  # its process has imported the framework already
+        with open_files() as files:  # its process has already imported the framework
             worker = files.process()
             truth = expected_of(self.forms, [feeds for _, _, feeds in sets], worker)
-            if worker.answers:  # the oracle may have taken too long
+            if worker.answers:  # False if the oracle timed out
                 worker.release()
         for place, why in truth.failed.items():
             what, batch, _ = sets[place]
@@ -268,9 +279,10 @@ class _Trial:
         return truth, precision, cases
 
     def graph(self, first: Set, truth: Expected, cases: Sequence[Case]) -> list[Case]:
-        """A case for an ONNX graph in float64 beside another oracle, if nothing failed before.
+        """Return a case that compares a float32 ONNX graph, run in float64, with the oracle.
 
-        Rounding hides less of it than of what a runtime computes in float32.
+        Rounding hides fewer errors there than in what a runtime computes in float32. There is no
+        case if another failed, or if the oracle or the graph cannot run.
         """
         what, batch, (feeds, *_) = first
         passed = all(case.judgement.passed for case in cases)
@@ -302,8 +314,11 @@ def _rounding(
     expected: Sequence[Sequence[Outputs]],
     doubles: Sequence[Sequence[Outputs | None]],
 ) -> Mapping[str, float]:
-    """For each kind of inputs on which the oracle ran, the largest error of the reference as a part
-    of the largest value. Rounding on large values says nothing about others."""
+    """Return the largest error of the reference for each kind of inputs on which the oracle ran.
+
+    Errors are relative to the largest value of an output. Kinds are separate because rounding at
+    large values says nothing about others.
+    """
     found: dict[str, float] = {}
     for kind, outputs, exact in zip(kinds, expected, doubles, strict=True):
         for mine, double in zip(outputs, exact, strict=True):
@@ -316,12 +331,11 @@ def _rounding(
 def _inputs(
     given: Artifact, artifact: Artifact, request: InputRequest
 ) -> tuple[int | None, list[Set], list[Set]]:
-    """The operations of a row, what is tried, and what else if that decides nothing.
+    """Return the operations per sample, the sets to run, and sets to add if all are inconclusive.
 
-    An engine is built for batches from the least to the largest, and is tried with both and the
-    usual one.
+    An engine is built for a range of batches, and runs at the least, the usual and the largest.
     """
-    # What both take: the candidate may have its batch fixed.
+    # Inputs that both accept: the batch of the artifact may be fixed.
     both = replace(given, signature=_fixed(given.signature, artifact.signature))
     source = input_source(both, request, artifact)
     implied = implied_batch(both.signature, request)
@@ -357,7 +371,7 @@ def _inputs(
 
 
 def _operations(given: Artifact, artifact: Artifact, feeds: Feeds) -> int | None:
-    """Those of a pass at the inputs' batch, by the first form of which they can be counted."""
+    """Return the operations of one pass over `feeds`, counted on `artifact`, else on `given`."""
     shapes = {name: array.shape for name, array in feeds.items()}
     own = relaid(feeds, given.signature, artifact.signature)
     own_shapes = {name: array.shape for name, array in own.items()}
@@ -367,7 +381,7 @@ def _operations(given: Artifact, artifact: Artifact, feeds: Feeds) -> int | None
 
 
 def _plan(operations: int | None) -> tuple[int, tuple[int, ...]]:
-    """How many sets of inputs at each batch, and the batches, if a row takes so many operations."""
+    """Return the number of sets per batch, and the batches, for `operations` per sample."""
     for count, batches in PLANS:
         rows = count * sum(batches) + EDGES * batches[1]
         if operations is None or rows * operations <= OPERATIONS:
@@ -376,7 +390,7 @@ def _plan(operations: int | None) -> tuple[int, tuple[int, ...]]:
 
 
 def _ranges(outputs: Sequence[Outputs]) -> Mapping[str, float]:
-    """How large each output of a floating-point dtype gets, over all that was tried."""
+    """Return the largest finite magnitude of each floating-point output over all inputs."""
     found: dict[str, float] = {}
     for one in outputs:
         for name, array in one.items():
@@ -386,14 +400,14 @@ def _ranges(outputs: Sequence[Outputs]) -> Mapping[str, float]:
 
 
 def _equal_terms(what: str, feeds: Feeds) -> int:
-    """How many there may be in a sum: no more than positions, which a row of the inputs has."""
+    """Return the most equal terms that a sum may have: the size of a sample for ZEROS, else 0."""
     if what != ZEROS:
         return 0
     return max((array[0].size for array in feeds.values() if array.ndim and len(array)), default=0)
 
 
 def _fixed(mine: Signature, theirs: Signature) -> Signature:
-    """With the batch of the other, where only that is fixed."""
+    """Return `mine`, with the batch of `theirs` if only that one is fixed."""
     axis, batch = mine.batch_axis, theirs.batch_axis
     if isinstance(axis, int) or not isinstance(batch, int):
         return mine
@@ -417,7 +431,7 @@ def _named(outputs: Outputs, names: Mapping[str, str]) -> Outputs:
 
 
 def _vary(signature: Signature, outputs: Sequence[Outputs]) -> bool:
-    """Whether each output has two rows that differ, or nothing that could."""
+    """Return whether each output has two different rows, or fewer than two rows."""
     return all(_varies([one[spec.name] for one in outputs]) for spec in signature.outputs)
 
 

@@ -1,4 +1,4 @@
-"""Hold the weights of two forms of a model against each other."""
+"""Compare the weights of two variants of a model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from toolkit.steps.sources import open_artifact
 
 @dataclass(frozen=True, kw_only=True)
 class WeightComparison:
-    """Whether B holds the weights of A."""
+    """Comparison of the weights stored in B with those of A."""
 
     a: Artifact
     b: Artifact
@@ -33,10 +33,10 @@ class WeightComparison:
 def parity_weights(
     a: str | os.PathLike[str], b: str | os.PathLike[str], *, timeout_s: float = READING_S
 ) -> WeightComparison:
-    """Finds every weight of A in B, by value, and what B has beside them.
+    """Find every weight of A in B by value, and every other weight that B stores.
 
-    A and B are checkpoints, artifacts or .onnx files of any formats that a reader is there for.
-    Raises SourceError, IntegrityError, UnavailableError.
+    A and B are checkpoints, artifacts or model files, in any format that has a reader. Raises
+    SourceError, IntegrityError, UnavailableError.
     """
     first, second = open_artifact(a), open_artifact(b)
     with open_files() as files:

@@ -1,4 +1,4 @@
-"""Results to an MLflow tracking server."""
+"""Push results to an MLflow tracking server."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ TAG = "toolkit.result"
 KEPT = (
     "runtime", "artifact", "artifact_digest", "batch", "device", "threads", "tuning", "precision",
 )  # fmt: skip
-MOST_TEXT = 500  # of a parameter, to MLflow
-MOST_BATCH = 1000  # metrics in one call
+MOST_TEXT = 500  # characters of a parameter, a limit of MLflow
+MOST_BATCH = 1000  # metrics per call
 FORBIDDEN = re.compile(r"[^\w\-. /:]")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pushed:
-    """`run` is that of MLflow; `new` is false for a result that was there already."""
+    """A pushed result: `run` is its MLflow run ID, `new` is False if it was there already."""
 
     result: str
     run: str
@@ -46,12 +46,12 @@ def push(
     experiment: str = EXPERIMENT,
     progress: Progress | None = None,
 ) -> list[Pushed]:
-    """Makes a run of `experiment` of each stored result that it has none of yet: parameters, tags,
-    every known figure of each row as a metric, and the result itself as an artifact.
+    """Create a run in `experiment` for each result that has none there yet.
 
-    `found` has the file of each result and the result in it. Metrics are named ROW.RUNTIME.FIGURE.
-    Raises UnavailableError without MLflow, ToolkitError for a server that does not answer or
-    refuses.
+    `found` has the file of each result, and the result. A run has parameters, tags, every known
+    figure of each row as a metric, and the result file as an artifact. Metrics are named
+    ROW.RUNTIME.FIGURE. Raises UnavailableError if MLflow is not installed, ToolkitError if the
+    server does not answer or rejects a result.
     """
     try:
         from mlflow import MlflowClient
@@ -64,7 +64,7 @@ def push(
     listener = progress or Silent()
     pushed = []
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # where MLflow tells of each run
+        with contextlib.redirect_stdout(sys.stderr):  # MLflow prints about each run
             client = MlflowClient(tracking_uri=uri)
             known = client.get_experiment_by_name(experiment)
             id = known.experiment_id if known else client.create_experiment(experiment)
@@ -88,7 +88,7 @@ def _push(client: Any, experiment: str, path: Path, result: Result) -> Pushed:
     try:
         _fill(client, run, result, created)
         client.log_artifact(run, str(path))
-        client.set_tag(run, TAG, result.id)  # last: what has it is whole
+        client.set_tag(run, TAG, result.id)  # last, so that only complete runs have it
     except BaseException:
         client.delete_run(run)
         raise

@@ -1,4 +1,4 @@
-"""Quantising a float graph, whole or in part, and how much each node of it costs."""
+"""Quantise a float graph, in whole or in part, and measure the sensitivity of its nodes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ from toolkit.parity.closeness import Comparison
 
 @dataclass(frozen=True, kw_only=True)
 class Sensitivity:
-    """What a node costs: the SQNR of the worst output of the model, in decibels, when that node
-    alone is quantised; infinite where that changes nothing."""
+    """Effect of quantising one node alone.
+
+    `sqnr_db` is the SQNR of the worst output of the model in decibels, infinite if no output
+    changes.
+    """
 
     node: str
     operator: str
@@ -35,8 +38,11 @@ class Sensitivity:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Quantiser:
-    """Writes graphs of eight bits of `source`, a float graph, in `ranges`; `worker` is a
-    calibration_worker. `excluded` nodes stay in float in each of them."""
+    """Writer of INT8 variants of `source`, a float graph, with the quantisation ranges `ranges`.
+
+    `worker` is a process of toolkit.steps.calibration_worker. `excluded` nodes stay in floating
+    point in every graph.
+    """
 
     worker: WorkerProcess
     source: Artifact
@@ -46,11 +52,14 @@ class Quantiser:
     threads: int
 
     def write(self, target: Path, in_float: Collection[str] = ()) -> None:
-        """Raises SourceError where that leaves nothing to be quantised."""
+        """Write an INT8 graph to `target`, with the nodes `in_float` in floating point too.
+
+        Raises SourceError if nothing is left to quantise.
+        """
         self.worker.ask({"command": "quantise", **self._asked(target, in_float)})
 
     def nodes(self) -> dict[str, str]:
-        """Those that may be quantised, with their operators."""
+        """Return the operator of each node that may be quantised, by node name."""
         asked = {"source": str(self.source.path), "excluded": list(self.excluded)}
         found: dict[str, str] = self.worker.ask({"command": "nodes", **asked})[0]["nodes"]
         return found
@@ -58,7 +67,7 @@ class Quantiser:
     def sensitivities(
         self, scratch: Path, batches: Sequence[Feeds], progress: Progress
     ) -> list[Sensitivity]:
-        """Of each node that can be quantised by itself, the worst first, on these batches."""
+        """Measure on `batches` each node that can be quantised alone; return the worst first."""
         nodes, found = self.nodes(), []
         expected = [self._run(self.source, feeds) for feeds in batches]
         target = scratch / "one.onnx"
@@ -66,7 +75,7 @@ class Quantiser:
         for number, (node, operator) in enumerate(nodes.items(), 1):
             others = [name for name in nodes if name != node]
             compared = {spec.name: Comparison() for spec in self.source.signature.outputs}
-            with suppress(SourceError):  # a node that no eight-bit kernel takes by itself
+            with suppress(SourceError):  # no INT8 kernel takes this node alone
                 self.write(target, others)
                 for feeds, wanted in zip(batches, expected, strict=True):
                     got = self._run(one, feeds)

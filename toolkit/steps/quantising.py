@@ -1,4 +1,4 @@
-"""Writing a model in eight bits: an ONNX graph, or a file of LiteRT; each with its proof."""
+"""Write an INT8 model, an ONNX graph or a LiteRT file, and check its weights."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ TIMEOUT_S = 3600.0
 PASSES = ("store-constants", "fold-batch-norm")
 MOST_BYTES = 64 << 20  # of all inner tensors of a batch
 MOST_BATCH = 64
-SENSITIVITY_ROWS = 64  # that the cost of each node is measured on
+SENSITIVITY_ROWS = 64  # samples on which the sensitivity of nodes is measured
 
 
 @dataclass(kw_only=True)
 class How:
-    """How a graph is quantised."""
+    """Settings for quantising a model."""
 
     method: str
     recipe: Recipe
     excluded: Sequence[str]
     progress: Progress
     accuracy: Accuracy | None = None
-    kept: Mapping[str, str] = field(default_factory=dict)  # in float by default, and why
+    kept: Mapping[str, str] = field(default_factory=dict)  # nodes in float by default, and why
 
     def require_nothing(
         self, symmetric: bool | None, per_channel: bool | None, max_drop: float | None
     ) -> None:
-        """Raises UsageError for what TensorFlow's converter leaves no choice in."""
+        """Raise UsageError if an option is given that TensorFlow's converter decides itself."""
         given = {
             "--method": self.method != "minmax",
             "--exclude": bool(self.excluded),
@@ -68,7 +68,7 @@ class How:
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """What was written of it: where each weight went, and options for the manifest."""
+    """Quantised model that was written: where each weight went, and options for the manifest."""
 
     weights: WeightParity
     options: Json
@@ -101,8 +101,11 @@ def write_onnx(source: Artifact, directory: Path, scratch: Path, used: Picked, h
 def write_litert(
     source: Artifact, directory: Path, scratch: Path, used: Picked, how: How
 ) -> Written:
-    """By way of the same in float32, in which batch norms are folded already; each of the two
-    conversions is proved."""
+    """Write an INT8 LiteRT file, and check its weights via a float32 LiteRT file.
+
+    Batch norms are already folded in the float32 file. Its weights are compared with those of
+    `source`, and those of the INT8 file with those of the float32 file.
+    """
     between = scratch / "float"
     between.mkdir()
     with open_files() as files:
@@ -119,8 +122,10 @@ def write_litert(
 def _folded(
     source: Artifact, directory: Path, request: InputRequest
 ) -> tuple[Artifact, list[Json]]:
-    """A copy with its weights stored and its batch norms folded, and what passes have changed in
-    all."""
+    """Return a copy with stored weights and folded batch norms, and the changes of all passes.
+
+    The changes include those of earlier passes over `source`.
+    """
     for name in source.files:
         source.copy_file(name, directory / name)
     with open_files() as files:
@@ -133,7 +138,7 @@ def _folded(
 
 
 def _require_same(source: Artifact, converted: Artifact, request: InputRequest) -> None:
-    """Raises ParityError unless a graph that ONNX's version converter wrote is still the model."""
+    """Raise ParityError if ONNX's version converter changed the outputs of the model."""
     outputs = compare(source, converted, "onnxruntime", request, progress=Silent())
     if not outputs.passed:
         raise ParityError(
@@ -147,7 +152,10 @@ def _require_same(source: Artifact, converted: Artifact, request: InputRequest) 
 def _quantiser(
     folded: Artifact, scratch: Path, used: Picked, how: How
 ) -> Iterator[tuple[Quantiser, Mapping[str, Mapping[str, float]]]]:
-    """What writes graphs of eight bits; the range of each tensor, and what was seen of it."""
+    """Calibrate, and yield a Quantiser with the range and the statistics of each tensor.
+
+    Sets `how.kept` to the nodes that stay in floating point by default.
+    """
     threads = session_options(None).threads
     with WorkerProcess(threads=threads, timeout_s=TIMEOUT_S, module=MODULE) as worker:
         worker.ask({"command": "check", "source": str(folded.path), "excluded": list(how.excluded)})
@@ -179,14 +187,14 @@ def _quantiser(
 
 
 def _for_sensitivity(source: Artifact, used: Picked) -> list[Feeds]:
-    """Few of the rows that were calibrated on: a choice by test rows would flatter the test."""
+    """Return a few calibration samples; choosing nodes by test samples would bias the test."""
     fixed = source.signature.batch_axis
     size = fixed if isinstance(fixed, int) else SENSITIVITY_ROWS
     return list(used.first(max(size, SENSITIVITY_ROWS) // size * size).batches(size))
 
 
 def _collect(worker: WorkerProcess, giving: Artifact, used: Picked, progress: Progress) -> None:
-    """Runs the rows, as many at a time as their inner tensors leave room for."""
+    """Collect statistics over all samples, in batches whose inner tensors fit in MOST_BYTES."""
     fixed = giving.signature.batch_axis
     size, done = fixed if isinstance(fixed, int) else 1, 0
     while done < len(used):
@@ -199,7 +207,10 @@ def _collect(worker: WorkerProcess, giving: Artifact, used: Picked, progress: Pr
 
 
 def _proved(source: Artifact, format: Format, path: Path) -> WeightParity:
-    """Where each weight of a float graph, its batch norms folded, went."""
+    """Return where each weight of a float model is in the file at `path`.
+
+    Raises ParityError if a weight is missing or altered, or if the file has an extra one.
+    """
     with open_files() as files:
         weights = files.weight_parity(source, format, path)
     if not weights.passed:
@@ -214,7 +225,7 @@ def _proved(source: Artifact, format: Format, path: Path) -> WeightParity:
 
 
 def saved(directory: Path, source: Artifact, options: Json, entry: str = ENTRY) -> Artifact:
-    """The artifact of what was written, whose parent is the float one."""
+    """Save the manifest of the INT8 model, with the float model as parent; return its artifact."""
     return Artifact.save(
         directory,
         model=source.model,

@@ -1,4 +1,4 @@
-"""SQL over stored results, by DuckDB."""
+"""SQL queries over stored results, with DuckDB."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ SAMPLES = {
     "round": "BIGINT",
     "ns": "BIGINT",
 }
-"""The columns of the table `samples`, and their types."""
+"""Columns of the table `samples`, with their DuckDB types."""
 
 TYPES: Mapping[type, str] = {bool: "BOOLEAN", int: "BIGINT", float: "DOUBLE", str: "VARCHAR"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """Rows that answer a query; `warnings` name results that could not be read."""
+    """Rows that a query returned; `warnings` name results that could not be read."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
@@ -54,7 +54,7 @@ class Answer:
 
 
 def _json(cell: Any) -> Any:
-    """Return a value of DuckDB as JSON has it: lists and structs as such, other types as text."""
+    """Return a DuckDB value as JSON: lists and structs as such, types unknown to JSON as text."""
     if isinstance(cell, list | tuple):
         return [_json(one) for one in cell]
     if isinstance(cell, dict):
@@ -63,13 +63,13 @@ def _json(cell: Any) -> Any:
 
 
 def query(sql: str, *, directory: Path = Path("results")) -> Answer:
-    """The answer to `sql` over every result of a directory.
+    """Run `sql` over all results of a directory, and return the answer.
 
-    Tables: `results`, one row a file; `rows`, one for each of their rows, with the columns of
-    toolkit.measuring.records; `samples`, one for each run that was measured, in nanoseconds.
-    Nothing is written, and nothing else is read: files, extensions and the network are shut off.
-    Raises UsageError for what DuckDB does not understand, UnavailableError without it. A file
-    that cannot be read is left out, with a warning in the answer.
+    Tables: `results`, one row per file; `rows`, one row per row of a result, with the columns of
+    toolkit.measuring.records; `samples`, one row per measured run, in nanoseconds. The query writes
+    nothing to disk and reads nothing else: files, extensions and the network are disabled. A result
+    that cannot be read is left out, with a warning in the answer. Raises UsageError if no result
+    can be read or DuckDB rejects the query, UnavailableError if DuckDB is not installed.
     """
     try:
         import duckdb
@@ -100,7 +100,7 @@ def query(sql: str, *, directory: Path = Path("results")) -> Answer:
             answer = connection.execute(sql)
             columns = [column[0] for column in answer.description or ()]
             return Answer(columns=columns, rows=answer.fetchall(), warnings=warnings)
-        except (duckdb.Error, OverflowError, ValueError) as error:  # Python's of an interval
+        except (duckdb.Error, OverflowError, ValueError) as error:  # last two: large intervals
             known = [f"{name}: {', '.join(_columns(connection, name))}" for name in TABLES]
             raise UsageError(
                 f"DuckDB could not answer: {str(error).partition(chr(10))[0]}",
@@ -146,7 +146,7 @@ def _samples(results: Sequence[Result]) -> dict[str, np.ndarray]:
 
 
 def _load(connection: Any, name: str, records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """A table with a column for each key that any record has, of the type of its values."""
+    """Create a table with a column for each key of any record, typed by its values."""
     types: dict[str, str] = {}
     for record in records:
         for key, value in record.items():

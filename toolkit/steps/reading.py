@@ -1,6 +1,6 @@
-"""Commands of the files worker that read model files, and write none.
+"""Commands of the files worker that only read model files.
 
-Each takes a message and gives a reply as JSON; `Files` has a method of the same name.
+Each takes a message and returns a JSON reply; `Files` has a method of the same name.
 """
 
 from __future__ import annotations
@@ -104,9 +104,12 @@ def output_parts(message: Json) -> Json:
 
 
 def weights_of(source: Artifact) -> Mapping[str, np.ndarray]:
-    """Return the weights of a model by name: the tensors of a checkpoint that its model reads, and
-    constants of its program that could be weights; of another variant, those that are read and
-    could be weights."""
+    """Return the weights of a model by name.
+
+    Those of a checkpoint are the tensors that its model reads, and the constants of its program
+    that could be weights. Those of any other format are the tensors that are read and could be
+    weights.
+    """
     return {tensor.name: tensor.array for tensor in _weights(source, _stored(source))}
 
 
@@ -120,7 +123,7 @@ def _weights(source: Artifact, stored: list[StoredTensor]) -> list[StoredTensor]
     program = _of_program(source)
     unread = {tensor.name for tensor in _unread(program)}
     names = {tensor.name for tensor in stored}
-    # A module does not save all of its buffers.
+    # Not all buffers of a module are in its state_dict.
     constants = [
         tensor
         for tensor in program
@@ -130,7 +133,7 @@ def _weights(source: Artifact, stored: list[StoredTensor]) -> list[StoredTensor]
 
 
 def _unread(program: list[StoredTensor]) -> list[StoredTensor]:
-    """Return the tensors that the program in a checkpoint of user code does not read."""
+    """Return the tensors that the program of a user model has but does not read."""
     return [
         tensor
         for tensor in program
@@ -139,7 +142,7 @@ def _unread(program: list[StoredTensor]) -> list[StoredTensor]:
 
 
 def _of_program(source: Artifact) -> list[StoredTensor]:
-    """Return what the program of a checkpoint reads. The values of its weights are elsewhere."""
+    """Return the tensors of a checkpoint's program; the values of its weights are not in it."""
     if PROGRAM not in source.files:
         return []
     with ours():

@@ -1,4 +1,4 @@
-"""The reference that outputs are held against."""
+"""Choose and open the reference with which outputs are compared."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from toolkit.core.session import SessionOptions
 from toolkit.measuring.client import WorkerProcess
 from toolkit.steps.choices import nothing_runs
 
-# By the form that is nearest to the source.
+# Runtime of each format; the format nearest to the source comes first.
 REFERENCES = {
     Format.CHECKPOINT: "torch",
     Format.TORCH_EXPORT: "torch-export",
@@ -25,12 +25,12 @@ REFERENCES = {
 }
 AS_WRITTEN = frozenset(
     {"torch", "torch-export", "onnxruntime", "litert"}
-)  # run without optimisation
+)  # can run without optimisation
 
 
 @dataclass(frozen=True, kw_only=True)
 class Opening:
-    """A runtime, the forms that it is handed, and how; `name` says it in words."""
+    """A runtime, the variants it may open, and the options; `name` describes it for users."""
 
     runtime: str
     name: str
@@ -39,9 +39,9 @@ class Opening:
 
 
 def reference_runtime(artifacts: Sequence[Artifact]) -> str:
-    """Torch for a model with a checkpoint; otherwise what runs the form nearest to the source.
+    """Return torch if there is a checkpoint, else the runtime of the format nearest to the source.
 
-    Raises UnavailableError where nothing here runs any of the forms.
+    Raises UnavailableError if no variant has a reference runtime.
     """
     found = _nearest(artifacts)
     if found is None:
@@ -55,14 +55,14 @@ def _nearest(artifacts: Sequence[Artifact]) -> str | None:
 
 
 def reference_of(artifacts: Sequence[Artifact], threads: int) -> Opening:
-    """How the reference is opened: the graph as it is written, where that can be had."""
+    """Return how to open the reference: without optimisation if the runtime can do that."""
     runtime = reference_runtime(artifacts)
     options = SessionOptions(threads=threads, optimize=runtime not in AS_WRITTEN)
     return Opening(runtime=runtime, name=runtime, forms=artifacts, options=options)
 
 
 def what_runs(artifacts: Sequence[Artifact]) -> tuple[object, ...]:
-    """The same for forms whose reference is the same, and is fed the same."""
+    """Return a key that is equal for variants with the same reference and the same inputs."""
     runtime = _nearest(artifacts)
     takes = ACCEPTS.get(runtime or "", frozenset())
     opened = next((a for a in artifacts if a.format in takes), artifacts[0])
@@ -74,7 +74,7 @@ def what_runs(artifacts: Sequence[Artifact]) -> tuple[object, ...]:
 def reference_worker(
     artifacts: Sequence[Artifact], *, threads: int, timeout_s: float
 ) -> Iterator[WorkerProcess]:
-    """A worker with the reference opened."""
+    """Yield a worker in which the reference is open."""
     reference = reference_of(artifacts, threads)
     with WorkerProcess(threads=threads, timeout_s=timeout_s) as worker:
         worker.open(reference.runtime, artifacts, reference.options)

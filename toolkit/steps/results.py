@@ -1,4 +1,4 @@
-"""Stored results, found again and read anew."""
+"""Find, list and show stored results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from toolkit.results import store
 
 @dataclass(frozen=True, kw_only=True)
 class ShownResult:
-    """A stored result, and its figures with the percentiles that were asked for."""
+    """A stored result, and its figures with the requested percentiles."""
 
     path: Path
     result: Result
@@ -25,10 +25,10 @@ class ShownResult:
 def show_result(
     name: str, *, directory: Path = Path("results"), percentiles: tuple[float, ...] | None = None
 ) -> ShownResult:
-    """The result of an id, the beginning of one, or a path; nothing is measured again.
+    """Load a result by its id, the beginning of its id, or its path; nothing is measured again.
 
-    Raises UnknownNameError, SourceError, IntegrityError; UsageError for a percentile outside
-    0 to 100, or a beginning that several ids share.
+    Raises UnknownNameError, SourceError, IntegrityError; UsageError for a percentile that is not
+    between 0 and 100 (both excluded), and for a beginning that several ids share.
     """
     for q in percentiles or ():
         if not 0 < q < 100:
@@ -43,17 +43,18 @@ def show_result(
 def list_results(
     *, directory: Path = Path("results"), warn: Callable[[str], None]
 ) -> list[tuple[Path, Result]]:
-    """Return every readable result of a directory, the oldest first.
+    """Return all readable results of a directory, the oldest first.
 
-    `warn` is given a sentence for each file that cannot be read.
+    `warn` is called with a sentence for each file that cannot be read.
     """
     return store.load_readable(store.paths(directory), warn)
 
 
 def find_result(name: str, directory: Path) -> Path:
-    """The file of a result: of an id, the beginning of one, or a path.
+    """Return the file of a result, given its id, the beginning of its id, or its path.
 
-    Raises UnknownNameError, and UsageError for a beginning that several ids share.
+    Raises UnknownNameError, and UsageError for a beginning that several ids share. A path is not
+    checked.
     """
     if name.endswith(".json"):
         return Path(name)

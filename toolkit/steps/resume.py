@@ -1,4 +1,4 @@
-"""Going on from a checkpoint, with nothing but what it was trained with."""
+"""Resume training from a checkpoint, with the model, data and recipe recorded in it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Code(TypedDict):
 
 
 class _Recorded(TypedDict):
-    """The part of a checkpoint's `training` that is needed to continue it."""
+    """The part of a checkpoint's `training` that is needed to resume it."""
 
     framework: str
     mode: str
@@ -40,7 +40,7 @@ class _Recorded(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What was asked for; None where nothing was said.
+    """A request to train; values that were not given are None.
 
     `machine` are fields of toolkit.training.base.Settings, `recipe` of Recipe.
     """
@@ -57,7 +57,7 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Resumed:
-    """A checkpoint to go on from: its state, its history, and the request that it comes to."""
+    """A checkpoint to resume from: its state, its history, and the completed request."""
 
     checkpoint: Checkpoint
     state: Mapping[str, np.ndarray]
@@ -67,10 +67,10 @@ class Resumed:
 
     @classmethod
     def open(cls, source: str | os.PathLike[str], asked: Request) -> Self:
-        """Fills what was not asked from the checkpoint.
+        """Open a checkpoint, and fill in what the request leaves out.
 
-        Raises SourceError for one that cannot be gone on from, and UsageError for a user's model
-        that is not named: a file that is read must not decide which code runs.
+        Raises SourceError if training cannot resume from the checkpoint, and UsageError if it is of
+        user code that the request does not name: a file must not decide which code runs.
         """
         checkpoint = open_checkpoint(source)
         recorded = decode(checkpoint.training, _Recorded, f"how {source} was trained")
@@ -99,9 +99,10 @@ class Resumed:
         )
 
     def check(self, spec: ModelSpec, recipe: Recipe, training: Mapping[str, Any]) -> None:
-        """Raises UsageError, naming the difference, unless the run is the one to go on with.
+        """Raise UsageError, naming the difference, unless the run continues that of the checkpoint.
 
-        How the machine is used may differ: it changes no weights but by rounding.
+        Machine settings may differ, because they change weights only by rounding. The run must have
+        more epochs than are done, and the same learning rates in those.
         """
         was = self.checkpoint.training
         now = plain(training)

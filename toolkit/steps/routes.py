@@ -1,4 +1,4 @@
-"""The way from the format of a source to that of a target, exporter by exporter."""
+"""Find the chain of exporters from the format of a source to that of a target."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from toolkit.core.errors import UsageError, unknown_name
 
 
 def find_route(given: Format, to: str, via: str | None = None) -> list[str]:
-    """The fewest exporters that lead from one format to another, through `via` if it is named.
+    """Return the shortest chain of exporters from one format to another, through `via` if given.
 
-    `to` is a format, or the name of the last exporter. None for what is already there. Raises
-    UnknownNameError for a target that nothing writes, UsageError where no way leads there.
+    `to` is a format, or the name of the last exporter. The chain is empty if `to` is the format
+    `given`. Raises UnknownNameError for a target that no exporter writes, UsageError if no chain
+    leads there.
     """
     routes = {name: route_of(name) for name in EXPORTERS.names()}
     formats = {route.format.value for route in routes.values()}
@@ -30,8 +31,10 @@ def find_route(given: Format, to: str, via: str | None = None) -> list[str]:
 
 
 def route_of(exporter: str) -> Route:
-    """What it takes and writes. Raises UnknownNameError, and UnavailableError for a third party's
-    that cannot be imported."""
+    """Return the formats that an exporter takes and writes.
+
+    Raises UnknownNameError, and UnavailableError if a third-party exporter cannot be imported.
+    """
     EXPORTERS.entry(exporter)
     return ROUTES[exporter] if exporter in ROUTES else EXPORTERS.create(exporter).route
 

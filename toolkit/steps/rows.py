@@ -1,4 +1,4 @@
-"""Rows that are measured in turn: what `bench` and `compare` share."""
+"""Measure groups of rows in turn, and store them as one result."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from toolkit.steps.reference import reference_worker, what_runs
 from toolkit.steps.settings import Settings
 from toolkit.steps.work import work_of
 
-BYTES_A_ROW = 2**16  # of a result's file, without the samples
-BYTES_A_WARM_UP = 2**19  # of one process in one scope
-BYTES_A_RUN = 32  # a sample of up to 10 s, in digits, and the runs that lead a block
-BYTES_A_SECOND = 2**20  # samples of 10 µs, one after the other
+BYTES_A_ROW = 2**16  # in the file of a result, without the samples
+BYTES_A_WARM_UP = 2**19  # per process and scope
+BYTES_A_RUN = 32  # digits of a sample of up to 10 s, plus a share of the lead of its block
+BYTES_A_SECOND = 2**20  # for consecutive samples of 10 µs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Rows that are measured in turn on the same inputs; the first is the others' baseline."""
+    """Rows that are measured in turn on the same inputs; the first is the baseline."""
 
     batch: int
     inputs: InputSource
@@ -56,15 +56,15 @@ def measure_groups(
     progress: Progress,
     warnings: Sequence[str] = (),
 ) -> Result:
-    """Measures every group, and stores the result as `out/<id>.json`.
+    """Measure every group, and store the result as `out/<id>.json`.
 
-    A row that fails keeps its reason and what was measured; the others go on. Ctrl-C stores what
-    there is, then raises KeyboardInterrupt. Raises UsageError for inputs that do not fit, and
-    ToolkitError for `out` without room, before anything is started; StorageError, with the result,
-    if `out` cannot take it in the end.
+    A row that fails keeps the reason and its measurements so far; the others continue. On Ctrl-C,
+    the rows so far are stored, then KeyboardInterrupt is raised. Before anything is measured,
+    raises UsageError for inputs that do not fit, and ToolkitError if `out` has no room. Raises
+    StorageError, with the result, if `out` cannot be written at the end.
     """
     for group in groups:
-        group.inputs.sets(group.batch)  # refused now rather than after others were measured
+        group.inputs.sets(group.batch)  # raises now rather than after other groups are measured
     run = _Run(settings=settings, progress=progress)
     environment = describe_environment(settings.options.threads)
     machine = machine_warnings(settings.options.threads, environment, settings.clients)
@@ -93,7 +93,7 @@ def measure_groups(
 
 
 def _expected_bytes(groups: Sequence[Group], settings: Settings) -> int:
-    """Return how large the file of the result becomes, as an estimate that is seldom exceeded."""
+    """Return an estimate of the size of the result's file that is seldom exceeded."""
     procedure = settings.procedure
     rows = sum(len(group.entries) for group in groups)
     scopes = max(1, len(settings.scopes))
@@ -108,7 +108,7 @@ def _expected_bytes(groups: Sequence[Group], settings: Settings) -> int:
 @final
 @dataclass(kw_only=True)
 class _Run:
-    """One call: everything that its groups share."""
+    """State of one call that all groups share."""
 
     settings: Settings
     progress: Progress
@@ -116,9 +116,9 @@ class _Run:
     interrupts: Interrupts = field(default_factory=Interrupts)
 
     def measure_group(self, number: int, group: Group, rows: list[Row]) -> None:
-        """Opens every row, then measures all in turn, in one process of each after the other.
+        """Open every row, then measure all in turn, in one process of each row at a time.
 
-        They are added to `rows`, with what they came to, however the group is left.
+        The rows are added to `rows` with their measurements, even if measuring is interrupted.
         """
         contenders: list[Contender] = []
         try:
@@ -137,19 +137,19 @@ class _Run:
             if self.settings.traffic is not None:
                 self._serve(contenders, self.settings.traffic, group.batch)
         except KeyboardInterrupt:
-            self.interrupts.hold()  # a second Ctrl-C would lose what the first one keeps
+            self.interrupts.hold()  # a second Ctrl-C would lose the rows measured so far
             raise
         finally:
-            with contextlib.ExitStack() as all_of_them:  # whatever becomes of one
+            with contextlib.ExitStack() as all_of_them:  # finish all, even if one raises
                 for contender in reversed(contenders):
                     all_of_them.callback(self._finish, contender, rows)
 
     def _enter(self, number: int, group: Group, contenders: list[Contender]) -> None:
-        """Adds a contender for each row, with what the reference says to its inputs."""
+        """Add a contender for each row, with the reference outputs for its inputs."""
         feeds = group.inputs.sets(group.batch)
         references: dict[tuple[object, ...], ReferenceOutputs | None] = {}
         for entry in group.entries:
-            row = self._new_row(entry, number, group.batch, feeds[0])  # reads before anything runs
+            row = self._new_row(entry, number, group.batch, feeds[0])  # reads files before any run
             same = what_runs(entry.artifacts)
             if same not in references:
                 references[same] = self._reference(entry.artifacts, feeds)
@@ -164,7 +164,7 @@ class _Run:
             )
 
     def _open(self, contenders: Sequence[Contender], batch: int, process: int) -> None:
-        """The next process of each row."""
+        """Start the next process of each row that has not failed."""
         of = f" {process + 1} of {self.settings.processes}" if self.settings.processes > 1 else ""
         for done, contender in enumerate(contenders):
             if contender.alive:
@@ -179,7 +179,7 @@ class _Run:
         process: int,
         loads: dict[Scope, list[OtherLoad]],
     ) -> None:
-        """What the processes of the moment have to do in each scope; adds to `loads`."""
+        """Measure every scope in the current processes; add the load of others to `loads`."""
         part = Part(procedure=self.settings.procedure, number=process)
         of = f" {process + 1} of {part.procedure.parts}" if part.procedure.parts > 1 else ""
         lanes = [c.lane for c in contenders if c.lane and c.alive]
@@ -217,7 +217,7 @@ class _Run:
     def _reference(
         self, artifacts: Sequence[Artifact], feeds: Sequence[Feeds]
     ) -> ReferenceOutputs | None:
-        """The reference's outputs for each set; None, with a warning, when it cannot run."""
+        """Return the reference outputs for each set; None, with a warning, if it cannot run."""
         settings = self.settings
         try:
             with reference_worker(
@@ -234,7 +234,7 @@ class _Run:
         )
 
     def _serve(self, contenders: Sequence[Contender], traffic: Traffic, batch: int) -> None:
-        """Lets all rows answer queries; they keep what they came to, however this ends."""
+        """Run the load test on all rows; they keep their results even if it is interrupted."""
         lanes = {
             index: TrafficLane(server=contender.worker)
             for index, contender in enumerate(contenders)

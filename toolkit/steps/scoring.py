@@ -1,4 +1,4 @@
-"""What outputs come to, with labels and without."""
+"""Metrics of model outputs, with or without labels."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ from toolkit.steps.accuracy_report import ClassRow
 from toolkit.steps.labelled import LabelledRows
 
 TOP = 5
-FEWEST = 20  # rows of which a bootstrap says something
+FEWEST = 20  # samples that a bootstrap needs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring:
-    """Which output is scored, by which labels, and as what.
+    """Choice of the output to score, with its labels, and how to score it.
 
-    `classes` is whether a row of it is a score for each class: by the labels, or without them by
-    its shape. `probabilities` is whether those are probabilities rather than logits.
+    `classes` is True if the output has a score per class for each sample: by the labels, or without
+    labels by the task and the shape of the output. `probabilities` is True if these scores are
+    probabilities rather than logits.
     """
 
     output: str
@@ -43,10 +44,10 @@ class Scoring:
 
     @classmethod
     def of(cls, artifact: Artifact, rows: LabelledRows, few: Outputs) -> Self:
-        """The first output that the labels can be of, from what the model gives for a few rows.
+        """Choose the first output that the labels fit, given the outputs for a few samples.
 
-        Raises UsageError where there is none, for labels that are none of its classes, and for too
-        few rows of values.
+        Raises UsageError if there is none, for labels outside the classes of the model, and for
+        fewer than FEWEST samples if the labels are values.
         """
         shapes = {
             name: _flat_shape(array)
@@ -72,12 +73,15 @@ class Scoring:
         return cls(output=name, targets=rows.targets, classes=rows.classes)
 
     def settled(self, outputs: Outputs) -> Self:
-        """With what all outputs of A say: probabilities, or logits."""
+        """Return a copy with `probabilities` decided by all outputs of A."""
         found = outputs[self.output]
         return replace(self, probabilities=self.classes and are_probabilities(_flat(found)))
 
     def scores(self, outputs: np.ndarray) -> dict[str, float]:
-        """By name: loss, top1, and top5 of more than five classes; or mse, mae."""
+        """Return loss, top1 and, for more than five classes, top5; or mse and mae for values.
+
+        Without labels there are no scores.
+        """
         if self.targets is None:
             return {}
         found, targets = _flat(outputs), self.targets
@@ -112,7 +116,7 @@ class Scoring:
         return error_drop(*errors)
 
     def by_class(self, got: np.ndarray, expected: np.ndarray) -> tuple[ClassRow, ...]:
-        """Of every class that has rows."""
+        """Return the accuracies of A and B, and the drop, for every class that has samples."""
         assert self.targets is not None
         a, b = (self._right(array) for array in (expected, got))
         found = []
@@ -177,11 +181,11 @@ def _for_values(
 
 
 def _flat_shape(array: np.ndarray) -> tuple[int, ...]:
-    """Of a row, without axes of extent 1 at its end."""
+    """Return the shape of a sample's output, without trailing axes if all are of extent 1."""
     row = array.shape[1:] or (1,)
     return row[:1] if math.prod(row[1:]) == 1 else row
 
 
 def _flat(outputs: np.ndarray) -> np.ndarray:
-    """[N] and [N, C, 1, 1] as [N, C]."""
+    """Return the outputs as [N, C], for example from [N] (then C is 1) or [N, C, 1, 1]."""
     return outputs.reshape(len(outputs), -1)

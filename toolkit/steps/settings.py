@@ -1,4 +1,4 @@
-"""How rows are measured, as it was asked for."""
+"""Requested settings for measuring rows."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from toolkit.measuring.environment import session_options
 from toolkit.measuring.traffic import Traffic
 
 SCOPES = (Scope.FORWARD, Scope.END_TO_END)
-OPENINGS = 5  # of a row, at least, where scope open is asked for
+OPENINGS = 5  # fewest processes of a row, if scope open is requested
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What all rows of a run share: the scopes that they are measured in, or the traffic.
+    """Settings that all rows of a run share, such as the scopes to measure in or the load test.
 
     `allow_fallback` accepts a row that ran in another precision or on another device. `tolerance`
-    is how far outputs may be from the reference's, as a part of the largest magnitude, in place of
-    the bounds of the precision.
+    replaces the bounds of the precision: the largest allowed difference from the reference outputs,
+    relative to their largest magnitude.
     """
 
     scopes: Sequence[Scope]
@@ -53,9 +53,10 @@ class Settings:
         tolerance: float | None = None,
         traffic: Traffic | None = None,
     ) -> Self:
-        """Without `scopes` and `traffic`, SCOPES are measured.
+        """Check the options, and return them as settings.
 
-        Raises UnknownNameError and UsageError for what cannot be meant.
+        Without `scopes` and `traffic`, SCOPES are measured. Raises UnknownNameError and UsageError
+        for invalid options.
         """
         check_timeout(timeout_s)
         if tolerance is not None and not 0 < tolerance < 1:
@@ -86,7 +87,7 @@ class Settings:
         )
 
     def check_runtimes(self, names: Sequence[str]) -> None:
-        """Raises UnknownNameError for tuning of a runtime that is not measured."""
+        """Raise UnknownNameError for tuning of a runtime that is not measured."""
         for name in self.tuning:
             if name not in names:
                 raise unknown_name("runtime in this run", name, names)
@@ -96,14 +97,14 @@ class Settings:
 
     @property
     def processes(self) -> int:
-        """How many processes a row has, one after the other."""
+        """Number of processes of a row, one after the other."""
         if self.traffic is not None:
             return 1
         return max(self.procedure.parts, OPENINGS if Scope.OPEN in self.scopes else 1)
 
     @property
     def clients(self) -> int:
-        """How many sessions a row has, each with its own threads."""
+        """Number of sessions of a row, each with its own threads."""
         return 1 if self.traffic is None else self.traffic.concurrency
 
     def to_json(self) -> Json:

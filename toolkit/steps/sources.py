@@ -1,4 +1,4 @@
-"""What the user hands us, as an artifact."""
+"""Open what the user names as a model: an artifact, a checkpoint, a model file or user code."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ EXPECTED = (
 
 
 def open_artifact(source: Source) -> Artifact:
-    """The artifact of a directory, its files checked against their digests, or of a file that
-    somebody else made.
+    """Open the artifact or checkpoint in a directory, or a model file without a manifest.
 
-    Raises SourceError for a path that is neither, IntegrityError for files that were altered.
+    The files of a directory are checked against the digests in its manifest. Raises SourceError for
+    any other path, IntegrityError for files that were altered.
     """
     path = Path(source)
     if path.name == SAVED_MODEL and path.is_file():
@@ -59,11 +59,11 @@ def open_artifact(source: Source) -> Artifact:
 def open_source(
     source: Source, example: Example | None, request: InputRequest, directory: Path, files: Files
 ) -> tuple[Artifact, InputRequest]:
-    """As `open_artifact`; a user's code, or a family, is made into files in the new `directory`.
+    """Open a source as `open_artifact`; first write user code or a family to the new `directory`.
 
-    What `request` asks for is there what a torch module is called with, and comes back as what can
-    be asked of the artifact: the shapes are those that it takes, the axes that vary as long as in
-    the example unless told, but for the batch. Raises as `toolkit.steps.capture.capture` too.
+    A user's torch module is captured with the inputs of `request`. The returned request then fits
+    the artifact: it has no shapes, and dynamic axes without an extent, except the batch, have that
+    of the example. Also raises what `toolkit.steps.capture.capture` raises.
     """
     if not is_in_no_file(source):
         if example is not None:
@@ -84,7 +84,10 @@ def open_source(
 
 
 def open_checkpoint(source: Source) -> Checkpoint:
-    """The checkpoint of a directory, its files checked. Raises SourceError, IntegrityError."""
+    """Open the checkpoint in a directory, and check its files.
+
+    Raises SourceError, IntegrityError.
+    """
     path = Path(source)
     if not (path / MANIFEST).is_file():
         raise _not_a_source(path, "Give a directory that `toolkit train` wrote.")
@@ -94,10 +97,10 @@ def open_checkpoint(source: Source) -> Checkpoint:
 
 
 def candidates(artifact: Artifact) -> tuple[Artifact, ...]:
-    """The artifact, then each form that it was made from, nearest first, that lies in its place.
+    """Return the artifact, then the variants it was made from that still exist, nearest first.
 
-    A runtime opens the first of them whose format it takes. Raises IntegrityError or SourceError
-    for what lies there and is damaged, or another.
+    A runtime opens the first whose format it accepts. Raises IntegrityError or SourceError for a
+    variant that is damaged or was replaced by another.
     """
     found = [artifact]
     for parent in artifact.parents:
@@ -116,7 +119,7 @@ def candidates(artifact: Artifact) -> tuple[Artifact, ...]:
 
 
 def absent_parent(artifact: Artifact) -> str | None:
-    """A warning where the checkpoint that the artifact was made from is not in its place."""
+    """Return a warning if the checkpoint that the artifact was made from is missing, else None."""
     place = artifact.parent_directory()
     if place is None or (place / MANIFEST).is_file():
         return None
@@ -127,10 +130,10 @@ def absent_parent(artifact: Artifact) -> str | None:
 
 
 def _foreign(path: Path, format: Format) -> Artifact:
-    """A file that we did not make: its signature is what it declares."""
+    """Return a model file without a manifest as an artifact, with the signature it declares."""
     with open_files() as files:
         found = files.describe(format, path)
-    # Not that of the file that a link leads to: its name and data lie beside the link.
+    # The directory of a link rather than of its target: the data files are beside the link.
     directory = found.directory.resolve()
     with wrapping_os_errors(f"read {path}"):
         records = {

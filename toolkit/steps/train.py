@@ -1,4 +1,4 @@
-"""Train a model: name or user's code, and data -> checkpoint."""
+"""Train a family or user code on a data set, and write a checkpoint."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from toolkit.training.recipe import RATES, Recipe
 from toolkit.training.run import EVALUATION_BATCH, Trained, metrics_of, run
 
 EPOCHS = 10
-SHARED = "eager"  # the mode of torch that several processes can share
+SHARED = "eager"  # the torch mode that several processes can share
 
 
 def train(
@@ -63,19 +63,20 @@ def train(
     progress: Progress | None = None,
     **recipe: Any,
 ) -> Checkpoint:
-    """Trains `model` on `data`, and writes a checkpoint to the new directory `out`.
+    """Train `model` on `data`, and write a checkpoint to the new directory `out`.
 
-    `model` names a family, or a user's callable as toolkit.core.usercode has it. `settings` are
-    options of the model, `data_settings` of the data set. `recipe` overrides single values of the
-    family's own, see toolkit.training.recipe.Recipe. `resume` is a checkpoint to go on from: what
-    is not given is as it was there, and what is given must be, but for a larger number of epochs
-    and how the machine is used. `processes` share each batch, each with its threads.
+    `model` names a family, or a user's callable as described in toolkit.core.usercode. `settings`
+    are options of the model, `data_settings` of the data set. `recipe` overrides single values of
+    the family's recipe, see toolkit.training.recipe.Recipe. `resume` is a checkpoint to resume
+    from: options that are left out are taken from it, and those given must agree with it, except
+    for a larger number of epochs and the machine settings. `processes` share each batch, each with
+    its own threads.
 
-    From before the first epoch on, `out` holds the last finished epoch, and Ctrl-C or SIGTERM ends
-    the run there. Raises UnknownNameError, OutputExistsError, UsageError for what cannot be meant,
-    UnavailableError for a missing framework or device, CheckFailedError for a loss or weights that
-    are no finite numbers, ToolkitError when nothing more can be written; after the last two, `out`
-    holds the last good epoch.
+    `out` exists from before the first epoch, and always contains the last finished epoch; Ctrl-C,
+    SIGTERM or SIGHUP ends the run there. Raises UnknownNameError, OutputExistsError, UsageError for
+    invalid options, UnavailableError for a missing framework or device, CheckFailedError for a loss
+    or weights that are not finite, ToolkitError if nothing more can be written. After the last two,
+    `out` contains the last good epoch.
     """
     target = Path(out)
     refuse_existing(target)
@@ -108,7 +109,7 @@ def train(
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All that a run needs, settled."""
+    """Everything that a run needs, with all options resolved."""
 
     trainer: Trainer
     job: Job
@@ -118,7 +119,7 @@ class Plan:
     progress: Progress
 
     def training(self) -> Json:
-        """What the checkpoint says of how it was trained, before it was."""
+        """Return the part of the checkpoint's `training` that is known before training."""
         spec = self.job.spec
         return {
             "framework": spec.framework,
@@ -233,7 +234,7 @@ def _machine(request: Request) -> Settings:
 
 
 def _require_shared(trainer: Trainer, mode: str, processes: int) -> None:
-    """Raises UsageError for a mode that several processes cannot share."""
+    """Raise UsageError for several processes in a mode that they cannot share."""
     if processes > 1 and mode not in trainer.shared:
         raise UsageError(
             f"Got {processes} processes for {trainer.framework}:{mode}, which trains in one.",
@@ -244,7 +245,11 @@ def _require_shared(trainer: Trainer, mode: str, processes: int) -> None:
 def _recipe(
     own: Mapping[str, Any], augmentation: tuple[str, ...], given: Mapping[str, Any]
 ) -> Recipe:
-    """The family's recipe but for what is given; with another optimizer, that one's usual rate."""
+    """Return the family's recipe with the given values in place of its own.
+
+    With another optimizer, the learning rate is by default the usual one of that optimizer, and the
+    momentum 0.
+    """
     given = {name: value for name, value in given.items() if value is not None}
     usual = dict(own)
     optimizer = given.get("optimizer")
@@ -263,7 +268,7 @@ def _require_known(recipe: Mapping[str, Any]) -> None:
 
 
 def _run(session: TrainingSession, plan: Plan, target: Path, before: Resumed | None) -> Checkpoint:
-    """Runs, with `target` always the whole checkpoint of what was finished last."""
+    """Train, with `target` always the complete checkpoint of the last finished epoch."""
     finished: list[int] = []
     done = before.history if before else ()
     if before is not None:

@@ -1,4 +1,4 @@
-"""Rows that train in turn, and the result that they come to."""
+"""Measure training: rows that train in turn, stored as one result."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ from toolkit.training.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Contest:
-    """What is measured: every trainer with every recipe (which differ in the batch), on `train`.
+    """A comparison of training speed: every trainer with every recipe, on `train`.
 
-    `family` is None for a user's callable, which `model` names then.
+    The recipes differ in the batch. `family` is None for user code, whose callable `model` names.
     """
 
     model: str
@@ -59,7 +59,10 @@ class Contest:
     timeout_s: float
 
     def spec(self, framework: str) -> ModelSpec:
-        """Raises UnknownNameError for a framework in which the family is not built."""
+        """Return the model's specification for a framework.
+
+        Raises UnknownNameError if the family has no implementation in the framework.
+        """
         if self.family is None:
             name = self.model.rpartition(":")[2]
             return own_spec(name, framework, self.task, self.data)
@@ -67,7 +70,7 @@ class Contest:
         return self.family.spec(framework, task=self.task, data=self.data, settings=self.settings)
 
     def to_json(self) -> Json:
-        """The plan that the result keeps; the keys that one of `toolkit bench` has come first."""
+        """Return the plan stored in the result; the keys of a `toolkit bench` plan come first."""
         return {
             "artifact": self.model,
             "runtimes": list(self.trainers),
@@ -91,10 +94,10 @@ class Contest:
 
 
 def measure_training(contest: Contest, out: Path, progress: Progress) -> Result:
-    """Measures every recipe, and stores the result as `out/<id>.json`.
+    """Measure every recipe, and store the result as `out/<id>.json`.
 
-    A row that fails keeps its reason and what was measured; the others go on. Ctrl-C stores what
-    there is, then raises KeyboardInterrupt.
+    A row that fails keeps the reason and its measurements so far; the others continue. On Ctrl-C,
+    the rows so far are stored, then KeyboardInterrupt is raised.
     """
     environment = describe_environment(contest.threads)
     machine = machine_warnings(contest.threads, environment)
@@ -126,7 +129,7 @@ def measure_training(contest: Contest, out: Path, progress: Progress) -> Result:
 @final
 @dataclass(kw_only=True)
 class _Contender:
-    """A row while it is measured; what could not be started is None."""
+    """A row while it is measured; `worker`, `probe` and `lane` are None if they did not start."""
 
     row: Row
     worker: WorkerProcess | None = None
@@ -134,7 +137,7 @@ class _Contender:
     lane: Lane | None = None
 
     def fail(self, error: ToolkitError) -> None:
-        """Ends the row with its first failure."""
+        """Set the status and reason of the row, unless it has failed already."""
         if self.row.status is Status.OK:
             missing = isinstance(error, UnavailableError)
             self.row = replace(
@@ -144,7 +147,7 @@ class _Contender:
             )
 
     def finish(self) -> None:
-        """Completes the row with what was measured and what really ran; ends the worker."""
+        """Add measurements, peak memory and provenance to the row, and end the worker."""
         if self.worker is None:
             return
         with self.worker as worker:
@@ -168,7 +171,7 @@ class _Contender:
 @final
 @dataclass(kw_only=True)
 class _Run:
-    """One call: everything that its groups share."""
+    """State of one call that all groups share."""
 
     contest: Contest
     split: Mapping[str, str]
@@ -177,7 +180,7 @@ class _Run:
     interrupts: Interrupts = field(default_factory=Interrupts)
 
     def measure_group(self, number: int, recipe: Recipe, rows: list[Row]) -> None:
-        """Opens every row, then measures all in turn; adds them to `rows`, however it is left."""
+        """Open every row, then measure all in turn; add them to `rows` even if interrupted."""
         contest = self.contest
         contenders: list[_Contender] = []
         what = f"batch {recipe.batch}"
@@ -188,20 +191,20 @@ class _Run:
                 self.progress.update(f"prepare, {what}", done, len(contest.trainers), label)
             lanes = [contender.lane for contender in contenders if contender.lane]
             meter = LoadMeter([c.worker.pid for c in contenders if c.worker])
-            # In one process: a second would have to train on from where the first stopped.
+            # One process: a second would have to resume training where the first stopped.
             whole = Part(procedure=replace(contest.procedure, processes=1))
             measure(lanes, Scope.EPOCH, whole, time.monotonic_ns)
             load = meter.read()
-            if lanes:  # or else there was no time in which to see others work
+            if lanes:  # without any, no time passed in which to measure the load of others
                 self.warnings += load_warnings(f"{what}, {Scope.EPOCH}", load)
             for lane in lanes:
                 lane.disturbances[Scope.EPOCH] = load.disturbance
             self.progress.update(f"measure, {what}", 1, 1, Scope.EPOCH)
         except KeyboardInterrupt:
-            self.interrupts.hold()  # a second Ctrl-C would lose what the first one keeps
+            self.interrupts.hold()  # a second Ctrl-C would lose the rows measured so far
             raise
         finally:
-            with contextlib.ExitStack() as all_of_them:  # whatever becomes of one
+            with contextlib.ExitStack() as all_of_them:  # finish all, even if one raises
                 for contender in contenders:
                     all_of_them.callback(contender.finish)
             rows += self._judged([contender.row for contender in contenders])
@@ -218,7 +221,7 @@ class _Run:
         )
 
     def _open(self, contender: _Contender, label: str, recipe: Recipe) -> None:
-        """Starts the worker and lets it prepare: whatever fails is the row's reason."""
+        """Start the worker and prepare training; a ToolkitError becomes the reason of the row."""
         contest = self.contest
         framework, _, mode = label.partition(":")
         try:
@@ -247,10 +250,10 @@ class _Run:
             contender.fail(error)
 
     def _judged(self, rows: Sequence[Row]) -> list[Row]:
-        """The rows with how close their losses came to those of the first that has any.
+        """Return the rows with their losses compared with those of the first row that has any.
 
-        The times of a row that differs stay: a model that draws at random in training differs by
-        nature. A warning names it.
+        A row whose losses differ keeps its times, and a warning names it: a model that draws random
+        numbers in training differs by nature.
         """
         learnt = [row.learning for row in rows if row.learning and row.learning.losses]
         judged = []

@@ -1,4 +1,4 @@
-"""Hold every runtime against the reference on a whole test split."""
+"""Compare every runtime with the reference on a whole test split."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ BATCH = 64
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyRow:
-    """One runtime over the whole split.
+    """Result of one runtime on the whole split.
 
-    `scores` are loss and accuracy of a classifier, mse and mae of a model that gives values.
-    `agreement` is the share of rows of equal top-1 class, None for values.
+    `scores` are loss and accuracy for classes, mse and mae for values. `agreement` is the share of
+    samples with the top-1 class of the reference, None for values.
     """
 
     runtime: str
@@ -70,7 +70,7 @@ class VerifyRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """Every runtime against the reference, on the same rows."""
+    """Results of all runtimes and of the reference, on the same samples."""
 
     artifact: str
     data: str
@@ -83,7 +83,7 @@ class Verification:
 
     @property
     def broken(self) -> bool:
-        """Whether a runtime ran and is not the same model."""
+        """Whether a runtime ran but did not give the outputs of the model."""
         return any(row.status is Status.FAILED and row.parity is not None for row in self.rows)
 
     @property
@@ -105,7 +105,7 @@ class Verification:
 
 
 class VerifyOptions(TypedDict, total=False):
-    """Those of `verify`. The last four are for a list of artifacts."""
+    """Options of `verify`. The last four are for a list of artifacts."""
 
     data: str | None
     data_settings: Mapping[str, Any] | None
@@ -134,15 +134,15 @@ def verify(
 def verify(
     artifact: Named | list[Any] | tuple[Named, ...], **options: Unpack[VerifyOptions]
 ) -> Verification | AccuracyComparison:
-    """Runs every runtime over the test split of `data`, each in a process of its own.
+    """Compare every runtime, each in its own process, with the reference on a test split of `data`.
 
-    A list of artifacts is held against the first of them, or one in a list against its reference:
-    see toolkit.steps.accuracy.compare_accuracy, which takes the same options and more.
+    The artifacts of a list are compared with the first of them, or a single one with its reference:
+    see toolkit.steps.accuracy.compare_accuracy, which takes all of these options.
 
     `data_settings` and `data_dir` are as in toolkit.steps.inputs.load_test_rows, `runtimes` and
-    `device` as in toolkit.steps.choices.known_runtimes. A runtime that
-    cannot run, or breaks a tolerance, is a row with its reason. Raises what the reference raises,
-    since without it there is nothing to hold the others against.
+    `device` as in toolkit.steps.choices.known_runtimes. A runtime that cannot run or exceeds a
+    tolerance is a row with the reason. Raises UsageError if the data does not fit the artifact, and
+    what the reference raises, because without it there is nothing to compare with.
     """
     if isinstance(artifact, list | tuple):
         return compare_accuracy(artifact, **options)
@@ -268,7 +268,10 @@ def _verify(
 
 
 def _check_fit(source: Artifact, data: str, split: Split) -> None:
-    """Raises UsageError unless the model takes the rows of the data set and gives one output."""
+    """Raise UsageError unless the model has one input and one output that fit the data set.
+
+    The batch of the input must be dynamic.
+    """
     inputs, outputs = source.signature.inputs, source.signature.outputs
     row = split.inputs.shape[1:]
     fits = (
@@ -302,7 +305,7 @@ def _classes(split: Split) -> bool:
 
 
 def _scores(outputs: np.ndarray, split: Split) -> dict[str, float]:
-    """What they come to, by name."""
+    """Return the loss and the metric of the outputs, by name."""
     kind = TaskKind.CLASSIFICATION if _classes(split) else TaskKind.REGRESSION
     loss = "loss" if _classes(split) else LOSSES[kind]
     return {
@@ -312,7 +315,7 @@ def _scores(outputs: np.ndarray, split: Split) -> dict[str, float]:
 
 
 def _run_split(worker: WorkerProcess, source: Artifact, split: Split) -> Outputs:
-    """The outputs for every row, in batches of BATCH; the last is smaller."""
+    """Return the outputs for all samples, run in batches of BATCH; the last may be smaller."""
     name = source.signature.inputs[0].name
     starts = range(0, len(split), BATCH)
     parts = [worker.run({name: split.inputs[start : start + BATCH]}) for start in starts]

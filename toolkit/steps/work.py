@@ -1,4 +1,4 @@
-"""What a pass over an artifact has to do."""
+"""Operation counts of a pass over an artifact."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from toolkit.core.work import Work
 from toolkit.steps.files import open_files
 
 Shapes = Mapping[str, tuple[int, ...]]
-"""Of the inputs, by name."""
+"""Shapes of the inputs, by name."""
 
 
 def work_of(artifacts: Sequence[Artifact], shapes: Shapes, warnings: list[str]) -> Work | None:
-    """The work of the ONNX graph among `artifacts`, which are forms of one model.
+    """Count the operations and bytes of the ONNX graph among `artifacts`, variants of one model.
 
-    None where there is no graph, or one that cannot be followed, of which `warnings` then has one.
+    Return None if there is no graph, or, with an entry in `warnings`, if it cannot be analysed.
     Raises WorkerError for a graph that needs too much memory or time.
     """
     graph = next((artifact for artifact in artifacts if artifact.format is Format.ONNX), None)
@@ -27,7 +27,7 @@ def work_of(artifacts: Sequence[Artifact], shapes: Shapes, warnings: list[str]) 
     try:
         return _count(graph.path, graph.digest, tuple(shapes.items()))
     except WorkerError:
-        raise  # the file needs too much memory or time: nothing else should open it
+        raise  # the file needs too much memory or time, so nothing else should open it
     except ToolkitError as error:
         warning = f"No operations were counted. {error.problem} {error.hint}"
         if warning not in warnings:
@@ -35,7 +35,7 @@ def work_of(artifacts: Sequence[Artifact], shapes: Shapes, warnings: list[str]) 
         return None
 
 
-@functools.lru_cache(maxsize=16)  # the rows of a group share it, and a model may have gigabytes
+@functools.lru_cache(maxsize=16)  # rows of a group share it, and a model may be gigabytes
 def _count(path: Path, digest: str, shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> Work:
     with open_files() as files:
         return files.count_work(path, dict(shapes))

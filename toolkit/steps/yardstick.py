@@ -1,4 +1,4 @@
-"""What a model gives on all rows, and other forms of it held against that."""
+"""Reference run of a model on all samples, with which other variants are compared."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ from toolkit.steps.labelled import LabelledRows, first_rows, run_rows
 from toolkit.steps.reference import Opening
 from toolkit.steps.scoring import Scoring
 
-SAME = "float32"  # the precision within whose tolerance outputs are those of the same model
+SAME = "float32"  # precision whose tolerance decides whether outputs are the same
 
 
 @dataclass(frozen=True, kw_only=True)
 class Yardstick:
-    """A model, the form of it that ran, and what that gave for `rows`: `expected`, by the names of
-    the model's outputs, and which of them is scored."""
+    """Reference run of a model on `rows`.
+
+    `form` is the variant that ran, `expected` its outputs under the names of the outputs of
+    `source`, and `scoring` the choice of the output to score.
+    """
 
     source: Artifact
     form: Form
@@ -40,7 +43,7 @@ class Yardstick:
     def of(
         cls, source: Artifact, reference: Opening, rows: LabelledRows, *, timeout_s: float
     ) -> Self:
-        """Runs it on all rows. Raises ToolkitError for outputs with NaN or infinity."""
+        """Run the reference on all samples. Raises ToolkitError if outputs have NaN or infinity."""
         threads = reference.options.threads
         with WorkerProcess(threads=threads, timeout_s=timeout_s) as worker:
             opened = worker.open(reference.runtime, reference.forms, reference.options)
@@ -64,7 +67,7 @@ class Yardstick:
         )
 
     def scores(self) -> dict[str, float]:
-        """The model's own."""
+        """Return the scores of the reference run itself."""
         return self.scoring.scores(self.expected[self.scoring.output])
 
     def hold(
@@ -77,7 +80,7 @@ class Yardstick:
         timeout_s: float,
         per_class: bool = False,
     ) -> AccuracyRow:
-        """One form on one runtime. One that cannot run is a row with its reason."""
+        """Compare a variant on one runtime; if it cannot run, the row has the reason."""
         first, expected, scoring = self.source, self.expected, self.scoring
         try:
             with WorkerProcess(threads=options.threads, timeout_s=timeout_s) as worker:
@@ -137,13 +140,13 @@ def _coarser(*precisions: str) -> Tolerance:
 
 
 def _named(outputs: Outputs, form: Artifact, first: Artifact) -> Outputs:
-    """With the names that A has for them."""
+    """Return the outputs under the names of A's outputs."""
     names = paired(form.signature.outputs, first.signature.outputs)
     return {names[name]: array for name, array in outputs.items()}
 
 
 def _not_finite(array: np.ndarray) -> int | None:
-    """The first row with NaN or infinity."""
+    """Return the index of the first sample with NaN or infinity, else None."""
     if not np.issubdtype(array.dtype, np.floating):
         return None
     rows = ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)

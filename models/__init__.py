@@ -1,4 +1,4 @@
-"""Model families by name, and how to build one."""
+"""Registry of the model families, and functions that build a model from its spec."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ FAMILIES: Registry[Family] = Registry(
 
 
 def builder(spec: ModelSpec, framework: str) -> Builder:
-    """Return the builder of `spec` in a framework, whichever trained it.
+    """Return the builder of `spec` for a framework, which need not be the one that trained it.
 
-    Raises UnknownNameError for a family, or a framework of it, that is not there; SourceError for a
-    spec that the family does not make.
+    Raises UnknownNameError for an unknown family, framework or option, UnavailableError if the
+    framework cannot be imported, UsageError for a value of an option or a task that the family
+    refuses, and SourceError for a spec that the family would not create.
     """
     family = FAMILIES.create(spec.family)
     family.check(spec)
@@ -38,5 +39,5 @@ def builder(spec: ModelSpec, framework: str) -> Builder:
 
 
 def build(spec: ModelSpec, framework: str) -> Any:
-    """The module of `spec` in a framework, with any weights. Raises as `builder`."""
+    """Build the module of `spec` in a framework, with arbitrary weights. Raises as `builder`."""
     return builder(spec, framework).build(spec)

@@ -1,4 +1,4 @@
-"""AlexNet for 3x32x32 images (Krizhevsky et al., 2012, in the form common for CIFAR)."""
+"""AlexNet for 3x32x32 images (Krizhevsky et al., 2012, in the variant common for CIFAR)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from toolkit.core.specs import Task, TaskKind
 
 @final
 class AlexNet(Family):
-    """Convolutions 64-192-384-256-256, dense 1024-4096-4096-classes, ReLU between.
+    """Convolutions 64-192-384-256-256 and dense layers 1024-4096-4096-classes, ReLU between.
 
-    Krizhevsky's widths as in his later "One weird trick" (2014) and torchvision; for 32x32 all
-    kernels are 3x3, the first has stride 2, and max-pooling, after the first, second and fifth, is
-    2x2 and not overlapping: 32-16-8-4-2. No local response normalisation. Dropout behind the two
-    hidden dense layers. 23,272,266 parameters for ten classes. Takes `input` [batch, 3, 32, 32]
-    float32 and gives `logits` [batch, classes] float32.
+    The widths are those of Krizhevsky's "One weird trick" (2014) and of torchvision. For 32x32
+    images all kernels are 3x3, the first with stride 2. A non-overlapping 2x2 max-pooling follows
+    the first, second and fifth convolution; the sides are 32-16-8-4-2. There is no local response
+    normalisation. Dropout follows the two hidden dense layers. The model has 23,272,266 parameters
+    for ten classes. The input is `input` [batch, 3, 32, 32] float32, the output `logits`
+    [batch, classes] float32.
     """
 
     name: ClassVar[str] = "alexnet"

@@ -1,4 +1,4 @@
-"""What a model family is, apart from any framework."""
+"""Base classes of model families and of their builders, independent of any framework."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from toolkit.core.registry import Registry
 from toolkit.core.specs import ModelSpec, Signature, Task, TaskKind, TensorSpec
 
 Weights = Mapping[str, np.ndarray]
-"""Parameters and buffers under the names and in the layouts of torch's state_dict."""
+"""Parameters and buffers, with the names and layouts of a torch state_dict."""
 
 INPUT = "input"
 OUTPUTS = {TaskKind.CLASSIFICATION: "logits", TaskKind.REGRESSION: "values"}
-LAYOUTS = {1: "NC", 3: "NCHW"}  # by the number of axes of one row
+LAYOUTS = {1: "NC", 3: "NCHW"}  # by the number of axes of one sample
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """Trainable values, and the bytes of all parameters and buffers."""
+    """Size of a model: its trainable values, and the bytes of all parameters and buffers."""
 
     parameters: int
     state_dict_bytes: int
@@ -35,30 +35,30 @@ def _types(settings: Mapping[str, Value]) -> dict[str, type]:
 
 
 class Builder(ABC):
-    """Makes a family's module in one framework, and moves weights in and out of it."""
+    """Builder of a family's modules in one framework, which also gets and sets their weights."""
 
     @abstractmethod
     def build(self, spec: ModelSpec) -> Any:
-        """The module with any weights."""
+        """Build the module, with arbitrary weights."""
 
     @abstractmethod
     def weights(self, module: Any) -> dict[str, np.ndarray]:
-        """Copies of all parameters and buffers, as `Weights` has them."""
+        """Return copies of all parameters and buffers, with names and layouts as in `Weights`."""
 
     @abstractmethod
     def restore(self, module: Any, weights: Weights) -> None:
-        """Puts the weights into the module, every bit.
+        """Copy the weights into the module, bit for bit.
 
-        Raises IntegrityError when names, shapes or dtypes are not the module's.
+        Raises IntegrityError if names, shapes or dtypes differ from the module's.
         """
 
     @abstractmethod
     def size(self, spec: ModelSpec) -> Size:
-        """How large the module is, counted on it as `Weights`."""
+        """Return the size of the module, counted on its `Weights`."""
 
 
 def signature_of(task: Task) -> Signature:
-    """What every model for a task takes and gives: one input and one output, channels first."""
+    """Return the signature of every model for a task: one input, channels first, and one output."""
     inputs = TensorSpec(
         name=INPUT,
         dtype="float32",
@@ -72,11 +72,11 @@ def signature_of(task: Task) -> Signature:
 
 
 class Family(ABC):
-    """A model architecture: what it takes and gives, and who builds it.
+    """Model architecture: its default task, its options, and its builders by framework.
 
-    `home` is the task of the study that it comes from, `options` what `--set` takes, `recipe` how
-    it is trained unless told otherwise (fields of toolkit.training.base.Recipe).
-    `initialisation` names a scheme of models/initial.py.
+    `home` is the default task, which is that of the study the architecture comes from. `options`
+    are set with `--set`. `recipe` holds the default training settings (fields of
+    toolkit.training.base.Recipe). `initialisation` names a scheme of models/initial.py.
     """
 
     name: ClassVar[str]
@@ -87,14 +87,14 @@ class Family(ABC):
     initialisation: ClassVar[str] = "default"
 
     def input_shape(self, settings: Mapping[str, Value]) -> tuple[int, ...] | None:
-        """The shape of a row that the model takes with these options; None for any.
+        """Return the shape of one sample that the model takes with these options, None for any.
 
-        A data set that can give its rows in several shapes is asked for this one.
+        A data set that provides several shapes is asked for this one.
         """
         return self.home.input_shape
 
     def refuse(self, task: Task, settings: Mapping[str, Value]) -> None:
-        """Raises UsageError for a task that the family has no answer to."""
+        """Raise UsageError if the family has no model for the task."""
         shape = self.input_shape(settings)
         if task.kind is not self.home.kind or shape not in (None, task.input_shape):
             wanted = Task(
@@ -115,10 +115,10 @@ class Family(ABC):
         data: str | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> ModelSpec:
-        """The family's model for a task: `home` unless told.
+        """Return the spec of the family's model for a task, by default `home`.
 
-        Raises UnknownNameError for an option that the family has not, UsageError for a value that
-        cannot be meant or a task that does not fit.
+        Without a task, the input has the shape that the options ask for. Raises UnknownNameError
+        for an unknown option, and UsageError for an invalid value or a task that does not fit.
         """
         settled = settle(f"model {self.name!r}", self.options, settings)
         if task is None:
@@ -137,10 +137,11 @@ class Family(ABC):
 
     @final
     def check(self, spec: ModelSpec) -> None:
-        """Raise SourceError unless `spec` is the one that `spec()` makes of its task and options.
+        """Raise SourceError unless `spec` equals what `spec()` returns for its task and options.
 
-        A spec that a manifest stores may hold anything, and builders rely on it. Types are compared
-        too, since True and 8.0 equal 1 and 8.
+        Builders rely on the spec, and a stored manifest may contain anything. Types of option
+        values are compared as well, because True == 1 and 8.0 == 8. Raises as `spec()` for an
+        unknown option, an invalid value or a task that does not fit.
         """
         known = self.spec(
             spec.framework, task=spec.task, data=spec.data, settings=spec.hyperparameters

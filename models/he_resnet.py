@@ -12,17 +12,17 @@ from toolkit.core.specs import Task, TaskKind
 
 WIDTHS = (16, 32, 64)
 BLOCKS = {"resnet20": 3, "resnet32": 5}
-"""n, the blocks of each of the three stages, by family."""
+"""Number n of blocks in each of the three stages, by family."""
 
 
 class HeResNet(Family):
-    """A 3x3 convolution, three stages of n blocks at widths 16, 32, 64, global mean, dense.
+    """3x3 convolution, three stages of n blocks with widths 16, 32, 64, global mean, dense layer.
 
-    A block is two 3x3 convolutions without bias, a batch norm (eps 1e-5, momentum 0.1) behind each,
-    and a shortcut before the last ReLU. The first block of the second and third stage halves the
-    side; its shortcut takes every second row and column, with zeros for the new channels (option A,
-    the paper's for CIFAR-10). Takes `input` [batch, 3, side, side] float32 and gives `logits`
-    [batch, classes] float32.
+    A block is two 3x3 convolutions without bias, each followed by a batch norm (eps 1e-5, momentum
+    0.1), and a shortcut added before the last ReLU. The first block of the second and third stages
+    halves the side; its shortcut takes every second row and column and pads the new channels with
+    zeros (option A, which the paper uses for CIFAR-10). The input is `input` [batch, 3, side, side]
+    float32, the output `logits` [batch, classes] float32.
     """
 
     builders: ClassVar[Registry[Builder]] = Registry(
@@ -54,13 +54,13 @@ class HeResNet(Family):
 
 @final
 class ResNet20(HeResNet):
-    """Three blocks a stage. 271,867 parameters for 43 classes, 269,722 for ten."""
+    """Three blocks per stage: 271,867 parameters for 43 classes, 269,722 for ten."""
 
     name: ClassVar[str] = "resnet20"
 
 
 @final
 class ResNet32(HeResNet):
-    """Five blocks a stage. 466,299 parameters for 43 classes, 464,154 for ten."""
+    """Five blocks per stage: 466,299 parameters for 43 classes, 464,154 for ten."""
 
     name: ClassVar[str] = "resnet32"

@@ -1,4 +1,4 @@
-"""The IDSIA net for traffic signs (Ciresan et al., 2012, Multi-Column Deep Neural Network)."""
+"""IDSIA net for traffic signs (Ciresan et al., 2012, Multi-Column Deep Neural Network)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from toolkit.core.specs import Task, TaskKind
 
 @final
 class IDSIA(Family):
-    """Convolutions 100 3x3, 150 4x4, 250 3x3 with max-pooling; dense 4000-230-classes.
+    """Convolutions 100 3x3, 150 4x4, 250 3x3 with max-pooling, dense layers 4000-230-classes.
 
-    One column of the committee, ReLU between where that had a scaled tanh. 1,510,863 parameters
-    for 43 classes. Takes `input` [batch, 3, 48, 48] float32 and gives `logits` [batch, classes]
-    float32.
+    This is one column of the paper's committee, with ReLU in place of its scaled tanh. It has
+    1,510,863 parameters for 43 classes. The input is `input` [batch, 3, 48, 48] float32, the output
+    `logits` [batch, classes] float32.
     """
 
     name: ClassVar[str] = "idsia"

@@ -1,7 +1,7 @@
-"""Fresh weights that do not depend on the framework: the same seed gives the same bits in all.
+"""Initial weights that are bit-identical in all frameworks for the same seed.
 
-Each tensor is drawn by its own generator, seeded by the run's seed and the tensor's name, so that
-neither the order of construction nor what else a model has plays a part.
+Each tensor has its own random generator, seeded with the run's seed and the tensor's name. Its
+values thus depend neither on the order of construction nor on the other tensors of the model.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ Shape = tuple[int, ...]
 def fresh_weights(
     shapes: Mapping[str, Shape], seed: int, scheme: str = "default"
 ) -> dict[str, np.ndarray]:
-    """Weights for tensors with the names and shapes of torch's state_dict, float32.
+    """Return initial float32 weights for tensors with the names and shapes of a torch state_dict.
 
-    Kernels (two axes or more) by `scheme`; the bias beside a kernel uniform in
-    ±1/sqrt(fan_in); a weight with one axis, of a normalisation, ones; running_var ones,
-    all else zeros (num_batches_tracked int64).
-    Raises KeyError for a scheme that is none.
+    Kernels (weights with two or more axes) follow `scheme`. The bias of a layer with a kernel is
+    uniform in ±1/sqrt(fan_in). Weights with one axis, which belong to normalisations, and
+    running_var are ones; all else is zeros, of which num_batches_tracked is int64. Raises KeyError
+    for an unknown scheme.
     """
     kernel = SCHEMES[scheme]
     found: dict[str, np.ndarray] = {}
@@ -45,18 +45,21 @@ def fresh_weights(
 
 
 def _fan_in(shape: Shape) -> int:
-    """Values that one output sums over; kernels are [out, in, ...]."""
+    """Return the number of inputs that one output sums over; kernels are [out, in, ...]."""
     return math.prod(shape[1:])
 
 
 def _default(rng: np.random.Generator, shape: Shape) -> np.ndarray:
-    """What torch's Linear and Conv2d use: He et al. (2015), uniform, with a = sqrt(5)."""
+    """Draw as torch's Linear and Conv2d do: He et al. (2015), uniform, with a = sqrt(5)."""
     bound = 1 / math.sqrt(_fan_in(shape))
     return rng.uniform(-bound, bound, shape)
 
 
 def _he_normal(rng: np.random.Generator, shape: Shape) -> np.ndarray:
-    """He et al., Delving Deep into Rectifiers (2015): normal with variance 2 / fan_in."""
+    """Draw from a normal distribution with variance 2 / fan_in.
+
+    He et al., Delving Deep into Rectifiers (2015).
+    """
     return rng.normal(0.0, math.sqrt(2 / _fan_in(shape)), shape)
 
 

@@ -12,10 +12,10 @@ from toolkit.core.specs import Task, TaskKind
 
 @final
 class LeNet(Family):
-    """Two 5x5 convolutions with max-pooling, then dense 400-120-84-classes; ReLU between.
+    """Two 5x5 convolutions with max-pooling, dense layers 400-120-84-classes, ReLU between.
 
-    62,006 parameters for ten classes. Takes `input` [batch, 3, 32, 32] float32 and gives
-    `logits` [batch, classes] float32.
+    It has 62,006 parameters for ten classes. The input is `input` [batch, 3, 32, 32] float32, the
+    output `logits` [batch, classes] float32.
     """
 
     name: ClassVar[str] = "lenet"

@@ -1,4 +1,4 @@
-"""A perceptron with one hidden layer, for rows of numbers."""
+"""Multilayer perceptron with one hidden layer, for tabular data."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from toolkit.core.specs import Task, TaskKind
 
 @final
 class MLP(Family):
-    """Dense features-`hidden`-outputs, ReLU between; for values or classes.
+    """Two dense layers features-`hidden`-outputs with a ReLU between, to predict values or classes.
 
-    1,281 parameters for the eight features and one value of California Housing. Takes `input`
-    [batch, features] float32 and gives `values` or `logits` [batch, outputs] float32.
+    It has 1,281 parameters for the eight features and one value of California Housing. The input is
+    `input` [batch, features] float32, the output `values` or `logits` [batch, outputs] float32.
     """
 
     name: ClassVar[str] = "mlp"

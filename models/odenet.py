@@ -1,4 +1,4 @@
-"""A trunk of convolutions with two stages between, of residual blocks or of ODE layers."""
+"""ResNet and ODENet families: a convolutional trunk with two stages of residual or ODE layers."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ GRADIENT = Option(
 
 
 class Trunk(Family):
-    """All convolutions 3x3 with bias, padding 1; behind each batch norm, ReLU, mean of 2x2.
+    """Trunk of three convolutions with 16, 32 and 64 channels, and two stages.
 
-    16 channels; 32 channels and stage 1 at 8x8; 64 channels and stage 2 at 4x4; mean of 2x2; dense.
-    Takes `input` [batch, 3, 32, 32] float32 and gives `logits` [batch, classes] float32.
+    The convolutions are 3x3 with bias and padding 1. A batch norm, a ReLU and a 2x2 average pooling
+    follow each. Stage 1 follows the second convolution, on 32x8x8 values, and stage 2 the third, on
+    64x4x4. A 2x2 average pooling and a dense layer come last. The input is `input`
+    [batch, 3, 32, 32] float32, the output `logits` [batch, classes] float32.
     """
 
     home: ClassVar[Task] = Task(kind=TaskKind.CLASSIFICATION, input_shape=(3, 32, 32), outputs=10)
@@ -52,7 +54,7 @@ def _builders() -> Registry[Builder]:
 
 @final
 class ResNet(Trunk):
-    """Both stages residual: blocks of one convolution and batch norm, each applied twice."""
+    """Trunk with two residual stages; a block applies one convolution and batch norm twice."""
 
     name: ClassVar[str] = "resnet"
     builders: ClassVar[Registry[Builder]] = _builders()
@@ -61,7 +63,7 @@ class ResNet(Trunk):
 
 @final
 class ODENet(Trunk):
-    """Both stages an ODE layer (Chen et al., Neural Ordinary Differential Equations, 2018)."""
+    """Trunk with two ODE layers (Chen et al., Neural Ordinary Differential Equations, 2018)."""
 
     name: ClassVar[str] = "odenet"
     builders: ClassVar[Registry[Builder]] = _builders()
@@ -70,7 +72,7 @@ class ODENet(Trunk):
 
 @final
 class ResidualODENet(Trunk):
-    """Stage 1 residual, stage 2 an ODE layer."""
+    """Trunk with a residual stage 1 and an ODE layer as stage 2."""
 
     name: ClassVar[str] = "residual-odenet"
     builders: ClassVar[Registry[Builder]] = _builders()

@@ -11,20 +11,20 @@ from toolkit.core.registry import Entry, Registry
 from toolkit.core.specs import Task, TaskKind
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
-"""The widths of the convolutions before each max-pooling."""
+"""Widths of the convolutions of each stage; a max-pooling ends a stage."""
 HIDDEN = 512
 
 
 @final
 class VGG16(Family):
-    """The 13 3x3 convolutions of configuration D, dense 512-512-512-classes, ReLU between.
+    """13 3x3 convolutions of configuration D, dense layers 512-512-512-classes, ReLU between.
 
-    Max-pooling 2x2 ends each of the five stages, 32-16-8-4-2-1, so that 512 values come to the
-    dense layers, which are as wide. A batch norm (eps 1e-5, momentum 0.1) stands behind each
-    convolution, with which all layers learn from random weights at the study's learning rate; the
-    paper, without, starts from the weights of a shallower net. Dropout behind the two hidden dense
-    layers. 15,299,748 parameters for 100 classes. Takes `input` [batch, 3, 32, 32] float32 and
-    gives `logits` [batch, classes] float32.
+    A 2x2 max-pooling ends each of the five stages, with sides 32-16-8-4-2-1. The dense layers thus
+    take 512 values, and are of the same width. A batch norm (eps 1e-5, momentum 0.1) follows each
+    convolution, so that all layers can learn from random weights at the study's learning rate; the
+    paper has none, and starts from the weights of a shallower net. Dropout follows the two hidden
+    dense layers. The model has 15,299,748 parameters for 100 classes. The input is `input`
+    [batch, 3, 32, 32] float32, the output `logits` [batch, classes] float32.
     """
 
     name: ClassVar[str] = "vgg16"

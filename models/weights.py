@@ -1,20 +1,21 @@
-"""Weights under the names and in the layouts of Keras and Flax, and back: by rule, for any model.
+"""Conversion of weights between the names and layouts of torch, Keras and Flax, for any model.
 
-Layers are called what torch calls the module, dots kept: `stage1.0.conv1`. Of such a layer
+A layer has the name of its torch module, with the dots: `stage1.0.conv1`. Its arrays correspond as
+follows:
 
-| `Weights` has         | Keras            | Flax             | layout there         |
+| `Weights` (torch)     | Keras            | Flax             | layout there         |
 | --------------------- | ---------------- | ---------------- | -------------------- |
 | weight [O, I, H, W]   | /kernel          | params kernel    | [H, W, I, O]         |
 | weight [O, I]         | /kernel          | params kernel    | [I, O]               |
-| bias beside those     | /bias            | params bias      | as it is             |
-| weight [C], a norm's  | /gamma           | params scale     | as it is             |
-| bias beside that      | /beta            | params bias      | as it is             |
-| running_mean          | /moving_mean     | batch_stats mean | as it is             |
-| running_var           | /moving_variance | batch_stats var  | as it is             |
-| num_batches_tracked   | none             | none             | comes back as 0      |
+| bias of those         | /bias            | params bias      | unchanged            |
+| weight [C] of a norm  | /gamma           | params scale     | unchanged            |
+| bias of a norm        | /beta            | params bias      | unchanged            |
+| running_mean          | /moving_mean     | batch_stats mean | unchanged            |
+| running_var           | /moving_variance | batch_stats var  | unchanged            |
+| num_batches_tracked   | none             | none             | converted back to 0  |
 
-The count of batches has no part in any result, since all norms here have a fixed momentum. Every
-array that is given back is a new one, in C order.
+num_batches_tracked affects no result, since all norms here have a fixed momentum. The conversions
+return new arrays, in C order.
 """
 
 from __future__ import annotations
@@ -58,17 +59,17 @@ FlaxVariables = dict[str, dict[str, dict[str, np.ndarray]]]
 
 
 def to_keras(weights: Weights) -> dict[str, np.ndarray]:
-    """Arrays by `layer/kind`. Raises PluginError for a kind that the rule does not know."""
+    """Return arrays by Keras path, `layer/kind`. Raises PluginError for an unknown kind."""
     return {
         f"{layer}/{KERAS[role]}": _outward(role, array) for layer, role, array in _roles(weights)
     }
 
 
 def from_keras(variables: Weights) -> dict[str, np.ndarray]:
-    """`Weights` of arrays by the paths of Keras variables.
+    """Return the `Weights` of arrays by the paths of Keras variables.
 
-    A layer inside a layer, `outer/inner/kernel`, is `outer.inner`. Raises PluginError as
-    `to_keras`.
+    A nested layer, as in `outer/inner/kernel`, becomes `outer.inner`. Raises PluginError for an
+    unknown kind.
     """
     roles = {kind: role for role, kind in KERAS.items()}
     found: dict[str, np.ndarray] = {}
@@ -81,7 +82,7 @@ def from_keras(variables: Weights) -> dict[str, np.ndarray]:
 
 
 def to_flax(weights: Weights) -> FlaxVariables:
-    """The collections; `batch_stats` only where there are any. Raises as `to_keras`."""
+    """Return the Flax collections; `batch_stats` only if there are any. Raises as `to_keras`."""
     found: FlaxVariables = {"params": {}}
     for layer, role, array in _roles(weights):
         collection = "batch_stats" if role in STATISTICS else "params"
@@ -93,7 +94,7 @@ def to_flax(weights: Weights) -> FlaxVariables:
 def from_flax(
     variables: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]],
 ) -> dict[str, np.ndarray]:
-    """`Weights` of the collections. Raises PluginError as `to_keras`."""
+    """Return the `Weights` of Flax collections. Raises PluginError for an unknown kind."""
     roles = {kind: role for role, kind in FLAX.items()}
     found: dict[str, np.ndarray] = {}
     for collection, layers in variables.items():
@@ -106,7 +107,7 @@ def from_flax(
 
 
 def refuse_misfit(own: Weights, given: Weights) -> None:
-    """Raises IntegrityError when names, shapes or dtypes are not those of `own`."""
+    """Raise IntegrityError if names, shapes or dtypes of `given` differ from those of `own`."""
     wrong = [f"{name} is missing" for name in own if name not in given]
     wrong += [f"{name} is not the model's" for name in given if name not in own]
     for name in own.keys() & given.keys():
@@ -121,7 +122,7 @@ def refuse_misfit(own: Weights, given: Weights) -> None:
 
 
 def _roles(weights: Weights) -> Iterator[tuple[str, str, np.ndarray]]:
-    """(layer, role, array) of all but the counts of batches."""
+    """Yield (layer, role, array) for all weights except num_batches_tracked."""
     for name, array in weights.items():
         layer, _, kind = name.rpartition(".")
         if kind == COUNT:
@@ -145,14 +146,14 @@ def _put(found: dict[str, np.ndarray], layer: str, role: str, array: np.ndarray)
 
 
 def _outward(role: str, array: np.ndarray) -> np.ndarray:
-    """A kernel [O, I, ...] as [..., I, O]; all else as it is."""
+    """Return a copy, with a kernel [O, I, ...] transposed to [..., I, O]."""
     if role == "kernel":
         array = array.transpose(*range(2, array.ndim), 1, 0)
     return np.array(array, order="C")
 
 
 def _inward(role: str, array: np.ndarray) -> np.ndarray:
-    """A kernel [..., I, O] as [O, I, ...]; all else as it is."""
+    """Return a copy, with a kernel [..., I, O] transposed to [O, I, ...]."""
     if role == "kernel":
         array = array.transpose(array.ndim - 1, array.ndim - 2, *range(array.ndim - 2))
     return np.array(array, order="C")

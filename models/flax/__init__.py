@@ -1,1 +1,1 @@
-"""Families as Flax modules, a file each."""
+"""Model families as Flax modules, one file per family."""

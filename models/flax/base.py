@@ -1,4 +1,4 @@
-"""What the Flax builders of all families share."""
+"""Base class of the Flax builders, and a Flax module with its variables."""
 
 from __future__ import annotations
 
@@ -20,41 +20,41 @@ from toolkit.core.specs import ModelSpec
 @final
 @dataclass
 class FlaxModel:
-    """A Flax module, which has no state, and its variables.
+    """Flax module, which is stateless, together with its variables.
 
-    `variables` has the collections `params` and, with batch norms, `batch_stats`, each layer ->
-    leaf -> array. For a function of the variables call `model.module.apply`; put what training
-    came to back into `model.variables`.
+    `variables` has the collections `params` and, with batch norms, `batch_stats`; each maps
+    layer -> leaf -> array. To differentiate by the variables, call `model.module.apply`; after
+    training, assign the new values to `model.variables`.
     """
 
     module: nn.Module
     variables: dict[str, Any]
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """The outputs in evaluation mode."""
+        """Return the outputs in evaluation mode."""
         outputs: jax.Array = self.module.apply(self.variables, x)
         return outputs
 
 
 class FlaxBuilder(Builder):
-    """A builder of Flax (linen) modules: images channels last, layers named as torch's.
+    """Builder of Flax (linen) modules, with images channels last and layers named as in torch.
 
-    An image model takes [N, H, W, C] float32 where the signature says [N, C, H, W], and gives
-    [N, outputs] float32, logits without a softmax. All take `train`:
+    An image model takes [N, H, W, C] float32 where the signature has [N, C, H, W], and returns
+    [N, outputs] float32, logits without a softmax. All models take `train`:
 
         outputs, moved = model.module.apply(
             {"params": params, "batch_stats": batch_stats}, x, train=True, mutable=["batch_stats"]
         )
 
-    takes the statistics of the batch in batch norms, and gives the running ones, moved, as
-    `moved["batch_stats"]`; a model without batch norms has no such collection, and gives none.
-    No family here has dropout. Without `train` none of this happens. `build` fills the variables
-    with zeros: restore weights before use.
+    Batch norms then use the statistics of the batch, and `moved["batch_stats"]` holds the updated
+    running statistics. Without `train`, batch norms use the running statistics and leave them
+    unchanged. A model without batch norms has no `batch_stats`, and returns none. No family here
+    has dropout. `build` fills the variables with zeros, so restore weights before use.
     """
 
     @abstractmethod
     def module(self, spec: ModelSpec) -> nn.Module:
-        """The module, each layer at its top level, named after the whole path of torch's."""
+        """Return the module; its layers are all at top level, named by their full torch path."""
 
     @final
     def build(self, spec: ModelSpec) -> FlaxModel:
@@ -82,7 +82,7 @@ class FlaxBuilder(Builder):
         )
 
     def _shapes(self, spec: ModelSpec) -> tuple[nn.Module, Any]:
-        """The module, and the shape and dtype of each of its variables."""
+        """Return the module, and the shape and dtype of each of its variables."""
         assert spec.task is not None
         module = self.module(spec)
         channels, *sides = spec.task.input_shape

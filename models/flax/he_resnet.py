@@ -16,7 +16,7 @@ from toolkit.core.specs import ModelSpec
 
 @final
 class HeResNetModule(nn.Module):
-    """[N, side, side, 3] float32 -> [N, classes] float32, of n blocks a stage."""
+    """[N, side, side, 3] float32 -> [N, classes] float32, with n blocks per stage."""
 
     n: int
     classes: int
@@ -32,7 +32,7 @@ class HeResNetModule(nn.Module):
 
 
 def _block(x: jax.Array, name: str, given: int, train: bool) -> jax.Array:
-    """[N, H, W, taken] -> [N, H, W, given], or half the side where `given` is not `taken`."""
+    """Apply a block: [N, H, W, C] -> [N, H, W, given], with halved H and W if `given` is not C."""
     more = given - x.shape[-1]
     stride = 2 if more else 1
     h = conv(x, f"{name}.conv1", given, 3, stride=stride, pad=1, bias=False)

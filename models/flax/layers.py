@@ -1,7 +1,7 @@
-"""The layers that the Flax twins are made of, each as torch defines it.
+"""Layers of the Flax models, with the semantics of torch.
 
-Images are [N, H, W, C]. `name` is the path of the torch module that has the same weights. To be
-called inside a compact `__call__`.
+Images are [N, H, W, C]. `name` is the path of the torch module that has the same weights. Call the
+functions inside a compact `__call__`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def conv(
     pad: int = 0,
     bias: bool = True,
 ) -> jax.Array:
-    """A `side` x `side` convolution over x with `pad` rows and columns of zeros around it."""
+    """Apply a `side` x `side` convolution to x, padded by `pad` zeros on each side."""
     layer = nn.Conv(
         maps, (side, side), strides=stride, padding=((pad, pad),) * 2, use_bias=bias, name=name
     )
@@ -35,17 +35,17 @@ def conv(
 
 
 def dense(x: jax.Array, name: str, units: int) -> jax.Array:
-    """[N, features] -> [N, units]."""
+    """Apply a dense layer: [N, features] -> [N, units]."""
     return nn.Dense(units, name=name)(x)
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """The largest of each 2x2; a last odd row or column is left out."""
+    """Apply a 2x2 max-pooling; a last odd row or column is left out."""
     return nn.max_pool(x, (2, 2), strides=(2, 2))
 
 
 def flatten(x: jax.Array) -> jax.Array:
-    """[N, H, W, C] -> [N, C * H * W], in torch's order."""
+    """Flatten [N, H, W, C] to [N, C * H * W], in torch's order."""
     return jnp.transpose(x, (0, 3, 1, 2)).reshape(x.shape[0], -1)
 
 
@@ -55,10 +55,10 @@ def batch_norm(x: jax.Array, name: str, train: bool) -> jax.Array:
 
 @final
 class BatchNorm(nn.Module):
-    """Normalises the last axis as torch's BatchNorm2d does, eps 1e-5, momentum 0.1.
+    """Batch norm over the last axis with torch's semantics, eps 1e-5, momentum 0.1.
 
-    Flax's own module moves the running variance by the variance of the batch; torch, and this, by
-    the unbiased estimate, n / (n - 1) of it.
+    Flax's own module updates the running variance with the biased variance of the batch. This
+    module uses the unbiased estimate, n / (n - 1) times as large, as torch does.
     """
 
     @nn.compact

@@ -1,4 +1,4 @@
-"""The perceptron in Flax."""
+"""MLP in Flax."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The families as Keras models on TensorFlow, a file each."""
+"""Model families as Keras models on TensorFlow, one file per family."""

@@ -1,4 +1,4 @@
-"""What the Keras builders of all families share."""
+"""Base class of the Keras builders, and functions on the variables of a Keras model."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if keras.backend.backend() != "tensorflow":
 
 
 class KerasBuilder(Builder):
-    """A builder of functional Keras models: images channels last, layers named as torch's.
+    """Builder of functional Keras models, with images channels last and layers named as in torch.
 
-    An image model takes [N, H, W, C] float32 where the signature says [N, C, H, W], and gives
-    [N, outputs] float32, logits without a softmax. `model(x, training=True)` takes the statistics
-    of the batch in batch norms, moves the running ones (which are `model.non_trainable_variables`;
-    in `stateless_call` they come back as the second result) and drops values; `training=False`
-    does none of this. What dropout draws is in a state of its own, among `model.variables` but not
-    among `model.weights`: `reseed` sets it.
+    An image model takes [N, H, W, C] float32 where the signature has [N, C, H, W], and returns
+    [N, outputs] float32, logits without a softmax. With `model(x, training=True)`, batch norms use
+    the statistics of the batch and update the running ones, and dropout is active; with
+    `training=False` none of this happens. The running statistics are in
+    `model.non_trainable_variables`, and are the second result of `stateless_call`. The random state
+    of dropout is in `model.variables` but not in `model.weights`; `reseed` sets it.
     """
 
     @abstractmethod
@@ -57,9 +57,9 @@ class KerasBuilder(Builder):
 
 
 def reseed(module: keras.Model, seed: int) -> None:
-    """Lets whatever in the model draws at random do so anew from `seed` (0 or more) and its place.
+    """Reset each random generator of the model from `seed`, which is 0 or more, and its position.
 
-    Dropouts inside of layers and models inside of it too.
+    This includes the dropouts of nested layers and models.
     """
     drawn = [v for v in module.variables if v.path.endswith("seed_generator_state")]
     for number, state in enumerate(drawn):
@@ -68,7 +68,7 @@ def reseed(module: keras.Model, seed: int) -> None:
 
 
 def by_path(model: keras.Model) -> dict[str, np.ndarray]:
-    """Copies of all weights. Raises UsageError when two have the same path."""
+    """Return copies of all weights by path. Raises UsageError if two have the same path."""
     found = {variable.path: np.array(variable.numpy()) for variable in model.weights}
     if len(found) < len(model.weights):
         raise UsageError(

@@ -1,8 +1,8 @@
-"""Checks of the entries of a .keras file, before Keras reads them.
+"""Security checks of the entries of a .keras file, before Keras reads them.
 
-Keras builds the objects that the configuration names, from its own modules and, without a module,
-by an older path. Safe mode refuses lambdas, but not every class that reads files. HDF5 follows
-links to other files, and reads datasets that are stored in them.
+Keras creates the objects that the configuration names: from its own modules or, if no module is
+named, via legacy code. Safe mode refuses lambdas, but not every class that reads files. HDF5
+follows links to other files, and reads datasets that are stored in other files.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ENTRIES = re.compile(
     rf"{re.escape(CONFIG)}|{re.escape(METADATA)}|{re.escape(WEIGHTS)}"
     r"|assets(?:/(?!\.+(?:/|$))[\w. -]+)+"
 )
-# What a configuration may name: classes of these kinds, and functions of these modules.
+# A configuration may name subclasses of these classes, and functions of these modules.
 KINDS = (
     keras.Operation,  # layers and models too
     keras.Initializer,
@@ -47,14 +47,15 @@ REACHING = (
 VALUES = frozenset(
     {"__bytes__", "__ellipsis__", "__keras_tensor__", "__numpy__", "__slice__", "__tensor__"}
 )
-PATHS = frozenset({"filepath", "idf_weights", "vocabulary"})  # lists; a text is a path
+PATHS = frozenset({"filepath", "idf_weights", "vocabulary"})  # a list is data, a string is a path
 STORED_KINDS = "biufcV"  # V is bfloat16
 
 
 def check_entry(name: str, read: Callable[[], bytes]) -> bytes | None:
-    """Check one entry of a .keras file; return what is written instead of it, or None for itself.
+    """Check one entry of a .keras file, and return its replacement, or None to keep it unchanged.
 
-    Raises RefusedEntry for a configuration or weights that reach beyond the file.
+    The configuration is replaced by one without training settings. Raises RefusedEntry for a
+    configuration or weights that could access something outside the file.
     """
     if name == CONFIG:
         config = _without_training(json.loads(read()))
@@ -67,7 +68,10 @@ def check_entry(name: str, read: Callable[[], bytes]) -> bytes | None:
 
 
 def _suspects(value: Any) -> Iterator[str]:
-    """Yield the parts of a configuration that are no values and no objects of Keras."""
+    """Yield the parts of a configuration that could access something outside the file.
+
+    These are objects that are not allowed, file paths, and names that are paths.
+    """
     if isinstance(value, list):
         for inner in value:
             yield from _suspects(inner)
@@ -84,7 +88,7 @@ def _suspects(value: Any) -> Iterator[str]:
 
 
 def _is_object(value: dict[str, Any]) -> bool:
-    """Return whether it describes a value, or a function or an object of Keras of KINDS."""
+    """Return whether a configuration describes a value, or an allowed Keras function or class."""
     name, module = value["class_name"], value.get("module")
     if name in VALUES:
         return True
@@ -111,13 +115,13 @@ def _is_function(module: str, name: str) -> bool:
 
 
 def _symbol(module: str, name: str) -> object:
-    """Return what a module of Keras has by this name, or None. Imports nothing."""
+    """Return the attribute `name` of an imported Keras module, or None. Import nothing."""
     known = module == "keras" or module.startswith("keras.")
     return getattr(sys.modules.get(module), name, None) if known else None
 
 
 def _without_training(value: Any) -> Any:
-    """Return a copy of a configuration without what models are trained with."""
+    """Return a copy of a configuration without the training settings of its models."""
     if isinstance(value, dict):
         return {
             key: None if key == "compile_config" else _without_training(inner)
@@ -127,7 +131,7 @@ def _without_training(value: Any) -> Any:
 
 
 def _check_weights(content: bytes) -> None:
-    """Raise RefusedEntry unless an HDF5 file has groups and datasets in it alone."""
+    """Raise RefusedEntry unless an HDF5 file has only groups, and datasets stored in the file."""
     with h5py.File(io.BytesIO(content), "r") as file:
         seen: set[int] = set()
         groups = [file["/"]]
@@ -147,7 +151,7 @@ def _check_weights(content: bytes) -> None:
 
 
 def _check_dataset(dataset: h5py.Dataset) -> None:
-    """Raise RefusedEntry unless the values of a dataset are numbers that are stored in the file."""
+    """Raise RefusedEntry unless a dataset has numbers that are stored in the file, unfiltered."""
     name = dataset.name
     if dataset.is_virtual or dataset.external:
         raise RefusedEntry(f"its weights {name!r} are stored in another file")

@@ -29,7 +29,7 @@ class HeResNetBuilder(KerasBuilder):
 
 
 def _block(x: Tensor, name: str, given: int) -> Tensor:
-    """[N, H, W, taken] -> [N, H, W, given], or half the side where `given` is not `taken`."""
+    """Apply a block: [N, H, W, C] -> [N, H, W, given], with halved H and W if `given` is not C."""
     more = given - x.shape[-1]
     stride = 2 if more else 1
     h = conv(x, f"{name}.conv1", given, 3, stride=stride, pad=1, bias=False)

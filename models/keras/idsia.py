@@ -1,4 +1,4 @@
-"""The IDSIA net in Keras."""
+"""IDSIA net in Keras."""
 
 from __future__ import annotations
 

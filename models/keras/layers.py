@@ -1,7 +1,7 @@
-"""The layers that the Keras twins are made of, each as torch defines it.
+"""Layers of the Keras models, with the semantics of torch.
 
-All take and give float32, images as [N, H, W, C], whatever ~/.keras/keras.json says. `name` is the
-path of the torch module that has the same weights.
+All take and return float32, images as [N, H, W, C], regardless of ~/.keras/keras.json. `name` is
+the path of the torch module that has the same weights.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Tensor = Any
 
 
 def rows(spec: ModelSpec) -> Tensor:
-    """The input of a model: rows as the task has them, images with the channels last."""
+    """Return the input of a model: the task's input shape, with the channels of images last."""
     assert spec.task is not None
     channels, *sides = spec.task.input_shape
     return keras.Input((*sides, channels), dtype="float32", name=INPUT)
@@ -31,8 +31,8 @@ def rows(spec: ModelSpec) -> Tensor:
 def conv(
     x: Tensor, name: str, maps: int, side: int, *, stride: int = 1, pad: int = 0, bias: bool = True
 ) -> Tensor:
-    """A `side` x `side` convolution over x with `pad` rows and columns of zeros around it."""
-    if pad:  # Keras' own "same" pads one side more than the other where the stride is above 1
+    """Apply a `side` x `side` convolution to x, padded by `pad` zeros on each side."""
+    if pad:  # Keras' own "same" pads unevenly where the stride is above 1
         x = keras.layers.ZeroPadding2D(pad, data_format=NHWC, dtype="float32")(x)
     return keras.layers.Conv2D(
         maps,
@@ -46,12 +46,12 @@ def conv(
 
 
 def dense(x: Tensor, name: str, units: int) -> Tensor:
-    """[N, features] -> [N, units]."""
+    """Apply a dense layer: [N, features] -> [N, units]."""
     return keras.layers.Dense(units, dtype="float32", name=name)(x)
 
 
 def max_pool(x: Tensor) -> Tensor:
-    """The largest of each 2x2; a last odd row or column is left out."""
+    """Apply a 2x2 max-pooling; a last odd row or column is left out."""
     return keras.layers.MaxPooling2D(2, data_format=NHWC, dtype="float32")(x)
 
 
@@ -60,7 +60,7 @@ def dropout(x: Tensor, rate: float) -> Tensor:
 
 
 def flatten(x: Tensor) -> Tensor:
-    """[N, H, W, C] -> [N, C * H * W], in torch's order."""
+    """Flatten [N, H, W, C] to [N, C * H * W], in torch's order."""
     x = keras.layers.Permute((3, 1, 2), dtype="float32")(x)
     return keras.layers.Flatten(data_format=NHWC, dtype="float32")(x)
 
@@ -71,10 +71,10 @@ def batch_norm(x: Tensor, name: str) -> Tensor:
 
 @final
 class BatchNorm(keras.layers.Layer):
-    """Normalises the last axis as torch's BatchNorm2d does, eps 1e-5, momentum 0.1.
+    """Batch norm over the last axis with torch's semantics, eps 1e-5, momentum 0.1.
 
-    Keras' own layer moves the running variance by the variance of the batch; torch, and this, by
-    the unbiased estimate, n / (n - 1) of it.
+    Keras' own layer updates the running variance with the biased variance of the batch. This layer
+    uses the unbiased estimate, n / (n - 1) times as large, as torch does.
     """
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:

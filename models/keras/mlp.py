@@ -1,4 +1,4 @@
-"""The perceptron in Keras."""
+"""MLP in Keras."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Solvers of h' = f(t, h) in TensorFlow, and three ways to the gradient, as in torch."""
+"""Euler solvers of h' = f(t, h) in TensorFlow, with the same three gradient methods as in torch."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from models.ode import Grid
 
 Tensor = Any
 Derivative = Callable[..., tuple[Tensor, ...]]
-"""(time, state, *coefficients) -> f(t, h), and statistics seen on the way; changes nothing."""
+"""Pure function (time, state, *coefficients) -> f(t, h), followed by batch statistics, if any."""
 
 Solve = Callable[[Derivative, Grid, Tensor, Sequence[Tensor]], tuple[Tensor, ...]]
-"""The state at the end, and the sums of the statistics over the steps."""
+"""Solver that returns the final state, and the sums of the statistics over the steps."""
 
 
 def _direct(

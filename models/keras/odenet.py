@@ -1,4 +1,4 @@
-"""The trunk with residual or ODE stages in Keras."""
+"""Trunk with residual or ODE stages in Keras."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from models.keras.ode import SOLVES
 from models.ode import Grid
 from toolkit.core.specs import ModelSpec
 
-APPLICATIONS = 2  # of a block's convolution and batch norm, in one pass through it
+APPLICATIONS = 2  # how often one pass applies a block's convolution and batch norm
 
 
 @final
 class OdeLayer(keras.layers.Layer):
-    """[N, H, W, C] -> the same: h(0) -> h(1) of the dynamics of models/torch/odenet.py."""
+    """ODE layer on [N, H, W, C]: integrates the dynamics of models/torch/odenet.py to h(1)."""
 
     def __init__(self, grid: Grid, gradient: str, name: str) -> None:
         super().__init__(name=name, dtype="float32")
@@ -69,7 +69,11 @@ def _derivative(
     beta: Tensor,
     *fixed: Tensor,
 ) -> tuple[Tensor, ...]:
-    """ReLU(BN(conv([h, t]))) twice; with the means of the statistics where none are `fixed`."""
+    """Return ReLU(BN(conv([h, t]))) applied twice.
+
+    With a `fixed` mean and variance, the batch norm uses them. Otherwise it uses the statistics of
+    the batch, and also returns their mean and unbiased variance, averaged over both applications.
+    """
     means, variances = [], []
     for _ in range(APPLICATIONS):
         state = tf.concat([state, tf.fill(tf.shape(state[..., :1]), time)], axis=-1)
@@ -113,7 +117,7 @@ class TrunkBuilder(KerasBuilder):
 
 
 def _narrowed(x: Tensor, number: int, maps: int) -> Tensor:
-    """Convolution and batch norm of that number, ReLU, mean of 2x2."""
+    """Apply convolution and batch norm number `number`, a ReLU and a 2x2 average pooling."""
     x = conv(x, f"conv{number}", maps, 3, pad=1)
     return _mean_pool(ops.relu(batch_norm(x, f"bn{number}")))
 
@@ -123,7 +127,7 @@ def _mean_pool(x: Tensor) -> Tensor:
 
 
 def _residual(x: Tensor, name: str) -> Tensor:
-    """ReLU(BN(conv)) twice with the same weights, a shortcut, ReLU."""
+    """Apply ReLU(BN(conv)) twice with the same weights, then add the shortcut, then a ReLU."""
     convolution = keras.layers.Conv2D(
         x.shape[-1], 3, padding="same", data_format=NHWC, dtype="float32", name=f"{name}.conv"
     )

@@ -1,6 +1,6 @@
-"""SavedModels and Keras files, opened without running anything that they bring.
+"""Load, write and serve SavedModels and .keras files without running code that they contain.
 
-Both are checked first: models.keras.saved_model_checks and models.keras.file_checks say for what.
+Both are checked first: see models.keras.saved_model_checks and models.keras.file_checks.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ SERVING = "serving_default"
 COMPILED = "_XlaMustCompile"
 BATCH, OUTPUT = "batch", "output"
 MEND = "Mend the model there; tf.function says what it can follow."
-MOST_TIMES = 100  # how much more than its file an archive may unpack to
+MOST_TIMES = 100  # largest ratio of an archive's unpacked size to its file size
 
 
 def model_of(source: Artifact) -> keras.Model:
-    """The Keras model of a checkpoint of a family, or of a .keras file, with its weights."""
+    """Load the Keras model, with its weights, of a family's checkpoint or of a .keras file."""
     source.verify()
     if source.format is Format.KERAS:
         return load_keras(source.path)
@@ -44,16 +44,17 @@ def model_of(source: Artifact) -> keras.Model:
 
 
 def serving_of(source: Artifact, signature: Signature) -> Callable[..., dict[str, Any]]:
-    """A tf.function over the inputs of `signature` in order, which gives its outputs by name.
+    """Return a tf.function that takes the inputs of `signature` in order; its outputs are by name.
 
-    Of a checkpoint, a .keras file, or a SavedModel. `signature` is the source's, but for the
-    layout of images: they are turned into the source's own. It keeps alive what it needs.
+    The source is a checkpoint, a .keras file or a SavedModel. `signature` may differ from the
+    source's only in the layout of images, which the function transposes to the source's layout. The
+    function keeps the model alive.
     """
     return _serve(_runner(source), source.signature, signature)
 
 
 def serving_of_model(model: keras.Model) -> Any:
-    """As `serving_of`, of a functional or sequential model that is in memory."""
+    """Return the function of `serving_of` for a functional or sequential model in memory."""
     signature = signature_of_keras(model)
     return _serve(_flat(model, signature), signature, signature)
 
@@ -80,7 +81,7 @@ def _serve(
 
 
 def _turn(tensor: Any, given: str | None, wanted: str) -> Any:
-    """Images [N, ...] in one layout as in another; all else as it is."""
+    """Transpose images from layout `given` to `wanted`; return other tensors unchanged."""
     if given is None or len(given) != 4 or given == wanted:
         return tensor
     return tf.transpose(tensor, [given.index(letter) for letter in wanted])
@@ -95,7 +96,7 @@ def _runner(source: Artifact) -> Callable[[dict[str, Any]], dict[str, Any]]:
     model = model_of(source)
     if source.format is Format.KERAS:
         return _flat(model, source.signature)
-    layout = source.signature.inputs[0].layout or ""  # the families take images channels last
+    layout = source.signature.inputs[0].layout or ""  # Keras families take images channels last
     (taken,) = (spec.name for spec in source.signature.inputs)
     return lambda feeds: {
         outputs[0]: model(_turn(feeds[taken], layout, CHANNELS_LAST), training=False)
@@ -103,8 +104,8 @@ def _runner(source: Artifact) -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 
 def _flat(model: keras.Model, signature: Signature) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """A functional or sequential model as a function of feeds."""
-    # By its name Keras calls the operators: without one they are counted, and differ every time.
+    """Return a functional or sequential model as a function of feeds."""
+    # Operators are named after the model. Without a name, Keras numbers models, so names vary.
     flat = keras.Model(model.inputs, tf.nest.flatten(_outputs(model)), name="model")
     outputs = [spec.name for spec in signature.outputs]
 
@@ -116,9 +117,9 @@ def _flat(model: keras.Model, signature: Signature) -> Callable[[dict[str, Any]]
 
 
 def write_model(model: keras.Model, source: str, directory: Path) -> Signature:
-    """Writes a functional or sequential model that is in memory as a SavedModel.
+    """Write a functional or sequential model in memory as a SavedModel, and return its signature.
 
-    Raises SourceError for a model that says not what it takes, or that TensorFlow cannot write.
+    Raises SourceError for a model without known inputs, or one that TensorFlow cannot write.
     """
     if not model.built or not getattr(model, "inputs", None):
         raise SourceError(
@@ -132,7 +133,7 @@ def write_model(model: keras.Model, source: str, directory: Path) -> Signature:
 
 
 def write_saved_model(serve: Any, directory: Path) -> list[Any]:
-    """Writes a tf.function as what a SavedModel serves by default; the variables in it."""
+    """Write a tf.function as the default signature of a SavedModel, and return its variables."""
     module = tf.Module()
     module.serve = serve
     variables = module.kept = list(serve.get_concrete_function().variables)
@@ -141,10 +142,10 @@ def write_saved_model(serve: Any, directory: Path) -> list[Any]:
 
 
 def inlinable(serve: Any, signature: Signature, directory: Path) -> Any:
-    """A function as `serve`, in which no call is marked to be compiled by itself.
+    """Return a function equal to `serve`, but without calls marked for separate XLA compilation.
 
-    TensorFlow inlines no call that is so marked (`jit_compile`), as Keras marks its grouped
-    convolutions. `directory` is empty and keeps the function's variables.
+    TensorFlow does not inline calls with this mark (`jit_compile`), which Keras sets on its grouped
+    convolutions. The function is written to `directory`, which must be empty, and loaded again.
     """
     graph = serve.get_concrete_function().graph.as_graph_def()
     if not any(COMPILED in node.attr for node in _nodes(graph)):
@@ -166,7 +167,10 @@ def _nodes(graph: Any) -> Iterator[Any]:
 
 
 def load_serving(directory: Path) -> Any:
-    """The function that a SavedModel serves by default. Raises SourceError."""
+    """Load the default signature of a SavedModel as a function.
+
+    Raises SourceError for a SavedModel that is refused, has no default signature or fails to load.
+    """
     check_saved_model(directory)
     try:
         loaded = tf.saved_model.load(str(directory))
@@ -176,9 +180,9 @@ def load_serving(directory: Path) -> Any:
             f"{directory} serves no {SERVING!r}.",
             hint="Save it with signatures={'serving_default': function}.",
         ) from None
-    except Exception as error:  # TensorFlow raises whatever its parts raise
+    except Exception as error:  # TensorFlow does not document what it raises
         raise _not_opened(directory, error) from error
-    serving.kept = loaded  # its variables live as long as what was loaded
+    serving.kept = loaded  # variables live only as long as the loaded object
     serving.kept_variables = list(serving.variables)
     return serving
 
@@ -186,7 +190,8 @@ def load_serving(directory: Path) -> Any:
 def load_keras(path: Path) -> keras.Model:
     """Load the model of a .keras file, in Keras' safe mode, from a copy of the checked entries.
 
-    Raises SourceError for a file that Keras does not open, or that reaches beyond itself.
+    Raises SourceError for a file that is refused, that Keras cannot load, or whose model has no
+    known inputs.
     """
     with (
         checked_copy(
@@ -203,7 +208,7 @@ def load_keras(path: Path) -> keras.Model:
         checked.flush()
         try:
             model = keras.models.load_model(checked.name, compile=False, safe_mode=True)
-        except Exception as error:  # Keras raises whatever its parts raise
+        except Exception as error:  # Keras does not document what it raises
             raise _not_opened(path, error) from error
     if not isinstance(model, keras.Model) or not model.built or not getattr(model, "inputs", None):
         raise SourceError(
@@ -214,11 +219,15 @@ def load_keras(path: Path) -> keras.Model:
 
 
 def signature_of_keras(model: keras.Model) -> Signature:
-    """Inputs by the names of their layers; outputs by their keys, or the names of their layers."""
+    """Return the signature of a Keras model.
+
+    Inputs have the names of the model's input tensors. Outputs have their keys if the model returns
+    a dict, otherwise `output`, or `output.0`, `output.1`, ... if there are several.
+    """
     outputs = _outputs(model)
     flat = tf.nest.flatten(outputs)
     if isinstance(outputs, dict):
-        names = sorted(outputs)  # as tf.nest has them
+        names = sorted(outputs)  # the order of tf.nest.flatten
     else:
         names = [OUTPUT] if len(flat) == 1 else [f"{OUTPUT}.{place}" for place in range(len(flat))]
     return Signature(
@@ -228,13 +237,18 @@ def signature_of_keras(model: keras.Model) -> Signature:
 
 
 def _outputs(model: keras.Model) -> Any:
-    """The symbolic outputs, in the structure that the model gives them in. A sequential model has
-    one, and no `output` before it is called."""
+    """Return the symbolic outputs, in the structure in which the model returns them.
+
+    A sequential model has one, and no `output` attribute before it is called.
+    """
     return model.outputs[0] if isinstance(model, keras.Sequential) else model.output
 
 
 def signature_of_serving(serving: Any) -> Signature:
-    """Inputs and outputs by name, in TensorFlow's order, which is that of the alphabet."""
+    """Return the inputs and outputs by name, in TensorFlow's order, which is alphabetical.
+
+    Raises SourceError for an input or output of unknown rank.
+    """
     inputs = serving.structured_input_signature[1]
     return Signature(
         inputs=tuple(_spec(n, s.dtype.name, _rank(n, s)) for n, s in inputs.items()),
@@ -254,7 +268,10 @@ def _rank(name: str, spec: Any) -> tuple[int | None, ...]:
 
 
 def _spec(name: str, dtype: str, shape: tuple[int | None, ...]) -> TensorSpec:
-    """Of four axes: images with the channels last, as TensorFlow's CPU kernels take them."""
+    """Return a tensor spec, in which a float tensor with four axes is an image, channels last.
+
+    TensorFlow's CPU kernels take images in this layout.
+    """
     dims: list[Dim] = [
         BATCH if extent is None and axis == 0 else extent for axis, extent in enumerate(shape)
     ]
@@ -263,7 +280,7 @@ def _spec(name: str, dtype: str, shape: tuple[int | None, ...]) -> TensorSpec:
 
 
 def in_layout(signature: Signature, layout: str | None) -> Signature:
-    """With image inputs [N, C, H, W] or [N, H, W, C] as asked for; as they are without."""
+    """Return the signature with 4-D inputs in `layout`, NCHW or NHWC; None leaves it unchanged."""
     if layout is None:
         return signature
     return Signature(
@@ -281,7 +298,7 @@ def _turned(spec: TensorSpec, layout: str) -> TensorSpec:
 
 @contextmanager
 def explained(what: str, hint: str) -> Iterator[None]:
-    """Turns what TensorFlow or a converter raises into a SourceError."""
+    """Convert exceptions of TensorFlow or a converter to SourceError, with `what` and `hint`."""
     try:
         yield
     except (SourceError, FeedError):

@@ -1,9 +1,9 @@
-"""Checks of a SavedModel, before TensorFlow reads it.
+"""Security checks of a SavedModel, before TensorFlow reads it.
 
-A SavedModel is a graph that TensorFlow runs, in part as soon as it is loaded. Operators without
-state stay inside the graph, but for those that read files or call Python; operators with state are
-allowed by name. The functions that save and restore variables use files: TensorFlow runs them for a
-checkpoint only, so nothing else in the graph may reach them.
+A SavedModel is a graph that TensorFlow executes, in part as soon as it is loaded. Stateless
+operators stay inside the graph, except those that read files or call Python. Stateful operators are
+refused unless they are on a list. The functions that save and restore variables access files.
+TensorFlow runs them for a checkpoint only, so nothing else in the graph may reach them.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from toolkit.core.errors import SourceError
 
 GRAPH = "saved_model.pb"
 OTHER_GRAPHS = ("saved_model.pbtxt", "saved_model.cpb")  # TensorFlow reads them as well
-# Without state, and yet they read files, call Python or speak to another process.
+# Stateless operators that read files, call Python or communicate with another process.
 REACHING = re.compile(
     r"_.*|.*Dataset.*|Debug.*|.*PyFunc.*|Reader.*|.*TPU.*|.*HostCompute.*|.*Snapshot.*"
     r"|DecodeProtoV2|EncodeProto|GenerateVocabRemapping|ImmutableConst"
     r"|InitializeTableFromTextFile|MatchingFiles|ReadFile|Collective.*|Nccl.*|.*Send|.*Recv"
 )
-# With state that stays inside the graph.
+# Stateful operators whose state stays inside the graph.
 STATEFUL = re.compile(
     # Variables.
     r"Variable(?:V2|Shape)?|VarHandleOp|VarIsInitializedOp|ReadVariableOp|Assign\w*VariableOp"
@@ -52,7 +52,11 @@ INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
 
 
 def check_saved_model(directory: Path) -> None:
-    """Raise SourceError for what is no SavedModel, or reaches beyond its own directory."""
+    """Raise SourceError if a directory is no SavedModel, or could access anything outside it.
+
+    A graph is refused if it could access other files, call Python or communicate with another
+    process. So is a directory with a second graph or with links to other directories.
+    """
     path = directory / GRAPH
     hint = "Give the directory that holds saved_model.pb."
     try:
@@ -72,7 +76,7 @@ def check_saved_model(directory: Path) -> None:
 
 
 def _outside(directory: Path) -> Iterator[str]:
-    """Yield the files of a SavedModel that TensorFlow would read instead, or outside of it."""
+    """Yield a reason for each second graph, and for each link to a file outside the directory."""
     for name in OTHER_GRAPHS:
         if (directory / name).exists() or (directory / name).is_symlink():
             yield f"it has a second graph, {name}"
@@ -84,7 +88,7 @@ def _outside(directory: Path) -> Iterator[str]:
 
 
 def _reasons(document: saved_model_pb2.SavedModel) -> Iterator[str]:
-    """Yield what could reach beyond the graphs."""
+    """Yield a reason for each part of the graphs that could access something outside of them."""
     for graph in document.meta_graphs:
         functions = {one.signature.name: one.node_def for one in graph.graph_def.library.function}
         everything = [graph.graph_def.node, *functions.values()]
@@ -102,7 +106,7 @@ def _reasons(document: saved_model_pb2.SavedModel) -> Iterator[str]:
 
 
 def _stays(operator: str) -> bool:
-    """Return whether an operator stays inside the graph, or is one that savers use."""
+    """Return whether an operator stays inside the graph, or saves or restores variables."""
     if operator in SAVING | RESTORING:
         return True
     definition = op_def_registry.get(operator)
@@ -112,7 +116,7 @@ def _stays(operator: str) -> bool:
 
 
 class _Reach:
-    """The operators that run with nodes of a graph: those that they depend on, and call."""
+    """Operators reachable from nodes of a graph, via their inputs and the functions they call."""
 
     def __init__(self, graph: Any, functions: dict[str, Any]) -> None:
         self._graph = graph
@@ -122,7 +126,7 @@ class _Reach:
             self._nodes[node.name].append(node)
 
     def of_what_is_run(self) -> set[str]:
-        """Return those of what a model serves, runs on loading, and has as functions."""
+        """Return the operators reachable from signatures, initialisation and concrete functions."""
         graph = self._graph
         names = [
             output.name for one in graph.signature_def.values() for output in one.outputs.values()
@@ -135,7 +139,7 @@ class _Reach:
         return self._operators(names, graph.object_graph_def.concrete_functions)
 
     def of_restoring(self) -> set[str]:
-        """Return those of the operator that restores variables."""
+        """Return the operators reachable from the operator that restores variables."""
         return self._operators([self._graph.saver_def.restore_op_name], ())
 
     def _operators(self, names: Iterable[str], functions: Iterable[str]) -> set[str]:

@@ -1,4 +1,4 @@
-"""What the MXNet builders of all families share."""
+"""Base class of the MXNet builders."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ CANONICAL = {
     "running_mean": "running_mean",
     "running_var": "running_var",
 }
-"""What torch calls a parameter of a Gluon layer. The layouts are the same."""
+"""Torch's name of each kind of parameter of a Gluon layer. The layouts are the same."""
 
 
 class MXNetBuilder(Builder):
-    """A builder of Gluon blocks: their attributes are called as those of torch's modules.
+    """Builder of Gluon blocks, whose attributes are named as in torch.
 
-    A block takes what the signature says, [N, C, H, W] or [N, features] float32.
+    A block takes the input of the signature, [N, C, H, W] or [N, features] float32.
     """
 
     @abstractmethod
     def block(self, spec: ModelSpec) -> gluon.HybridBlock:
-        """The block, all shapes given, not initialised."""
+        """Return the uninitialised block, with all shapes set."""
 
     @final
     def build(self, spec: ModelSpec) -> gluon.HybridBlock:
@@ -43,7 +43,7 @@ class MXNetBuilder(Builder):
 
     @final
     def weights(self, module: gluon.HybridBlock) -> dict[str, np.ndarray]:
-        """Counts of batches, which MXNet has not, are 0: see models/weights.py."""
+        """Return all weights; num_batches_tracked, which MXNet lacks, is 0 (models/weights.py)."""
         found: dict[str, np.ndarray] = {}
         for name, parameter in parameters(module).items():
             found[name] = parameter.data().asnumpy()
@@ -68,7 +68,7 @@ class MXNetBuilder(Builder):
 
 
 def parameters(module: gluon.HybridBlock) -> dict[str, gluon.Parameter]:
-    """All parameters and running statistics, under the names of the checkpoint."""
+    """Return all parameters and running statistics, under the names of the checkpoint."""
     found = {}
     for name, parameter in module._collect_params_with_prefix().items():
         layer, _, kind = name.rpartition(".")

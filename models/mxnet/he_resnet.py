@@ -17,7 +17,7 @@ from toolkit.core.specs import ModelSpec
 class Block(gluon.HybridBlock):
     """[N, taken, side, side] -> [N, given, side, side].
 
-    Where `given` is twice `taken`, the input is of twice the side.
+    If `given` is twice `taken`, the input has twice the side.
     """
 
     def __init__(self, taken: int, given: int, side: int) -> None:
@@ -40,7 +40,7 @@ class Block(gluon.HybridBlock):
 
 @final
 class HeResNetBlock(gluon.HybridBlock):
-    """[N, 3, side, side] float32 -> [N, classes] float32, of n blocks a stage."""
+    """[N, 3, side, side] float32 -> [N, classes] float32, with n blocks per stage."""
 
     def __init__(self, n: int, side: int, classes: int) -> None:
         super().__init__()

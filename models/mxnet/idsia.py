@@ -1,4 +1,4 @@
-"""The IDSIA net in MXNet."""
+"""IDSIA net in MXNet."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class IDSIABlock(gluon.HybridBlock):
         x = self.pool(F.relu(self.conv1(x)))
         x = self.pool(F.relu(self.conv2(x)))
         x = self.pool(F.relu(self.conv3(x)))
-        return self.fc2(F.relu(self.fc1(x)))  # a dense layer flattens what it takes
+        return self.fc2(F.relu(self.fc1(x)))  # a Gluon dense layer flattens its input
 
 
 @final

@@ -27,7 +27,7 @@ class LeNetBlock(gluon.HybridBlock):
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         x = self.pool(F.relu(self.conv1(x)))
         x = self.pool(F.relu(self.conv2(x)))
-        x = F.relu(self.fc1(x))  # a dense layer flattens what it takes
+        x = F.relu(self.fc1(x))  # a Gluon dense layer flattens its input
         x = F.relu(self.fc2(x))
         return self.fc3(x)
 

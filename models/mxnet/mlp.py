@@ -1,4 +1,4 @@
-"""The perceptron in MXNet."""
+"""MLP in MXNet."""
 
 from __future__ import annotations
 

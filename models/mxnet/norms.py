@@ -1,4 +1,4 @@
-"""Batch norms whose running variance is that of torch."""
+"""Batch norm with torch's running variance."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import Any, final
 from mxnet import gluon
 from mxnet.gluon import nn
 
-KEPT = 0.9  # torch's momentum of 0.1 is what is taken of the batch
+KEPT = 0.9  # share of the running value that is kept; torch's momentum is the other 0.1
 
 
 @final
 class BatchNorm(nn.BatchNorm):
-    """eps 1e-5, momentum 0.1 as torch counts it. `positions` is height times width of a channel.
+    """Batch norm with eps 1e-5 and, in torch's terms, momentum 0.1.
 
-    MXNet takes the variance of a batch with 1/n into the running one, torch with 1/(n - 1):
-    `correct_variances` makes up for it after each step.
+    `positions` is the height times the width of a channel. The running variance of MXNet averages
+    batch variances with the divisor n, that of torch with n - 1: call `correct_variances` after
+    each step to correct it.
     """
 
     def __init__(self, channels: int, positions: int) -> None:
@@ -24,13 +25,16 @@ class BatchNorm(nn.BatchNorm):
 
 
 def variances(module: gluon.HybridBlock) -> list[Any]:
-    """Copies of the running variances, as `correct_variances` takes them."""
+    """Return copies of the running variances, in the order that `correct_variances` expects."""
     return [norm.running_var.data().copy() for norm in _norms(module)]
 
 
 def correct_variances(module: gluon.HybridBlock, before: list[Any], rows: int) -> None:
-    """After a backward pass, which moves them, over `rows` with the variances `before`:
-    new += (new - kept old) / (n - 1)."""
+    """Correct the running variances after a backward pass over a batch of `rows` samples.
+
+    The backward pass updates them from the values `before`. The correction is
+    new += (new - KEPT * old) / (n - 1), where n is `rows` times the positions of the norm.
+    """
     for norm, old in zip(_norms(module), before, strict=True):
         new = norm.running_var.data()
         new += (new - KEPT * old) / (rows * norm.positions - 1)

@@ -1,1 +1,1 @@
-"""The families as torch modules, a file each."""
+"""Model families as torch modules, one file per family."""

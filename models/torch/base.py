@@ -1,4 +1,4 @@
-"""What the torch builders of all families share."""
+"""Base class of the torch builders, and loading of a torch module with its weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from toolkit.core.specs import ModelSpec
 
 
 class TorchBuilder(Builder):
-    """A builder of torch modules whose forward takes the inputs of the signature in order."""
+    """Builder of torch modules, whose forward takes the inputs of the signature in order."""
 
     @abstractmethod
     def build(self, spec: ModelSpec) -> torch.nn.Module: ...
@@ -45,7 +45,10 @@ class TorchBuilder(Builder):
 
 
 def restored(spec: ModelSpec, weights: Weights) -> torch.nn.Module:
-    """The module of `spec` with these weights, in evaluation mode. Raises as `restore`."""
+    """Return the module of `spec` with these weights, in evaluation mode.
+
+    Raises as `models.builder` and `restore`.
+    """
     maker = builder(spec, "torch")
     module: torch.nn.Module = maker.build(spec)
     maker.restore(module, weights)

@@ -1,4 +1,4 @@
-"""A user's own module as an exported program that takes and gives tensors in a row."""
+"""Capture of a user module as an exported program with positional tensor inputs and outputs."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ from toolkit.core.specs import Axes, Signature, TensorSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Captured:
-    """What a module takes and gives, its weights, the program that says how they are used, the
-    extents that the named axes had in the example, and the inputs of whole numbers and booleans
-    in it."""
+    """Signature, weights and exported program of a user module.
+
+    `extents` are those of the named axes in the example. `example` holds the integer and boolean
+    inputs of the example.
+    """
 
     extents: Mapping[str, int]
     example: Mapping[str, np.ndarray]
@@ -36,14 +38,16 @@ class Captured:
 
 
 def capture(module: nn.Module, example: Any, axes: Axes | None, source: str) -> Captured:
-    """`example` is what forward is called with: a tensor or array, a tuple of arguments, a dict of
-    arguments by name, or a tuple and a dict; whatever in it is no tensor stays as it is.
+    """Export a user module with torch.export, and return its program, signature and weights.
 
-    Inputs are called as forward's parameters, parts of them by their keys and places behind that.
-    `axes` vary; without it the first axis of every input that has the extent of the first input's,
-    or none if the module fails on the first row alone, as where another input has indices of rows.
-    Raises UsageError for an example that does not fit, SourceError for a module that torch.export
-    cannot follow, or that has operators of a package of its own.
+    `example` holds the arguments of forward: a tensor or array, a tuple of arguments, a dict of
+    arguments by name, or a tuple and a dict. Arguments that are no tensors become constants. An
+    input is named after its parameter of forward; if it is nested, its keys and indices follow,
+    joined by dots. `axes` are the dynamic axes. By default, the first axis is dynamic in every
+    input in which it has the same extent as in the first input. No axis is dynamic if the module
+    fails on the first sample alone, for example because another input holds indices of samples.
+    Raises UsageError for an example that does not fit, and SourceError for a module that
+    torch.export cannot follow, or that uses operators of another package.
     """
     module.eval()
     arguments = _bound(module, example, source)
@@ -97,7 +101,7 @@ def capture(module: nn.Module, example: Any, axes: Axes | None, source: str) -> 
 
 
 def _refuse_foreign_operators(program: ExportedProgram, source: str) -> None:
-    """Raise SourceError for operators that exist only where a package of its own is imported."""
+    """Raise SourceError for operators that exist only after another package has been imported."""
     targets = {node.target for node in program.graph.nodes if isinstance(node.target, OpOverload)}
     foreign = sorted(str(target) for target in targets if target.namespace not in NAMESPACES)
     if foreign:
@@ -109,7 +113,7 @@ def _refuse_foreign_operators(program: ExportedProgram, source: str) -> None:
 
 
 def _bound(module: nn.Module, example: Any, source: str) -> dict[str, Any]:
-    """The arguments by the names of forward's parameters, arrays as tensors."""
+    """Return the arguments by the names of forward's parameters, with arrays as tensors."""
     args, kwargs = _split(example)
     given = pytree.tree_map(_tensor, (args, kwargs))
     try:
@@ -136,16 +140,16 @@ def _split(example: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
 def _tensor(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value.copy())
-    # torch.export would take the strides of a view for a condition on the input.
+    # torch.export would make the strides of a view a condition on the input.
     return value.detach().cpu().contiguous() if isinstance(value, torch.Tensor) else value
 
 
 def _called(module: nn.Module, arguments: Mapping[str, Any], source: str) -> list[str]:
-    """Runs it once, as it is; the names of the tensors that it gives."""
+    """Run the original module once, and return the names of its output tensors."""
     try:
         with torch.no_grad():
             given = module.forward(**arguments)
-    except Exception as error:  # it is the user's own
+    except Exception as error:  # user code may raise anything
         told = str(error).strip().partition("\n")[0].rstrip(".")
         raise UsageError(
             f"{source} fails on the inputs of {', '.join(arguments)}: "
@@ -164,7 +168,7 @@ def _called(module: nn.Module, arguments: Mapping[str, Any], source: str) -> lis
 
 
 def _keys(leaves: Sequence[tuple[Any, Any]]) -> list[str]:
-    """What the parts of the arguments are called."""
+    """Return the names of the leaves of the arguments."""
     return [".".join(keys_of(path)) for path, _ in leaves]
 
 
@@ -174,8 +178,10 @@ def _tensors_of(outputs: Any) -> list[tuple[Any, torch.Tensor]]:
 
 
 def _plain(outputs: Any) -> Any:
-    """Outputs as dicts, lists and tensors, of which torch knows the parts: without dataclasses and
-    classes of libraries that act as dicts."""
+    """Convert dataclasses, mappings and named tuples in outputs to dicts, and tuples to lists.
+
+    torch knows how to traverse dicts and lists, but not a library's own output classes.
+    """
     if dataclasses.is_dataclass(outputs) and not isinstance(outputs, type):
         fields = (field.name for field in dataclasses.fields(outputs))
         return {name: _plain(getattr(outputs, name)) for name in fields}
@@ -197,13 +203,13 @@ def _default_axes(tensors: Mapping[str, torch.Tensor]) -> Axes:
 def _runs_with_one_row(
     module: nn.Module, leaves: Sequence[tuple[Any, Any]], spec: Any, axes: Axes
 ) -> bool:
-    """Whether the module, which runs on the example, runs on the first row of it too."""
+    """Return whether the module also runs on the first sample of the example."""
     names = _keys(leaves)
     rows = [leaf[:1] if name in axes else leaf for name, (_, leaf) in zip(names, leaves)]  # noqa: B905
     try:
         with torch.no_grad():
             module.forward(**pytree.tree_unflatten(rows, spec))
-    except Exception:  # it is the user's own, and may fail in any way
+    except Exception:  # user code may raise anything
         return False
     return True
 
@@ -222,7 +228,7 @@ def _checked_axes(tensors: Mapping[str, torch.Tensor], axes: Axes) -> Axes:
 
 
 def _widened(tensor: torch.Tensor, axes: Mapping[int, str]) -> torch.Tensor:
-    """Twice along every varying axis of extent 1, which torch.export takes for a constant."""
+    """Repeat a tensor on dynamic axes of extent 1, which torch.export would make constant."""
     for axis in axes:
         if tensor.shape[axis] == 1:
             tensor = torch.cat([tensor, tensor], dim=axis)
@@ -232,7 +238,7 @@ def _widened(tensor: torch.Tensor, axes: Mapping[int, str]) -> torch.Tensor:
 def _flatten_forward(
     module: nn.Module, leaves: list[Any], spec: Any, is_tensor: list[bool]
 ) -> None:
-    """Makes forward take its tensors in a row, and give its tensors as a tuple."""
+    """Replace forward by one that takes positional tensors and returns a tuple of tensors."""
     original = module.forward
 
     def forward(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -243,13 +249,16 @@ def _flatten_forward(
         outputs = original(**pytree.tree_unflatten(filled, spec))
         return tuple(leaf for _, leaf in _tensors_of(outputs))
 
-    module.forward = forward  # its submodules keep their names so
+    module.forward = forward  # a wrapping module would rename the submodules
 
 
 def _named(
     found: Signature, inputs: list[str], outputs: list[str], axes: Axes, source: str
 ) -> Signature:
-    """With the names of inputs, outputs and axes in place of torch's."""
+    """Return the signature with the given names of inputs, outputs and axes in place of torch's.
+
+    Raises UsageError for an axis that should vary, but is fixed in the program.
+    """
     called: dict[object, str] = {}
     for spec, name in zip(found.inputs, inputs, strict=True):
         for axis, word in axes.get(name, {}).items():

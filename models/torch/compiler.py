@@ -1,4 +1,4 @@
-"""Whether Inductor can compile here."""
+"""Check for the C++ compiler that Inductor needs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ INSTALL = "Install one, for example: apt-get install g++"
 
 
 def missing_compiler() -> str | None:
-    """What is wrong with the C++ compiler that Inductor needs; None where it has one."""
+    """Return why Inductor has no usable C++ compiler, or None if it has one."""
     try:
         compiler = get_cpp_compiler()
-    except Exception as error:  # torch has an error class of its own for each way to fail
+    except Exception as error:  # torch has a separate error class for each failure
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
     else:
         if shutil.which(compiler) is not None:

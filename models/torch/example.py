@@ -1,4 +1,4 @@
-"""What torch.export is shown of a model: example inputs, and which axes vary."""
+"""Export of a model with torch.export: example inputs, dynamic axes and error messages."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ from toolkit.core.artifact import Artifact
 from toolkit.core.errors import SourceError
 from toolkit.core.specs import Signature
 
-EXAMPLE_BATCH = 2  # torch.export takes an extent of 1 for a constant
+EXAMPLE_BATCH = 2  # torch.export specialises an extent of 1 to a constant
 BATCH = "batch"
 
 
 def example(source: Artifact, *, batch: int = EXAMPLE_BATCH) -> tuple[torch.Tensor, ...]:
-    """A tensor for each input: zeros, `batch` of them and every other named axis of EXAMPLE_BATCH,
-    or, where another axis than the batch varies, what the program was made with, if it says so."""
+    """Return an example tensor for each input.
+
+    If the batch and another named axis vary, these are the example inputs stored in the source's
+    program, if it has them. Otherwise they are zeros, with `batch` samples and an extent of
+    EXAMPLE_BATCH on every other dynamic axis.
+    """
     signature = source.signature
     if _names(signature) > {BATCH} and (program := program_of(source)) is not None:
         args, kwargs = program.example_inputs or ((), {})
@@ -43,15 +47,16 @@ def example(source: Artifact, *, batch: int = EXAMPLE_BATCH) -> tuple[torch.Tens
 
 
 def exported(source: Artifact) -> ExportedProgram:
-    """Return the program of the source, or else `traced`."""
+    """Return the source's own program if it is flat, otherwise the result of `traced`."""
     program = flat_program(source)
     return traced(source) if program is None else program
 
 
 def traced(source: Artifact, *, batch: int = EXAMPLE_BATCH) -> ExportedProgram:
-    """Return what torch.export makes of the source's module, shown a batch of this size.
+    """Export the source's module with torch.export, with an example batch of at most `batch`.
 
-    Raises what torch raises for a module that it cannot follow.
+    A stored program may limit the batch to fewer samples. Raises whatever torch raises for a module
+    that it cannot export.
     """
     module, largest = module_of(source), _largest_batch(source)
     inputs = example(source, batch=batch if largest is None else min(batch, largest))
@@ -59,7 +64,10 @@ def traced(source: Artifact, *, batch: int = EXAMPLE_BATCH) -> ExportedProgram:
 
 
 def dynamic_shapes(source: Artifact, module: nn.Module) -> tuple[Any, ...]:
-    """For each input, its axes that vary; the same name is the same axis."""
+    """Return the dynamic axes of each input, in the structure that torch.export expects.
+
+    The batch is one Dim, bounded by the source's program; all other axes are Dim.AUTO.
+    """
     dims = {
         name: Dim(name, min=1, max=_largest_batch(source)) if name == BATCH else Dim.AUTO
         for name in _names(source.signature)
@@ -78,7 +86,7 @@ def dynamic_shapes(source: Artifact, module: nn.Module) -> tuple[Any, ...]:
 
 
 def _largest_batch(source: Artifact) -> int | None:
-    """Return what the program of the source was limited to when it was made, None if nothing."""
+    """Return the largest batch that the source's program allows, or None if it sets no limit."""
     if (program := program_of(source)) is None:
         return None
     values = {node.name: node.meta.get("val") for node in program.graph.nodes}
@@ -92,10 +100,10 @@ def _largest_batch(source: Artifact) -> int | None:
 
 @contextmanager
 def explained(source: object, hint: str = "Mend the model there") -> Iterator[None]:
-    """Turns what torch raises on a model that it cannot export into a SourceError."""
+    """Convert exceptions of torch on a model that it cannot export to SourceError."""
     try:
         yield
-    except Exception as error:  # torch has classes of its own for it, on several bases
+    except Exception as error:  # torch's export errors have no common base class
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__

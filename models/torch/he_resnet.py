@@ -15,7 +15,7 @@ from toolkit.core.specs import ModelSpec
 
 @final
 class Block(nn.Module):
-    """[N, taken, H, W] -> [N, given, H, W], or half the side where `given` is not `taken`."""
+    """[N, taken, H, W] -> [N, given, H, W], with halved H and W if `given` differs from `taken`."""
 
     def __init__(self, taken: int, given: int) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Block(nn.Module):
 
 @final
 class HeResNetModule(nn.Module):
-    """[N, 3, side, side] float32 -> [N, classes] float32, of n blocks a stage."""
+    """[N, 3, side, side] float32 -> [N, classes] float32, with n blocks per stage."""
 
     def __init__(self, n: int, classes: int) -> None:
         super().__init__()

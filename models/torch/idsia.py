@@ -1,4 +1,4 @@
-"""The IDSIA net in torch."""
+"""IDSIA net in torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The perceptron in torch."""
+"""MLP in torch."""
 
 from __future__ import annotations
 

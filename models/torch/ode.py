@@ -1,7 +1,7 @@
-"""A layer that solves an ordinary differential equation, and three ways to its gradient.
+"""ODE layer in torch, with three gradient methods.
 
-Chen et al., Neural Ordinary Differential Equations (2018): h' = f(t, h), and the layer's output is
-the state at the end. Solved by Euler's method in equal steps.
+Chen et al., Neural Ordinary Differential Equations (2018): the layer solves h' = f(t, h) by Euler's
+method in equal steps, and returns the final state.
 """
 
 from __future__ import annotations
@@ -20,40 +20,44 @@ Tensors = tuple[torch.Tensor, ...]
 
 
 class Dynamics(nn.Module, ABC):
-    """f in h' = f(t, h), written so that a solver can hold all that it reads."""
+    """Right-hand side f of h' = f(t, h), with all tensors that it reads passed as arguments."""
 
     @abstractmethod
     def coefficients(self, state: torch.Tensor) -> Tensors:
-        """What `derivative` reads besides t and h: parameters, buffers, or what is made of them
-        once a solve. Gradients reach the parameters through these alone."""
+        """Return the tensors that `derivative` reads besides t and h.
+
+        These are parameters, buffers, or values computed from them once per solve. Gradients reach
+        the parameters only through these tensors.
+        """
 
     @abstractmethod
     def derivative(
         self, time: float, state: torch.Tensor, coefficients: Tensors
     ) -> tuple[torch.Tensor, Tensors]:
-        """f(t, h), shaped as h, and statistics seen on the way (without gradients).
+        """Return f(t, h), which has the shape of h, and batch statistics (without gradients).
 
-        A function of its arguments and of the mode: it draws nothing at random and changes
-        nothing, since a solver may evaluate it again for the gradient.
+        The result must depend only on the arguments and on the mode, without random numbers or side
+        effects, because a solver may evaluate it again for the gradient.
         """
 
     @abstractmethod
     def observe(self, statistics: Tensors) -> None:
-        """Takes the mean of the statistics over one solve, once a forward in training."""
+        """Take the mean of the statistics over a solve; called once per forward in training."""
 
 
 Solve = Callable[[Dynamics, Grid, torch.Tensor, Tensors], tuple[torch.Tensor, Tensors]]
-"""The state at the end, and the sums of the statistics over the steps."""
+"""Solver that returns the final state, and the sums of the statistics over the steps."""
 
 
 @final
 class OdeLayer(nn.Module):
-    """h(start) -> h(end), of any shape; `gradient` is one of models.ode.GRADIENTS.
+    """Layer h(start) -> h(end), of any shape; `gradient` is one of models.ode.GRADIENTS.
 
-    `direct` differentiates through the solver: exact for the solver, and memory grows with the
-    steps. `checkpoint` is the same number, from the states alone: each step is computed again.
-    `adjoint` keeps the last state alone, and solves state, adjoint and gradients backwards with the
-    same steps: its gradient is that of the equation, to the first order of the step.
+    `direct` differentiates through the solver. The gradient is that of the discrete solution, and
+    memory grows with the steps. `checkpoint` gives the same gradient, but stores only the states
+    and recomputes each step. `adjoint` stores only the last state, and solves for state, adjoint
+    and gradients backwards with the same steps. Its gradient is that of the equation, to first
+    order in the step.
     """
 
     def __init__(self, dynamics: Dynamics, grid: Grid, gradient: str) -> None:
@@ -63,7 +67,7 @@ class OdeLayer(nn.Module):
         self.gradient = gradient
 
     def forward(self, state: torch.Tensor) -> torch.Tensor:
-        # An exported graph has no gradient, and should be made of the solver's own operators.
+        # An exported graph needs no gradient, and should consist of the solver's own operators.
         gradient = "direct" if torch.compiler.is_exporting() else self.gradient
         coefficients = self.dynamics.coefficients(state)
         state, sums = SOLVES[gradient](self.dynamics, self.grid, state, coefficients)
@@ -124,11 +128,13 @@ def _added(sums: Tensors, more: Tensors) -> Tensors:
 
 @final
 class _Adjoint(torch.autograd.Function):
-    """Chen et al. (2018), algorithm 1: with a = dL/dh and g = dL/dtheta, backwards in time
+    """Adjoint method of Chen et al. (2018), algorithm 1.
+
+    With a = dL/dh and g = dL/dtheta, it solves backwards in time
 
     h' = f,  a' = -a df/dh,  g' = -a df/dtheta,
 
-    all three by Euler's method. The gradient to the times is not asked for.
+    all by Euler's method. Gradients with respect to the times are not computed.
     """
 
     @staticmethod
@@ -167,9 +173,9 @@ def _pulled_back(
     wanted: Sequence[bool],
     adjoint: torch.Tensor,
 ) -> Tensors:
-    """f(t, h), then a df/dh, then a df/dc for each coefficient that is wanted.
+    """Return f(t, h), then a df/dh, then a df/dc for each wanted coefficient c.
 
-    A function of its own, so that what one step needs is let go before the next.
+    This is a separate function so that the memory of one step is released before the next.
     """
 
     def of_wanted(state: torch.Tensor, *chosen: torch.Tensor) -> torch.Tensor:

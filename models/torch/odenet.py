@@ -1,4 +1,4 @@
-"""The trunk with residual or ODE stages in torch."""
+"""Trunk with residual or ODE stages in torch."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from models.torch.base import TorchBuilder
 from models.torch.ode import Dynamics, OdeLayer, Tensors
 from toolkit.core.specs import ModelSpec
 
-APPLICATIONS = 2  # of a block's convolution and batch norm, in one pass through it
+APPLICATIONS = 2  # how often one pass applies a block's convolution and batch norm
 
 
 @final
 class ResidualBlock(nn.Module):
-    """[N, C, H, W] -> the same: ReLU(BN(conv)) twice with the same weights, a shortcut, ReLU."""
+    """Residual block on [N, C, H, W]: ReLU(BN(conv)) twice, weights shared, shortcut, ReLU."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -34,11 +34,12 @@ class ResidualBlock(nn.Module):
 
 @final
 class ConvDynamics(Dynamics):
-    """f(t, h): ReLU(BN(conv([h, t]))) twice with the same weights, t a channel filled with t.
+    """Dynamics f(t, h): ReLU(BN(conv([h, t]))) twice, weights shared; t is a constant channel.
 
-    In training each application normalises by its own batch; the running statistics take the mean
-    over all applications of a solve. There conv([h, t]) is computed as conv_h(h) + t * conv_t(1):
-    the second term is a fixed map, and without it a kernel has a round number of channels.
+    In training, each application normalises with its own batch statistics, and the running
+    statistics are updated with their mean over all applications of a solve. In training,
+    conv([h, t]) is also computed as conv_h(h) + t * conv_t(1): the map conv_t(1) is computed once
+    per solve, and the kernel of conv_h has a round number of channels.
     """
 
     def __init__(self, channels: int) -> None:
@@ -70,7 +71,7 @@ class ConvDynamics(Dynamics):
             state = F.conv2d(state, kernel, bias, padding=1)
             if time:
                 state = torch.add(state, ramp, alpha=time)
-            # With a momentum of 1/k at the k-th, they become the means over the applications.
+            # Momentum 1/k at application k makes `mean` and `variance` averages over applications.
             share = 1 / (number + 1)
             state = F.batch_norm(state, mean, variance, scale, shift, True, share, self.bn.eps)
             state = F.relu(state)
@@ -100,7 +101,7 @@ class ConvDynamics(Dynamics):
 
 @final
 class TrunkModule(nn.Module):
-    """[N, 3, 32, 32] float32 -> [N, classes] float32, with a stage on 32 and one on 64 channels."""
+    """[N, 3, 32, 32] float32 -> [N, classes] float32, with stages on 32 and on 64 channels."""
 
     def __init__(self, stage1: nn.Module, stage2: nn.Module, classes: int) -> None:
         super().__init__()

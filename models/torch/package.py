@@ -1,7 +1,7 @@
-"""Packages of AOTInductor (.pt2 archives with compiled code), read without running that code.
+"""Reader of AOTInductor packages (.pt2 archives with compiled code) that does not run the code.
 
-Such an archive holds a shared library, and the C++ that its entry was compiled from (the wrapper):
-the table of constants and the calls that read them are in it, one statement a line.
+A package has a shared library, and the C++ source of its entry point (the wrapper). The wrapper
+contains the table of constants and the calls that read them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BODY = re.compile(
     r"^void AOTInductorModel::run_impl\((.*)^\} // AOTInductorModel::run_impl$",
     re.MULTILINE | re.DOTALL,
 )
-DECLARED = re.compile(r"constants_->at\(\d+\)$")  # a constant is given its name, and not read yet
+DECLARED = re.compile(r"constants_->at\(\d+\)$")  # names a constant, but does not read it yet
 COMMENT = re.compile(r"//[^\n]*")
 KERNEL = re.compile(r'^extern "C"\s+void\s+(\w+)\((.*?)\);', re.MULTILINE | re.DOTALL)
 MADE = re.compile(r"\baoti_torch_empty_strided\(.*\bcached_torch_dtype_(\w+),.*&(\w+)_handle\)")
@@ -36,9 +36,10 @@ LIBRARY_CALL = re.compile(r"\baoti_torch_cpu_(\w+)\(|\baoti_torch_(proxy_executo
 
 @dataclass(frozen=True, kw_only=True)
 class Constant:
-    """A row of the table: a tensor that lies `offset` elements into its `size_bytes`.
+    """Row of the table of constants: a tensor that starts at element `offset` of its storage.
 
-    `variable` is its name in the wrapper, `name` that in the model; strides are in elements.
+    The storage has `size_bytes`. `variable` is the tensor's name in the wrapper, `name` its name in
+    the model. Strides are in elements.
     """
 
     variable: str
@@ -52,7 +53,7 @@ class Constant:
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """The library as it lies in the archive, the wrapper's text, and what it was compiled for."""
+    """AOTInductor package: bytes of the library, source of the wrapper, and compile metadata."""
 
     path: Path
     library: bytes
@@ -60,8 +61,11 @@ class Package:
     metadata: Mapping[str, str]
 
     def constants(self) -> list[Constant]:
-        """In the order of their bytes. Raises SourceError for a table with gaps, or of what is no
-        plain tensor."""
+        """Return the constants in the order of their bytes.
+
+        Raises SourceError if the table has gaps or contradicts itself, or if a constant is folded
+        or not a strided tensor.
+        """
         rows: dict[int, dict[str, str]] = {}
         for place, key, value in TABLE.findall(self.wrapper):
             if rows.setdefault(int(place), {}).setdefault(key, value) != value:
@@ -75,11 +79,14 @@ class Package:
             self.refuse(f"its table of constants cannot be read: {error}")
 
     def kernels(self) -> dict[str, str]:
-        """The kernels that were generated, each with the types of its arguments."""
+        """Return the generated kernels, each with the types of its arguments."""
         return {name: " ".join(types.split()) for name, types in KERNEL.findall(self.wrapper)}
 
     def statements(self) -> list[str]:
-        """What a pass runs, in order. Raises SourceError where the wrapper has no entry."""
+        """Return the statements of a forward pass in order.
+
+        Raises SourceError if the wrapper has no entry point.
+        """
         body = BODY.search(self.wrapper)
         if body is None:
             self.refuse("its C++ has no entry")
@@ -87,7 +94,10 @@ class Package:
         return [line for line in lines if not DECLARED.search(line)]
 
     def calls(self) -> list[tuple[str | None, str]]:
-        """Each statement behind the name of the kernel, or of torch's operator, that it calls."""
+        """Return each statement, after the name of the kernel or torch operator that it calls.
+
+        The name is None for a statement without such a call.
+        """
         names = "|".join(map(re.escape, self.kernels()))
         kernel = re.compile(rf"\b({names or '(?!)'})\(")
         found = []
@@ -100,7 +110,7 @@ class Package:
         return found
 
     def calls_with_out(self) -> list[tuple[str, str | None]]:
-        """The operators of torch that write into a buffer they are given, with its dtype."""
+        """Return the torch operators that write to a given buffer, each with the buffer's dtype."""
         dtypes: dict[str, str] = {}
         found = []
         for line in self.statements():
@@ -120,7 +130,7 @@ class Package:
 
 
 def read_package(path: Path) -> Package:
-    """The parts of a package. Raises SourceError for what is none, or was cut or compressed."""
+    """Read a package. Raises SourceError for a file that is none, is truncated or is compressed."""
     try:
         with zipfile.ZipFile(path) as archive:
             return Package(
@@ -137,7 +147,7 @@ def read_package(path: Path) -> Package:
 
 
 def cpu_features() -> list[str]:
-    """The instruction sets of this machine, by torch's names."""
+    """Return the instruction sets of this machine, by torch's names."""
     return sorted(name for name, has in torch.cpu.get_capabilities().items() if has is True)
 
 

@@ -1,10 +1,9 @@
-"""Exported programs (.pt2, torch.export), opened without running anything that they bring; and the
-module of a checkpoint.
+"""Load and write exported programs (.pt2, torch.export), and load the module of a checkpoint.
 
 torch.export.load unpickles the objects that an archive marks as pickled, and falls back to an older
-format whose weights it unpickles; models.torch.program_checks says what it does with the graph.
-Each of these runs code of the file's author. So the entries of an archive are checked first, and
-torch is given a new archive of the checked bytes.
+format whose weights it unpickles; models.torch.program_checks describes what it does with the
+graph. All of this can run code of the file's author. So the entries of an archive are checked
+first, and torch reads a new archive of the checked bytes.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ from toolkit.core.tensors import load_tensors
 from toolkit.core.zips import RefusedEntry, checked_copy
 
 MOST_TIMES = 4  # torch stores its entries uncompressed
-MOST_ELEMENTS = 16  # declared per byte of the file: expanded buffers store less than they declare
-FEW_ELEMENTS = 1 << 24  # declared by a file of any size
+MOST_ELEMENTS = 16  # declared per byte of the file; expanded buffers store less than they declare
+FEW_ELEMENTS = 1 << 24  # number that a file of any size may declare
 GRAPH = "models/model.json"
 SAMPLE_INPUTS = "data/sample_inputs/model.pt"
 CONFIGS = (
@@ -44,7 +43,7 @@ CONFIGS = (
     "data/constants/model_constants_config.json",
 )
 NEEDED = {GRAPH, SAMPLE_INPUTS, *CONFIGS}
-# An archive has one folder, and in it these entries: torch.export.pt2_archive.constants.
+# An archive has one folder with these entries: torch.export.pt2_archive.constants.
 ENTRIES = re.compile(
     r"[\w.-]+/(?:archive_format|archive_version|byteorder|version|\.data/version"
     r"|\.data/serialization_id|extra/[\w.-]+"
@@ -53,11 +52,12 @@ ENTRIES = re.compile(
 
 
 def module_of(source: Artifact) -> nn.Module:
-    """The module of a checkpoint or an exported program in evaluation mode, with its weights.
+    """Return the module of a checkpoint or an exported program, in evaluation mode with weights.
 
-    It takes the inputs of the signature in order, and gives a tensor, or a tuple of them. A
-    family's is built; a user's own is the program that lies beside its weights. Raises
-    IntegrityError for files that were altered, or weights that are not the model's.
+    It takes the inputs of the signature in order, and returns a tensor or a tuple of tensors. The
+    module of a family is built; that of a user model is the program stored beside the weights.
+    Raises IntegrityError for files that were altered, or weights that do not fit the family, and
+    SourceError for a user model without a program, or with weights that do not fit it.
     """
     source.verify()
     if source.format is Format.TORCH_EXPORT:
@@ -78,9 +78,9 @@ def _of_checkpoint(checkpoint: Artifact) -> nn.Module:
 
 
 def program_of(source: Artifact) -> ExportedProgram | None:
-    """What a file or a checkpoint holds of a user's model; None for a family's.
+    """Return the program of an exported file or of a user model's checkpoint, None for a family's.
 
-    The weights of a checkpoint's are zeros, or others than those of the checkpoint.
+    The program of a checkpoint does not have the checkpoint's weights; they are zeros, for example.
     """
     if source.format is Format.TORCH_EXPORT:
         return load_program(source.path)
@@ -96,9 +96,9 @@ def _in_checkpoint(directory: Path, digest: str, elsewhere: int) -> ExportedProg
 
 
 def _with_weights(checkpoint: Artifact) -> ExportedProgram:
-    """The program of a checkpoint with the checkpoint's weights.
+    """Return the program of a checkpoint with the checkpoint's weights.
 
-    Raises SourceError where their names or shapes differ.
+    Raises SourceError if their names or shapes differ from the program's.
     """
     program, weights = program_of(checkpoint), load_tensors(checkpoint.path)
     assert program is not None
@@ -128,10 +128,10 @@ def _with_weights(checkpoint: Artifact) -> ExportedProgram:
 
 
 def flat_program(source: Artifact) -> ExportedProgram | None:
-    """The program of a user's model with the weights of the source, if its inputs are tensors by
-    place and its outputs too; None for another, and for a family's model.
+    """Return the program of a user model with the weights of the source, or None if not flat.
 
-    Raises IntegrityError for files that were altered.
+    A program is flat if it takes positional tensors, and returns a tensor or a tuple of tensors.
+    Return None for a family's model as well. Raises IntegrityError for files that were altered.
     """
     source.verify()
     program = program_of(source)
@@ -141,10 +141,11 @@ def flat_program(source: Artifact) -> ExportedProgram | None:
 
 
 class FlatModule(nn.Module):
-    """A program's module whose inputs and outputs are tensors in a row.
+    """Module of a program, with positional tensors as inputs and a tuple of tensors as output.
 
-    What it takes and gives may be nested in tuples and dicts, by name, and have numbers and None
-    among the tensors: those are as they were when the program was made.
+    The program's own inputs and outputs may be nested in tuples and dicts, and include numbers and
+    None. Such inputs keep the values they had when the program was exported; such outputs are
+    dropped.
     """
 
     def __init__(self, program: ExportedProgram) -> None:
@@ -167,7 +168,7 @@ class FlatModule(nn.Module):
 
 
 def flat_module(program: ExportedProgram) -> nn.Module:
-    """The module itself, where its inputs are tensors by place and its outputs too."""
+    """Return the module of a flat program itself, and that of another as a FlatModule."""
     return program.module() if _is_flat(program) else FlatModule(program)
 
 
@@ -180,7 +181,7 @@ def _is_flat(program: ExportedProgram) -> bool:
 
 
 def input_names(program: ExportedProgram) -> list[str]:
-    """Of the tensors that it takes: the parameters of forward, as torch.export flattens them."""
+    """Return the names of the input tensors: forward's parameters, as flattened by torch.export."""
     return [
         spec.arg.name
         for spec in program.graph_signature.input_specs
@@ -189,8 +190,11 @@ def input_names(program: ExportedProgram) -> list[str]:
 
 
 def output_names(program: ExportedProgram) -> list[str]:
-    """Of the tensors that it gives: `output` for a single one, else the keys and places that lead
-    to each in what forward returns, joined by dots."""
+    """Return the names of the output tensors.
+
+    A tensor that forward returns as such is `output`. Otherwise a name is the path of keys and
+    indices to the tensor in the returned structure, as of `path_name`.
+    """
     spec = program.call_spec.out_spec
     assert spec is not None
     whole = pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
@@ -206,14 +210,17 @@ def output_names(program: ExportedProgram) -> list[str]:
 
 
 def keys_of(path: Sequence[Any]) -> list[str]:
-    """The keys and places that lead to a part of something nested."""
+    """Return a pytree path as a list of keys and indices."""
     return [
         str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key)))) for key in path
     ]
 
 
 def path_name(path: Sequence[Any], root: str = "output") -> str:
-    """`("boxes", 0)` as boxes.0; what has no key but its place is `output.0`, or `output`."""
+    """Return a pytree path joined by dots, such as `boxes.0`.
+
+    `root` comes first if the path is empty or starts with an index: `output`, `output.0`.
+    """
     keys = keys_of(path)
     if not keys or keys[0].isdecimal():
         keys.insert(0, root)
@@ -221,8 +228,11 @@ def path_name(path: Sequence[Any], root: str = "output") -> str:
 
 
 def signature_of_program(program: ExportedProgram) -> Signature:
-    """What it takes and gives. The first axis that varies at the front of an input is the batch;
-    other extents that vary keep torch's symbols."""
+    """Return the signature of a program.
+
+    The batch is the first leading axis of an input that varies. Other axes that vary keep torch's
+    symbol as their name, or have no name if their extent is an expression.
+    """
     values = {node.name: node.meta.get("val") for node in program.graph.nodes}
     names = input_names(program)
     batch = next(
@@ -252,7 +262,7 @@ def _tensor_spec(name: str, value: torch.Tensor, batch: str | None) -> TensorSpe
         if isinstance(extent, int):
             return extent
         text = str(extent)
-        if text.isdecimal():  # one that varied until an operator fixed it
+        if text.isdecimal():  # a dynamic extent that an operator made constant
             return int(text)
         return "batch" if text == batch else text if text.isidentifier() else None
 
@@ -264,9 +274,10 @@ def _tensor_spec(name: str, value: torch.Tensor, batch: str | None) -> TensorSpe
 
 
 def write_program(module: nn.Module, rows: torch.Tensor) -> bytes:
-    """An exported program of a module that takes [N, ...] and gives [N, outputs], for any N.
+    """Export a module that takes [N, ...] and returns [N, outputs], for any N, as a program file.
 
-    `rows` are two of them. Raises what torch.export raises for a module that it cannot follow.
+    `rows` is an example batch of two samples. The file has zeros in place of the weights. Raises
+    whatever torch.export raises for a module that it cannot export.
     """
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(module.eval(), (rows,), dynamic_shapes=({0: batch},))
@@ -274,10 +285,10 @@ def write_program(module: nn.Module, rows: torch.Tensor) -> bytes:
 
 
 def without_weights(program: ExportedProgram) -> bytes:
-    """What torch.export.save writes of a program, with zeros in the place of its weights.
+    """Return the bytes that torch.export.save writes for a program with zeros as its weights.
 
-    For a checkpoint, which has the weights in a file of their own. The zeros of a tensor are one
-    element, with strides of 0.
+    A checkpoint stores its weights in a separate file. The zeros of a tensor are one element with
+    strides of 0.
     """
     weights = dict(program.state_dict)
     for name, weight in weights.items():
@@ -289,7 +300,8 @@ def without_weights(program: ExportedProgram) -> bytes:
     stream = io.BytesIO()
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "No complete tensor found")  # each is one element
+            # The zeros are one element each.
+            warnings.filterwarnings("ignore", "No complete tensor found")
             torch.export.save(program, stream)
     finally:
         program.state_dict.update(weights)
@@ -297,16 +309,16 @@ def without_weights(program: ExportedProgram) -> bytes:
 
 
 def load_program(path: Path, elsewhere: int = 0) -> ExportedProgram:
-    """Open an archive of torch.export.save, without running anything that it brings.
+    """Load an archive of torch.export.save, without running code that it contains.
 
-    `elsewhere` are the elements that it may declare without holding them: as many as another file
-    has. Raises SourceError for a file that is no such archive, could run code, or was written by a
-    version of torch whose archives the installed one does not read.
+    `elsewhere` is the number of elements that the archive may declare without storing them, because
+    another file stores them. Raises SourceError for a file that is no such archive, could run code,
+    or was written by a version of torch that the installed one cannot read.
     """
     with _checked(path, elsewhere) as archive:
         try:
             return torch.export.load(archive)
-        except Exception as error:  # torch's deserialiser raises whatever its parts raise
+        except Exception as error:  # torch does not document what its deserialiser raises
             raise SourceError(
                 f"torch {torch.__version__} could not open {path}: "
                 f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
@@ -315,15 +327,17 @@ def load_program(path: Path, elsewhere: int = 0) -> ExportedProgram:
 
 
 def check_archive(path: Path) -> None:
-    """Raise SourceError for a file that is no archive of one exported program, or could run
-    code."""
+    """Raise SourceError for a file that is no archive of an exported program, or could run code."""
     with _checked(path, 0):
         pass
 
 
 @contextlib.contextmanager
 def _checked(path: Path, elsewhere: int) -> Iterator[BinaryIO]:
-    """Yield a new archive of the checked entries of `path`."""
+    """Yield a new archive with the checked entries of `path`.
+
+    Raises SourceError if `path` is no archive, or an entry is refused or missing.
+    """
     places: list[str] = []
     elements = 0
 

@@ -1,9 +1,9 @@
-"""Checks of the entries of an exported program (.pt2), before torch reads them.
+"""Security checks of the entries of an exported program (.pt2), before torch reads them.
 
-torch turns much of a graph's description into Python. It evaluates symbolic extents and guards,
-writes names of nodes, inputs and tensors into generated source, looks operators up by attribute,
-and imports the modules that the structure of the inputs names. So each text in the description
-must be of a known kind, or plain.
+torch converts much of a graph's description to Python. It evaluates symbolic extents and guards,
+writes names of nodes, inputs and tensors into generated source, looks up operators as attributes,
+and imports the modules that the structure of the inputs names. So each string in the description
+must be of a known kind, or match PLAIN.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch._ops import OpOverload
 
 from toolkit.core.zips import RefusedEntry
 
-# What symbolic extents are made of: torch.utils._sympy.functions, and sympy's own arithmetic.
+# Functions in symbolic extents: torch.utils._sympy.functions, and sympy's own arithmetic.
 FUNCTIONS = frozenset(
     {
         "Add", "And", "CeilDiv", "CeilToInt", "CleanDiv", "Eq", "Equality", "Float", "FloatPow",
@@ -43,7 +43,7 @@ ARITHMETIC = (
     ast.Expression, ast.Call, ast.keyword, ast.Name, ast.Load, ast.Constant, ast.BinOp, ast.UnaryOp,
     ast.Compare, ast.operator, ast.unaryop, ast.cmpop,
 )  # fmt: skip
-# What guards have beside arithmetic: torch.export._unlift writes them into a function.
+# Guards have more than arithmetic. torch.export._unlift writes them into a function.
 GUARDS = (*ARITHMETIC, ast.Attribute, ast.BoolOp, ast.boolop, ast.IfExp, ast.Subscript, ast.Slice)
 GUARD_NAMES = frozenset({"L", "abs", "float", "inf", "int", "math", "max", "min", "round", "torch"})
 GUARD_METHODS = frozenset({"size", "storage_offset", "stride"})
@@ -80,10 +80,10 @@ HIGHER_ORDER = frozenset(
         "wrap_with_autocast", "wrap_with_set_grad_enabled",
     )
 )  # fmt: skip
-PLAIN = re.compile(r"[\w .:/+@-]{0,1000}")  # without quotes, brackets and ends of lines
-SYMBOL_COUNT = re.compile(r"\d{7}")  # torch counts up to the number of a symbol
+PLAIN = re.compile(r"[\w .:/+@-]{0,1000}")  # without quotes, brackets and line breaks
+SYMBOL_COUNT = re.compile(r"\d{7}")  # torch loops up to the number of a symbol
 TENSOR_PATH = re.compile(r"(?:weight|tensor)_\d+")
-# Metadata of nodes that is only read. torch imports or looks up what other kinds of it name.
+# Metadata of nodes that torch only reads. It imports or looks up the names in other metadata.
 METADATA = frozenset({"nn_module_stack", "torch_fn"})
 CONTAINERS = frozenset(
     {
@@ -108,7 +108,7 @@ KINDS = {
 def checked_graph(content: bytes) -> bytes:
     """Return the graph in `content`, without the metadata that torch would look up.
 
-    Raises RefusedEntry if it has a text that torch could run as code.
+    Raises RefusedEntry if the graph contains a string that torch could run as code.
     """
     graph = json.loads(content)
     for suspect in _suspects(graph, "", in_node=False):
@@ -117,9 +117,10 @@ def checked_graph(content: bytes) -> bytes:
 
 
 def checked_config(content: bytes) -> tuple[bytes, int]:
-    """Return the list of tensors in `content`, and the number of elements that they declare.
+    """Return the list of tensors in `content`, and the total number of elements of their shapes.
 
-    Raises RefusedEntry for pickled objects, and for shapes that are not numbers.
+    Raises RefusedEntry for pickled objects, for names that are not plain, and for shapes that are
+    not numbers.
     """
     document = json.loads(content)
     elements = 0
@@ -136,7 +137,7 @@ def checked_config(content: bytes) -> tuple[bytes, int]:
 
 
 def checked_samples(place: str, content: bytes) -> bytes:
-    """Return a pickle of the tensors and containers that `content` holds, pickled anew.
+    """Return a new pickle of the tensors and containers that are pickled in `content`.
 
     Raises RefusedEntry for a pickle of anything else.
     """
@@ -160,21 +161,24 @@ def checked_samples(place: str, content: bytes) -> bytes:
 
 
 def is_arithmetic(text: str) -> bool:
-    """Return whether an extent consists of numbers, symbols and calls of FUNCTIONS alone, as Python
-    parses it, and is cheap to evaluate: powers and shifts by small constants only."""
+    """Return whether an extent has only numbers, symbols, arithmetic and calls of FUNCTIONS.
+
+    The text is parsed as Python. It must also be cheap to evaluate: powers and shifts must be by
+    small constants.
+    """
     return _consists_of(text, ARITHMETIC)
 
 
 def is_guard(text: str) -> bool:
-    """Return whether a guard is arithmetic of the extents and values of inputs alone."""
+    """Return whether a guard has only arithmetic on the extents and values of inputs."""
     return _consists_of(text, GUARDS)
 
 
 def _suspects(value: Any, key: str, *, in_node: bool) -> Iterator[str]:
     """Yield the parts of a graph's description that torch could run as code.
 
-    `key` is the one that leads to `value`. Texts that a node takes as arguments may be any: torch
-    writes them as literals.
+    `key` is the dict key that leads to `value`. A string argument of a node may be arbitrary,
+    because torch writes it as a literal.
     """
     if isinstance(value, dict):
         for name, inner in value.items():
@@ -192,7 +196,7 @@ def _suspects(value: Any, key: str, *, in_node: bool) -> Iterator[str]:
 
 
 def _is_metadata(name: str, parent: dict[str, Any]) -> bool:
-    """Return whether it is that of a node or of the graph, and not a tensor of this name."""
+    """Return whether `name` is the metadata of a node or of the graph, not a tensor so named."""
     return name == "metadata" and ("target" in parent or "graph" in parent)
 
 
@@ -211,8 +215,7 @@ def _is_known(text: str, key: str, *, in_node: bool) -> bool:
 
 
 def is_operator(text: str) -> bool:
-    """Return whether a name is that of arithmetic, or of an operator of torch that stays within its
-    tensors."""
+    """Return whether a name is a scalar operator, or a torch operator that touches only tensors."""
     if text in SCALAR_OPERATORS or text in HIGHER_ORDER:
         return True
     found = OVERLOAD.fullmatch(text)
@@ -223,8 +226,10 @@ def is_operator(text: str) -> bool:
 
 
 def is_structure(text: str, *, inputs: bool) -> bool:
-    """Return whether the description of a nested structure names containers alone, by plain
-    keys; that of `inputs` is (args, kwargs), and keywords are identifiers."""
+    """Return whether the description of a nested structure has only CONTAINERS and plain keys.
+
+    The structure of `inputs` is (args, kwargs), in which keywords must also be identifiers.
+    """
     try:
         _, root = json.loads(text)
         parts = [root]
@@ -255,7 +260,7 @@ def _is_context(context: Any) -> bool:
 
 
 def _without_metadata(value: Any) -> Any:
-    """Return a copy of a graph's description whose nodes keep METADATA alone."""
+    """Return a copy of a graph's description with only METADATA kept as metadata."""
     if isinstance(value, dict):
         return {
             name: {key: text for key, text in inner.items() if key in METADATA}
@@ -312,7 +317,7 @@ def _has_power(node: ast.AST) -> bool:
 
 
 def _is_small(exponent: ast.AST) -> bool:
-    """Return whether it is a constant of at most LARGEST_EXPONENT: 2, -1 or Integer(2)."""
+    """Return whether an exponent is a constant of at most LARGEST_EXPONENT: 2, -1, Integer(2)."""
     match exponent:
         case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=inner):
             return _is_small(inner)

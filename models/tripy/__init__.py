@@ -1,1 +1,1 @@
-"""The families as NVIDIA Tripy modules, a file each."""
+"""Model families as NVIDIA Tripy modules, one file per family."""

@@ -13,7 +13,7 @@ from toolkit.core.specs import ModelSpec
 
 @final
 class AlexNetModule(tp.Module):
-    """[N, 3, 32, 32] float32 -> [N, classes] float32, in evaluation mode: nothing is dropped."""
+    """[N, 3, 32, 32] float32 -> [N, classes] float32, in evaluation mode, without dropout."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()

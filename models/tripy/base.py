@@ -1,4 +1,4 @@
-"""What the Tripy builders of all families share."""
+"""Base class of the Tripy builders."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ STATISTICS = ("running_mean", "running_var")
 
 
 class TripyBuilder(Builder):
-    """A builder of Tripy modules in evaluation mode: their attributes are called as torch's.
+    """Builder of Tripy modules in evaluation mode, whose attributes are named as in torch.
 
-    A module takes what the signature says, [N, C, H, W] or [N, features] float32. Its weights lie
-    in host memory, where the compiler reads them.
+    A module takes the input of the signature, [N, C, H, W] or [N, features] float32. Its weights
+    are in host memory, from where the compiler reads them.
     """
 
     @abstractmethod
     def module(self, spec: ModelSpec) -> tp.Module:
-        """The module, without weights."""
+        """Return the module, without weights."""
 
     @final
     def build(self, spec: ModelSpec) -> tp.Module:
@@ -36,7 +36,7 @@ class TripyBuilder(Builder):
 
     @final
     def weights(self, module: tp.Module) -> dict[str, np.ndarray]:
-        """Counts of batches, which Tripy has not, are 0: see models/weights.py."""
+        """Return all weights; num_batches_tracked, which Tripy lacks, is 0 (models/weights.py)."""
         found: dict[str, np.ndarray] = {}
         for name, array in held(module).items():
             found[name] = array
@@ -63,13 +63,13 @@ class TripyBuilder(Builder):
 
 
 def held(module: tp.Module) -> dict[str, np.ndarray]:
-    """Copies of what the module itself holds, under torch's names."""
+    """Return copies of the module's own tensors, under torch's names."""
     state = module.state_dict()
     return {name: np.array(np.from_dlpack(tensor), order="C") for name, tensor in state.items()}
 
 
 def _load(module: tp.Module, arrays: Weights) -> None:
-    """A tensor of Tripy reads the memory of the array that it is made of, so each is a copy."""
+    """Load copies of the arrays, because a Tripy tensor shares the memory of its array."""
     module.load_state_dict(
         {name: tp.Tensor(np.array(array, order="C")) for name, array in arrays.items()}
     )

@@ -14,7 +14,7 @@ from toolkit.core.specs import ModelSpec
 
 @final
 class Block(tp.Module):
-    """[N, taken, H, W] -> [N, given, H, W], or half the side where `given` is not `taken`."""
+    """[N, taken, H, W] -> [N, given, H, W], with halved H and W if `given` differs from `taken`."""
 
     def __init__(self, taken: int, given: int) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Block(tp.Module):
         h = tp.relu(self.bn1(self.conv1(x)))
         h = self.bn2(self.conv2(h))
         if self.more:
-            # x[:, :, ::2, ::2] is the same, but lowered to forty operations on shapes.
+            # x[:, :, ::2, ::2] gives the same, but is lowered to forty shape operations.
             x = tp.maxpool(x, (1, 1), stride=(self.stride, self.stride))
             x = tp.pad(x, ((0, 0), (0, self.more), (0, 0), (0, 0)))
         return tp.relu(h + x)
@@ -37,7 +37,7 @@ class Block(tp.Module):
 
 @final
 class HeResNetModule(tp.Module):
-    """[N, 3, side, side] float32 -> [N, classes] float32, of n blocks a stage."""
+    """[N, 3, side, side] float32 -> [N, classes] float32, with n blocks per stage."""
 
     def __init__(self, n: int, classes: int) -> None:
         super().__init__()

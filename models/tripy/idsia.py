@@ -1,4 +1,4 @@
-"""The IDSIA net in Tripy."""
+"""IDSIA net in Tripy."""
 
 from __future__ import annotations
 

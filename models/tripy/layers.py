@@ -1,6 +1,6 @@
-"""The layers that the Tripy twins are made of, each as torch defines it.
+"""Layers of the Tripy models, with the semantics of torch.
 
-Tripy's own defaults differ: a pooling has a stride of 1, a flattening takes the batch as well.
+Tripy's own defaults differ: a pooling has stride 1, and a flatten includes the batch axis.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import nvtripy as tp
 def conv(
     taken: int, given: int, side: int, *, stride: int = 1, pad: int = 0, bias: bool = True
 ) -> tp.Conv:
-    """A `side` x `side` convolution over `pad` rows and columns of zeros around its input."""
+    """Return a `side` x `side` convolution that pads its input by `pad` zeros on each side."""
     return tp.Conv(
         taken,
         given,
@@ -23,15 +23,18 @@ def conv(
 
 
 def max_pool(x: tp.Tensor) -> tp.Tensor:
-    """The largest of each 2x2; a last odd row or column is left out."""
+    """Apply a 2x2 max-pooling; a last odd row or column is left out."""
     return tp.maxpool(x, (2, 2), stride=(2, 2))
 
 
 def mean_pool(x: tp.Tensor) -> tp.Tensor:
-    """The mean of each 2x2."""
+    """Apply a 2x2 average pooling."""
     return tp.avgpool(x, (2, 2), stride=(2, 2))
 
 
 def flatten(x: tp.Tensor, features: int) -> tp.Tensor:
-    """[N, C, H, W] -> [N, features]. With the number known, nothing is computed of the extents."""
+    """Reshape [N, C, H, W] to [N, features].
+
+    A known number of features spares the graph its computation from the shape.
+    """
     return tp.reshape(x, (x.shape[0], features))

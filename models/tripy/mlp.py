@@ -1,4 +1,4 @@
-"""The perceptron in Tripy."""
+"""MLP in Tripy."""
 
 from __future__ import annotations
 

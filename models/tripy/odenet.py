@@ -1,4 +1,4 @@
-"""The trunk with residual or ODE stages in Tripy."""
+"""Trunk with residual or ODE stages in Tripy."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from models.tripy.base import TripyBuilder
 from models.tripy.layers import conv, flatten, mean_pool
 from toolkit.core.specs import ModelSpec
 
-APPLICATIONS = 2  # of a block's convolution and batch norm, in one pass through it
+APPLICATIONS = 2  # how often one pass applies a block's convolution and batch norm
 
 
 @final
 class ResidualBlock(tp.Module):
-    """[N, C, H, W] -> the same: ReLU(BN(conv)) twice with the same weights, a shortcut, ReLU."""
+    """Residual block on [N, C, H, W]: ReLU(BN(conv)) twice, weights shared, shortcut, ReLU."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class ResidualBlock(tp.Module):
 
 @final
 class ConvDynamics(tp.Module):
-    """f(t, h): ReLU(BN(conv([h, t]))) twice with the same weights, t a channel filled with t."""
+    """Dynamics f(t, h): ReLU(BN(conv([h, t]))) twice, weights shared; t is a constant channel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class ConvDynamics(tp.Module):
 
 @final
 class OdeLayer(tp.Module):
-    """[N, C, H, W] -> the same: h(0) -> h(1) by Euler's method in equal steps."""
+    """ODE layer on [N, C, H, W]: integrates h(0) to h(1) by Euler's method in equal steps."""
 
     def __init__(self, channels: int, grid: Grid) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class OdeLayer(tp.Module):
 
 @final
 class TrunkModule(tp.Module):
-    """[N, 3, 32, 32] float32 -> [N, classes] float32, with a stage on 32 and one on 64 channels."""
+    """[N, 3, 32, 32] float32 -> [N, classes] float32, with stages on 32 and on 64 channels."""
 
     def __init__(self, stage1: tp.Module, stage2: tp.Module, classes: int) -> None:
         super().__init__()

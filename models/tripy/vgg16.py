@@ -30,7 +30,7 @@ class Stage(tp.Module):
 
 @final
 class VGG16Module(tp.Module):
-    """[N, 3, 32, 32] float32 -> [N, classes] float32, in evaluation mode: nothing is dropped."""
+    """[N, 3, 32, 32] float32 -> [N, classes] float32, in evaluation mode, without dropout."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""The search for the fastest form of a model that is still the model."""
+"""Search for the fastest variant of a model that is still accurate enough."""

@@ -1,4 +1,4 @@
-"""Whether a candidate is as accurate as the model, as far as that is allowed."""
+"""Accuracy checks of candidates against the model, with an allowed drop."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SCHEMA = "toolkit.verdict/1"
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What was decided of a candidate, by what, and the whole of what it came to."""
+    """Outcome of a candidate's accuracy check, the reason for it, and all figures behind it."""
 
     gate: Gate
     why: str
@@ -36,7 +36,7 @@ class Verdict:
 
     @property
     def drop(self) -> float | None:
-        """Percentage points, or per cent of the MSE."""
+        """Drop in percentage points of accuracy or per cent of the MSE; None if unknown."""
         found = self.figures.get("drop")
         return found and found["value"]
 
@@ -44,8 +44,11 @@ class Verdict:
 @final
 @dataclass(kw_only=True)
 class Judge:
-    """Holds candidates against the model on all test rows, each once: what was decided lies in
-    `directory`. The model itself runs when the first is to be held against it."""
+    """Accuracy checks of candidates against the model on all test samples.
+
+    Each check runs once, and its verdict is stored in `directory`. The model itself runs before the
+    first check that is not stored.
+    """
 
     given: Artifact
     forms: Forms
@@ -59,12 +62,16 @@ class Judge:
 
     @property
     def arrays(self) -> tuple[Feeds, ...]:
-        """The rows, and what is right of them."""
+        """Arrays of the test samples and of their targets."""
         targets = self.rows.targets
         return (self.rows.feeds, {} if targets is None else {"targets": targets})
 
     def of(self, candidate: Candidate, forms: Forms, name: str | None = None) -> Verdict:
-        """Raises ToolkitError where the model itself cannot be run, or gives NaN."""
+        """Return the verdict on a candidate, stored or from a new check.
+
+        Verdicts are stored by `name`, by default `candidate.arithmetic`. Raises ToolkitError if the
+        model itself cannot be run, or its outputs contain NaN or infinity.
+        """
         name = name or candidate.arithmetic
         path = self.directory / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.json"
         if path.exists():
@@ -96,8 +103,11 @@ class Judge:
 
 
 def too_few(rows: LabelledRows, max_drop: float) -> str | None:
-    """Why not even a form that is right and wrong on the same rows as the model could be told to
-    be within the drop; None where it could."""
+    """Return why there are too few samples to confirm a drop of at most `max_drop`, or None.
+
+    They are too few if even a variant with the same answers as the model would not pass. Return
+    None for a regression model.
+    """
     if not rows.classes:
         return None
     right = np.ones(rows.count, bool)

@@ -1,4 +1,4 @@
-"""Writes a bundle, with a program that needs NumPy and the runtime, not the toolkit."""
+"""Writer of bundles, whose program needs NumPy and the runtime, but not the toolkit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write_bundle(
     chosen: Standing,
     preprocessing: Mapping[str, Any] | None,
 ) -> None:
-    """Writes `directory`, in the place of an earlier one; `artifact` is what `chosen` opened."""
+    """Write or replace the bundle `directory`; `artifact` is the one that `chosen` ran."""
     runtime = chosen.candidate.runtime
     making = replaced_directory if directory.exists() else new_directory
     with making(directory) as partial:
@@ -41,7 +41,7 @@ def write_bundle(
 
 
 def _copied(artifact: Artifact, place: Path) -> Artifact:
-    """The artifact in `place`; a file that somebody else made becomes one."""
+    """Copy the artifact to `place`, with a new manifest if it is a user file without one."""
     ours = (artifact.directory / MANIFEST).is_file()
     for name in (*artifact.files, *([MANIFEST] if ours else [])):
         artifact.copy_file(name, place / name)
@@ -88,14 +88,14 @@ def _body(artifact: Artifact, chosen: Standing, preprocessing: Mapping[str, Any]
 
 
 def _requirements(runtime: str, version: str | None) -> str:
-    """The packages of the runtime, at the version that was measured."""
+    """Return the text of requirements.txt, with the runtime pinned to the measured version."""
     package, *others = REQUIREMENTS[runtime]
     pinned = f"=={version.partition('-')[0].partition('+')[0]}" if version else ""
     return "\n".join(["numpy", f"{package}{pinned}", *others, ""])
 
 
 def preprocessing_of(artifact: Artifact) -> Json | None:
-    """What the rows went through that the model was trained on; None where that is not known."""
+    """Return the preprocessing of the samples that the model was trained on, None if unknown."""
     place = (
         artifact.directory if artifact.format is Format.CHECKPOINT else artifact.parent_directory()
     )

@@ -1,4 +1,4 @@
-"""What competes: a form of the model, on a runtime, with options."""
+"""Candidates of a search: a variant of the model, on a runtime, with options."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from toolkit.core.errors import UsageError, unknown_name
 from toolkit.core.session import SessionOptions
 from toolkit.steps.reference import REFERENCES
 
-REWRITES = ("fold-batch-norm", "fold-time-channel", "simplify")  # exact but for rounding
+REWRITES = ("fold-batch-norm", "fold-time-channel", "simplify")  # exact up to rounding
 EXACT = "float32"
 PRECISIONS: Mapping[str, str] = {
     "int8": "int8",
@@ -20,26 +20,29 @@ PRECISIONS: Mapping[str, str] = {
     "fp16": "float16",
     "tf32": "tf32",
 }
-"""What `--allow` names, and the precision that it is."""
+"""Precisions by their names in `--allow`."""
 METHODS = ("minmax", "mse", "percentile", "mixed")
-"""Of calibration, each tried where the one before is not accurate enough; the last leaves nodes in
-floating point."""
-FILES = frozenset({Format.ONNX, Format.OPENVINO, Format.TORCH_EXPORT})  # that run without code
+"""Calibration methods, each tried if the one before is not accurate enough. The last one leaves
+some nodes in floating point."""
+FILES = frozenset({Format.ONNX, Format.OPENVINO, Format.TORCH_EXPORT})  # run without source code
 HINT = "INFERENCE_PRECISION_HINT"
 TF32 = "tf32"
 ENGINES: Mapping[str, Format] = {"tensorrt": Format.TENSORRT, "tensorrt-rtx": Format.TENSORRT_RTX}
-"""Runtimes that open what an export built for this GPU, and the target of that."""
+"""Runtimes that open an engine built for this GPU, and the export target that builds it."""
 ON_CUDA: Mapping[Format, str] = {
     Format.CHECKPOINT: "torch-cuda",
     Format.ONNX: "onnxruntime-cuda",
 }
-"""What is nearest to a source on a GPU."""
+"""Runtime of the baseline on a GPU, by the format of the source."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """How it is made of the source: by an export target and passes, calibrated for `preset`, then
-    fixed to `batch`, or built into an engine. `target` None is the source as it is."""
+    """How to make a variant from the source.
+
+    The source is exported to `target` with `passes`, calibrated for `preset` with `method`, and
+    fixed to `batch` or built into an engine. `target` None is the unchanged source.
+    """
 
     target: str | None
     passes: tuple[str, ...] = ()
@@ -49,7 +52,7 @@ class Form:
 
     @property
     def name(self) -> str:
-        """For people, and for the folder that it lies in."""
+        """Name for messages, and of the folder of the variant."""
         parts = [self.target or "source"]
         parts += ["plain"] if self.target == Format.ONNX and not self.passes else []
         parts += [one for one in self.passes if one not in REWRITES]
@@ -60,7 +63,7 @@ class Form:
 
     @property
     def parent(self) -> Form | None:
-        """The form that it is made of; None for one that is made of the source itself."""
+        """Form from which this one is made, or None if that is the source itself."""
         if self.preset is not None and self.target in ENGINES.values():
             return replace(self, target=Format.ONNX)
         if self.preset is not None:
@@ -70,7 +73,10 @@ class Form:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """`tuning` holds options of the runtime's own; `precision` is what it is to compute in."""
+    """Form of the model on a runtime with options.
+
+    `tuning` has the runtime's own options, and `precision` is the precision to compute in.
+    """
 
     form: Form
     runtime: str
@@ -80,14 +86,14 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """As it is told, such as "openvino on onnx, 1 thread"."""
+        """Name as reported, such as "openvino on onnx, 1 thread"."""
         parts = [f"{self.runtime} on {self.form.name}", f"{self.threads} threads"]
         parts += [f"{name}={value}" for name, value in self.tuning.items()]
         return ", ".join(parts).replace(" 1 threads", " 1 thread")
 
     @property
     def arithmetic(self) -> str:
-        """The same for candidates that compute the same: those of one accuracy."""
+        """Name that is equal for candidates with the same arithmetic, and so the same accuracy."""
         parts = [f"{self.runtime} on {replace(self.form, batch=None).name}"]
         parts += [self.tuning[HINT]] if HINT in self.tuning else []
         parts += [TF32] if TF32 in self.tuning else []
@@ -98,7 +104,11 @@ class Candidate:
         return self.precision == EXACT
 
     def effort(self, threads: int) -> int:
-        """How far it is from the plain, where `threads` is usual."""
+        """Return how many settings differ from the default: fewer is plainer.
+
+        These are the options in `tuning` other than for precision, a number of threads other than
+        `threads`, a fixed batch, and a lower precision.
+        """
         own = [name for name in self.tuning if name not in (HINT, TF32)]
         return (
             len(own) + (self.threads != threads) + (self.form.batch is not None) + (not self.exact)
@@ -121,7 +131,7 @@ class Candidate:
 
 
 def parse_allowed(names: Collection[str]) -> frozenset[str]:
-    """Raises UnknownNameError for a precision that is none of PRECISIONS."""
+    """Return the names as a set. Raises UnknownNameError for a name that is not in PRECISIONS."""
     for name in names:
         if name not in PRECISIONS:
             raise unknown_name("precision to allow", name, PRECISIONS)
@@ -129,8 +139,10 @@ def parse_allowed(names: Collection[str]) -> frozenset[str]:
 
 
 def baseline(format: Format, threads: int, device: str) -> Candidate:
-    """The source on the runtime that is nearest to it. Raises UsageError for a format of which
-    nothing else can be made."""
+    """Return the baseline: the source on the runtime nearest to its format.
+
+    Raises UsageError for a format from which no other can be made, or which no GPU runtime opens.
+    """
     if device == "cuda":
         if format not in ON_CUDA:
             raise UsageError(
@@ -149,9 +161,10 @@ def baseline(format: Format, threads: int, device: str) -> Candidate:
 def openers(
     format: Format, threads: int, allowed: Collection[str], objective: str, device: str
 ) -> list[Candidate]:
-    """One for each runtime and precision that is allowed, with its usual options.
+    """Return one candidate for each runtime and allowed precision, with default options.
 
-    No processor here computes in float16: what it saves are bytes.
+    On a CPU, float16 is tried only for the objectives `memory` and `size`: CPUs do not compute in
+    it, so it saves only bytes.
     """
     onnx = Form(target=Format.ONNX, passes=REWRITES)
     if device == "cuda":
@@ -181,9 +194,12 @@ def openers(
 
 
 def _openers_on_cuda(onnx: Form, threads: int, allowed: Collection[str]) -> list[Candidate]:
-    """Engines keep to the precision of the graph, so that TF32 is ONNX Runtime's to take; eight
-    bits gain where TensorRT fuses them. GPUs that compute in bfloat16 do so in float16, as fast
-    and more exactly."""
+    """Return one candidate for each GPU runtime and allowed precision.
+
+    TF32 is tried with ONNX Runtime on CUDA only, because engines keep the precision of the graph.
+    INT8 is tried where TensorRT fuses it. bfloat16 is not tried, because GPUs that support it are
+    as fast, and more precise, in float16.
+    """
     forms = {
         "onnxruntime-cuda": onnx,
         "onnxruntime-tensorrt": onnx,
@@ -208,16 +224,17 @@ def _openers_on_cuda(onnx: Form, threads: int, allowed: Collection[str]) -> list
 
 
 def compiled(format: Format, threads: int, device: str) -> list[Candidate]:
-    """Those that take a compiler and some time to make."""
+    """Return the candidates that need a compiler and take some time to make."""
     if format is not Format.CHECKPOINT or device != "cpu":
         return []
     return [Candidate(form=Form(target=Format.AOTINDUCTOR), runtime="aotinductor", threads=threads)]
 
 
 def variants(one: Candidate, batch: int) -> list[Candidate]:
-    """It with one option changed, each of which helps some models and harms others.
+    """Return the candidate with one option changed each; an option may help or harm a model.
 
-    On a GPU sessions fix the batch by themselves, and threads of the host have little to do.
+    On a GPU, batch and threads are not changed: sessions fix the batch themselves, and host threads
+    matter little.
     """
     found = []
     on_cpu = one.runtime not in FOR_CUDA
@@ -236,7 +253,7 @@ def variants(one: Candidate, batch: int) -> list[Candidate]:
 TUNING: Mapping[str, Sequence[tuple[str, str]]] = {
     "onnxruntime": (
         ("session.intra_op.allow_spinning", "0"),
-        ("graph_optimization_level", "extended"),  # without layouts of its own
+        ("graph_optimization_level", "extended"),  # without layout optimisations
     ),
     "openvino": (("ENABLE_CPU_PINNING", "NO"),),
     "onnxruntime-cuda": (
@@ -250,7 +267,7 @@ TUNING: Mapping[str, Sequence[tuple[str, str]]] = {
 
 
 def combined(origin: Candidate, better: Sequence[Candidate]) -> Candidate:
-    """The origin with all that is changed in those that were better than it."""
+    """Return `origin` with the changes of all candidates in `better`."""
     tuning = {**origin.tuning}
     for one in better:
         tuning.update(one.tuning)

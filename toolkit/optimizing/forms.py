@@ -1,4 +1,4 @@
-"""The forms that compete, each made once, with its proof."""
+"""Creation of the variants of a search, each made and verified once."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from toolkit.steps.sources import candidates, open_artifact
 
 MIXED = METHODS[-1]
 Forms = tuple[Artifact, ...]
-"""An artifact, then each that it was made from: a runtime opens the first that it takes."""
+"""Artifact, then those it was made from; a runtime opens the first one that it supports."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationData:
-    """What forms of eight bits are calibrated on; their rows are no test rows."""
+    """Data set on which INT8 variants are calibrated, on other samples than the test samples."""
 
     name: str
     settings: dict[str, object]
@@ -38,11 +38,11 @@ class CalibrationData:
 @final
 @dataclass(kw_only=True)
 class Workshop:
-    """Makes forms of `given`, which was opened by `path`, in `directory`; what lies there already
-    is not made again.
+    """Maker of variants of `given`, which was opened from `path`, in `directory`.
 
-    `request` is what outputs are compared on, `data` what is calibrated on. Engines are built for
-    `batch`, and take up to as many rows as accuracy is told by at a time.
+    Variants that are already there are reused. Outputs are compared on `request`, and INT8 variants
+    are calibrated on `data`. Engines are optimised for `batch`, and accept batches of at least the
+    size that accuracy checks use.
     """
 
     given: Artifact
@@ -56,7 +56,10 @@ class Workshop:
     _made: dict[Form, Forms | ToolkitError] = field(default_factory=dict)
 
     def make(self, form: Form) -> Forms:
-        """Raises what made it impossible, the same each time it is asked."""
+        """Return the artifacts of a variant, which is made at the first call.
+
+        Raises ToolkitError if it cannot be made, the same error at each call.
+        """
         if form not in self._made:
             try:
                 self._made[form] = self._make(form)
@@ -108,7 +111,11 @@ class Workshop:
         return candidates(open_artifact(place))
 
     def _engine(self, target: str, source: Artifact) -> ExportOptions:
-        """For the GPU here, and the one batch that the model takes, or all up to the largest."""
+        """Return the options of an engine for this machine's GPU.
+
+        A model with a dynamic batch gets an engine for all batches from 1 to the larger of `batch`
+        and BATCH.
+        """
         free = isinstance(source.signature.batch_axis, str)
         gpu = driver().gpus[0]
         heeded: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Find the fastest form of a model on this machine that is still good enough."""
+"""Find the fastest variant of a model on this machine that is still accurate enough."""
 
 from __future__ import annotations
 
@@ -47,27 +47,29 @@ def optimize(
     timeout_s: float = 300.0,
     progress: Progress | None = None,
 ) -> Optimized:
-    """Searches among forms, runtimes and their options for the one that is best at `batch` by
-    `objective`, a name of OBJECTIVES, and writes it as the bundle `out/bundle`.
+    """Search variants, runtimes and options for the best candidate, and write it as `out/bundle`.
 
-    With `exact`, only forms compete whose outputs are the model's within the tolerance of float32.
-    Otherwise forms of the precisions of `allow` do as well, if they are shown to lose at most
-    `max_drop` percentage points of accuracy (per cent of the mean squared error, of a model that
-    gives values) on all test rows of `data`, a data set or file, by default the model's own; those
-    of eight bits are calibrated on its training rows, or on `calibration_data`. `inputs` are what
-    is measured on where that is not these rows. `device` is cpu, or cuda: there, the runtimes for
-    an NVIDIA GPU compete, those of them that can run here.
+    The best candidate has the smallest value of `objective`, a name of OBJECTIVES, at `batch`.
 
-    Every form is made with proof, every float32 row held to the model's outputs before it is timed.
-    One candidate a runtime and precision is measured first, briefly, beside the model itself; then
-    those that come near the best, with options changed; then the best of them once more, longer,
-    in several processes. What stands in `out` already is not measured again, so that a search that
-    was broken off goes on. `budget_s` is that of this call: when it is spent, the choice is made
-    of what is known.
+    With `exact`, only variants are candidates whose outputs are the model's within the tolerance of
+    float32. Otherwise, variants in the precisions of `allow` are candidates too. They must be shown
+    to lose at most `max_drop` percentage points of accuracy (per cent of the mean squared error for
+    a regression model) on all test samples of `data`, a data set or file, by default the model's
+    own. INT8 variants are calibrated on its training samples, or on `calibration_data`. Latency is
+    measured on the test samples, or on `inputs` if given. `device` is cpu or cuda; with cuda, the
+    candidates use the runtimes for NVIDIA GPUs that can run here.
 
-    Raises UsageError where `out` holds another search or the rows cannot tell what is asked,
-    UnavailableError without the GPU that is asked for, CheckFailedError where no candidate is
-    right, and what `export` raises for the source.
+    Every variant is verified when it is made, and the outputs of every float32 candidate are
+    checked against the model's before it is timed. The search first measures one candidate per
+    runtime and precision briefly, in turn with the model itself. It then changes options of the
+    candidates near the best, and measures the best again, for longer and in several processes.
+    Results in `out` are reused, so that an interrupted search is resumed. `budget_s` limits this
+    call, in seconds: when it is spent, the choice is made from the results so far.
+
+    Raises UsageError for invalid arguments, for an `out` that contains another search, and for test
+    samples that are missing, have no labels or are all of one class; UnavailableError if the
+    requested GPU is missing; CheckFailedError if no candidate is right; and the errors of `export`
+    for the source.
     """
     if objective not in OBJECTIVES:
         raise unknown_name("objective", objective, OBJECTIVES)
@@ -162,7 +164,7 @@ def _able(
     data: str | None,
     calibration_data: str | None,
 ) -> tuple[frozenset[str], list[str]]:
-    """The precisions that the rows can show to be accurate enough, and why not the others."""
+    """Return the precisions whose accuracy the samples can confirm, and remarks on the others."""
     if rows is None or not asked:
         return frozenset(), []
     if (reason := too_few(rows, max_drop)) is not None:

@@ -1,4 +1,4 @@
-"""The program of a bundle, by runtime: what it takes to run a model as it was measured."""
+"""Source of run.py and pip requirements of a bundle, by runtime."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REQUIREMENTS: Mapping[str, Sequence[str]] = {
     "tensorrt": ("tensorrt", "cuda-bindings", INDEX),
     "tensorrt-rtx": ("tensorrt-rtx", "cuda-bindings"),
 }
-"""The lines that pip takes for each: the package that the version is of, then what it stands on."""
+"""Lines for pip by runtime: first the package to pin to the measured version, then the others."""
 
 _HEAD = '''"""Runs the model beside it: python run.py inputs.npz outputs.npz
 

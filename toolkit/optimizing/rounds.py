@@ -1,4 +1,4 @@
-"""Rounds: candidates that are measured in turn, once, and what each has come to so far."""
+"""Rounds, in which candidates are measured in turn, and the results of each candidate so far."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ from toolkit.steps.rows import Group, measure_groups
 from toolkit.steps.settings import Settings
 
 FORWARD = Scope.FORWARD
-ROUGH = 1.1  # how far off a ratio may be of which there are too few runs for an interval
+ROUGH = 1.1  # relative half-width of the interval of a ratio with too few runs for a statistic
 
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """What a candidate came to in the last round that it was in.
+    """Result of a candidate in its latest round.
 
-    `ratio` is its forward time over that of the baseline, with its interval; `typical` the same of
-    what is to be expected of a process, which may have luck with its memory and its cores. `out`
-    says why it is no longer in; `verdict` is that of its accuracy, None for one that is exact.
+    `ratio` is its forward time divided by the baseline's, `interval` the 95 % interval. `typical`
+    is the ratio of the means over processes, which differ in the placement of memory and cores.
+    `out` is the reason why the candidate was dropped. `verdict` is the result of its accuracy
+    check, None without one.
     """
 
     candidate: Candidate
@@ -51,12 +52,12 @@ class Standing:
 
     @property
     def median_ns(self) -> float | None:
-        """The mean over its processes; None where it was not measured."""
+        """Mean over processes of the median forward time; None if it was not measured."""
         found = None if self.row is None else self.row.measurement(FORWARD)
         return None if self.row is None or found is None else typical_ns(self.row)
 
     def value(self, objective: str) -> float:
-        """What is made small; infinite where it is not known."""
+        """Return the value of an objective to minimise, which is infinite if unknown."""
         return math.inf if self.row is None else OBJECTIVES[objective](self)
 
     def to_json(self) -> Json:
@@ -91,13 +92,13 @@ OBJECTIVES: Mapping[str, Callable[[Standing], float]] = {
     "memory": lambda one: _known(None if one.row is None else one.row.peak_rss_bytes),
     "size": lambda one: _known(None if one.row is None else one.row.artifact_bytes),
 }
-"""What is made small. At a given batch, the least latency is the largest throughput."""
+"""Values to minimise. At a given batch, the smallest latency gives the largest throughput."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Track:
-    """Measures rounds at `batch`, and keeps each as a result in `directory`."""
+    """Measurement of rounds at `batch`, each stored as a result in `directory`."""
 
     directory: Path
     feeding: InputSource
@@ -107,7 +108,7 @@ class Track:
     progress: Progress
 
     def known(self, name: str, entrants: Sequence[Candidate]) -> Result | None:
-        """Return the stored result of this round; None if it was interrupted or is damaged.
+        """Return the stored, complete result of a round with these candidates, or None.
 
         A file that cannot be read is renamed, with a note.
         """
@@ -129,7 +130,7 @@ class Track:
         return None
 
     def begun(self, name: str) -> bool:
-        """Whether anything of this round is stored."""
+        """Return whether any result of this round is stored, even an interrupted one."""
         return bool(store.paths(self.directory / name))
 
     def measured(
@@ -139,7 +140,7 @@ class Track:
         forms: Mapping[str, Forms],
         procedure: Procedure,
     ) -> Result:
-        """Measures it, and stores it. KeyboardInterrupt leaves one that is broken off."""
+        """Measure a round and store the result. KeyboardInterrupt leaves an interrupted result."""
         names = [one.name for one in entrants]
         self.progress.note(f"{name}: {'; '.join(names)}")
         entries = [
@@ -169,7 +170,7 @@ class Track:
 
 
 def typical_ns(row: Row) -> float:
-    """The mean of the medians of its processes."""
+    """Return the mean over processes of the median forward time, in nanoseconds."""
     found = row.measurement(FORWARD)
     samples: dict[int, list[np.ndarray]] = {}
     for block in found.blocks if found else ():
@@ -178,8 +179,12 @@ def typical_ns(row: Row) -> float:
 
 
 def standing_of(earlier: Standing, row: Row, first: Row, beside: Standing) -> Standing:
-    """What a row of a round says; `first` is that of the candidate that it was measured beside,
-    whose standing was `beside`."""
+    """Return the standing of a candidate after a round in which its result is `row`.
+
+    `first` is the row of the candidate that it was measured in turn with, and `beside` that
+    candidate's standing before. Ratios to `first` are multiplied by those of `beside`, to become
+    ratios to the baseline.
+    """
     if row is first and beside.row is not None:
         return replace(earlier, row=row)
     if row.status is not Status.OK:
@@ -202,8 +207,10 @@ def standing_of(earlier: Standing, row: Row, first: Row, beside: Standing) -> St
 
 
 def pareto(standings: Sequence[Standing]) -> list[str]:
-    """The names of those that no other is at least as good as in latency, drop in accuracy and
-    peak memory, and better in one."""
+    """Return the names of the Pareto-optimal candidates.
+
+    The criteria are latency, drop in accuracy and peak memory.
+    """
 
     def figures(one: Standing) -> tuple[float, float, float]:
         lost = 0.0 if one.verdict is None else max(0.0, one.verdict.drop or 0.0)

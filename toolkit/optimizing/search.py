@@ -1,5 +1,4 @@
-"""Find the fastest form of a model on this machine that is still good enough, in rounds that can
-be resumed."""
+"""Resumable search, in rounds, for the fastest candidate that is still accurate enough."""
 
 from __future__ import annotations
 
@@ -40,26 +39,26 @@ SEARCH = "search.json"
 REPORT = "report.json"
 REPORT_SCHEMA = "toolkit.optimize/1"
 FORMS, ROUNDS, VERDICTS = "forms", "rounds", "accuracy"
-HEAT = 5  # candidates that are measured in turn beside one more
-FACTOR = 1.5  # how many times the best one may take whose options are still tried
-BETTER = 0.99  # of the time of the one without it: an option that is worth to be combined
-NEAREST = 3  # of those, at most
-BRIEF_NS = 2e6  # a pass that fewer threads may do as fast
+HEAT = 5  # candidates that one round measures in turn with a common baseline
+FACTOR = 1.5  # largest ratio to the best, in the objective, at which options are still tried
+BETTER = 0.99  # largest ratio to the candidate without an option at which the option is combined
+NEAREST = 3  # most candidates whose options are tried
+BRIEF_NS = 2e6  # duration of a pass below which fewer threads may be as fast
 FINALISTS = 4
-MOVED = 2.0  # times the best, which a number of threads may take that is best once cores have moved
-TIE = 1.01  # within which of the best the plainest is chosen
+MOVED = 2.0  # largest ratio to the best for a thread count that other core placement may favour
+TIE = 1.01  # largest ratio to the best at which the plainest candidate is chosen
 SCREENING = Procedure(max_seconds=5.0, target_ci=0.02, processes=1)
 FINAL = Procedure(max_seconds=12.0)
-FINAL_BRIEF = Procedure(max_seconds=12.0, processes=5)  # luck with cores weighs most there
-RESERVED = {"final": 0.0, "late": 0.6}  # the share of the budget that a round leaves; else 0.4
+FINAL_BRIEF = Procedure(max_seconds=12.0, processes=5)  # core placement affects short passes most
+RESERVED = {"final": 0.0, "late": 0.6}  # share of the budget left for a round to start; else 0.4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optimized:
-    """How all candidates stand, the one that was chosen, and where its bundle lies.
+    """Result of a search: all candidates, the chosen one, and the path of its bundle.
 
-    `pareto` names those that none is better than in all of latency, accuracy and memory. `remarks`
-    say what the choice does not rest on. `max_drop` None: exact.
+    `pareto` has the names of the Pareto-optimal candidates in latency, accuracy and memory.
+    `remarks` say what the search left out, and why. `max_drop` is None for an exact search.
     """
 
     standings: Sequence[Standing]
@@ -87,7 +86,11 @@ class Optimized:
 @final
 @dataclass(kw_only=True)
 class Search:
-    """One call: what it is for, what it measures with, and how its candidates stand."""
+    """One call of `optimize`: its settings, its tools, and the results of its candidates so far.
+
+    `base` is the baseline, `entrants` are the candidates of the first round, and `late` those that
+    are slow to make. `forms` has the artifacts of each candidate's variant.
+    """
 
     given: Artifact
     place: Path
@@ -109,9 +112,10 @@ class Search:
     forms: dict[str, Forms] = field(default_factory=dict)
 
     def run(self) -> Optimized:
-        """Search, alone in the directory.
+        """Run or resume the search, with the directory locked.
 
-        Raises UsageError if it holds something else or another process searches in it.
+        Raises UsageError if the directory contains something else or another search, or another
+        process searches in it, and CheckFailedError if no candidate is right.
         """
         self._refuse_other_content()
         with locked_directory(self.place, "runs a search"):
@@ -123,7 +127,7 @@ class Search:
         entered = self._enter(self.entrants)
         entered += self._enter(self._plainer(self.entrants))
         self._heats("open", entered, self.base)
-        if not entered:  # nothing else is made of it: what competes are its options
+        if not entered:  # no other variant could be made, so only options of the source are left
             self._race("open-1", [self.base], SCREENING)
         near: list[Candidate] = []
         while not near and self._alive():
@@ -132,7 +136,7 @@ class Search:
         return self._concluded(self._final())
 
     def _refuse_other_content(self) -> None:
-        """Raise UsageError if the directory holds something else than a search."""
+        """Raise UsageError if the directory contains anything but a search."""
         place = self.place
         with wrapping_os_errors(f"look at {place}"):
             held = place.is_dir() and any(path.name[0] != "." for path in place.iterdir())
@@ -140,7 +144,10 @@ class Search:
             raise UsageError(f"{place} exists, and holds no search.", hint="Give another --out.")
 
     def _begin(self) -> None:
-        """Go on with the search in the directory, or start one. Raises UsageError for another."""
+        """Resume the search in the directory, or start one.
+
+        Raises UsageError if the directory contains a search with other settings.
+        """
         sweep_below(self.place)
         body = plain(self._identity())
         path = self.place / SEARCH
@@ -157,7 +164,7 @@ class Search:
         write_document(path, seal(SCHEMA, body))
 
     def _identity(self) -> Json:
-        """What another search differs in from this one."""
+        """Return the settings that must be equal for a search to be resumed."""
         environment = describe_environment(self.options.threads)
         sets = self.track.feeding.sets(self.batch)
         return {
@@ -178,7 +185,7 @@ class Search:
     # The steps of the search.
 
     def _enter(self, entrants: Sequence[Candidate]) -> list[Candidate]:
-        """Makes their forms; those that could be made."""
+        """Make the variants of new candidates, and return those whose variant could be made."""
         found = []
         for one in entrants:
             if one.name in self.standings:
@@ -193,7 +200,7 @@ class Search:
         return found
 
     def _plainer(self, entrants: Sequence[Candidate]) -> list[Candidate]:
-        """Of graphs that could not be rewritten, those without."""
+        """Return candidates without passes for those whose rewritten graph could not be made."""
         return [
             replace(one, form=replace(one.form, passes=()))
             for one in entrants
@@ -203,7 +210,11 @@ class Search:
         ]
 
     def _heats(self, name: str, entrants: Sequence[Candidate], beside: Candidate) -> None:
-        """A few at a time, each in turn with `beside`; what the budget leaves out says so."""
+        """Measure candidates in rounds of at most HEAT, each in turn with `beside`.
+
+        Candidates are dropped, with a reason, if they are not accurate enough or the budget is
+        spent.
+        """
         heats = [entrants[first : first + HEAT] for first in range(0, len(entrants), HEAT)]
         for number, heat in enumerate(heats, 1):
             title = f"{name}-{number}"
@@ -216,7 +227,7 @@ class Search:
                 self._race(title, [beside, *ready], SCREENING)
 
     def _time_for(self, title: str) -> bool:
-        """Whether a round is known, or the budget has room for it."""
+        """Return whether a round was started before, or the budget has room for it."""
         kept = RESERVED.get(title.partition("-")[0], 0.4) * self.budget_s
         return self.track.begun(title) or self.deadline - time.monotonic() >= kept
 
@@ -238,13 +249,13 @@ class Search:
             self.standings[one.name] = standing_of(self.standings[one.name], row, first, beside)
 
     def _near(self) -> list[Candidate]:
-        """Those that are near enough to the best for their options to be tried, the best first."""
+        """Return the candidates near enough to the best to try their options, the best first."""
         alive = sorted(self._alive(), key=self._value)
         near = [one for one in alive if self._value(one) <= FACTOR * self._value(alive[0])]
         return [one.candidate for one in near[:NEAREST]]
 
     def _settled(self, near: Sequence[Candidate]) -> list[Candidate]:
-        """Those that are accurate enough, some of them calibrated anew."""
+        """Return the candidates that are accurate enough, recalibrated where necessary."""
         found = []
         for one in near:
             tried: Candidate | None = one
@@ -255,7 +266,10 @@ class Search:
         return found
 
     def _recalibrated(self, one: Candidate) -> Candidate | None:
-        """It by the next method of calibration; None where there is none, or no time."""
+        """Return the candidate with the next calibration method that works, or None.
+
+        Return None also for a variant without calibration, and if the budget is spent.
+        """
         if one.form.preset is None or time.monotonic() > self.deadline:
             return None
         for method in METHODS[METHODS.index(one.form.method) + 1 :]:
@@ -272,7 +286,7 @@ class Search:
         return verdict
 
     def _vary(self, near: Sequence[Candidate]) -> None:
-        """Options one by one, then together those that helped."""
+        """Measure options one by one, then combinations of those that helped, then `late`."""
         best = min(self._alive(), key=self._value, default=self.standings[self.base.name]).candidate
         changed = {one.name: self._variants(one) for one in near}
         fresh = [one for one in near if self.standings[one.name].row is None]
@@ -289,14 +303,17 @@ class Search:
         self._heats("late", self.late, best)
 
     def _variants(self, one: Candidate) -> list[Candidate]:
-        """Of its options; fewer threads only where a pass is over before they have met."""
+        """Return a candidate with options changed, and fewer threads only if a pass is brief."""
         took = self.standings[one.name].median_ns
         brief = took is None or took < BRIEF_NS
         return [v for v in variants(one, self.batch) if brief or v.threads == one.threads]
 
     def _accurate(self, one: Candidate, title: str = "") -> bool:
-        """Whether it is exact, or accurate enough; if it is neither, it is out. What opens is
-        measured first, since few of it will have to be accurate."""
+        """Return whether a candidate is exact or accurate enough, and drop it if it is neither.
+
+        Candidates of the rounds `open` are accepted unchecked, because only the few that turn out
+        to be near the best need an accuracy check.
+        """
         if title == "open":
             return True
         verdict = self._verdict(one)
@@ -305,7 +322,11 @@ class Search:
         return verdict is None or verdict.gate is Gate.PASSED
 
     def _final(self) -> list[str]:
-        """The best once more, beside the model itself; their names."""
+        """Measure the finalists again, in turn with the baseline, and return their names.
+
+        Without time for it, their earlier measurements stand. Raises CheckFailedError if no
+        candidate is right.
+        """
         finalists: list[Candidate] = []
         while not finalists:
             alive = sorted(self._alive(), key=self._value)
@@ -322,12 +343,13 @@ class Search:
         return [one.name for one in finalists]
 
     def _hopeful(self, alive: Sequence[Standing]) -> list[Candidate]:
-        """Of those that were measured, the best first: it, the plainest of those that may be as
-        good, the plainest and the best of each number of threads, then all that may be as good.
+        """Return measured candidates in the order in which to consider them as finalists.
 
-        How fast threads meet depends on where a virtual machine's cores lie, which can change while
-        a search goes on: then it is the number of threads that turns out to be wrong, or what they
-        do while they wait.
+        First comes the best, then the plainest of those that may be as good, then the plainest and
+        the fastest of each number of threads, then all others that may be as good. The cost of
+        synchronising threads depends on the placement of a virtual machine's cores, which may
+        change during a search. The best number of threads, and how they should wait, may then
+        change too.
         """
         best = alive[0]
         able = [one for one in alive if self._may_beat(one, best)]
@@ -341,7 +363,7 @@ class Search:
         return list({one.candidate.name: one.candidate for one in ordered}.values())
 
     def _concluded(self, finalists: Collection[str]) -> Optimized:
-        """Writes the bundle and the report."""
+        """Choose among the finalists, write the bundle and the report, and return the result."""
         final = [one for one in self._alive() if one.candidate.name in finalists]
         chosen = self._chosen(sorted(final, key=self._value))
         found = Optimized(
@@ -365,8 +387,12 @@ class Search:
         return found
 
     def _chosen(self, final: Sequence[Standing]) -> Standing:
-        """The plainest of those that are as good as the best, once it has been held to all rows as
-        it is to run."""
+        """Return the plainest of the candidates within TIE of the best that is accurate enough.
+
+        Unless the search is exact, accuracy is checked on all samples with the options of
+        deployment. If all within TIE fail, the next best follow. Raises CheckFailedError if none is
+        left.
+        """
         remaining = list(final)
         while remaining:
             best = remaining[0]
@@ -384,10 +410,10 @@ class Search:
             remaining = [one for one in remaining if one not in tied]
         raise self._nothing_is_right()
 
-    # What the steps ask.
+    # Queries used by the steps.
 
     def _alive(self) -> list[Standing]:
-        """Those that were measured, are right, and run from files alone."""
+        """Return candidates that were measured, are not dropped, and can run from a bundle."""
         return [
             one
             for one in self.standings.values()
@@ -413,7 +439,7 @@ class Search:
         return standing.candidate.effort(self.options.threads)
 
     def _plainness(self, standing: Standing) -> tuple[int, float]:
-        """The plainest last, and of those the best."""
+        """Return a sort key that puts the plainest last, and the best last among equally plain."""
         return -self._effort(standing), -self._value(standing)
 
     def _order(self, standing: Standing) -> tuple[bool, float]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import operator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, final
 
 import torch
+from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import ExportedProgram
 from torch.fx import Node
@@ -122,16 +124,39 @@ def precision_of(program: ExportedProgram) -> str:
 
 
 def _live_readers(program: ExportedProgram) -> dict[str, tuple[str, ...]]:
-    """For each input of the graph, the operations that take it and that an output depends on."""
+    """Return, for each input of the graph, the operations that read it and affect an output.
+
+    An operation that writes into a tensor affects all that share its memory.
+    """
+    bases, writers = _shared_memory(program.graph.nodes)
     live: set[Node] = set()
     todo = [node for node in program.graph.nodes if node.op == "output"]
     while todo:
         node = todo.pop()
         if node not in live:
             live.add(node)
-            todo += node.all_input_nodes
+            todo += [*node.all_input_nodes, *writers.get(bases.get(node, node), ())]
     return {
         node.name: tuple(f"{user.name} ({user.target})" for user in node.users if user in live)
         for node in program.graph.nodes
         if node.op == "placeholder"
     }
+
+
+def _shared_memory(nodes: Iterable[Node]) -> tuple[dict[Node, Node], dict[Node, list[Node]]]:
+    """Return, for each view, the tensor whose memory it shares, and the writers of each tensor."""
+    bases: dict[Node, Node] = {}
+    writers: dict[Node, list[Node]] = defaultdict(list)
+    for node in nodes:
+        if node.target is operator.getitem:
+            whole = node.all_input_nodes[0]
+            bases[node] = bases.get(whole, whole)
+        elif isinstance(node.target, OpOverload):
+            schema = node.target._schema.arguments
+            values = [*node.args, *(node.kwargs.get(a.name) for a in schema[len(node.args) :])]
+            for argument, value in zip(schema, values, strict=True):
+                if isinstance(value, Node) and argument.alias_info is not None:
+                    base = bases[node] = bases.get(value, value)
+                    if argument.alias_info.is_write:
+                        writers[base].append(node)
+    return bases, writers

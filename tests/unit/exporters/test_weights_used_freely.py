@@ -49,6 +49,14 @@ def tied() -> nn.Module:
     return nn.Sequential(embedding, head)
 
 
+def written(m: Any, x: Tensor) -> Tensor:
+    y = torch.zeros_like(x).view(-1, 2, 4)
+    y.select(1, 0).copy_(F.linear(x, m.w)[:, :4])
+    y[:, 1] = x[:, 4:] * m.bias[1]
+    y.add_(m.bias[0])
+    return y
+
+
 def cases() -> dict[str, tuple[nn.Module, Tensor]]:
     torch.manual_seed(0)
     norm = nn.utils.parametrizations
@@ -97,6 +105,9 @@ def cases() -> dict[str, tuple[nn.Module, Tensor]]:
                 conv=nn.Conv2d(3, 4, 3),
             ),
             torch.rand(2, 3, 6, 6),
+        ),
+        "weights written into parts of a new tensor": (
+            Functional(written, w=weight, bias=nn.Parameter(torch.rand(2))), torch.rand(2, 8)
         ),
         "convolutions without a bias": (
             nn.Sequential(

@@ -107,7 +107,8 @@ def cases() -> dict[str, tuple[nn.Module, Tensor]]:
             torch.rand(2, 3, 6, 6),
         ),
         "weights written into parts of a new tensor": (
-            Functional(written, w=weight, bias=nn.Parameter(torch.rand(2))), torch.rand(2, 8)
+            Functional(written, w=weight, bias=nn.Parameter(torch.rand(2))),
+            torch.rand(2, 8),
         ),
         "convolutions without a bias": (
             nn.Sequential(

@@ -171,12 +171,17 @@ def _numbered(tensors: Sequence[Any]) -> list[tuple[int, Any, bool]]:
 
 
 def _array(tensor: Any, data: np.ndarray, path: Path) -> np.ndarray:
-    """Raises SourceError where the shape asks for another size than the bytes that are there."""
+    """Return a tensor; packed integers and texts as bytes, a sparse tensor as its stored values.
+
+    Raises SourceError if the size of the shape differs from that of the stored bytes.
+    """
     shape = [] if tensor.shape is None else [int(extent) for extent in tensor.shape]
     content = bytes(bytearray(data))
-    if tensor.type not in DTYPES:  # packed or of texts: as its bytes
+    if tensor.type not in DTYPES:
         return np.frombuffer(content, np.uint8)
     dtype = np.dtype(DTYPES[tensor.type]).newbyteorder("<")
+    if tensor.sparsity is not None:
+        shape = [len(content) // dtype.itemsize]
     if min(shape, default=0) < 0 or int(np.prod(shape, dtype=object)) * dtype.itemsize != len(
         content
     ):

@@ -116,10 +116,14 @@ def _flat(model: keras.Model, signature: Signature) -> Callable[[dict[str, Any]]
     return run
 
 
-def write_model(model: keras.Model, source: str, directory: Path) -> Signature:
-    """Write a functional or sequential model in memory as a SavedModel, and return its signature.
+def write_model(
+    model: keras.Model, source: str, directory: Path
+) -> tuple[Signature, frozenset[str]]:
+    """Write a functional or sequential model that is in memory as a SavedModel.
 
-    Raises SourceError for a model without known inputs, or one that TensorFlow cannot write.
+    Return its signature, and the paths of the weights that inference does not read, such as the
+    vectors of a spectral normalisation, which are not written. Raises SourceError for a model
+    without known inputs, or one that TensorFlow cannot write.
     """
     if not model.built or not getattr(model, "inputs", None):
         raise SourceError(
@@ -128,8 +132,10 @@ def write_model(model: keras.Model, source: str, directory: Path) -> Signature:
         )
     signature = signature_of_keras(model)
     with explained(f"TensorFlow {tf.__version__} could not write {source}", MEND):
-        write_saved_model(serving_of_model(model), directory)
-    return signature
+        variables = write_saved_model(serving_of_model(model), directory)
+    read = {id(variable.handle) for variable in variables}
+    unread = [weight.path for weight in model.weights if id(weight.value.handle) not in read]
+    return signature, frozenset(unread)
 
 
 def write_saved_model(serve: Any, directory: Path) -> list[Any]:

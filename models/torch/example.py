@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from models.torch.program import flat_program, input_names, module_of, program_of
 from toolkit.core.artifact import Artifact
@@ -108,6 +109,8 @@ def explained(source: object, hint: str = "Mend the model there") -> Iterator[No
         while cause.__cause__ is not None:
             cause = cause.__cause__
         told = str(cause).strip().partition("\n")[0].rstrip(".")
+        if isinstance(cause, GuardOnDataDependentSymNode):
+            hint = "Its operators depend on the values of an input: write that with torch.where"
         raise SourceError(
             f"torch {torch.__version__} could not export {source}: {type(cause).__name__}: {told}.",
             hint=f"{hint}; https://docs.pytorch.org/docs/stable/export.html says what torch.export "

@@ -181,9 +181,13 @@ def _keras(own: UserCode, model: Any, directory: Path) -> None:
         from models.keras.base import by_path
         from models.keras.program import write_model
 
-        signature = write_model(model, own.source, directory)
-        # Counters and states of generators, which the function that is served may not read.
-        weights = {n: array for n, array in by_path(model).items() if is_floating(array.dtype)}
+        signature, unread = write_model(model, own.source, directory)
+        # Counters, and states of generators, are not floating-point.
+        weights = {
+            name: array
+            for name, array in by_path(model).items()
+            if is_floating(array.dtype) and name not in unread
+        }
     artifact = Artifact.save(
         directory,
         model=ModelSpec(name=own.name, family=OWN, framework="tensorflow", signature=signature),
@@ -192,7 +196,10 @@ def _keras(own: UserCode, model: Any, directory: Path) -> None:
         signature=signature,
         entry="saved_model.pb",
         parents=(),
-        options={"source": {"code": own.source, "digest": own.digest}},
+        options={
+            "source": {"code": own.source, "digest": own.digest},
+            "unread_weights": sorted(unread),
+        },
     )
     parity = compare(weights, READERS.create(Format.SAVEDMODEL).stored_tensors(artifact.path))
     # Constants of layers, as the mean of a Normalization, are no weights, and stored as well.

@@ -105,10 +105,12 @@ class Files:
         return WeightParity.from_json(found)
 
     def unread_weights(self, source: Artifact) -> list[str]:
-        """Return the weights of a checkpoint of user code that its program does not read, as where
-        an argument of forward is left out; a family's model reads all."""
+        """Return the weights of a user model that its program or SavedModel does not read.
+
+        Examples are those of an argument of forward that is left out.
+        """
         if PROGRAM not in source.files:
-            return []
+            return list(source.options.get("unread_weights", ()))
         return list(self._read_artifact("unread_weights", source)["names"])
 
     def count_work(self, path: Path, shapes: Mapping[str, Sequence[int]]) -> Work:

@@ -301,6 +301,18 @@ def passes_with(
         return prove(path, artifact).passed
 
 
+def test_weights_that_inference_does_not_read_are_named(tmp_path: Path) -> None:
+    norm = layers.Normalization(axis=-1, name="norm")
+    norm.adapt(np.random.default_rng(0).normal(3, 2, (100, 6)).astype(np.float32))
+    parts = [
+        keras.Input((6,)),
+        norm,
+        layers.SpectralNormalization(layers.Dense(3), name="spectral"),
+    ]
+    _, unread = write_model(keras.Sequential(parts, name="sequential"), "net.py:net", tmp_path)
+    assert unread == {"norm/mean", "norm/variance", "norm/count", "sequential/spectral/vector_u"}
+
+
 def test_gates_in_an_order_that_no_framework_has_are_not_explained() -> None:
     kernel = np.random.default_rng(0).standard_normal((4, 32)).astype(np.float32)
     gates = np.split(kernel, 4, axis=1)

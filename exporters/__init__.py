@@ -1,4 +1,4 @@
-"""Exporters by target, readers by format, and the proof that what was written is the model."""
+"""Exporters by target, tensor readers by format, and the proof that an export holds the model."""
 
 from __future__ import annotations
 
@@ -89,8 +89,7 @@ ROUTES: Mapping[str, Route] = {
         options=frozenset({"batches"}),
     ),
 }
-"""Routes of the exporters here, so that none has to be imported to find a way from one format to
-another."""
+"""Routes of the built-in exporters, so that a path between formats is found without imports."""
 
 READERS: Registry[TensorReader] = Registry(
     "format",
@@ -128,4 +127,4 @@ SUFFIXES: Mapping[str, Format] = {
     ".tflite": Format.LITERT,
     ".engine": Format.TENSORRT_RTX,
 }
-"""What a file of somebody else's is taken for, by its name."""
+"""Formats of model files that the toolkit did not write, by file name suffix."""

@@ -1,4 +1,4 @@
-"""What an exporter and a reader of tensors are."""
+"""Base classes of exporters, exposers and tensor readers, and the data classes that they use."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from toolkit.core.specs import Signature
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """How to write it, where an exporter gives a choice; None is its own default.
+    """Options of an export; None stands for the exporter's default.
 
-    `opset` is ONNX's, `layout` that of image inputs ("NCHW" or "NHWC"), `compute_capabilities` the
-    GPUs that an engine is built for (89 is 8.9), `batches` the least, the usual and the largest
-    batch that it takes, `profiles` the least, the usual and the largest shape of inputs by name.
+    `opset` is the ONNX opset, `layout` the layout of image inputs ("NCHW" or "NHWC"),
+    `compute_capabilities` the GPUs that an engine is built for (89 is 8.9). `batches` are the
+    smallest, the usual and the largest batch that an engine takes, `profiles` the smallest, the
+    usual and the largest shape of inputs, by name.
     """
 
     opset: int | None = None
@@ -42,12 +43,12 @@ class ExportOptions:
             _require_profile(name, shapes)
 
     def given(self) -> dict[str, Any]:
-        """Those that are not left to the exporter."""
+        """Return the options that are not None, by name."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
 def _require_profile(name: str, shapes: Sequence[Sequence[int]]) -> None:
-    """Raises UsageError unless these are three shapes of one rank, no extent of which decreases."""
+    """Raise UsageError unless `shapes` are three shapes of one rank with non-decreasing extents."""
     ranks = {len(shape) for shape in shapes}
     if len(shapes) == 3 and len(ranks) == 1:
         least, usual, largest = shapes
@@ -63,8 +64,12 @@ def _require_profile(name: str, shapes: Sequence[Sequence[int]]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What an exporter wrote: the file that a runtime opens, the floating-point dtype that is in
-    it, and the options that made it; its signature, where that is not the source's."""
+    """Result of an export.
+
+    `entry` is the file that a runtime opens, `precision` its floating-point dtype ("int8" if it is
+    quantised), `options` the settings and versions that it was written with, `signature` its
+    signature if that differs from the source's.
+    """
 
     entry: str
     precision: str
@@ -74,9 +79,9 @@ class Exported:
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What a file that somebody else made says of itself.
+    """What a model file that the toolkit did not write declares about itself.
 
-    `entry` is the file in `directory` that a runtime opens, `files` all that belong to it.
+    `entry` is the file in `directory` that a runtime opens, `files` are all files of the model.
     """
 
     signature: Signature
@@ -88,7 +93,7 @@ class Description:
 
 @dataclass(frozen=True, kw_only=True)
 class Quantisation:
-    """How whole numbers stand for values: (number - zero_point) * scale.
+    """Linear quantisation of stored integers: value = (number - zero_point) * scale.
 
     `scale` and `zero_point` have one element, or one for each index of `axis`.
     """
@@ -98,7 +103,10 @@ class Quantisation:
     axis: int = 0
 
     def restore(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The values in float64, and the step between two that are neighbours at each place."""
+        """Return the dequantised values and the quantisation step, both in float64.
+
+        The step has a shape that broadcasts to the values.
+        """
         shape = [1] * numbers.ndim
         if self.scale.size > 1:
             shape[self.axis] = self.scale.size
@@ -110,9 +118,11 @@ class Quantisation:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredTensor:
-    """A constant found in a file; `readers` are the live operations that take it, or, in a format
-    that has no graph, what it belongs to. `scaling` says of one in ONNX that it is a scale or a
-    zero point, and no weight."""
+    """Constant that a file stores.
+
+    `readers` are the live operations that read it or, in a format without a graph, the layer that
+    it belongs to. `scaling` marks a scale or zero point of an ONNX graph, which is not a weight.
+    """
 
     name: str
     array: np.ndarray
@@ -123,8 +133,11 @@ class StoredTensor:
 
 @dataclass(frozen=True, kw_only=True)
 class FoldedValues:
-    """In float64: a kernel, or a scale, and what is added to its product. The terms are the sizes
-    of what each was computed of; all 0 for one that is a constant as it is."""
+    """Values of a fold in float64: a factor (kernel or scale), and the shift added to the product.
+
+    `factor_terms` and `shift_terms` are the sums of the magnitudes that each element was computed
+    from, and bound its rounding error. They are 0 for a constant that is used as it is stored.
+    """
 
     factor: np.ndarray
     factor_terms: np.ndarray
@@ -134,10 +147,12 @@ class FoldedValues:
 
 @dataclass(frozen=True, kw_only=True)
 class Fold:
-    """A layer, or a multiplication and an addition, of which a source's graph says that it can be
-    computed from constants: `names` are these, `factors` those of them that the kernel or scale
-    depends on, `steps` is the number of operators that are folded into one. `compute` gives None
-    for a fold that cannot be."""
+    """Part of a source's graph that a converter can compute from constants.
+
+    It is a layer, or a multiplication and an addition. `names` are the constants that it depends
+    on, `factors` those that its kernel or scale depends on, `steps` is the number of operators
+    folded into one, `how` a description. `compute` returns None if the fold is impossible.
+    """
 
     names: frozenset[str]
     factors: frozenset[str]
@@ -148,12 +163,13 @@ class Fold:
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """What an exporter takes and writes, known without importing it.
+    """Source formats, target format and requirements of an exporter, known without importing it.
 
-    `takes` are the formats that it starts from, and `framework` the one that it builds a
-    checkpoint's model in, None for one that builds none. `checked_with` is the runtime whose
-    outputs are held against the model's: where it cannot run, for want of a GPU, those of the form
-    are that the exporter starts from. `options` names the fields of ExportOptions that it heeds.
+    `takes` are the source formats. `framework` is the one in which the exporter builds a
+    checkpoint's model, None if it builds none. `checked_with` is the runtime whose outputs are
+    compared with the model's; if it cannot run for lack of a GPU, the outputs of the variant that
+    the exporter starts from are compared instead. `options` names the fields of ExportOptions that
+    have an effect.
     """
 
     takes: frozenset[Format]
@@ -164,49 +180,53 @@ class Route:
 
 
 class Exporter(ABC):
-    """Writes a model in another format."""
+    """Exporter of models to another format."""
 
     route: ClassVar[Route]
 
     @abstractmethod
     def export(self, source: Artifact, directory: Path, options: ExportOptions) -> Exported:
-        """Writes the model into `directory`, with the names of the source's signature.
+        """Write the model to `directory`, with the input and output names of `source.signature`.
 
-        `source` has a format that its route takes, and its files are as their digests say. Raises
-        SourceError for a model that cannot be written so.
+        The format of `source` must be one that the route takes, and its files must match their
+        digests. Raises SourceError for a model that cannot be exported.
         """
 
 
 class Exposer(ABC):
-    """Writes a model once more, so that it gives its inner tensors too."""
+    """Writer of copies of a model whose inner tensors are outputs as well."""
 
     @abstractmethod
     def expose(self, source: Artifact, directory: Path) -> tuple[Path, Mapping[str, str]]:
-        """A file in `directory` whose outputs are the inner tensors in floating point, in the order
-        in which they are computed, and those of the model; and what makes each, in that order.
+        """Write a copy of the model to `directory` that outputs its inner tensors as well.
 
-        Raises SourceError for a model that cannot be written so.
+        The added outputs are the floating-point tensors in the order in which they are computed.
+        Return the path of the copy, and the operator that computes each tensor, in the same order.
+        Raises SourceError for a model that cannot be written.
         """
 
 
 class TensorReader(ABC):
-    """Reads back what lies in the files of a format, from the disk."""
+    """Reader of the tensors and operators that the files of a format store."""
 
     @abstractmethod
     def stored_tensors(self, path: Path) -> Sequence[StoredTensor]:
-        """Every constant of the file that a runtime opens.
+        """Return every constant of the file at `path`, which is the one that a runtime opens.
 
-        Raises SourceError for what is no such file. Runs no code that the file brings.
+        Raises SourceError for a file of another format. Does not run code from the file.
         """
 
     def folds(self, path: Path) -> Sequence[Fold]:
-        """What can be computed from the constants of the graph, as converters do beforehand."""
+        """Return the folds of constants that a converter may compute in advance. Default: none."""
         return ()
 
     @abstractmethod
     def operators(self, path: Path) -> Mapping[str, int]:
-        """How often each kind of operator is in the graph; empty for a format without one."""
+        """Count the operators of the graph by kind. Empty for a format without a graph."""
 
     @abstractmethod
     def describe(self, path: Path) -> Description:
-        """What a file, or directory, of this format says of itself. Raises SourceError."""
+        """Describe the model in a file or directory of this format.
+
+        Raises SourceError if it cannot be read, or if the format does not store this information.
+        """

@@ -1,4 +1,4 @@
-"""Reading the weights of a checkpoint."""
+"""Reader of the weights of a checkpoint."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What an ONNX graph has to do at given shapes of its inputs: operations and bytes.
+"""Operation and byte counts of an ONNX graph at given input shapes.
 
-What cannot be counted is never guessed, but named: a shape that onnx.shape_inference does not
-find, the body of a loop or branch, an operator of somebody's own. Nodes that depend on constants
-alone count nothing, since every runtime computes them once, when it opens the model.
+Whatever cannot be counted is reported by operator, never estimated: nodes whose shapes cannot be
+inferred, the bodies of loops and branches, custom operators. Nodes that depend on constants alone
+count nothing, because every runtime computes them once, when it loads the model.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from toolkit.core.errors import SourceError, UsageError
 from toolkit.core.siblings import ours
 from toolkit.core.work import Work
 
-LARGEST_SHAPE = 1024  # elements of a constant that shape inference may want to read
+LARGEST_SHAPE = 1024  # elements of a constant whose values shape inference may need
 VALUES = (
     "raw_data", "float_data", "double_data", "int32_data", "int64_data", "uint64_data",
     "string_data",
 )  # fmt: skip
 PACKED_BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
-# Nodes that no runtime copies for, that read only what they give, and that read no element.
+# Operators that need no copy, that read only the elements they return, and that read no element.
 VIEWS = frozenset({"Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
 PICKS = frozenset({"Gather", "GatherElements", "GatherND", "Slice"})
 ASKS = frozenset({"Shape", "Size"})
@@ -42,9 +42,10 @@ RANDOM = frozenset(
 
 
 def count_work(path: Path, shapes: Mapping[str, Sequence[int]]) -> Work:
-    """The work of one pass over the model at `path`, whose inputs have these shapes, by name.
+    """Count the operations and bytes of one forward pass of the model at `path`.
 
-    Raises UsageError for shapes that do not fit its inputs, SourceError for what is no model.
+    `shapes` are those of its inputs, by name. Raises UsageError for shapes that do not fit the
+    inputs, and SourceError for a file that is not a model or whose shapes cannot be inferred.
     """
     model = load_model(path, external_data=False)
     axes = _fix_inputs(model.graph, shapes)
@@ -53,7 +54,7 @@ def count_work(path: Path, shapes: Mapping[str, Sequence[int]]) -> Work:
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
         graph = _infer(model, axes).graph
-    except Exception as error:  # what onnx raises here shares no base but Exception
+    except Exception as error:  # onnx's errors here have no common base class
         raise SourceError(
             f"The shapes in {path} could not be inferred: {error}",
             hint="Check the file with onnx.checker.check_model(path, full_check=True).",
@@ -65,7 +66,7 @@ def count_work(path: Path, shapes: Mapping[str, Sequence[int]]) -> Work:
 @dataclass(frozen=True)
 class _Tensor:
     shape: Shape
-    bits: int  # an element
+    bits: int  # per element
 
     @property
     def size_bytes(self) -> int:
@@ -74,7 +75,7 @@ class _Tensor:
 
 @final
 class _Count:
-    """The sums over the live nodes of a graph whose shapes were inferred."""
+    """Sums over the live nodes of a graph whose shapes were inferred."""
 
     def __init__(self, graph: onnx.GraphProto, inputs: Sequence[str]) -> None:
         self._outputs = [value.name for value in graph.output]
@@ -110,7 +111,7 @@ class _Count:
         )
 
     def _traffic(self, node: onnx.NodeProto) -> int | None:
-        """What a node reads and writes; None where that is not known."""
+        """Return the bytes that a node reads and writes, None if a size is unknown."""
         try:
             taken = sum(self._taken(node, name) for name in filter(None, node.input))
             given = sum(self._tensors[name].size_bytes for name in filter(None, node.output))
@@ -119,7 +120,7 @@ class _Count:
         return 0 if node.domain in STANDARD and node.op_type in VIEWS else taken + given
 
     def _taken(self, node: onnx.NodeProto, name: str) -> int:
-        """The bytes of one input that a node reads. Raises KeyError where that is not known."""
+        """Return the bytes of one input that a node reads. Raises KeyError if a size is unknown."""
         size = self._tensors[name].size_bytes
         if node.domain in STANDARD and name == node.input[0]:
             if node.op_type in ASKS:
@@ -129,7 +130,10 @@ class _Count:
         return size
 
     def _least(self) -> int:
-        """Inputs and stored tensors as far as they are read, once, and the outputs."""
+        """Return the least bytes to move: inputs and stored tensors read once, and the outputs.
+
+        A tensor of which the nodes read only a part counts for that part.
+        """
         wanted: Counter[str] = Counter()
         for node in self._nodes:
             for name in reads(node):
@@ -144,7 +148,7 @@ class _Count:
 
 
 def _with_bodies(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-    """The node, and those in its subgraphs, at any depth."""
+    """Yield a node, and the nodes of its subgraphs at any depth."""
     yield node
     for body in bodies(node):
         for inner in body.node:
@@ -152,8 +156,8 @@ def _with_bodies(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
 
 
 def _constants(nodes: Sequence[onnx.NodeProto], stored: set[str]) -> set[str]:
-    """The values that standard operators make of stored tensors alone."""
-    constant = {"", *stored}  # an output that is left out has no name
+    """Return the values that standard operators compute from stored tensors alone."""
+    constant = {"", *stored}  # an omitted output has an empty name
     for node in nodes:
         fixed = node.domain in STANDARD and node.op_type not in RANDOM
         if fixed and constant.issuperset(reads(node)):
@@ -162,9 +166,9 @@ def _constants(nodes: Sequence[onnx.NodeProto], stored: set[str]) -> set[str]:
 
 
 def _keep_small_values(graph: onnx.GraphProto, directory: Path) -> None:
-    """Reads external tensors that may be shapes, and drops the values of all that are none.
+    """Load external tensors that may be shapes, and drop the values of all larger tensors.
 
-    So a model of any size fits into the 2 GB that shape inference can take.
+    A model of any size then fits into the 2 GB that shape inference accepts.
     """
     for tensor in graph.initializer:
         if prod(tensor.dims) > LARGEST_SHAPE:
@@ -177,7 +181,7 @@ def _keep_small_values(graph: onnx.GraphProto, directory: Path) -> None:
 
 
 def _fix_inputs(graph: onnx.GraphProto, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
-    """Writes the extents into the inputs of the graph, and gives those of the named axes."""
+    """Set the extents of the graph's inputs, and return the extents of the named axes."""
     stored = {tensor.name for tensor in graph.initializer}
     inputs = {value.name: value for value in graph.input if value.name not in stored}
     if inputs.keys() != shapes.keys():
@@ -205,10 +209,10 @@ def _fix_inputs(graph: onnx.GraphProto, shapes: Mapping[str, Sequence[int]]) -> 
 
 
 def _infer(model: onnx.ModelProto, axes: Mapping[str, int]) -> onnx.ModelProto:
-    """The model with the shapes that follow from those of its inputs.
+    """Return the model with the shapes that follow from those of its inputs.
 
-    What the file says of values in between is believed only where nothing can be inferred: it is
-    often left over from another batch.
+    Shapes that the file declares for other values are used only where inference finds none, because
+    they are often left over from another batch.
     """
     said = [*_copies(model.graph.value_info), *_copies(model.graph.output)]
     del model.graph.value_info[:]
@@ -225,8 +229,10 @@ def _infer(model: onnx.ModelProto, axes: Mapping[str, int]) -> onnx.ModelProto:
 
 
 def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with its arithmetic on extents computed, which onnx does not follow through a
-    Reshape, among others; as it is where that fails."""
+    """Return the model with its shape arithmetic folded, or unchanged if folding fails.
+
+    onnx does not follow this arithmetic through a Reshape, among others.
+    """
     with ours():
         import onnx_ir as ir
 
@@ -236,12 +242,12 @@ def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
         graph = ir.from_proto(model)
         fold_extents(graph)
         return ir.to_proto(graph)
-    except Exception:  # what onnxscript raises here shares no base but Exception
+    except Exception:  # onnxscript's errors have no common base class
         return model
 
 
 def _unknown(graph: onnx.GraphProto) -> set[str]:
-    """The values of live nodes whose shapes are not known."""
+    """Return the values of live nodes whose shapes are unknown."""
     known = {name for name, _ in _tensors(graph)}
     made = {name for node in live_nodes(graph) for name in node.output if name}
     return made - known
@@ -256,7 +262,7 @@ def _copies(values: Iterable[onnx.ValueInfoProto]) -> list[onnx.ValueInfoProto]:
 
 
 def _bind(value: onnx.ValueInfoProto, axes: Mapping[str, int]) -> onnx.ValueInfoProto:
-    """The value with the extents of the axes whose names are known."""
+    """Set the extents of a value's named axes where they are known, and return the value."""
     for dim in value.type.tensor_type.shape.dim:
         if dim.dim_param in axes:
             dim.dim_value = axes[dim.dim_param]
@@ -264,7 +270,7 @@ def _bind(value: onnx.ValueInfoProto, axes: Mapping[str, int]) -> onnx.ValueInfo
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[tuple[str, _Tensor]]:
-    """The values of the graph whose shape and type are known."""
+    """Yield the values of the graph whose shape and type are known."""
     for value in (*graph.input, *graph.value_info, *graph.output):
         if (found := _tensor(value)) is not None:
             yield value.name, found
@@ -283,7 +289,7 @@ def _tensor(value: onnx.ValueInfoProto) -> _Tensor | None:
 
 
 def _bits(data_type: int) -> int | None:
-    """Of one element; None for text and for what is unknown."""
+    """Return the bits of one element, None for strings and unknown types."""
     if data_type in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
         return None
     name = onnx.TensorProto.DataType.Name(data_type)

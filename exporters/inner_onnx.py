@@ -1,4 +1,4 @@
-"""An ONNX graph that gives its inner tensors too."""
+"""Exposer of the inner tensors of an ONNX graph."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from toolkit.core.artifact import Artifact
 
 @final
 class OnnxExposer(Exposer):
-    """Of the main graph; those in the bodies of loops and branches have no one value."""
+    """Exposer of the tensors of the main graph.
+
+    Tensors in the bodies of loops and branches are left out, because they have no single value.
+    """
 
     def expose(self, source: Artifact, directory: Path) -> tuple[Path, Mapping[str, str]]:
         model = ir.load(source.path)

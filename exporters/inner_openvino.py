@@ -1,4 +1,4 @@
-"""An OpenVINO graph that gives its inner tensors too."""
+"""Exposer of the inner tensors of an OpenVINO graph."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from toolkit.core.artifact import Artifact
 
 @final
 class OpenVinoExposer(Exposer):
-    """A tensor has the name that the graph has for it, as one that was read from ONNX, or else that
-    of its operator."""
+    """Exposer of the tensors of an OpenVINO graph.
+
+    A tensor keeps its name in the graph, as in one read from ONNX. Without a name, it gets that of
+    its operation.
+    """
 
     def expose(self, source: Artifact, directory: Path) -> tuple[Path, Mapping[str, str]]:
         model = read_ir(source.path)

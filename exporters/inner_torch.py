@@ -1,4 +1,4 @@
-"""A torch module as a program that gives its inner tensors too."""
+"""Exposer of the inner tensors of a torch module."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from models.torch.example import dynamic_shapes, example, explained
 from models.torch.program import module_of
 from toolkit.core.artifact import Artifact
 
-# What is one operator in ONNX too, and so keeps its name there.
+# Operators that stay whole because ONNX has them too, so that their outputs keep their names there.
 WHOLE = (
     "conv1d", "conv2d", "conv3d", "conv_transpose2d", "gelu", "group_norm", "instance_norm",
     "layer_norm", "linear",
@@ -25,7 +25,10 @@ WHOLE = (
 
 @final
 class TorchExposer(Exposer):
-    """Under the names that the ONNX exporter gives them, which takes some operators apart."""
+    """Exposer of the tensors of a torch module, under the names that the ONNX exporter gives them.
+
+    Operators are decomposed as in the ONNX exporter.
+    """
 
     def expose(self, source: Artifact, directory: Path) -> tuple[Path, Mapping[str, str]]:
         module = module_of(source)
@@ -36,7 +39,7 @@ class TorchExposer(Exposer):
                 table.pop(getattr(getattr(torch.ops.aten, name), overload), None)
         outputs = [spec.name for spec in source.signature.outputs]
         with explained(source.path), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch, of its own doing
+            warnings.simplefilter("ignore", FutureWarning)  # caused by torch itself
             program = torch.export.export(module, inputs, dynamic_shapes=shapes)
             graph = program.run_decompositions(table).module()
             inner = Inner(graph, outputs)
@@ -52,8 +55,10 @@ class TorchExposer(Exposer):
 
 
 class Inner(nn.Module):
-    """Gives the floating-point tensors of a graph by name, in their order, then its outputs by the
-    names `outputs`."""
+    """Module that returns the inner floating-point tensors of a graph by name, then its outputs.
+
+    Inner tensors are in the order of the graph. `outputs` are the names of the outputs.
+    """
 
     def __init__(self, graph: fx.GraphModule, outputs: list[str]) -> None:
         super().__init__()
@@ -68,7 +73,7 @@ class Inner(nn.Module):
 
 
 class _Keeping(fx.Interpreter):
-    """Runs a graph, and keeps the tensors that its nodes give."""
+    """Interpreter of a graph that keeps copies of the floating-point results of its nodes."""
 
     def __init__(self, module: fx.GraphModule, kept: dict[str, torch.Tensor]) -> None:
         super().__init__(module)

@@ -41,7 +41,7 @@ OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() i
 
 @final
 class LiteRt(Exporter):
-    """float32 kept float32. The converter computes batch norms beforehand."""
+    """Exporter to LiteRT. float32 stays float32, and the converter folds batch norms."""
 
     route: ClassVar[Route] = ROUTES["litert"]
 
@@ -49,8 +49,11 @@ class LiteRt(Exporter):
         return self._converted(source, directory, None)
 
     def quantise(self, source: Artifact, directory: Path, rows: Feeds) -> Exported:
-        """In eight bits, inputs and outputs still floats: the range of each tensor is what it takes
-        on `rows`, by input, axis 0 being the row. Raises as `export`."""
+        """Export as INT8 with floating-point inputs and outputs. Raises as `export`.
+
+        The range of each tensor is measured on `rows`, arrays by input name with the samples on
+        axis 0.
+        """
         return self._converted(source, directory, rows)
 
     def _converted(self, source: Artifact, directory: Path, rows: Feeds | None) -> Exported:
@@ -98,7 +101,7 @@ def _one_by_one(rows: Feeds) -> Iterator[Feeds]:
 @final
 class LiteRtTensors(TensorReader):
     def stored_tensors(self, path: Path) -> Sequence[StoredTensor]:
-        """Every tensor with bytes of its own, in each subgraph, and the operators that take it."""
+        """Return every tensor that has data, in all subgraphs, and the operators that read it."""
         model = _read(path)
         return [
             stored
@@ -127,7 +130,7 @@ class LiteRtTensors(TensorReader):
 
 
 def _read(path: Path) -> Any:
-    """The file as objects. Raises SourceError for what is no such file."""
+    """Return the file as FlatBuffer objects. Raises SourceError if it is not a LiteRT model."""
     hint = "Give a .tflite file, or a directory that `toolkit export --to litert` wrote."
     try:
         content = path.read_bytes()
@@ -165,13 +168,13 @@ def _constants(model: Any, graph: Any, number: int, path: Path) -> list[StoredTe
 
 
 def _numbered(tensors: Sequence[Any]) -> list[tuple[int, Any, bool]]:
-    """With the place of each, and whether another has its name."""
+    """Return each tensor with its index, and whether another tensor has its name."""
     count = Counter(_text(tensor.name) for tensor in tensors)
     return [(i, tensor, count[_text(tensor.name)] > 1) for i, tensor in enumerate(tensors)]
 
 
 def _array(tensor: Any, data: np.ndarray, path: Path) -> np.ndarray:
-    """Return a tensor; packed integers and texts as bytes, a sparse tensor as its stored values.
+    """Return a tensor; packed numbers and strings as bytes, a sparse tensor as its stored values.
 
     Raises SourceError if the size of the shape differs from that of the stored bytes.
     """
@@ -212,7 +215,7 @@ def _operator(model: Any, node: Any) -> str:
 
 
 def _signature_names(model: Any) -> dict[int, str]:
-    """What the first signature calls the tensors of the first subgraph."""
+    """Return the names of tensors in the first signature of subgraph 0, by tensor index."""
     for found in model.signatureDefs or ():
         if found.subgraphIndex == 0:
             return {m.tensorIndex: _text(m.name) for m in (*found.inputs, *found.outputs)}
@@ -237,7 +240,11 @@ def _spec(graph: Any, place: int, names: Mapping[int, str], path: Path) -> Tenso
 
 
 def _precision(model: Any) -> str:
-    """The dtype of what is stored; "int8" for a graph that quantises."""
+    """Return "int8" if the file stores 8-bit tensors, otherwise its floating-point dtype.
+
+    Tensors of at most 8 bytes are ignored. "mixed" stands for several floating-point dtypes, "none"
+    for no such tensor.
+    """
     kinds = {
         DTYPES.get(tensor.type, "none")
         for graph in model.subgraphs

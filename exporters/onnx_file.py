@@ -1,4 +1,4 @@
-"""Reading ONNX files: signature and stored tensors."""
+"""Reading of ONNX files: signature, precision, external files, stored tensors and live nodes."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ FLOATS: dict[int, str] = {
     onnx.TensorProto.FLOAT: "float32",
     onnx.TensorProto.DOUBLE: "float64",
 }
-# Operators that a graph has whose activations are of eight bits.
+# Operators that occur only in graphs with INT8 activations.
 EIGHT_BITS = frozenset(
     {"ConvInteger", "DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul",
      "MatMulInteger", "MatMulIntegerToFloat", "QAttention", "QGemm", "QLinearConv",
      "QLinearMatMul", "QuantizeLinear"}
 )  # fmt: skip
 CONVERTING = frozenset({"Cast", "CastLike"})
-# Where an operator takes extents or axes that need not be int64: no weights.
+# Inputs that are extents, axes or scales and need not be int64, by operator. They are no weights.
 SHAPING = {"Slice": (1, 2, 3, 4), "Pad": (1, 3), "Resize": (1, 2, 3), "Upsample": (1,)}
-# What says how numbers of few bits are meant: no weights either.
+# Inputs that are scales and zero points of quantised numbers, by operator. They are no weights.
 SCALING = {"QuantizeLinear": (1, 2), "DequantizeLinear": (1, 2)}
 
 
@@ -46,7 +46,7 @@ R = TypeVar("R")
 
 
 def reads_graph(read: Callable[[Path], R]) -> Callable[[Path], R]:
-    """Turns what onnx raises on a graph that cannot be meant into a SourceError."""
+    """Decorate a reader so that errors of onnx on an invalid graph become SourceError."""
 
     def reading(path: Path) -> R:
         try:
@@ -65,9 +65,10 @@ def reads_graph(read: Callable[[Path], R]) -> Callable[[Path], R]:
 
 
 def load_model(path: Path, *, external_data: bool = True) -> onnx.ModelProto:
-    """Read a model with its external data.
+    """Read a model, by default with its external data.
 
-    Raises SourceError for what is no ONNX model, and for external data out of its folder.
+    Raises SourceError for a file that is not an ONNX model, and for external data that is missing,
+    too short or outside the model's folder.
     """
     hint = "Give the path of an ONNX model, or of a directory that `toolkit export` wrote."
     try:
@@ -81,7 +82,7 @@ def load_model(path: Path, *, external_data: bool = True) -> onnx.ModelProto:
         raise SourceError(
             f"{path} could not be read as ONNX: {str(error).rstrip('.')}.", hint=hint
         ) from error
-    # A text file can decode as an empty message, so look at what a model must have.
+    # A text file can decode as an empty message, so check the parts that every model has.
     if not model.graph.node and not model.graph.output:
         raise SourceError(f"{path} is not an ONNX model: it holds no graph.", hint=hint)
     return model
@@ -89,8 +90,10 @@ def load_model(path: Path, *, external_data: bool = True) -> onnx.ModelProto:
 
 @reads_graph
 def read_signature(path: Path) -> Signature:
-    """Inputs as the file declares them; outputs as `exporters.onnx_shapes.correct_outputs` finds
-    them. Initializers are not inputs."""
+    """Return the signature of a model: inputs as declared, outputs as inferred.
+
+    Outputs are corrected by `exporters.onnx_shapes.correct_outputs`. Initializers are not inputs.
+    """
     model = load_model(path, external_data=False)
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
@@ -103,28 +106,29 @@ def read_signature(path: Path) -> Signature:
 
 @reads_graph
 def read_output_parts(path: Path) -> dict[str, tuple[int, list[int]]]:
-    """As `exporters.onnx_shapes.output_parts`."""
+    """Return `exporters.onnx_shapes.output_parts` of the model at `path`."""
     return output_parts(load_model(path, external_data=False))
 
 
 @reads_graph
 def wrong_extents(path: Path) -> list[str]:
-    """Return a sentence for each output whose declared shape does not follow from the inputs."""
+    """Return a sentence for each output whose declared shape contradicts the inferred one."""
     return correct_outputs(load_model(path, external_data=False))
 
 
 @reads_graph
 def read_precision(path: Path) -> str:
-    """As `precision_of`."""
+    """Return `precision_of` the model at `path`."""
     return precision_of(onnx.load(path, load_external_data=False))
 
 
 def precision_of(model: onnx.ModelProto) -> str:
-    """The floating-point dtype of what the graph stores, of more than one element; where it stores
-    nothing, that in which its nodes compute, or of its inputs and outputs if none does.
+    """Return the floating-point dtype of the stored tensors with more than one element.
 
-    What an operator takes in float32 whatever it computes in, such as Resize's scales, is left out.
-    "mixed" for several, "none" for a graph without any; "int8" for one that quantises activations.
+    Without such tensors, return the dtype in which the nodes compute; without that, the dtype of
+    the inputs and outputs. Inputs that an operator takes in float32 at any precision, such as the
+    scales of Resize, are ignored. "mixed" stands for several dtypes, "none" for a graph without
+    any, "int8" for a graph that quantises activations.
     """
     graph = model.graph
     inner_graphs = list(graphs(graph))
@@ -145,7 +149,7 @@ def precision_of(model: onnx.ModelProto) -> str:
 
 
 def _computed_types(model: onnx.ModelProto) -> set[int]:
-    """The element types of what the nodes give, without those that convert."""
+    """Return the element types of node outputs in the main graph, except those of casts."""
     model = inferred(model) or model
     values = (*model.graph.value_info, *model.graph.input, *model.graph.output)
     types = {value.name: value.type.tensor_type.elem_type for value in values}
@@ -159,7 +163,7 @@ def _computed_types(model: onnx.ModelProto) -> set[int]:
 
 
 def _stored_types(graph: onnx.GraphProto) -> Iterator[tuple[str, int]]:
-    """The names and types of the tensors of more than one element that a graph holds."""
+    """Yield the name and type of each stored tensor with more than one element."""
     tensors = [(tensor.name, tensor) for tensor in graph.initializer]
     for node in graph.node:
         if node.op_type == "Constant":
@@ -173,7 +177,7 @@ def _stored_types(graph: onnx.GraphProto) -> Iterator[tuple[str, int]]:
 
 
 def _fixed(node: onnx.NodeProto, opsets: Mapping[str, int]) -> Iterator[str]:
-    """What a node takes in float32 at any precision, by its schema."""
+    """Yield the inputs of a node that its schema allows in float32 only."""
     schema = schema_of(node.op_type, node.domain, opsets)
     if schema is None:
         return
@@ -187,13 +191,13 @@ def _fixed(node: onnx.NodeProto, opsets: Mapping[str, int]) -> Iterator[str]:
 def external_files(path: Path) -> list[str]:
     """Return the files beside the model that hold its external data, without reading them.
 
-    Raises SourceError for one that is missing, too short, or not in the folder of the model.
+    Raises SourceError for a file that is missing, too short, or outside the model's folder.
     """
     return _locations(onnx.load(path, load_external_data=False), path)
 
 
 def _locations(model: onnx.ModelProto, path: Path) -> list[str]:
-    """Return where external data is. Raise SourceError as `external_files`."""
+    """Return the files of external data. Raises SourceError as `external_files`."""
     return sorted({_location(t, path) for t in _tensors(model) if uses_external_data(t)})
 
 
@@ -219,7 +223,7 @@ def _location(tensor: onnx.TensorProto, path: Path) -> str:
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Yield all tensors of a model: initializers, and attributes of nodes, in functions too."""
+    """Yield all tensors of a model: initializers and node attributes, also those of functions."""
     for graph in graphs(model.graph):
         yield from graph.initializer
         for sparse in graph.sparse_initializer:
@@ -262,14 +266,17 @@ def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
 
 @reads_graph
 def constant_names(path: Path) -> set[str]:
-    """Those of all initializers and constants, in subgraphs too."""
+    """Return the names of all initializers and constants, including those of subgraphs."""
     return {name for graph in graphs(load_model(path).graph) for name, _ in _constants(graph)}
 
 
 @reads_graph
 def node_inputs(path: Path) -> dict[str, list[str]]:
-    """What each node takes, in subgraphs too, by its name; that of one without any is
-    `node_of_` and its first output, as in TensorRT. Left out where several have one name."""
+    """Return the inputs of each node by node name, including nodes of subgraphs.
+
+    A node without a name is listed as `node_of_` and its first output, as in TensorRT. Names that
+    several nodes have are left out.
+    """
     graph = load_model(path, external_data=False).graph
     nodes = [node for inner in graphs(graph) for node in inner.node]
     names = [node.name or f"node_of_{node.output[0]}" for node in nodes]
@@ -308,10 +315,10 @@ def _operators(path: Path) -> Mapping[str, int]:
 
 @reads_graph
 def stored_tensors(path: Path) -> list[StoredTensor]:
-    """Every initializer and constant, those of subgraphs too, and which live nodes read it.
+    """Return every initializer and constant, including those of subgraphs, and its live readers.
 
-    A node is live when a graph output depends on it: a weight that only dead nodes read is not
-    part of the model. What a subgraph reads counts as read by the node that holds it.
+    A node is live if a graph output depends on it: a weight that only dead nodes read is not part
+    of the model. Values that a subgraph reads count as read by the node that contains it.
     """
     model = load_model(path)
     if model.functions:
@@ -338,7 +345,7 @@ def stored_tensors(path: Path) -> list[StoredTensor]:
 
 
 def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """The graph, and those in the attributes of its nodes, at any depth."""
+    """Yield a graph, and the subgraphs of its nodes at any depth."""
     yield graph
     for node in graph.node:
         for inner in bodies(node):
@@ -346,7 +353,7 @@ def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 
 
 def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The branches of an If, the body of a Loop or Scan."""
+    """Yield the subgraphs of a node: the branches of an If, the body of a Loop or Scan."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
             yield attribute.g
@@ -366,12 +373,14 @@ def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _check_size(tensor: onnx.TensorProto) -> None:
-    """Raises ValueError where the shape asks for another size than the bytes that are there, so
-    that nothing is allocated for what a file only claims."""
+    """Raise ValueError if a tensor's shape does not match the size of its raw data.
+
+    This avoids allocating memory for a size that the file only claims.
+    """
     if tensor.HasField("raw_data"):
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
         claimed = math.prod(tensor.dims) * dtype.itemsize
-        packed = dtype.name.endswith(("int4", "e2m1fn", "int2"))  # several to a byte
+        packed = dtype.name.endswith(("int4", "e2m1fn", "int2"))  # several elements per byte
         if min(tensor.dims, default=0) < 0 or (
             claimed != len(tensor.raw_data) and not (packed and claimed > len(tensor.raw_data))
         ):
@@ -382,7 +391,7 @@ def _check_size(tensor: onnx.TensorProto) -> None:
 
 
 def _attribute_array(attribute: onnx.AttributeProto) -> np.ndarray:
-    """The value of a Constant node, in whichever of its attributes it stands."""
+    """Return the value of a Constant node, whichever attribute holds it."""
     value = onnx.helper.get_attribute_value(attribute)
     if isinstance(value, onnx.TensorProto):
         return numpy_helper.to_array(value)
@@ -393,7 +402,7 @@ def _attribute_array(attribute: onnx.AttributeProto) -> np.ndarray:
 
 
 def _live_readers(graph: onnx.GraphProto) -> dict[str, tuple[str, ...]]:
-    """For each value, the live nodes that read it."""
+    """Return the live nodes that read each value, without reads listed in SHAPING and SCALING."""
     readers: dict[str, list[str]] = defaultdict(list)
     for value in graph.output:
         readers[value.name].append("graph output")
@@ -408,7 +417,7 @@ def _live_readers(graph: onnx.GraphProto) -> dict[str, tuple[str, ...]]:
 
 
 def live_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """The nodes that some graph output depends on, in the order of the graph."""
+    """Return the nodes that a graph output depends on, in the order of the graph."""
     nodes = list(graph.node)
     maker = {output: place for place, node in enumerate(nodes) for output in node.output if output}
     todo = [value.name for value in graph.output]
@@ -422,7 +431,7 @@ def live_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
 
 
 def reads(node: onnx.NodeProto) -> Iterator[str]:
-    """The values that a node takes: its inputs, and what its subgraphs read."""
+    """Yield the values that a node reads: its inputs, and those that its subgraphs read."""
     yield from filter(None, node.input)
     for body in bodies(node):
         for inner in body.node:

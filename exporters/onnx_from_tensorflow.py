@@ -1,4 +1,4 @@
-"""SavedModel -> ONNX through tf2onnx."""
+"""SavedModel -> ONNX via tf2onnx."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OPSET = min(18, MOST_OPSET)
 
 @final
 class OnnxFromTensorFlow(Exporter):
-    """tf2onnx computes batch norms beforehand, and transposes kernels to ONNX's order."""
+    """Exporter via tf2onnx, which folds batch norms and transposes kernels to ONNX's layout."""
 
     route: ClassVar[Route] = ROUTES["onnx-from-tensorflow"]
 
@@ -75,7 +75,7 @@ class OnnxFromTensorFlow(Exporter):
 
 
 def _erfc(graph: Any, node: Any, _: str, __: Any) -> None:
-    """erfc(x), which ONNX does not have, as 1 - erf(x)."""
+    """Convert erfc(x), which ONNX does not have, to 1 - erf(x)."""
     dtype = graph.get_dtype(node.output[0])
     one = np.array(1, onnx.helper.tensor_dtype_to_np_dtype(dtype))
     constant = graph.make_const(tf2onnx.utils.make_name(node.name), one)
@@ -92,11 +92,11 @@ def _erfc(graph: Any, node: Any, _: str, __: Any) -> None:
     )
 
 
-HANDLERS: dict[str, Any] = {"Erfc": (_erfc, [])}  # what tf2onnx does not convert by itself
+HANDLERS: dict[str, Any] = {"Erfc": (_erfc, [])}  # operators that tf2onnx does not convert
 
 
 def _hold_captured(model: onnx.ModelProto, function: Any) -> None:
-    """Store the tensors that a function captured, of which tf2onnx makes inputs."""
+    """Store the tensors that a function captured as initializers; tf2onnx makes them inputs."""
     captured = {
         internal.name: external
         for external, internal in function.graph.captures
@@ -114,7 +114,7 @@ def _hold_captured(model: onnx.ModelProto, function: Any) -> None:
 
 
 def _refuse_foreign(model: onnx.ModelProto, source: Artifact) -> None:
-    """Raise SourceError for operators that tf2onnx left as TensorFlow has them."""
+    """Raise SourceError if tf2onnx left TensorFlow operators unconverted."""
     left = sorted(
         {
             node.op_type
@@ -132,8 +132,10 @@ def _refuse_foreign(model: onnx.ModelProto, source: Artifact) -> None:
 
 
 def _name(model: onnx.ModelProto, signature: Signature) -> None:
-    """Inputs and outputs in the signature's order, which tf2onnx does not keep, and the axes as it
-    calls them: tf2onnx counts them through."""
+    """Order inputs and outputs, and name their dynamic axes, as in the signature.
+
+    tf2onnx does not keep the order, and numbers the axes.
+    """
     specs = {spec.name: spec for spec in (*signature.inputs, *signature.outputs)}
     places = {name: place for place, name in enumerate(specs)}
     for values in (model.graph.input, model.graph.output):
@@ -148,7 +150,7 @@ def _name(model: onnx.ModelProto, signature: Signature) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps tf2onnx's remarks on its own steps from the user."""
+    """Hide tf2onnx's log messages about its own steps."""
     logger = logging.getLogger("tf2onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

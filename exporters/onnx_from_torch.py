@@ -1,4 +1,4 @@
-"""torch -> ONNX through torch.export (the dynamo exporter)."""
+"""torch -> ONNX via torch.export (the dynamo exporter)."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 
 @final
 class OnnxFromTorch(Exporter):
-    """Export with named axes dynamic and every bit of every weight kept.
+    """Exporter with dynamic named axes that keeps every weight bit for bit.
 
-    The optimisation of torch's exporter folds weights into each other (batch norm into
-    convolutions), so it is off.
+    The optimisation of torch's exporter is off, because it folds weights into each other (batch
+    norm into convolutions).
     """
 
     route: ClassVar[Route] = ROUTES["onnx"]
 
     def export(self, source: Artifact, directory: Path, options: ExportOptions) -> Exported:
         signature = source.signature
-        # With gradients, torch would take another kernel for attention with a learned bias than the
-        # one that it was captured with, and its result has other strides.
+        # With gradients, torch would use another kernel for attention with a learned bias than at
+        # capture, and the result would have other strides.
         with torch.no_grad(), _quiet(), explained(source.path):
             program = torch.onnx.export(
                 exported(source),
@@ -51,10 +51,10 @@ class OnnxFromTorch(Exporter):
                 optimize=False,
                 verbose=False,
             )
-            assert program is not None  # None is what the old exporter gives
+            assert program is not None  # only the old exporter returns None
             _drop_zero_biases(program.model)
             fold_constants(program.model)
-        OutputFixPass()(program.model)  # an input that is given back, a value that is given twice
+        OutputFixPass()(program.model)  # outputs that are inputs, and values that are output twice
         _strip_metadata(program.model)
         _name(program.model, signature)
         path, opset = directory / "model.onnx", program.model.opset_imports[""]
@@ -62,7 +62,7 @@ class OnnxFromTorch(Exporter):
         if message is None:
             save_graph(program.model, path)
         del program
-        gc.collect()  # torch's weights, before the file is written
+        gc.collect()  # free torch's weights before the file is written
         if message is not None:
             onnx.save(message, path)
         return Exported(
@@ -75,7 +75,7 @@ class OnnxFromTorch(Exporter):
 def _drop_zero_biases(model: ir.Model) -> None:
     """Remove the biases of zeros that the exporter computes for convolutions without a bias.
 
-    The runtimes do not need them, and those of 3-D convolutions have two axes in onnxscript 0.7.2.
+    Runtimes do not need them, and those of 3-D convolutions have two axes in onnxscript 0.7.2.
     """
     for node in model.graph.all_nodes():
         if (
@@ -91,7 +91,7 @@ def _drop_zero_biases(model: ir.Model) -> None:
 
 
 def _is_zero(value: ir.Value | None) -> bool:
-    """Return whether a value is a constant zero, cast and expanded, and not a stored tensor."""
+    """Return whether a value is a constant zero, cast or expanded, but not a stored tensor."""
     node = None if value is None else value.producer()
     if node is None or value is None:
         return False
@@ -102,7 +102,7 @@ def _is_zero(value: ir.Value | None) -> bool:
 
 
 def _remove_unread(value: ir.Value) -> None:
-    """Remove the node that computes a value which nothing reads, and what it alone reads."""
+    """Remove the node of a value if nothing reads its outputs, then inputs that only it read."""
     node = value.producer()
     if node is None or any(output.uses() or output.is_graph_output() for output in node.outputs):
         return
@@ -117,10 +117,11 @@ def _remove_unread(value: ir.Value) -> None:
 def fold_constants(model: ir.Model) -> None:
     """Fold the constants of a graph, except where a result depends on a stored tensor of the model.
 
-    A tensor of the model is only rearranged (transposed, reshaped), and only if no other node reads
-    it: so the graph holds each tensor once and with every bit, and runtimes fold the rest when they
-    load it. Nor is a floating-point tensor computed of nothing but numbers, such as a table of
-    distances: it would look like a weight that the model does not have.
+    A stored tensor is only rearranged (transposed, reshaped), and only if no other node reads it.
+    The graph then holds each tensor once and bit for bit, and runtimes fold the rest when they load
+    it. A floating-point tensor of several elements that depends on no stored tensor, such as a
+    table of distances, is not folded either: it would look like a weight that the model does not
+    have.
     """
     graph = model.graph
     dependent = set(graph.initializers)
@@ -141,19 +142,21 @@ def fold_constants(model: ir.Model) -> None:
 
 
 def _is_table(value: ir.Value) -> bool:
-    """Whether it is a floating-point tensor of several elements."""
+    """Return whether a value is a floating-point tensor of several elements or unknown shape."""
     floating = value.dtype is not None and value.dtype.is_floating_point()
     return floating and (value.shape is None or math.prod(map(_extent, value.shape)) != 1)
 
 
 def _extent(dim: int | ir.SymbolicDim) -> int:
-    """The number, or 2 for one that is not known."""
+    """Return the extent, or 2 if it is unknown."""
     return dim if isinstance(dim, int) else 2
 
 
 def _name(model: ir.Model, signature: Signature) -> None:
-    """Calls inputs and outputs what the signature calls them, and the axes too, wherever the
-    exporter's own names stand; a weight of such a name gets another."""
+    """Name the inputs, the outputs and their axes as in the signature.
+
+    Axes are renamed in the whole graph. A weight with the name of an input or output is renamed.
+    """
     taken = {spec.name for spec in (*signature.inputs, *signature.outputs)}
     for weight in [w for name, w in model.graph.initializers.items() if name in taken]:
         weight.name = f"{weight.name}.weight"
@@ -176,7 +179,7 @@ def _name(model: ir.Model, signature: Signature) -> None:
 
 
 def _strip_metadata(model: ir.Model) -> None:
-    """Drops the exporter's notes: they hold source paths, and differ from machine to machine."""
+    """Remove the exporter's metadata, which contains source paths and differs between machines."""
     for node in model.graph:
         node.metadata_props.clear()
         node.doc_string = None
@@ -189,7 +192,7 @@ def _strip_metadata(model: ir.Model) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the exporter's remarks on packages that are not installed from the user."""
+    """Hide warnings, and the exporter's log messages about packages that are not installed."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

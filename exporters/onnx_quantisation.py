@@ -1,4 +1,4 @@
-"""How an ONNX graph says what its stored whole numbers stand for."""
+"""Scales and zero points of the integers that an ONNX graph stores."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from exporters.base import Quantisation
 def quantisations(
     graph: onnx.GraphProto, constants: Mapping[str, np.ndarray]
 ) -> dict[str, Quantisation]:
-    """By name, those of constants that a DequantizeLinear of the main graph takes, with a scale and
-    zero point that are constant too; those in blocks are left out."""
+    """Return the quantisation of each constant that a DequantizeLinear reads, by constant name.
+
+    Only nodes of the main graph count. Scale and zero point must be constant too. Block-wise
+    quantisation is left out.
+    """
     found = {}
     for node in graph.node:
         if node.op_type != "DequantizeLinear" or node.input[0] not in constants:

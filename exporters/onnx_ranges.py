@@ -1,4 +1,4 @@
-"""The values that a graph expects of its inputs, as far as its operators show them."""
+"""Ranges of values that a graph expects of its inputs, as far as its operators show them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from onnx import numpy_helper
 from exporters.onnx_file import bodies, load_model, reads_graph
 from exporters.onnx_shapes import LARGEST_SIZE, inferred
 
-# Operators whose output holds values of their first input, whatever its shape.
+# Operators whose output contains values of their first input, in any shape.
 VALUE_KEEPING = frozenset(
     {"Cast", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape",
      "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
 )  # fmt: skip
-# Operators whose output holds values of several inputs; Where's first one is a condition.
+# Operators whose output contains values of several inputs, with the index of the first of these.
+# The first input of Where is a condition.
 MERGING = {"Concat": 0, "Max": 0, "Min": 0, "Where": 1}
 
 Range = tuple[int, int]
@@ -27,13 +28,13 @@ Range = tuple[int, int]
 
 @reads_graph
 def input_ranges(path: Path) -> dict[str, Range]:
-    """Return the least value, and the first one that is too large, of inputs that are indices,
-    classes or categories.
+    """Return the range of each input that holds indices, classes or categories.
 
-    An input that reaches the indices of a Gather or OneHot must lie within the extent that is
-    indexed. One that is compared with a constant by Equal, or limited by Clip, should reach that
-    constant, so that both outcomes occur. Values are followed through casts, changes of shape, and
-    sums with constants. Inputs without such a use are left out.
+    A range is the least value and the first value that is too large. An input that reaches the
+    indices of a Gather or OneHot must be within the indexed extent. An input that is compared with
+    a constant by Equal, or limited by Clip, should reach that constant, so that both outcomes
+    occur. Values are followed through casts, changes of shape, and sums with constants. Inputs
+    without such a use are left out.
     """
     model = load_model(path, external_data=False)
     if model.functions:
@@ -42,10 +43,10 @@ def input_ranges(path: Path) -> dict[str, Range]:
 
 
 class _Ranges:
-    """One walk over a graph.
+    """Walk over a graph that collects the ranges of its inputs.
 
-    `_origins` has, for each value, the inputs whose values it holds, each with what was added on
-    the way.
+    `_origins` maps each value to the inputs whose values it contains, each with the sum of the
+    constants added on the way.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -61,7 +62,7 @@ class _Ranges:
         self._walk(graph.node)
 
     def found(self) -> dict[str, Range]:
-        """The range of each input: what indexing needs, else what comparisons want."""
+        """Return the range of each input: what indexing requires, else what comparisons suggest."""
         ranges = {
             name: (min(low for low, _ in wanted), max(high for _, high in wanted))
             for name, wanted in self._wanted.items()
@@ -78,7 +79,7 @@ class _Ranges:
                 self._walk(body.node)
 
     def _follow(self, node: onnx.NodeProto) -> None:
-        """Record which inputs the outputs of a node hold the values of."""
+        """Record the inputs whose values the outputs of a node contain."""
         kind, inputs = node.op_type, node.input
         held: set[tuple[str, int]] = set()
         if kind in VALUE_KEEPING:
@@ -95,7 +96,7 @@ class _Ranges:
             self._origins.update(dict.fromkeys(node.output, held))
 
     def _note(self, node: onnx.NodeProto) -> None:
-        """Record what a node asks of the inputs that reach it."""
+        """Record the ranges that a node asks of the inputs that reach it."""
         kind, inputs = node.op_type, node.input
         if kind in ("Gather", "GatherElements") and len(inputs) > 1:
             axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
@@ -121,7 +122,7 @@ class _Ranges:
         return self._origins.get(name, set())
 
     def _whole(self, name: str) -> int | None:
-        """The whole number that a constant holds, in all of its elements."""
+        """Return the integer that all elements of a constant equal, or None."""
         array = self._constants.get(name)
         if array is None or not array.size or array.dtype.kind not in "iuf":
             return None
@@ -150,7 +151,7 @@ def _size(tensor: onnx.TensorProto) -> int:
 
 
 def _inferred(model: onnx.ModelProto) -> Mapping[str, tuple[int | str | None, ...]]:
-    """The shapes that inference finds."""
+    """Return the inferred shape of each intermediate value, with None for unknown extents."""
     found = inferred(model)
     if found is None:
         return {}

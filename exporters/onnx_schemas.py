@@ -1,4 +1,4 @@
-"""ONNX's own definitions of its operators."""
+"""Lookup of the schemas of ONNX operators."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ Formal = defs.OpSchema.FormalParameter
 
 
 def schema_of(kind: str, domain: str, opsets: Mapping[str, int]) -> defs.OpSchema | None:
-    """The definition in force for an operator; None for one that ONNX does not define."""
+    """Return the schema of an operator in these opsets, or None if ONNX does not define it."""
     domain = "" if domain == "ai.onnx" else domain
     version = opsets.get(domain)
     if version is None or not defs.has(kind, domain):
         return None
     try:
         return defs.get_schema(kind, version, domain)
-    except defs.SchemaError:  # it came later
+    except defs.SchemaError:  # the operator is newer than the opset
         return None
 
 
 def formal_at(formals: Sequence[Formal], place: int) -> Formal | None:
-    """What stands at a place of a node, where the last one may stand for many."""
+    """Return the formal parameter at a position; the last one may stand for several."""
     return formals[min(place, len(formals) - 1)] if formals else None

@@ -1,4 +1,4 @@
-"""The types and shapes of an ONNX graph, as they follow from its inputs."""
+"""Types and shapes of an ONNX graph, inferred from its inputs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import onnx
 import onnx.shape_inference
 
-LARGEST_SIZE = 1 << 16  # elements of a constant that shapes may be computed from
+LARGEST_SIZE = 1 << 16  # elements of a constant from which shapes may be computed
 CONTENTS = (
     "raw_data", "float_data", "int32_data", "int64_data", "uint64_data", "double_data",
     "string_data",
@@ -17,10 +17,9 @@ FAILURES = (onnx.shape_inference.InferenceError, RuntimeError, ValueError)
 
 
 def inferred(model: onnx.ModelProto) -> onnx.ModelProto | None:
-    """Return the model with inferred types and shapes, without the contents of large tensors; None
-    if inference fails.
+    """Return the model with inferred types and shapes, or None if inference fails.
 
-    The contents are removed from `model` itself, since inference would copy them.
+    The values of large tensors are removed from `model` itself, because inference would copy them.
     """
     for tensor in model.graph.initializer:
         if math.prod(tensor.dims) > LARGEST_SIZE:
@@ -35,9 +34,10 @@ def inferred(model: onnx.ModelProto) -> onnx.ModelProto | None:
 def correct_outputs(model: onnx.ModelProto) -> list[str]:
     """Correct the declared shapes and types of the outputs where inference finds others.
 
-    An undeclared type or rank is filled in. A declared extent is replaced if another number is
-    inferred, or a named axis of an input: then it holds for some inputs only. Return a sentence for
-    each extent that was replaced. Removes the contents of large tensors, as `inferred`.
+    A missing type or rank is filled in. A declared extent is replaced if inference finds another
+    number, or a named axis of an input: the declared number then holds for some inputs only. Return
+    a sentence for each output that had an extent replaced. Removes the values of large tensors, as
+    `inferred`.
     """
     declared = [onnx.ValueInfoProto.FromString(v.SerializeToString()) for v in model.graph.output]
     for value in model.graph.output:
@@ -83,7 +83,7 @@ def _correct(
 
 
 def is_declared(value: onnx.ValueInfoProto) -> bool:
-    """Whether it is a tensor of a known type and rank."""
+    """Return whether a value is a tensor of known type and rank."""
     tensor = value.type.tensor_type
     return value.type.HasField("tensor_type") and tensor.HasField("shape") and tensor.elem_type != 0
 
@@ -95,8 +95,11 @@ def _shape(value: onnx.ValueInfoProto) -> str:
 
 
 def output_parts(model: onnx.ModelProto) -> dict[str, tuple[int, list[int]]]:
-    """Return, for each output that a Concat gives, its axis and the extents of the parts; without
-    those of which an extent is not known. Removes the contents of large tensors, as `inferred`."""
+    """Return, for each output of a Concat, its axis and the extents of its parts.
+
+    Only outputs of the graph with at least two parts of known extent are included. Removes the
+    values of large tensors, as `inferred`.
+    """
     found = inferred(model)
     if found is None:
         return {}
@@ -122,5 +125,5 @@ def _dims(extents: Sequence[int]) -> list[onnx.TensorShapeProto.Dimension]:
 
 
 def _extent(dims: Sequence[onnx.TensorShapeProto.Dimension], axis: int) -> int:
-    """The extent along an axis, or 0 if it is not known."""
+    """Return the extent along an axis, or 0 if it is unknown."""
     return int(dims[axis].dim_value) if -len(dims) <= axis < len(dims) else 0

@@ -1,4 +1,4 @@
-"""ONNX -> OpenVINO's IR: a graph in .xml, its tensors in .bin."""
+"""ONNX -> OpenVINO IR: a graph in .xml, its tensors in .bin."""
 
 from __future__ import annotations
 
@@ -35,8 +35,11 @@ HELD = frozenset({"Constant", "Parameter", "Result"})
 
 @final
 class OpenVinoIr(Exporter):
-    """Every weight as the ONNX graph has it: what reads the graph folds nothing, unlike
-    `openvino.convert_model`, and is told not to halve them, as it would by default."""
+    """Exporter that keeps every weight as it is in the ONNX graph.
+
+    `Core.read_model` folds nothing, unlike `openvino.convert_model`, and `save_model` is called
+    without its default compression to float16.
+    """
 
     route: ClassVar[Route] = ROUTES["openvino"]
 
@@ -67,7 +70,7 @@ class OpenVinoIr(Exporter):
 
 
 COMPUTED = {"Interpolate": 1}
-"""Of operators that take sizes or scales in floating point, the number of inputs before these."""
+"""Number of inputs before the sizes or scales, for operators that take these in floating point."""
 
 
 @final
@@ -139,7 +142,7 @@ def _tensor_spec(port: Any, path: Path) -> TensorSpec:
 
 
 def read_ir(path: Path) -> Any:
-    """The graph of an .xml and its .bin. Raises SourceError."""
+    """Read the graph of an .xml file and its .bin. Raises SourceError if it cannot be read."""
     try:
         return ov.Core().read_model(path)
     except (RuntimeError, UnicodeDecodeError) as error:
@@ -150,7 +153,7 @@ def read_ir(path: Path) -> Any:
 
 
 def _operations_of(model: Any) -> Iterator[Any]:
-    """The operations of a graph in order, each followed by those of its branches or its body."""
+    """Yield the operations of a graph in order, each followed by those of its branches or body."""
     for operation in model.get_ordered_ops():
         yield operation
         if isinstance(operation, if_op):
@@ -161,14 +164,14 @@ def _operations_of(model: Any) -> Iterator[Any]:
 
 
 def _array(constant: Any) -> np.ndarray:
-    """OpenVINO gives the bits of a bfloat16 tensor as float16."""
+    """Return the array of a constant. OpenVINO returns the bits of bfloat16 as float16."""
     array: np.ndarray = constant.get_data().copy()
     is_bfloat16 = constant.get_element_type() == ov.Type.bf16
     return array.view(ml_dtypes.bfloat16) if is_bfloat16 else array
 
 
 def _readers(constant: Any) -> tuple[str, ...]:
-    """The operations that compute with it. OpenVINO drops what no output depends on."""
+    """Return the operations that compute with a constant. OpenVINO drops unused ones itself."""
     targets = constant.output(0).get_target_inputs()
     readers = (
         target.get_node()

@@ -1,10 +1,10 @@
-"""The operations of one ONNX node, from the shapes of its inputs and outputs.
+"""Operation counts of one ONNX node, from the shapes of its inputs and outputs.
 
-Matrix products and convolutions are counted as torch.utils.flop_counter counts them: two for every
-multiplication with its addition, those with padding zeros too. Everything else counts, for each
-element of its largest input or output, the steps that its definition takes over the elements,
-whatever a step costs: one for an element-wise function or a reduction, five for a softmax. What
-only moves, converts or renames values counts nothing.
+Matrix products and convolutions are counted as in torch.utils.flop_counter: two operations for each
+multiplication with its addition, including those with padding zeros. All other operators count, for
+each element of their largest input or output, the steps that their definition takes, whatever a
+step costs: one for an element-wise function or a reduction, five for a softmax. Operators that only
+move, convert or rename values count nothing.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ Shape = tuple[int, ...]
 
 STANDARD = ("", "ai.onnx")
 MICROSOFT = "com.microsoft"
-# An operator that is not counted and has such a name computes matrix products.
+# Names of operators that compute matrix products, including operators that cannot be counted.
 PRODUCT = re.compile(r"MatMul|Gemm|Conv|Attention|Einsum|RNN|GRU|LSTM|MoE")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Operations:
-    """Those of matrix products and convolutions, and all others."""
+    """Operation counts: `matrix` for matrix products and convolutions, `other` for the rest."""
 
     matrix: int = 0
     other: int = 0
 
 
 class UnknownWork(LookupError):
-    """The work of a node cannot be told from its shapes."""
+    """The operation count of a node does not follow from its shapes."""
 
 
 @final
 @dataclass(frozen=True)
 class Call:
-    """A node with the shapes of the values that it takes and gives.
+    """Node with the shapes of its inputs and outputs.
 
-    Raises LookupError for a shape that is unknown, and for an attribute that is missing.
+    Its methods raise LookupError for an unknown shape, and for a missing attribute.
     """
 
     node: onnx.NodeProto
@@ -55,7 +55,7 @@ class Call:
         return self.shapes[self.node.output[0]]
 
     def given(self, index: int) -> bool:
-        """Whether an input, which may be optional, is there."""
+        """Return whether an optional input is present."""
         return len(self.node.input) > index and bool(self.node.input[index])
 
     def attribute(self, name: str, default: Any = None) -> Any:
@@ -65,13 +65,13 @@ class Call:
         return onnx.helper.get_attribute_value(found[name])
 
     def largest(self) -> int:
-        """The elements of the largest input or output."""
+        """Return the number of elements of the largest input or output."""
         names = filter(None, (*self.node.input, *self.node.output))
         return max(prod(self.shapes[name]) for name in names)
 
 
 def count_operations(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> Operations | None:
-    """What the node computes; None for an operator or a shape that is not known."""
+    """Return the operation counts of a node, or None for an unknown operator or shape."""
     call = Call(node, shapes)
     try:
         if node.domain == MICROSOFT and node.op_type in FUSED:
@@ -85,17 +85,17 @@ def count_operations(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> Opera
         if node.op_type in MOVES:
             return Operations()
         return Operations(other=STEPS[node.op_type] * call.largest())
-    except (LookupError, ValueError):  # the latter for a node that is not valid
+    except (LookupError, ValueError):  # ValueError is raised for an invalid node
         return None
 
 
 def is_product(node: onnx.NodeProto) -> bool:
-    """Whether matrix products or convolutions are, or by its name should be, among its work."""
+    """Return whether a node, by its operator's name, computes matrix products or convolutions."""
     return PRODUCT.search(node.op_type) is not None
 
 
 def _product(matrix: Callable[[Call], int], call: Call) -> Operations:
-    """The product, then the steps over its result: summands, activation, quantising."""
+    """Return the counts of a product and of the steps after it: bias, activation, quantising."""
     name = call.node.op_type
     steps = sum(call.given(index) for index in SUMMANDS.get(name, ()))
     steps += bool(call.attribute("activation", b""))
@@ -118,18 +118,24 @@ def _gemm(call: Call) -> int:
 
 
 def _conv(call: Call) -> int:
-    """Weight [out, in / groups, kernel …], which QLinearConv has fourth."""
+    """Count a convolution with weight [out, in / groups, kernel …], input 3 of QLinearConv."""
     weight = call.input(3 if call.node.op_type == "QLinearConv" else 1)
     return 2 * prod(call.output()) * prod(weight[1:])
 
 
 def _conv_transpose(call: Call) -> int:
-    """Weight [in, out / groups, kernel …]; each input element is multiplied by all of its row."""
+    """Count a transposed convolution with weight [in, out / groups, kernel …].
+
+    Each input element is multiplied by all weights of its input channel.
+    """
     return 2 * prod(call.input(0)) * prod(call.input(1)[1:])
 
 
 def _einsum(call: Call) -> int:
-    """Of two operands: a multiplication and an addition at every combination of the indices."""
+    """Count two operands: a multiplication and an addition at every combination of the indices.
+
+    Raises UnknownWork for another number of operands, and for an ellipsis.
+    """
     terms = call.attribute("equation").decode().replace(" ", "").split("->")[0].split(",")
     if len(terms) != 2 or "." in "".join(terms):
         raise UnknownWork
@@ -141,10 +147,10 @@ def _einsum(call: Call) -> int:
 
 
 def _attention(call: Call) -> Operations:
-    """Q K^T and its product with V, then scale and softmax over the scores.
+    """Count Q K^T and its product with V, then scaling and softmax of the scores.
 
-    Q is [batch, heads, time, size], or [batch, time, heads * size] with `q_num_heads`; keys of the
-    past come before those of K.
+    Q is [batch, heads, time, size], or [batch, time, heads * size] with `q_num_heads`. Past keys
+    (input 4) are placed before those of K.
     """
     query, keys = call.input(0), call.input(1)[-2]
     if call.given(4):
@@ -154,15 +160,17 @@ def _attention(call: Call) -> Operations:
     return Operations(matrix=matrix, other=(1 + STEPS["Softmax"]) * rows * keys)
 
 
-# Functions, products and sums over the elements of a state, beside the biases of its gates.
+# Functions, products and sums per element of the state, without the biases of the gates.
 STATE_STEPS = {"RNN": 1, "GRU": 8, "LSTM": 9}
 
 
 def _recurrent(call: Call) -> Operations:
-    """X [time, batch, size], W [directions, gates * hidden, size], R [directions, …, hidden].
+    """Count an RNN, GRU or LSTM.
 
-    At each time step every direction multiplies by its W and R, and adds its biases B. A model
-    that gives the lengths of its sequences does less, nobody knows how much.
+    X is [time, batch, size], W [directions, gates * hidden, size], R [directions, …, hidden]. At
+    each time step, every direction multiplies by its W and R, and adds its biases B. Raises
+    UnknownWork if the lengths of the sequences are an input, since the count then depends on their
+    values.
     """
     if call.given(4):
         raise UnknownWork
@@ -184,7 +192,10 @@ def _pool(call: Call) -> Operations:
 
 
 def _resize(call: Call) -> Operations:
-    """A multiplication and an addition for each neighbour along the axes that change."""
+    """Count a multiplication and an addition for each neighbour along the resized axes.
+
+    Mode "nearest" counts nothing.
+    """
     mode = call.attribute("mode", b"nearest").decode()
     if mode == "nearest":
         return Operations()
@@ -209,7 +220,7 @@ FUSED: dict[str, Callable[[Call], int]] = {
     "FusedGemm": _gemm,
     "FusedMatMul": _fused_matmul,
 }
-SUMMANDS = {  # the inputs that are added to the product
+SUMMANDS = {  # indices of the inputs that are added to the product
     "Conv": (2,),
     "ConvTranspose": (2,),
     "FusedConv": (2, 3),
@@ -247,7 +258,7 @@ STEPS = {
     "BatchNormalization": 2,  # scale, shift
     "DequantizeLinear": 2,  # subtract the zero point, scale
     "QuantizeLinear": 3,  # divide, round, add the zero point
-    "DynamicQuantizeLinear": 5,  # minimum and maximum first
+    "DynamicQuantizeLinear": 5,  # minimum, maximum, then as QuantizeLinear
     "RotaryEmbedding": 3,  # two products, one sum
     "LpNormalization": 3,  # power, sum, divide
     "RMSNormalization": 4,  # square, mean, divide, scale

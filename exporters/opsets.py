@@ -1,4 +1,4 @@
-"""Raising the opset of an ONNX graph."""
+"""Conversion of ONNX graphs to a newer opset."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from exporters.onnx_file import graphs
 from toolkit.core.errors import SourceError
 
 DOMAIN = ""
-# From this opset on a BatchNormalization says whether it trains, Dropout and ReduceSum take their
-# settings as inputs, and all operators that calibration quantises have their present form.
+# From this opset on, BatchNormalization has `training_mode`, Dropout and ReduceSum take their
+# settings as inputs, and all operators that calibration quantises have their current definition.
 CURRENT = 15
-SCAN = 9  # the opset from which on a Scan has no batch axis
+SCAN = 9  # from this opset on, a Scan has no batch axis
 FAILURES = (version_converter.ConvertError, onnx.shape_inference.InferenceError)
 
 
 def opset_of(model: onnx.ModelProto) -> int:
-    """Return the version of ONNX's own operators that a graph uses."""
+    """Return the version of ONNX's own operators that a graph uses, 1 if it declares none."""
     return next((int(o.version) for o in model.opset_import if o.domain in (DOMAIN, "ai.onnx")), 1)
 
 
 def upgraded(model: onnx.ModelProto, least: int = CURRENT) -> onnx.ModelProto:
-    """Return the graph in opset `least`, or as it is if its opset is not below.
+    """Return the graph in opset `least`, or unchanged if its opset is not lower.
 
-    ONNX's version converter rewrites the operators whose meaning changed between the two. Raises
-    SourceError for a graph that it cannot convert, as one with operators that were removed.
+    ONNX's version converter rewrites the operators whose definitions changed in between. Raises
+    SourceError for a graph that it cannot convert, such as one with removed operators.
     """
     now = opset_of(model)
     if now >= least:

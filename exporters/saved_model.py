@@ -1,4 +1,4 @@
-"""Keras -> SavedModel, TensorFlow's own form: a graph, and its variables beside it."""
+"""Keras -> SavedModel, TensorFlow's format of a graph and its variables."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ HELD = frozenset({"Const", "Placeholder", "NoOp", "Identity"})
 
 @final
 class SavedModel(Exporter):
-    """Variables keep their bits and, as Keras has them, their layouts."""
+    """Exporter that keeps the bits of all variables, and their layouts in Keras."""
 
     route: ClassVar[Route] = ROUTES["savedmodel"]
 
@@ -63,8 +63,10 @@ class SavedModel(Exporter):
 @final
 class SavedModelTensors(TensorReader):
     def stored_tensors(self, path: Path) -> Sequence[StoredTensor]:
-        """The constants and variables of the graph that is served, whichever function reads them;
-        a variable has its own name, and no reader where no output depends on it."""
+        """Return the constants and variables of the served graph, whichever function reads them.
+
+        A variable has its own name, and no reader if no output depends on it.
+        """
         return _tensors(*_served(path))
 
     def folds(self, path: Path) -> Sequence[Fold]:
@@ -90,8 +92,10 @@ class SavedModelTensors(TensorReader):
 @final
 class KerasTensors(TensorReader):
     def stored_tensors(self, path: Path) -> Sequence[StoredTensor]:
-        """The variables of a .keras file, each by its path, and the constants of the graph that
-        Keras makes of it; a variable has no reader where no output depends on it."""
+        """Return the variables of a .keras file, and the constants of the graph that Keras makes.
+
+        A variable is named by its path, and has no reader if no output depends on it.
+        """
         return _tensors(*_traced(path))
 
     def folds(self, path: Path) -> Sequence[Fold]:
@@ -112,7 +116,7 @@ class KerasTensors(TensorReader):
 
 
 def _served(path: Path) -> tuple[Any, dict[int, tuple[str, Any]]]:
-    """The function of a SavedModel, and its variables with their names, by identity."""
+    """Return the serving function of a SavedModel, and its variables with names, by handle id."""
     serving = load_serving(path.parent)
     return serving, {
         id(variable.handle): (str(variable.name.partition(":")[0]), variable)
@@ -121,7 +125,7 @@ def _served(path: Path) -> tuple[Any, dict[int, tuple[str, Any]]]:
 
 
 def _traced(path: Path) -> tuple[Any, dict[int, tuple[str, Any]]]:
-    """As `_served`, of a .keras file."""
+    """Return the same as `_served` for a .keras file."""
     model = load_keras(path)
     function = serving_of_model(model).get_concrete_function()
     function.kept = model
@@ -161,12 +165,12 @@ def _folds(function: Any, variables: Mapping[int, tuple[str, Any]]) -> list[Fold
 
 
 def _inlined(function: Any) -> Any:
-    """A function with all that it calls in one graph, and its variables as constants."""
+    """Return a function with all calls inlined into one graph, and its variables as constants."""
     return convert_variables_to_constants_v2(function, lower_control_flow=False)
 
 
 def _users(node: Any) -> list[Any]:
-    """The operators that take a constant, past those that only hand it on."""
+    """Return the operators that read a constant, directly or through Identity operators."""
     users = []
     for user in node.outputs[0].consumers():
         passes_on = user.type == "Identity" and user.outputs[0].consumers()
@@ -175,7 +179,7 @@ def _users(node: Any) -> list[Any]:
 
 
 def _precision(variables: Sequence[Any]) -> str:
-    """The dtype of all variables in floating point: "mixed" for several, "none" without any."""
+    """Return the dtype of the floating-point variables: "mixed" for several, "none" without any."""
     dtypes = {tf.as_dtype(variable.dtype) for variable in variables}
     floats = {dtype.name for dtype in dtypes if dtype.is_floating}
     return floats.pop() if len(floats) == 1 else "mixed" if floats else "none"

@@ -1,7 +1,7 @@
-"""What a TensorFlow graph computes from constants alone, and how its layers can be folded.
+"""Values that a TensorFlow graph computes from constants alone, and ways to fold its layers.
 
-Converters compute such values once and store the result. They also move multiplications and
-additions of constants into the kernel and the bias of a layer beside them: with
+Converters compute such values once and store the result. They also fold multiplications and
+additions of constants into the kernel and the bias of an adjacent layer. With
 
     before(x) = x * s + t,  layer(x) = x @ W,  behind(y) = y * u + v,
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from exporters.base import Fold, FoldedValues
 
-MOST_STEPS = 6  # before a layer, and behind it
+MOST_STEPS = 6  # before a layer, and also after it
 SUMS = frozenset({"AddV2", "Add", "BiasAdd"})
 NORMS = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
 PASSING = frozenset({"Identity", "Reshape", "Squeeze", "ExpandDims", "Pad", "PadV2"})
@@ -31,8 +31,11 @@ NONE: frozenset[str] = frozenset()
 @final
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """`x * scale + shift`, each of shape [1] or [C], the extent of the last axis; `names` are the
-    constants that they depend on, and `is_computed` says that they are not these as stored."""
+    """Operation `x * scale + shift`, where scale and shift have the shape [1] or [C].
+
+    C is the extent of the last axis. `names` are the constants that scale and shift depend on.
+    `is_computed` is True if they are computed from these rather than stored.
+    """
 
     scale: np.ndarray
     shift: np.ndarray
@@ -41,18 +44,17 @@ class Step:
 
 
 def folds_of(function: Any, names: Mapping[str, str]) -> list[Fold]:
-    """Return the folds that a converter may make, those of most steps first.
+    """Return the folds that a converter may make, those with the most steps first.
 
-    `function` is a graph in which variables are constants; `names` gives the constants by their
-    nodes.
+    `function` is a graph whose variables are constants. `names` has the names of constants by node.
     """
     return sorted(_Folder(function, names).folds(), key=lambda fold: -fold.steps)
 
 
 class _Folder:
     def __init__(self, function: Any, names: Mapping[str, str]) -> None:
-        self.nodes = function.graph.get_operations()  # each behind those that it reads
-        # The nodes whose value depends on no input, and the constants that it depends on.
+        self.nodes = function.graph.get_operations()  # in topological order
+        # The nodes whose values depend on no input, each with the constants that it depends on.
         self.sources: dict[str, frozenset[str]] = {}
         for node in self.nodes:
             inner = [self.sources.get(taken.op.name) for taken in node.inputs]
@@ -100,7 +102,7 @@ class _Folder:
                 )
 
     def _values(self, function: Any) -> dict[str, np.ndarray]:
-        """The floating-point tensors, by name, that constant nodes hand to the others."""
+        """Return the floating-point tensors, by name, that constant nodes pass to other nodes."""
         wanted = {
             taken.name: taken
             for node in self.nodes
@@ -114,7 +116,7 @@ class _Folder:
         return {name: value.numpy() for name, value in zip(wanted, values, strict=True)}
 
     def _step(self, node: Any) -> Step | None:
-        """What a node does to its first input that is no constant, if it is a step."""
+        """Return the step that a node applies to its only non-constant input, or None."""
         held = [(place, t) for place, t in enumerate(node.inputs) if t.name in self.values]
         names = NONE.union(*(self.sources[tensor.op.name] for _, tensor in held))
         arrays = [self.values[tensor.name].astype(np.float64) for _, tensor in held]
@@ -141,7 +143,7 @@ class _Folder:
         return None
 
     def _behind(self, node: Any) -> list[Step]:
-        """The steps behind a node, as long as nothing else reads what is between them."""
+        """Return the steps after a node, as long as nothing else reads the values in between."""
         found: list[Step] = []
         while len(found) < MOST_STEPS and len(users := node.outputs[0].consumers()) == 1:
             node = users[0]
@@ -152,7 +154,7 @@ class _Folder:
         return found
 
     def _before(self, layer: Any) -> list[Step]:
-        """The steps that lead to the input of a layer, the last one first."""
+        """Return the steps before the input of a layer, the last one first."""
         found: list[Step] = []
         node = layer.inputs[2 if layer.type in TRANSPOSED else 0].op
         while len(found) < MOST_STEPS and (node.name in self.steps or node.type in PASSING):
@@ -163,12 +165,12 @@ class _Folder:
 
 
 def _is_per_channel(array: np.ndarray) -> bool:
-    """Whether it has an extent other than 1 on its last axis at most."""
+    """Return whether no axis but the last has an extent other than 1."""
     return bool(array.size == (array.shape[-1] if array.ndim else 1))
 
 
 def _is_stored(node: Any) -> bool:
-    """Whether a constant node hands on what is stored."""
+    """Return whether a constant node passes on a stored tensor."""
     while node.type in PASSING:
         node = node.inputs[0].op
     return bool(node.type == "Const")
@@ -183,7 +185,7 @@ def _shifts(step: Step) -> bool:
 
 
 def _joined(steps: Sequence[Step]) -> FoldedValues | None:
-    """The scale and the shift of steps in a row; None where they do not fit together."""
+    """Return the scale and shift of successive steps, or None if their shapes do not match."""
     factor, shift, terms = np.ones(1), np.zeros(1), np.zeros(1)
     for step in steps:
         widths = {array.size for array in (factor, shift, step.scale, step.shift)} - {1}
@@ -211,8 +213,11 @@ def _joined(steps: Sequence[Step]) -> FoldedValues | None:
 def _layer(
     node: Any, kernel: np.ndarray, before: Sequence[Step], behind: Sequence[Step]
 ) -> FoldedValues | None:
-    """The kernel of a layer that the steps are folded into, and its bias [C] or [1]. Without a
-    step that scales, the kernel stays as it is, which is no fold: the factor is 1."""
+    """Return the kernel and the bias, [C] or [1], of a layer with steps folded into it.
+
+    Without a step that scales, the kernel is unchanged and not a fold: the factor is 1. Returns
+    None if the shapes do not match.
+    """
     given, done = _joined(before), _joined(behind)
     if given is None or done is None:
         return None
@@ -236,7 +241,7 @@ def _layer(
 
     shifted = kernel * along(given.shift, inputs)
     shift = shifted.sum(axis=summed).reshape(-1)
-    # A shift that comes through the kernel is a sum, so its terms are none of a constant.
+    # A shift that passes through the kernel is a sum: it is rounded, unlike a stored constant.
     own_terms = np.abs(kernel) * np.abs(along(given.shift, inputs))
     terms = own_terms.sum(axis=summed).reshape(-1)
     scale = done.factor

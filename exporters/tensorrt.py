@@ -1,4 +1,4 @@
-"""ONNX -> an engine of TensorRT 10 or 11, built on the GPU that it is for."""
+"""ONNX -> engine of TensorRT 10 or 11, built on the GPU that it is for."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ LIBRARY = Library(trt=trt, name="TensorRT", target="tensorrt")
 
 @final
 class TensorRt(Exporter):
-    """The engine runs on GPUs of the compute capability of the one that it is built on.
+    """Exporter of engines for GPUs with the compute capability of the one that builds them.
 
-    How long its kernels take is kept for the next build on the same GPU.
+    The measured times of kernels are cached for the next build on the same GPU.
     """
 
     route: ClassVar[Route] = ROUTES["tensorrt"]
@@ -48,7 +48,7 @@ class TensorRtTensors(EngineTensors):
 
 
 def _gpu() -> Gpu:
-    """The first, which TensorRT builds on. Raises UnavailableError where there is none."""
+    """Return the first GPU, on which TensorRT builds. Raises UnavailableError if there is none."""
     found = driver()
     if found.reason is not None:
         raise UnavailableError(

@@ -1,7 +1,8 @@
-"""ONNX -> an engine of TensorRT or TensorRT-RTX, with the graph that it was built from beside it.
+"""ONNX -> engine of TensorRT or TensorRT-RTX, stored with the graph that it was built from.
 
-The library is passed in. Networks are strongly typed and TF32 is off: float32 is multiplied as
-float32, and any other precision is what the graph says. Layers can be told apart afterwards.
+The library is passed in. Networks are strongly typed and TF32 is off: float32 is multiplied in
+float32, and the graph determines any other precision. An engine keeps the details of its layers, so
+that a profile can tell them apart.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from toolkit.core.files import digest_file, write_atomically
 from toolkit.core.specs import Dim, TensorSpec
 
 BATCHES = (1, 8, 64)
-Shapes = tuple[tuple[int, ...], ...]  # of one input: the least, the usual and the largest
+Shapes = tuple[tuple[int, ...], ...]  # of one input: the smallest, the usual and the largest
 
 
 def _nothing(config: Any) -> None:
@@ -32,10 +33,12 @@ def _nothing(config: Any) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What an engine is wanted for: GPUs of these compute capabilities, `gpu` being the one that it
-    is built on, and the least, the usual and the largest batch, or shapes of inputs by name.
+    """Parameters of the build of an engine.
 
-    `prepare` has the builder's configuration before the engine is built, `keep` after it.
+    `compute_capabilities` are those of the GPUs that the engine is for, `gpu` is the name of the
+    GPU that builds it, None if none is needed. `batches` are the smallest, the usual and the
+    largest batch, `profiles` such shapes of inputs by name. `prepare` is called with the builder's
+    configuration before the build, `keep` after it.
     """
 
     compute_capabilities: tuple[int, ...]
@@ -47,11 +50,11 @@ class Order:
 
 
 def write_engine(library: Library, source: Artifact, directory: Path, order: Order) -> Exported:
-    """Writes the engine, the graph that it was built from, and the record of both.
+    """Write the engine, the graph that it was built from, and the record of both.
 
-    The engine takes shapes from the least to the largest: those of a profile, or else those of the
-    batches, where every other axis is fixed. Raises SourceError, with TensorRT's words, for what it
-    builds none of, UsageError for a profile that the model cannot have.
+    The engine takes shapes from the smallest to the largest: those of a profile, or those of the
+    batches, with every other axis fixed. Raises SourceError, with TensorRT's message, if the engine
+    cannot be built, and UsageError for a profile or batches that do not fit the model.
     """
     parsed = parse(library, source.path)
     _require_signature(parsed, source)
@@ -80,8 +83,10 @@ def write_engine(library: Library, source: Artifact, directory: Path, order: Ord
 
 
 class EngineTensors(TensorReader):
-    """What the network has that an engine was built from: it is parsed again, from the graph that
-    was kept, once that and the engine are known to be the two that were written together."""
+    """Reader of the network that an engine was built from, parsed again from the stored graph.
+
+    Digests must show that the graph and the engine are the two that were written together.
+    """
 
     library: ClassVar[Library]
 
@@ -104,7 +109,7 @@ class EngineTensors(TensorReader):
 
 
 def graph_of(path: Path) -> Path:
-    """The graph beside an engine, if the engine was built from it. Raises SourceError."""
+    """Return the graph beside an engine. Raises SourceError if the engine was not built from it."""
     try:
         written = EngineRecord.load(path.parent).files
         found = {name: digest_file(path.parent / name) for name in written}
@@ -122,7 +127,7 @@ def graph_of(path: Path) -> Path:
 
 
 def _copy(source: Artifact, directory: Path) -> None:
-    """The graph, and the files that hold its external data, beside the engine."""
+    """Copy the graph, and the files of its external data, to the engine's directory."""
     for name in external_files(source.path):
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source.directory / name, directory / name)
@@ -130,8 +135,10 @@ def _copy(source: Artifact, directory: Path) -> None:
 
 
 def _require_signature(parsed: Parsed, source: Artifact) -> None:
-    """Raises SourceError where the engine would take or give another dtype: float64 becomes
-    float32."""
+    """Raise SourceError if an input or output of the network is missing or has another dtype.
+
+    TensorRT turns float64 into float32.
+    """
     specs = (*source.signature.inputs, *source.signature.outputs)
     tensors = {tensor.name: tensor for tensor in (*parsed.inputs(), *parsed.outputs())}
     for spec in specs:
@@ -146,7 +153,7 @@ def _require_signature(parsed: Parsed, source: Artifact) -> None:
 
 
 def _shapes(parsed: Parsed, source: Artifact, order: Order) -> dict[str, Shapes]:
-    """The least, the usual and the largest shape of each input that has a dynamic axis.
+    """Return the smallest, usual and largest shape of each input with a dynamic axis or a profile.
 
     Raises SourceError for a dynamic axis that is neither in a profile nor the batch, UsageError for
     a profile or batches that do not fit the model.
@@ -183,7 +190,7 @@ def _shapes(parsed: Parsed, source: Artifact, order: Order) -> dict[str, Shapes]
 
 
 def _batches(source: Artifact, shapes: Mapping[str, Shapes]) -> tuple[int, ...] | None:
-    """The batches of the shapes, None where no input has a dynamic batch."""
+    """Return the batches of the shapes, or None if no input has a dynamic batch."""
     for spec in source.signature.inputs:
         axis = source.signature.batch_position(spec)
         if spec.name in shapes and axis is not None and not isinstance(spec.shape[axis], int):
@@ -192,7 +199,7 @@ def _batches(source: Artifact, shapes: Mapping[str, Shapes]) -> tuple[int, ...] 
 
 
 def _require_fit(spec: TensorSpec, shape: Sequence[int], profile: Shapes) -> None:
-    """Raises UsageError unless a profile has the rank and the fixed extents of an input."""
+    """Raise UsageError unless a profile has the rank and the fixed extents of an input."""
     fits = all(
         len(given) == len(shape)
         and all(extent in (-1, wanted) for extent, wanted in zip(shape, given, strict=True))
@@ -224,7 +231,7 @@ def _extent_of(source: Artifact, spec: TensorSpec, axis: int) -> str:
 
 
 def _built(parsed: Parsed, order: Order, shapes: Mapping[str, Shapes]) -> bytes:
-    """The engine. Raises SourceError, with what the library said, where it builds none."""
+    """Build the engine. Raises SourceError, with the library's messages, if that fails."""
     library, builder = parsed.library, parsed.builder
     trt = library.trt
     config = builder.create_builder_config()
@@ -247,7 +254,7 @@ def _built(parsed: Parsed, order: Order, shapes: Mapping[str, Shapes]) -> bytes:
 
 
 def profile_of(parsed: Parsed, shapes: Mapping[str, Shapes]) -> Any:
-    """An optimisation profile with the least, the usual and the largest shape of each input."""
+    """Return an optimization profile with the smallest, usual and largest shape of each input."""
     profile = parsed.builder.create_optimization_profile()
     for name, given in shapes.items():
         profile.set_shape(name, *given)

@@ -1,8 +1,8 @@
-"""The network that TensorRT's parser makes of an ONNX file, and the weights in it.
+"""Network that TensorRT's parser makes of an ONNX file, and the weights in it.
 
-A built engine does not give its weights back, and nothing of it can be asked without a GPU. The
-network that it is built from can. TensorRT's Python module is passed in: TensorRT 10 and 11 and
-TensorRT-RTX have the same names for all that is used here.
+A built engine does not return its weights, and cannot be inspected without a GPU. The network that
+it is built from can be. The Python module of TensorRT is passed in: TensorRT 10 and 11 and
+TensorRT-RTX have the same names for everything used here.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from toolkit.core.engines import log_of
 from toolkit.core.errors import SourceError, UnavailableError
 from toolkit.core.nvidia import NO_DRIVER
 
-ZERO_POINT = 2  # its place among the inputs of these
+ZERO_POINT = 2  # its index among the inputs of these layers
 QUANTISING = frozenset({"QUANTIZE", "DEQUANTIZE"})
-MADE_OF = re.compile(r"\[ONNX Layer: (.*)\]")  # in the metadata of a layer
+MADE_OF = re.compile(r"\[ONNX Layer: (.*)\]")  # the ONNX node, in the metadata of a layer
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Library:
-    """TensorRT or TensorRT-RTX: its Python module, its name, and the target that it builds."""
+    """TensorRT or TensorRT-RTX: its Python module, its name, and its export target."""
 
     trt: Any
     name: str
@@ -47,7 +47,7 @@ class Library:
         return log_of(self.trt)
 
     def weighted(self) -> Mapping[str, Any]:
-        """The layers that hold weights of their own; the others take them as inputs."""
+        """Return the classes of layers that hold weights, by type. Others have them as inputs."""
         trt = self.trt
         return {
             "CONSTANT": trt.IConstantLayer,
@@ -60,7 +60,7 @@ class Library:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Parsed:
-    """A network, and what its weights lie in the memory of."""
+    """Parsed network, and the objects that own the memory of its weights."""
 
     library: Library
     path: Path
@@ -69,7 +69,7 @@ class Parsed:
     network: Any
 
     def layers(self) -> Iterator[Any]:
-        """Each as the class that has its weights."""
+        """Yield each layer as an instance of the class that exposes its weights."""
         trt, weighted = self.library.trt, self.library.weighted()
         for number in range(self.network.num_layers):
             layer = self.network.get_layer(number)
@@ -84,10 +84,10 @@ class Parsed:
 
 
 def parse(library: Library, path: Path) -> Parsed:
-    """The network of an ONNX file, strongly typed: each tensor has the dtype that the file says.
+    """Parse an ONNX file into a strongly typed network, whose tensors have the dtypes of the file.
 
-    Raises SourceError, with the node and the parser's words, for what it does not take, and
-    UnavailableError where the library does nothing without a GPU.
+    Raises SourceError, with the node and the parser's message, for a graph that it does not accept,
+    and UnavailableError if the library cannot start without a GPU.
     """
     _check(path)
     trt, log = library.trt, library.log
@@ -96,7 +96,7 @@ def parse(library: Library, path: Path) -> Parsed:
     parser = trt.OnnxParser(network, log)
     parsed = parser.parse_from_file(str(path))
     errors = [_told(parser.get_error(number)) for number in range(parser.num_errors)]
-    # Of what is no graph at all the parser says that it was parsed, into a network of nothing.
+    # For a file without a graph, the parser reports success and returns an empty network.
     if not parsed or errors or not network.num_outputs:
         told = "; ".join(errors) or log.take()
         raise SourceError(
@@ -110,13 +110,13 @@ def _builder(library: Library) -> Any:
     library.log.take()
     try:
         return library.trt.Builder(library.log)
-    except TypeError as error:  # what its bindings make of a library that gives no builder
+    except TypeError as error:  # raised by the bindings if the library returns no builder
         told = library.log.take()
         raise UnavailableError(f"{library} could not start: {told}.", hint=NO_DRIVER) from error
 
 
 def _check(path: Path) -> None:
-    """Some damaged graphs end the process when the parser has them."""
+    """Raise SourceError for an invalid graph, since some invalid graphs crash the parser."""
     try:
         onnx.checker.check_model(str(path))
     except (OSError, RuntimeError, ValueError, onnx.checker.ValidationError) as error:
@@ -133,18 +133,18 @@ def _told(error: Any) -> str:
 
 
 def operators(parsed: Parsed) -> Mapping[str, int]:
-    """How often each type of layer is in the network."""
+    """Count the layers of the network by type, without constants."""
     types = (layer.type.name for layer in parsed.layers())
     return Counter(type for type in types if type != "CONSTANT")
 
 
 def stored_tensors(parsed: Parsed) -> list[StoredTensor]:
-    """Every weight of the network, under the name that the ONNX file has for it, and its readers.
+    """Return every weight of the network, with its name in the ONNX file and its readers.
 
-    The parser gives a kernel that several nodes read to a layer for each of them: they are one
-    tensor with several readers, as long as they are equal bit for bit. A batch norm is a layer of
-    `scale` and `shift` [C], which its four tensors were multiplied into. What no output depends on
-    has no readers. Raises SourceError for a dtype that TensorRT does not give back.
+    The parser copies a kernel that several nodes read to one layer per node: the copies are
+    returned as one tensor with several readers if they are equal bit for bit. A batch norm is a
+    layer with `scale` and `shift` [C], computed from its four tensors. A weight that no output
+    depends on has no readers. Raises SourceError for a dtype that TensorRT does not return.
     """
     layers = list(parsed.layers())
     live = _live(layers, [tensor.name for tensor in parsed.outputs()])
@@ -162,7 +162,7 @@ def stored_tensors(parsed: Parsed) -> list[StoredTensor]:
         for name, array in _weights(layer, names):
             digest = tensor_digest(array)
             if digests.setdefault(name, digest) != digest:
-                name = f"{name} in {layer.name}"  # another tensor, whatever its name
+                name = f"{name} in {layer.name}"  # another tensor with the same name
             before = found[name, digest].readers if (name, digest) in found else ()
             found[name, digest] = StoredTensor(name=name, array=array, readers=(*before, *read_by))
     return list(found.values())
@@ -171,8 +171,7 @@ def stored_tensors(parsed: Parsed) -> list[StoredTensor]:
 @final
 @dataclass(frozen=True, kw_only=True)
 class _Names:
-    """What the ONNX file calls the inputs of each node, and its constants; and which tensors of the
-    network are zero points."""
+    """Names of node inputs and of constants in the ONNX file, and zero points of the network."""
 
     inputs: Mapping[str, Sequence[str]]
     constants: Collection[str]
@@ -191,21 +190,24 @@ class _Names:
         )
 
     def of_input(self, layer: Any, place: int, otherwise: str) -> str:
-        """The name of what the node takes there that a layer was made of."""
+        """Return the name of an input of the ONNX node that a layer was made from.
+
+        Without such a node or input, the name is that of the layer followed by `otherwise`.
+        """
         made_of = MADE_OF.search(layer.metadata)
         inputs = self.inputs.get(made_of[1], ()) if made_of else ()
         return inputs[place] if place < len(inputs) else f"{layer.name}.{otherwise}"
 
 
 def _weights(layer: Any, names: _Names) -> Iterator[tuple[str, np.ndarray]]:
-    """The weights that a layer has, in the shape of the ONNX file."""
+    """Yield the weights of a layer with their names, in the shapes of the ONNX file."""
     kind = layer.type.name
     if kind == "CONSTANT":
         array = _array(layer.weights, layer).reshape(tuple(layer.shape))
         if layer.get_output(0).name in names.zero_points:
-            array = array.astype(np.int8)  # TensorRT has them in float32
+            array = array.astype(np.int8)  # TensorRT stores them in float32
         elif layer.name not in names.constants and array.dtype == np.int32:
-            array = array.astype(np.int64)  # a shape or an axis of the parser's own
+            array = array.astype(np.int64)  # a shape or an axis that the parser added
         yield layer.name, array
     elif kind == "SCALE":
         parts = {"scale": layer.scale, "shift": layer.shift, "power": layer.power}
@@ -215,7 +217,7 @@ def _weights(layer: Any, names: _Names) -> Iterator[tuple[str, np.ndarray]]:
                 yield f"{names.of_input(layer, place, 'weights')}.{part}", array
     elif kind in ("CONVOLUTION", "DECONVOLUTION"):
         kernel, bias = (_array(held, layer) for held in (layer.kernel, layer.bias))
-        if kernel.size:  # none where it comes as an input
+        if kernel.size:  # empty if the kernel is an input
             shape = _kernel_shape(layer, kernel.size)
             yield names.of_input(layer, 1, "kernel"), kernel.reshape(shape)
         if bias.size:
@@ -223,7 +225,7 @@ def _weights(layer: Any, names: _Names) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _kernel_shape(layer: Any, size: int) -> tuple[int, ...]:
-    """[O, I / groups, ...], of a deconvolution [I, O / groups, ...]."""
+    """Return [O, I / groups, ...] for a convolution, [I, O / groups, ...] for a deconvolution."""
     window, maps = tuple(layer.kernel_size_nd), layer.num_output_maps
     if layer.type.name == "DECONVOLUTION":
         maps //= layer.num_groups
@@ -232,7 +234,10 @@ def _kernel_shape(layer: Any, size: int) -> tuple[int, ...]:
 
 
 def _array(held: Any, layer: Any) -> np.ndarray:
-    """A copy: the weights lie in the memory of the parser."""
+    """Return a copy of weights, which are in the memory of the parser.
+
+    Raises SourceError for a dtype that NumPy does not have.
+    """
     if held is None:
         return np.empty(0, np.float32)
     if not isinstance(held, np.ndarray):  # NumPy has no such dtype
@@ -245,7 +250,10 @@ def _array(held: Any, layer: Any) -> np.ndarray:
 
 
 def _live(layers: Sequence[Any], outputs: Sequence[str]) -> list[int]:
-    """The places of the layers that an output depends on. One without outputs steers others."""
+    """Return the indices of the layers that an output depends on.
+
+    A layer without outputs controls other layers, so what it reads counts as an output.
+    """
     maker = {
         layer.get_output(which).name: number
         for number, layer in enumerate(layers)
@@ -262,7 +270,7 @@ def _live(layers: Sequence[Any], outputs: Sequence[str]) -> list[int]:
 
 
 def _reads(layer: Any) -> list[str]:
-    """The tensors that it takes; an optional one may be left out."""
+    """Return the names of the tensors that a layer reads; an optional one may be missing."""
     tensors = (layer.get_input(number) for number in range(layer.num_inputs))
     return [tensor.name for tensor in tensors if tensor is not None]
 

@@ -1,4 +1,4 @@
-"""ONNX -> an engine of TensorRT-RTX, built ahead of time, which takes no GPU."""
+"""ONNX -> engine of TensorRT-RTX, built ahead of time, which needs no GPU."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from toolkit.core.artifact import Artifact
 from toolkit.core.errors import UsageError
 
 LIBRARY = Library(trt=trt, name="TensorRT-RTX", target="tensorrt-rtx")
-CAPABILITIES = (80, 86, 89, 120)  # 75 multiplies no matrices in float32
+CAPABILITIES = (80, 86, 89, 120)  # 75 has no matrix product in float32
 KNOWN = tuple(sorted(int(c) for c in trt.ComputeCapability.__members__.values() if int(c) > 1))
 
 
 @final
 class TensorRtRtx(Exporter):
-    """The engine runs on GPUs of the compute capabilities that it was built for.
+    """Exporter of engines for GPUs of the chosen compute capabilities.
 
     There is no timing cache: nothing is timed, and the calls for one do nothing (1.2 and later).
     """

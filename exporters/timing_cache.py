@@ -1,4 +1,4 @@
-"""What TensorRT measured of its kernels on a GPU, kept for the next build there."""
+"""Cache of the kernel times that TensorRT measured on a GPU, for the next build there."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ DIGEST_BYTES = hashlib.sha256().digest_size
 @final
 @dataclass(frozen=True, kw_only=True)
 class TimingCache:
-    """A file for each GPU, compute capability and version of TensorRT: a digest, then what TensorRT
-    wrote. One that is damaged, or that TensorRT does not take, is as good as none, and replaced."""
+    """Cache file of one GPU name, compute capability and version of TensorRT.
+
+    The file holds a digest, followed by TensorRT's data. A file that is damaged, or that TensorRT
+    does not accept, is ignored and replaced.
+    """
 
     path: Path
 
@@ -31,13 +34,13 @@ class TimingCache:
         return cls(path=place / f"tensorrt-{name}.bin")
 
     def attach(self, config: Any) -> None:
-        """Lets a build use it, and add to it."""
+        """Let a build read the cache and add to it."""
         cache = config.create_timing_cache(self._read())
         if cache is None or not config.set_timing_cache(cache, False):
             config.set_timing_cache(config.create_timing_cache(b""), False)
 
     def keep(self, config: Any) -> None:
-        """Writes what a build came to."""
+        """Write the cache of a build to the file."""
         cache = config.get_timing_cache()
         if cache is not None:
             data = bytes(cache.serialize())

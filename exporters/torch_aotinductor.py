@@ -1,4 +1,4 @@
-"""torch -> .pt2, compiled ahead of time (AOTInductor): a package of machine code and weights."""
+"""torch -> .pt2 package of machine code and weights, compiled ahead of time (AOTInductor)."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ from toolkit.core.errors import SourceError, UnavailableError
 from toolkit.core.temporary import scratch_directory
 
 ENTRY = "model.pt2"
-# Inductor shares the work of a kernel among threads if it is enough at the batch that it is shown.
+# Inductor runs a kernel on several threads if the example batch has enough operations for it.
 USUAL_BATCH = 64
-# Weights stay as they are: freezing packs them into layouts that nobody can read back.
+# Weights stay unchanged: freezing would pack them into layouts that cannot be read back.
 CONFIG: Mapping[str, Any] = {
     "freezing": False,
-    "always_keep_tensor_constants": True,  # else those of eight numbers are written into the code
+    "always_keep_tensor_constants": True,  # else those of up to 8 numbers become part of the code
     "joint_graph_constant_folding": False,  # else expressions of scalars become numbers in the code
-    "cpp.dynamic_threads": True,  # else the number of this process is compiled in
-    "aot_inductor.check_lowerbound": False,  # a batch of one is right, see _compile
-    "aot_inductor.enable_line_tables": False,  # they are paths, and triple the size
-    "aot_inductor.precompile_headers": False,  # 6 s for the first export to save 2 in others
+    "cpp.dynamic_threads": True,  # else the thread count of this process is compiled in
+    "aot_inductor.check_lowerbound": False,  # a batch of 1 is valid, see _compile
+    "aot_inductor.enable_line_tables": False,  # they contain paths, and triple the size
+    "aot_inductor.precompile_headers": False,  # costs 6 s in the first export, saves 2 s in others
 }
-SOURCES = (".kernel.cpp", ".kernel_metadata.json")  # which nothing needs to run or to read it
-COMMANDS = b"\n// Compile cmd\n"  # and to the end: they name paths of this machine
+SOURCES = (".kernel.cpp", ".kernel_metadata.json")  # needed neither to run nor to read a package
+COMMANDS = b"\n// Compile cmd\n"  # from here to the end, the source contains paths of this machine
 MACHINES = {"x86_64": "EM_X86_64", "aarch64": "EM_AARCH64"}
 WORD = re.compile(r"[A-Za-z_]\w*")
 START, END = "_binary_constants_bin_start", "_binary_constants_bin_end"
@@ -60,12 +60,12 @@ START, END = "_binary_constants_bin_start", "_binary_constants_bin_end"
 
 @final
 class TorchAotInductor(Exporter):
-    """Compiled for the CPU that it is exported on; any batch. Runs without a compiler."""
+    """Exporter of code for the CPU that compiles it, for any batch. It runs without a compiler."""
 
     route: ClassVar[Route] = ROUTES["aotinductor"]
 
     def export(self, source: Artifact, directory: Path, options: ExportOptions) -> Exported:
-        """As Exporter.export; raises UnavailableError where there is no C++ compiler."""
+        """Export as `Exporter.export`. Raises UnavailableError if there is no C++ compiler."""
         if reason := missing_compiler():
             raise UnavailableError(f"{reason}.", hint=INSTALL)
         with (
@@ -93,7 +93,7 @@ class AotInductorTensors(TensorReader):
         package = read_package(path)
         constants = package.constants()
         blob = _embedded(package)
-        # The assembler is given one byte where there is nothing to store.
+        # Without constants, the assembler gets one byte.
         if sum(constant.size_bytes for constant in constants) != len(blob) and constants:
             package.refuse(
                 f"{len(blob)} bytes of constants are in its library, and "
@@ -125,16 +125,17 @@ class AotInductorTensors(TensorReader):
 
 
 def _compile(program: ExportedProgram, scratch: Path) -> Path:
-    """Return the package as torch writes it, in `scratch`; elsewhere only its checks of the CPU.
+    """Compile a program, and return the package that torch writes to `scratch`.
 
-    Two exports that share torch's cache would write libraries of one name, so it has none.
+    Only torch's CPU checks are cached elsewhere. Two exports that share torch's cache would write
+    libraries of the same name, so this one gets a fresh cache.
     """
     package = scratch / ENTRY
-    # Torch compiles checks of the CPU once for each cache: here in its usual one, so that the fresh
+    # Torch compiles its CPU checks once per cache. Run them with the usual cache, so that the fresh
     # cache below does not need them again.
     pick_vec_isa()
-    # Torch asks whether the batch is 16 or more, to choose a convolution, and would take what it is
-    # in the example for granted at every batch; this has it answer for any. torch.onnx does so too.
+    # Torch checks whether the batch is 16 or more to choose a convolution, and would assume the
+    # example's answer for every batch; with this option it does not. torch.onnx sets it too.
     with (
         tracing.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]  # made on import
         fresh_cache(dir=str(scratch)),
@@ -146,9 +147,9 @@ def _compile(program: ExportedProgram, scratch: Path) -> Path:
 
 
 def _repack(built: Path, path: Path, *, hidden: Sequence[Path]) -> None:
-    """Writes a package again, without the C++ that is not needed and the paths of this machine.
+    """Write a package again, without C++ sources that are not needed and paths of this machine.
 
-    The library has them as text, in the messages of its errors: there they keep their length.
+    The library contains paths as text, in its error messages, where they keep their length.
     """
     with zipfile.ZipFile(built) as old, zipfile.ZipFile(path, "w") as new:
         for name in old.namelist():
@@ -164,13 +165,15 @@ def _repack(built: Path, path: Path, *, hidden: Sequence[Path]) -> None:
 
 
 def _site_packages() -> Path:
-    """Where torch is, and so its headers."""
+    """Return the folder that contains torch, and so its headers."""
     return Path(torch.__file__).parent.parent
 
 
 def _embedded(package: Package) -> bytes:
-    """The constants' bytes in the library, between two of its symbols. See `_compile_consts` in
-    torch/_inductor/codecache.py."""
+    """Return the bytes of the constants in the library, which are between two of its symbols.
+
+    See `_compile_consts` in torch/_inductor/codecache.py.
+    """
     try:
         elf = ELFFile(io.BytesIO(package.library))
         machine = elf["e_machine"]
@@ -183,7 +186,7 @@ def _embedded(package: Package) -> bytes:
         held = max(segments, key=lambda segment: segment["p_vaddr"])
         place = start - held["p_vaddr"]
         blob = held.data()[place : place + end - start]
-    except Exception as error:  # elftools raises whatever its parts raise
+    except Exception as error:  # elftools may raise any exception
         package.refuse(f"its library cannot be read: {type(error).__name__}: {error}")
     if machine != MACHINES.get(package.metadata.get("AOTI_MACHINE", "")):
         package.refuse(f"its library is {machine}, not what it says that it was compiled for")
@@ -193,7 +196,7 @@ def _embedded(package: Package) -> bytes:
 
 
 def _tensor(package: Package, constant: Constant, part: bytes) -> np.ndarray:
-    """A constant in C order, from the bytes of its storage."""
+    """Return a constant in C order, from the bytes of its storage."""
     try:
         dtype = np.dtype(constant.dtype)
         if int(np.prod(constant.shape, dtype=object)) * dtype.itemsize > len(part):
@@ -210,7 +213,7 @@ def _tensor(package: Package, constant: Constant, part: bytes) -> np.ndarray:
 
 
 def _readers(package: Package, constants: Sequence[Constant]) -> dict[str, tuple[str, ...]]:
-    """For each constant's variable the calls that read it, one for each statement."""
+    """Return the calls that read each constant, one per statement, by the constant's variable."""
     found: dict[str, list[str]] = {constant.variable: [] for constant in constants}
     for number, (name, line) in enumerate(package.calls()):
         for word in set(WORD.findall(line)) & found.keys():
@@ -220,7 +223,7 @@ def _readers(package: Package, constants: Sequence[Constant]) -> dict[str, tuple
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps torch's remarks on its own insides from the user."""
+    """Hide torch's warnings about its own internals."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -39,7 +39,7 @@ ENTRY = "model.pt2"
 
 @final
 class TorchProgram(Exporter):
-    """torch's own operators, named axes dynamic. Opens without the code of the model."""
+    """Exporter of torch programs with dynamic named axes, which load without the model's code."""
 
     route: ClassVar[Route] = ROUTES["torch-export"]
 
@@ -75,7 +75,7 @@ class TorchProgramTensors(TensorReader):
 
 
 def tensors_of(program: ExportedProgram) -> Sequence[StoredTensor]:
-    """Its parameters, buffers and constants, each with the operations that read it."""
+    """Return the parameters, buffers and constants of a program, each with its live readers."""
     signature = program.graph_signature
     places = {
         **signature.inputs_to_parameters,
@@ -95,9 +95,11 @@ def tensors_of(program: ExportedProgram) -> Sequence[StoredTensor]:
 
 
 def matrix_operations(source: Artifact, shapes: Mapping[str, Sequence[int]]) -> int | None:
-    """The operations of matrix products and convolutions of one pass over an exported program, a
-    multiplication and an addition being two, with inputs of these shapes; None where torch cannot
-    follow the shapes without values."""
+    """Count the operations of matrix products and convolutions in one forward pass of a program.
+
+    A multiplication and an addition count two. `shapes` are those of the inputs, by name. Returns
+    None if the source has no program, or if torch cannot follow the shapes without values.
+    """
     program = program_of(source)
     if program is None:
         return None
@@ -110,13 +112,13 @@ def matrix_operations(source: Artifact, shapes: Mapping[str, Sequence[int]]) -> 
             FlopCounterMode(display=False) as counter,
         ):
             module(*(torch.empty(shapes[s.name], dtype=getattr(torch, s.dtype)) for s in specs))
-    except Exception:  # what torch raises here shares no base but Exception
+    except Exception:  # torch's errors here have no common base class
         return None
     return int(counter.get_total_flops())
 
 
 def precision_of(program: ExportedProgram) -> str:
-    """The dtype of its weights: "mixed" for several, "none" without floating point."""
+    """Return the floating-point dtype of the weights: "mixed" for several, "none" without any."""
     floats = {t.dtype for t in program.state_dict.values() if t.is_floating_point()}
     if len(floats) > 1:
         return "mixed"

@@ -1,4 +1,4 @@
-"""What lies beside an executable of NVIDIA Tripy. It is read without Tripy, and without a GPU."""
+"""Reader of the files beside an executable of NVIDIA Tripy, without Tripy and without a GPU."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ from toolkit.core.errors import IntegrityError, SourceError
 from toolkit.core.files import digest_file
 from toolkit.core.tensors import load_tensors
 
-EXECUTABLE = "executable.json"  # as Tripy saves it
-PAIR = "tripy.json"  # which executable was compiled of which weights, by digest
+EXECUTABLE = "executable.json"  # written by Tripy
+PAIR = "tripy.json"  # digests of an executable and of the weights that it was compiled with
 PAIR_SCHEMA = "toolkit.tripy/1"
 
 
 @final
 class TripyTensors(TensorReader):
-    """The weights that the module held when it was compiled, once they and the executable are known
-    to be the two that were written together: an executable does not give its weights back."""
+    """Reader of the weights that a module had when it was compiled.
+
+    An executable does not return its weights, so they are stored beside it. Digests must show that
+    the two files were written together.
+    """
 
     def stored_tensors(self, path: Path) -> Sequence[StoredTensor]:
         _require_whole(path)
@@ -45,13 +48,13 @@ class TripyTensors(TensorReader):
 
 @dataclass(frozen=True, kw_only=True)
 class _Pair:
-    """The digests of the executable and its weights, as they were written together."""
+    """Digests of an executable and its weights that were written together."""
 
     files: Mapping[FileName, Digest]
 
 
 def _require_whole(path: Path) -> None:
-    """Raises SourceError unless the files are those that were written together."""
+    """Raise SourceError unless the files are those that were written together."""
     try:
         written = read_as(path.parent / PAIR, PAIR_SCHEMA, _Pair).files
         found = {name: digest_file(path.parent / name) for name in written}

@@ -1,4 +1,4 @@
-"""Checkpoint -> an executable of NVIDIA Tripy, compiled for the GPU of this machine."""
+"""Checkpoint -> executable of NVIDIA Tripy, compiled for the GPU of this machine."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ BATCHES = (1, 8, 64)
 
 @final
 class TripyModule(Exporter):
-    """The family's module in Tripy with the checkpoint's weights, for batches from the least to the
-    largest. The weights that are kept are read back from the module just before it is compiled."""
+    """Exporter of a family's Tripy module with the checkpoint's weights, for a range of batches.
+
+    The stored weights are read back from the module just before it is compiled.
+    """
 
     route: ClassVar[Route] = ROUTES["tripy"]
 
@@ -49,7 +51,10 @@ class TripyModule(Exporter):
 
 
 def _restored(source: Artifact) -> Any:
-    """Raises SourceError for a user's own model: Tripy has no way in but its own modules."""
+    """Return the family's Tripy module with the checkpoint's weights.
+
+    Raises SourceError for a user model, because Tripy accepts no modules but its own.
+    """
     if PROGRAM in source.files:
         raise SourceError(
             f"{source.model.name!r} is a model of your own, which has no twin in Tripy.",
@@ -63,7 +68,7 @@ def _restored(source: Artifact) -> Any:
 
 
 def _compile(module: Any, source: Artifact, batches: Sequence[int], path: Path) -> None:
-    """Writes the executable. Raises SourceError, with Tripy's words, where it compiles none."""
+    """Write the executable. Raises SourceError, with Tripy's message, if it cannot be compiled."""
     inputs = [
         tp.InputInfo(
             (tp.NamedDimension("batch", *batches), *spec.shape[1:]), dtype=getattr(tp, spec.dtype)
@@ -72,7 +77,7 @@ def _compile(module: Any, source: Artifact, batches: Sequence[int], path: Path) 
     ]
     try:
         tp.compile(module, args=inputs).save(str(path))
-    except Exception as error:  # those of its compiled half share no base with Tripy's own
+    except Exception as error:  # errors of its compiled part have no base class with Tripy's own
         raise SourceError(
             f"Tripy {tp.__version__} could not compile {source.path}: {words_of(error)}.",
             hint="It compiles for the GPU of this machine, so there has to be one: `toolkit "

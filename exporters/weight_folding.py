@@ -1,12 +1,12 @@
-"""Constants that were computed beforehand, recomputed and compared.
+"""Detection of weights that a converter folded: constants are recomputed and compared.
 
-In evaluation a batch norm is a multiplication and an addition of fixed numbers,
+In evaluation a batch norm multiplies by and adds fixed numbers,
 
     scale = weight / sqrt(running_var + eps),  shift = bias - running_mean * scale,
 
-so a converter may store these two in place of the four, or multiply the kernel of the convolution
-in front of it and leave its arithmetic out. `folded` finds these by the names of the weights;
-`computed` finds whatever a source's graph says can be computed beforehand.
+so a converter may store these two instead of the four, or multiply the kernel of the preceding
+convolution by the scale and remove the batch norm. `folded` finds such results by the names of the
+weights; `computed` finds every result that the folds of the source's graph describe.
 """
 
 from __future__ import annotations
@@ -21,25 +21,27 @@ import numpy as np
 from exporters.base import Fold, StoredTensor
 from exporters.weight_matching import Found, Match, Room, orders
 
-# torch's default and Keras'; then those of Keras' ResNets and DenseNets, and of other model zoos.
+# Defaults of torch and of Keras; then Keras' ResNets and DenseNets, and other model zoos.
 EPSILONS = (1e-5, 1e-3, 1.001e-5, 1e-6, 1e-4, 2e-5)
-# What stands between a layer and its part, and what weight, bias, mean and variance are called.
+# Separator of a layer and its part, and names of weight, bias, mean and variance: torch, Keras.
 SPELLINGS = (
     (".", ("weight", "bias", "running_mean", "running_var")),
     ("/", ("gamma", "beta", "moving_mean", "moving_variance")),
 )
 BIASES = frozenset({"bias", "beta"})
 NOTHING_ADDED = "zeros, which are not added"
-# A fold is a sum, a root, a division, a product and two sums, each rounded to float32 by half of
-# 2**-23 of its terms; twice that.
+# A fold takes six float32 operations: a sum, a root, a division, a product and two sums. Each
+# rounds by up to 2**-24 of its terms; the factor 8 leaves a margin.
 ROUNDING = 8 * 2.0**-24
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class BatchNorm:
-    """The four tensors [C] of a batch norm, and the names of those that the model has: one without
-    a weight multiplies by 1, one without a bias adds 0."""
+    """Four tensors [C] of a batch norm, and the names of those that the model has.
+
+    A batch norm without a weight multiplies by 1, and one without a bias adds 0.
+    """
 
     layer: str
     names: tuple[str | None, str | None, str, str]
@@ -49,8 +51,8 @@ class BatchNorm:
     running_var: np.ndarray
 
     def scale(self, epsilon: float) -> np.ndarray:
-        """In float64."""
-        with np.errstate(invalid="ignore"):  # of a variance below zero, which matches nothing
+        """Return the scale in float64."""
+        with np.errstate(invalid="ignore"):  # NaN for a negative variance, which matches nothing
             return self.weight.astype(np.float64) / np.sqrt(
                 self.running_var.astype(np.float64) + epsilon
             )
@@ -58,7 +60,10 @@ class BatchNorm:
     def shift(
         self, epsilon: float, bias: np.ndarray | float = 0.0
     ) -> tuple[np.ndarray, np.ndarray]:
-        """In float64, for what comes with a bias of its own; and the size of its terms."""
+        """Return the shift after a layer with `bias`, and the sum of its absolute terms.
+
+        Both are in float64.
+        """
         scale = self.scale(epsilon)
         terms = np.stack([self.bias, -scale * self.running_mean, scale * np.float64(bias)])
         return terms.sum(axis=0), np.abs(terms).sum(axis=0)
@@ -70,7 +75,7 @@ def computed(
     room: Room,
     folds: Sequence[Fold],
 ) -> tuple[dict[str, Found], set[str]]:
-    """The weights that are stored as the result of a fold, and the names of what is stored of it.
+    """Return the weights that are stored as the result of a fold, and the names of these results.
 
     A factor of 1 and a shift of 0 need not be stored.
     """
@@ -106,23 +111,22 @@ def folded(
     stored: Sequence[StoredTensor],
     room: Room,
 ) -> dict[str, Found]:
-    """The batch norms of which neither statistic is stored, and the kernels and biases in front of
-    them, wherever a fold of one by the other is.
+    """Return the weights of folded batch norms, and the kernels and biases folded with them.
 
-    Where one of the four alone is not there, it is not folded but altered: a fold leaves neither
-    mean nor variance.
+    A batch norm is considered only if neither its mean nor its variance is stored. A fold leaves
+    neither, so if only one of the tensors is missing, it was altered and not folded.
     """
     found: dict[str, Found] = {}
     free = [tensor for tensor in room.free(stored) if tensor.array.dtype.kind == "f"]
     for norm in batch_norms(weights):
         if not unmatched.keys() >= set(norm.names[2:]):
             continue
-        # A variance below zero, or a number near the largest, has no product: what comes of it is
-        # NaN or infinite, and equal to nothing that is stored.
+        # A negative variance, or a number near the largest of its dtype, results in NaN or
+        # infinity, which equals nothing that is stored.
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             for epsilon in EPSILONS:
                 left = {n: array for n, array in unmatched.items() if n not in found}
-                # A scale that is one number everywhere fits along any axis: the usual one first.
+                # A scale of equal numbers fits along any axis, so try the usual axis first.
                 explained = (
                     _kernel(norm, epsilon, left, free, usual=True)
                     or _alone(norm, epsilon, free)
@@ -137,8 +141,11 @@ def folded(
 
 
 def left_out(unmatched: Mapping[str, np.ndarray], free: Sequence[StoredTensor]) -> dict[str, Found]:
-    """Biases of zeros, of which converters leave the addition out: those of whose size nothing is
-    stored that no weight accounts for."""
+    """Return the biases of zeros whose addition a converter may have left out.
+
+    `free` are stored tensors that no weight accounts for. A bias is not returned if one of them has
+    its size, unless all elements of that tensor are equal.
+    """
     sizes = {tensor.array.size for tensor in free if not _is_uniform(tensor)}
     return {
         name: Found(match=Match.FOLDED, stored=None, how=NOTHING_ADDED)
@@ -148,7 +155,7 @@ def left_out(unmatched: Mapping[str, np.ndarray], free: Sequence[StoredTensor]) 
 
 
 def batch_norms(weights: Mapping[str, np.ndarray]) -> Iterator[BatchNorm]:
-    """Every layer with a mean and a variance, as torch or Keras calls them."""
+    """Yield every layer that has a mean and a variance, by torch's or Keras' names."""
     for between, parts in SPELLINGS:
         for name in weights:
             layer, _, part = name.rpartition(between)
@@ -175,7 +182,7 @@ def _kernel(
     *,
     usual: bool,
 ) -> dict[str, Found]:
-    """A kernel times the scale, along the usual axis or another, and the bias that comes of it."""
+    """Find a kernel times the scale, along the usual axis or another, and the resulting bias."""
     scale = norm.scale(epsilon)
     kernels = (
         (name, kernel, along)
@@ -209,9 +216,12 @@ def _kernel(
 def _along(
     scale: np.ndarray, shape: tuple[int, ...], keras: bool
 ) -> Iterator[tuple[bool, np.ndarray]]:
-    """The scale [C] along the output channels of a kernel, and whether it is the usual axis: the
-    first in torch, the last in Keras. A transposed convolution has them on the second in torch, and
-    on the last but one in Keras, whose depthwise kernels [..., C, M] have C times M of them."""
+    """Yield the scale [C] along each fitting axis of a kernel, as (is the usual axis, scale).
+
+    The usual output axis is the first in torch and the last in Keras. A transposed convolution has
+    its output channels on the second axis in torch, and on the last but one in Keras. Keras'
+    depthwise kernels [..., C, M] have C * M output channels.
+    """
     count, last = len(scale), len(shape) - 1
     for axis, usual in ((last, keras), (0, not keras), (last - 1, False), (1, False)):
         if shape[axis] == count:
@@ -222,7 +232,7 @@ def _along(
 
 
 def _alone(norm: BatchNorm, epsilon: float, free: Sequence[StoredTensor]) -> dict[str, Found]:
-    """Scale and shift as tensors of their own."""
+    """Find the scale and shift of a batch norm as tensors of their own."""
     scale = norm.scale(epsilon)
     place = _nearest(scale, np.abs(scale), [t for t in free if t.array.size == scale.size])
     rest = _added(*norm.shift(epsilon), free)
@@ -239,22 +249,28 @@ def _alone(norm: BatchNorm, epsilon: float, free: Sequence[StoredTensor]) -> dic
 def _added(
     offset: np.ndarray, terms: np.ndarray, free: Sequence[StoredTensor]
 ) -> tuple[StoredTensor | None, float] | None:
-    """As `_nearest`; zeros need not be stored. Where something else is added in their place, that
-    is a stored tensor which no weight accounts for."""
+    """Return the result of `_nearest` for `offset`, or (None, 0.0) for zeros that are not stored.
+
+    If something else is added in place of the zeros, it is a stored tensor that no weight accounts
+    for.
+    """
     found = _nearest(offset, terms, [t for t in free if t.array.size == offset.size])
     return (None, 0.0) if found is None and not offset.any() else found
 
 
 def _is_uniform(tensor: StoredTensor) -> bool:
-    """Whether it is one number everywhere, as the scale of a batch norm before any training."""
+    """Return whether all elements are equal, as in the scale of a batch norm before training."""
     return tensor.array.size > 1 and bool((tensor.array == tensor.array.flat[0]).all())
 
 
 def _nearest(
     values: np.ndarray, terms: np.ndarray, candidates: Sequence[StoredTensor]
 ) -> tuple[StoredTensor, float] | None:
-    """The first stored tensor that is `values` within the rounding of their `terms`, in any order
-    of the axes, and the largest difference. Without terms, every value must be equal."""
+    """Return the first tensor that equals `values` up to rounding, and the largest difference.
+
+    All orders of the axes are tried. ROUNDING times `terms` bounds the difference; where `terms` is
+    0, the values must be equal.
+    """
     for tensor in candidates:
         array = tensor.array.astype(np.float64)
         if not _could_be(array, values, terms):
@@ -268,11 +284,13 @@ def _nearest(
 
 
 def _could_be(array: np.ndarray, values: np.ndarray, terms: np.ndarray) -> bool:
-    """Whether the sums of values and of squares differ by no more than rounding allows, whatever
-    the order of the axes."""
+    """Return whether the sums of values and of squares differ by no more than rounding allows.
+
+    These sums do not depend on the order of the axes.
+    """
     allowed = ROUNDING * terms
     size = np.abs(values)
-    spare = values.size * 2.0**-52  # of the sums themselves
+    spare = values.size * 2.0**-52  # for the rounding of the sums themselves
     apart = abs(array.sum() - values.sum())
     squares = abs((array * array).sum() - (values * values).sum())
     return bool(

@@ -1,6 +1,6 @@
-"""How a tensor of a model may lie in an artifact: as it is, or in another form of the same values.
+"""Search for the model's tensors among the stored tensors of an artifact, as such or transformed.
 
-Every way gives the matches that it can vouch for, and takes nothing that another way has taken.
+Each function returns the matches of one kind, and uses no stored tensor that is already taken.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ import numpy as np
 from exporters.base import StoredTensor
 from toolkit.core.files import digest_bytes
 
-MOST_AXES = 6  # of which all orders are tried
-MOST_PARTS = 8  # of a weight, each written as a tensor
+MOST_AXES = 6  # up to which all orders of the axes are tried
+MOST_PARTS = 8  # of a weight that is split, or of a stored tensor that holds several weights
 
 
 class Match(StrEnum):
-    """What became of a tensor."""
+    """Kind of match between a weight of the model and a stored tensor."""
 
     IDENTICAL = "identical"  # found bit for bit, and read by the graph
-    TRANSPOSED = "transposed"  # every bit, with the axes in another order
-    RESHAPED = "reshaped"  # every bit in the same order, in another shape
+    TRANSPOSED = "transposed"  # bit for bit, with the axes in another order
+    RESHAPED = "reshaped"  # bit for bit in the same order, in another shape
     CAST = "cast"  # rounded to another floating-point dtype
-    QUANTISED = "quantised"  # as whole numbers with a scale and a zero point
-    REORDERED = "reordered"  # every bit, with the gates of a recurrent layer in another order
-    FOLDED = "folded"  # a batch norm's arithmetic done beforehand, recomputed here
-    ALTERED = "altered"  # a tensor of its name is there with other bits, wherever its own went
-    UNUSED = "unused"  # found bit for bit, but nothing that matters reads it
-    MISSING = "missing"  # found nowhere
-    EXTRA = "extra"  # stored and read, but no weight of the model
+    QUANTISED = "quantised"  # stored as integers with a scale and a zero point
+    REORDERED = "reordered"  # bit for bit, with the gates of a recurrent layer in another order
+    FOLDED = "folded"  # in a constant that was recomputed and compared, or a bias of zeros left out
+    ALTERED = "altered"  # its name has other values, or its values have another weight's name
+    UNUSED = "unused"  # found bit for bit, but no live node reads it
+    MISSING = "missing"  # not found
+    EXTRA = "extra"  # stored and read, but not a weight of the model
 
     @property
     def explained(self) -> bool:
@@ -52,9 +52,11 @@ EXPLAINED = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """Where a weight lies, None for one that takes no part in what is computed; `how` says how in
-    words, `error` is the largest absolute difference of a value to the model's (0 where every bit
-    is kept)."""
+    """Place where a weight was found.
+
+    `stored` is None for a weight that the computation does not need. `how` describes the match,
+    `error` is the largest absolute difference from the model's values (0 if every bit is kept).
+    """
 
     match: Match
     stored: StoredTensor | None
@@ -64,7 +66,7 @@ class Found:
 
 @dataclass(kw_only=True)
 class Room:
-    """The stored tensors that are not taken yet: each serves as many weights as it has readers."""
+    """Stored tensors that are still available: each serves as many weights as it has readers."""
 
     left: dict[str, int]
 
@@ -80,7 +82,7 @@ class Room:
 
 
 def tensor_digest(array: np.ndarray) -> str:
-    """SHA-256 over dtype, shape and little-endian C-order bytes."""
+    """Return the SHA-256 of dtype, shape and little-endian bytes in C order."""
     little = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
     header = f"{array.dtype.name}{list(array.shape)}".encode()
     return digest_bytes(header, tensor_bits(little))
@@ -89,19 +91,21 @@ def tensor_digest(array: np.ndarray) -> str:
 def identical(
     weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor], room: Room
 ) -> dict[str, Found]:
-    """Every bit, dtype and shape; whichever the name, but one of the same name first, then one
-    that names its layer."""
+    """Find weights with the same bits, dtype and shape.
+
+    Names need not match, but a tensor of the same name is preferred, then one that names the layer.
+    """
     by_digest: dict[str, list[StoredTensor]] = defaultdict(list)
     for tensor in stored:
         by_digest[tensor_digest(tensor.array)].append(tensor)
     candidates = {name: by_digest[tensor_digest(array)] for name, array in weights.items()}
     found: dict[str, Found] = {}
-    # Its own first, over all weights, so that no other weight of equal value takes it.
+    # Match equal names for all weights first, so that no other weight of equal value takes them.
     for fits in (operator.eq, names_layer, lambda stored, weight: True):
         for name in sorted(candidates.keys() - found.keys()):
             free = [t for t in room.free(candidates[name]) if fits(t.name, name)]
             if free:
-                # Prefer one that the graph reads, then the one with most room.
+                # Prefer a tensor that the graph reads, then the one with the most room.
                 best = max(free, key=lambda t: (bool(t.readers), room.left[t.name]))
                 room.take(best)
                 found[name] = Found(
@@ -113,14 +117,14 @@ def identical(
 def rearranged(
     weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor], room: Room
 ) -> dict[str, Found]:
-    """The same values in another order of the axes, another shape, or both."""
+    """Find weights with the same values in another order of the axes, another shape, or both."""
     return _by_values(weights, stored, room, dict.fromkeys(weights))
 
 
 def cast(
     weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor], room: Room
 ) -> dict[str, Found]:
-    """Rounded to a floating-point dtype that is stored, the axes in any order."""
+    """Find weights rounded to a floating-point dtype that is stored, with the axes in any order."""
     found: dict[str, Found] = {}
     for dtype in sorted({t.array.dtype for t in stored if _is_float(t.array)}, key=str):
         with np.errstate(over="ignore", invalid="ignore"):
@@ -137,7 +141,7 @@ def cast(
 def quantised(
     weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor], room: Room
 ) -> dict[str, Found]:
-    """As whole numbers that come back, by their scale and zero point, within half a step."""
+    """Find weights stored as integers that dequantise to within half a step of the values."""
     found: dict[str, Found] = {}
     whole = [tensor for tensor in stored if tensor.quantisation is not None]
     for name, array in weights.items():
@@ -150,7 +154,7 @@ def quantised(
     return found
 
 
-# How the gates of a recurrent layer are moved, by their number. An LSTM's are i f g o in PyTorch
+# Permutations of the gates of a recurrent layer, by their number. An LSTM's are i f g o in PyTorch
 # and Keras, i o f g in ONNX, f i g o in OpenVINO; a GRU's are r z n in PyTorch, z r n elsewhere.
 GATES: Mapping[int, Sequence[Sequence[int]]] = {
     4: ((0, 3, 1, 2), (0, 2, 3, 1), (1, 0, 2, 3), (2, 0, 3, 1), (1, 3, 0, 2)),
@@ -161,9 +165,10 @@ GATES: Mapping[int, Sequence[Sequence[int]]] = {
 def reordered(
     weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor], room: Room
 ) -> dict[str, Found]:
-    """The weights of recurrent layers with their gates in another framework's order.
+    """Find weights of recurrent layers with the gates in another framework's order.
 
-    ONNX has the biases of both products in one tensor: that of a layer with one bias ends in zeros.
+    ONNX has the biases of both products in one tensor, which ends in zeros for a layer with one
+    bias.
     """
     weights = {name: array for name, array in weights.items() if array.ndim in (1, 2)}
     padded = {
@@ -192,8 +197,10 @@ def reordered(
 def stacked(
     weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor], room: Room
 ) -> dict[str, Found]:
-    """Several weights that lie one after the other in one stored tensor, along its first axis: as
-    the two directions of a recurrent layer. Each part of the tensor must be a weight."""
+    """Find weights that are stacked in one stored tensor along its first axis.
+
+    An example is the two directions of a recurrent layer. Each part of the tensor must be a weight.
+    """
     found: dict[str, Found] = {}
     for tensor in room.free(stored):
         if tensor.array.ndim < 2 or not 2 <= len(tensor.array) <= MOST_PARTS:
@@ -222,8 +229,10 @@ def stacked(
 def _in_gate_order(
     array: np.ndarray, candidates: Sequence[StoredTensor]
 ) -> Iterator[tuple[Sequence[int], StoredTensor]]:
-    """The stored tensors that are an array with its gates in another order, zeros behind it or
-    not."""
+    """Yield each candidate that is the array with its gates in another order, after that order.
+
+    The candidate may end in as many zeros as the array has elements.
+    """
     if not candidates:
         return
     for order, moved in _gate_orders(array):
@@ -245,12 +254,12 @@ def _gate_orders(array: np.ndarray) -> Iterator[tuple[Sequence[int], np.ndarray]
 
 
 def copies(weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor]) -> set[str]:
-    """Return the names of stored tensors that are a further copy of a weight, or of an equal part
-    of one along an axis: with every bit, in any order of the axes, cast, or quantised with another
-    step.
+    """Return the names of stored tensors that are a further copy of a weight or of a part of it.
 
-    Exporters write a tied weight once for each way in which it is read, a bias in rows once for
-    each row, and quantisers a bias once for each node.
+    A part is one of at most MOST_PARTS equal parts along an axis. A copy has every bit, with the
+    axes in any order, or is cast, or quantised with another step. Exporters write a tied weight
+    once for each way in which it is read, and a bias in rows once for each row; quantisers write a
+    bias once for each node.
     """
     weights = {
         **weights,
@@ -288,7 +297,7 @@ def copies(weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor]) ->
 
 
 def _parts(array: np.ndarray, sizes: set[int]) -> Iterator[tuple[int, list[np.ndarray]]]:
-    """The parts of an array along each axis that have one of the sizes."""
+    """Yield each axis and the equal parts along it, if the parts have one of the sizes."""
     for axis, extent in enumerate(array.shape):
         for number in range(2, MOST_PARTS + 1):
             if extent % number == 0 and array.size // number in sizes:
@@ -296,7 +305,7 @@ def _parts(array: np.ndarray, sizes: set[int]) -> Iterator[tuple[int, list[np.nd
 
 
 def _restored(array: np.ndarray, tensor: StoredTensor) -> Found | None:
-    """How a quantised tensor is this one; None where it is another."""
+    """Return the match if a quantised tensor restores to the array within half a step, or None."""
     if tensor.quantisation is None or tensor.array.size != array.size:
         return None
     values, step = tensor.quantisation.restore(tensor.array)
@@ -318,8 +327,10 @@ def _by_values(
     room: Room,
     originals: Mapping[str, np.ndarray | None],
 ) -> dict[str, Found]:
-    """Stored tensors with just the values of a weight, in an order that some order of its axes
-    explains. With an original, the weight is its rounded form, and the match a cast."""
+    """Find stored tensors with exactly the values of a weight, in some order of its axes.
+
+    If a weight has an array in `originals`, it is that array rounded, and the match is a cast.
+    """
     bags: dict[str, list[StoredTensor]] = defaultdict(list)
     sizes = {(array.dtype, array.size) for array in weights.values()}
     for tensor in room.free(stored):
@@ -352,9 +363,10 @@ def _by_values(
 
 
 def orders(array: np.ndarray, shape: tuple[int, ...]) -> Iterator[tuple[str, np.ndarray]]:
-    """The array in every order of its axes that, whole or reshaped, has `shape`; said in words.
+    """Yield the array in every order of its axes that has `shape`, reshaped if needed.
 
-    Orders that move only axes of extent 1 are a reshape.
+    Each comes after a description of the order. Orders that move only axes of extent 1 are a
+    reshape. Nothing is yielded for more than MOST_AXES axes.
     """
     seen = set()
     for order in itertools.permutations(range(array.ndim)) if array.ndim <= MOST_AXES else ():
@@ -371,33 +383,33 @@ def orders(array: np.ndarray, shape: tuple[int, ...]) -> Iterator[tuple[str, np.
 
 
 def names_layer(stored: str, weight: str) -> bool:
-    """Whether a stored name speaks of the layer that a weight is of."""
+    """Return whether the name of a stored tensor contains the layer of a weight."""
     layer = weight.rpartition(".")[0] or weight
     tokens = stored.replace("/", ".").replace(":", ".").replace("::", ".")
     return f".{layer}." in f".{tokens}."
 
 
 def _bag(array: np.ndarray) -> str:
-    """The same for arrays of the same values in whatever order."""
+    """Return a digest that is equal for arrays of the same dtype and values in any order."""
     bits = array.flatten().view(f"u{array.dtype.itemsize}")
     bits.sort()
     return digest_bytes(array.dtype.name.encode(), tensor_bits(bits))
 
 
 def _same(one: np.ndarray, other: np.ndarray) -> bool:
-    """Every bit."""
+    """Return whether two arrays are equal in shape and in every bit."""
     return one.shape == other.shape and tensor_bits(one) == tensor_bits(other)
 
 
 def tensor_bits(array: np.ndarray) -> memoryview:
-    """The bytes of an array in C order, without a copy of one that has that order."""
+    """Return the bytes of an array in C order, without a copy if it already has that order."""
     if array.dtype.hasobject:
         return memoryview(array.tobytes())
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _largest_difference(one: np.ndarray, other: np.ndarray) -> float:
-    with np.errstate(invalid="ignore"):  # infinity less infinity
+    with np.errstate(invalid="ignore"):  # infinity minus infinity
         apart = np.abs(one.astype(np.float64) - other.astype(np.float64))
     return float(np.nanmax(apart, initial=0.0))
 

@@ -1,6 +1,6 @@
 """Proof, weight by weight, that an artifact holds the model.
 
-Tensors are matched by value, not by name: exporters rename, and a name proves nothing.
+Tensors are matched by value, not by name: exporters rename tensors, and a name proves nothing.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ __all__ = ["Match", "TensorParity", "WeightParity", "compare", "could_be_a_weigh
 
 @dataclass(frozen=True, kw_only=True)
 class TensorParity:
-    """One tensor: its digest is over shape, dtype and little-endian bytes.
+    """Match of one tensor.
 
-    `how` says in words what was done to it, `error` how far its values are from the model's.
+    `digest` covers shape, dtype and little-endian bytes. `how` describes the transformation,
+    `error` is the largest absolute difference from the model's values.
     """
 
     name: str
@@ -77,18 +78,18 @@ class TensorParity:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightParity:
-    """Every weight of the model, then what else is stored that could be one."""
+    """Matches of all weights of the model, then of other stored tensors that could be weights."""
 
     tensors: tuple[TensorParity, ...]
 
     @property
     def explained(self) -> int:
-        """How many of the model's tensors the artifact has."""
+        """Number of the model's tensors that the artifact has."""
         return sum(tensor.match.explained for tensor in self.tensors)
 
     @property
     def total(self) -> int:
-        """How many tensors the model has."""
+        """Number of the model's tensors."""
         return sum(tensor.match is not Match.EXTRA for tensor in self.tensors)
 
     @property
@@ -102,7 +103,7 @@ class WeightParity:
         return [tensor for tensor in self.tensors if not tensor.match.explained]
 
     def summary(self) -> Json:
-        """How many became what."""
+        """Return the verdict, and the number of tensors per kind of match."""
         return {
             "passed": self.passed,
             "explained": self.explained,
@@ -124,23 +125,22 @@ def compare(
     scales: Sequence[np.ndarray] = (),
     folds: Sequence[Fold] = (),
 ) -> WeightParity:
-    """Finds each weight among the stored tensors.
+    """Match each weight with a stored tensor, and report the other tensors that could be weights.
 
-    First bit for bit, then in another order of axes, shape or gates, then as a part of a tensor
-    that holds several, then rounded or quantised,
-    then as a part of what the source's graph says can be computed beforehand (`folds`), as a part
-    of a batch norm that was folded, or a bias of zeros that is left out. Among
-    stored tensors of equal value the one of the same name is taken first. Weights of equal value
-    may share one stored tensor (exporters merge them) if it has a reader for each. A weight that is
-    found where another's name stands is altered: two of one shape that changed places are both
-    found by value.
+    The kinds of match are tried in this order: bit for bit; in another order of axes, shape or
+    gates; as a part of a tensor that holds several; rounded or quantised; as a part of what can be
+    computed in advance according to the source's graph (`folds`); as a part of a batch norm that
+    was folded; as a bias of zeros that is left out. Among stored tensors of equal value, the one of
+    the same name is preferred. Weights of equal value may share one stored tensor, because
+    exporters merge them, if it has a reader for each. A weight that is found under the name of
+    another is altered: if two weights of one shape changed places, both are found by value.
 
     A stored tensor that could be a weight (see `could_be_a_weight`), and that no weight accounts
-    for, is extra, and fails the proof, but for further copies of a weight (see `copies`) and
-    `scales`, those of the source's quantised tensors, bit for bit; one that is a single number
-    everywhere is a scalar, as the bias of zeros that exporters give to a convolution without any.
-    The counts of batches of batch norms are left out: no output depends on them, and exporters drop
-    them.
+    for, is extra and fails the proof. Exceptions are further copies of a weight (see `copies`),
+    `scales` (the scales and zero points that the source stores) bit for bit, and tensors whose
+    elements are all equal, such as the bias of zeros that exporters add to a convolution without
+    any. The batch counts of batch norms are ignored, because no output depends on them and
+    exporters drop them.
     """
     weights = {name: array for name, array in weights.items() if name.split(".")[-1] != COUNT}
     live = [tensor for tensor in stored if tensor.readers]
@@ -186,8 +186,11 @@ def _without(
 
 
 def _by_chance(name: str, weights: Mapping[str, np.ndarray], place: Found) -> bool:
-    """Whether a weight may have been folded all the same: it was found where nothing reads it, or
-    it is one number everywhere, as zeros, found in a constant that does not bear its name."""
+    """Return whether a weight may have been folded although it was found.
+
+    This is so if nothing reads the tensor that was found, or if all elements of the weight are
+    equal, such as zeros, and the tensor has neither its name nor that of its layer.
+    """
     stored, array = place.stored, weights[name]
     own = stored is not None and (stored.name == name or names_layer(stored.name, name))
     uniform = array.size > 1 and bool((array == array.flat[0]).all())
@@ -221,7 +224,7 @@ def _stands_for_another(
     namesake: StoredTensor | None,
     weights: Mapping[str, np.ndarray],
 ) -> bool:
-    """Whether what was found bears the name of another weight of other values."""
+    """Return whether the tensor that was found has the name of another weight with other values."""
     if namesake is not None:
         own = tensor_digest(namesake.array) == tensor_digest(found.array)
         return namesake.name != found.name and not own
@@ -252,12 +255,12 @@ def _describe(
 
 
 def could_be_a_weight(tensor: StoredTensor) -> bool:
-    """Whether a stored tensor holds values that a model computes with.
+    """Return whether a stored tensor holds values that a model computes with.
 
-    These are floating-point numbers, quantised ones, and those of 8 bits or fewer. Exporters write
-    shapes, axes, positions, indices and masks as wider integers and booleans; a model's own tensors
-    of such a dtype are known by their names. What only operands such as Resize's scales take has no
-    reader.
+    These are floating-point numbers, quantised ones, and those of 8 bits or fewer, in tensors of
+    more than one element. Exporters write shapes, axes, positions, indices and masks as wider
+    integers and booleans; an altered tensor of the model with such a dtype is recognised by its
+    name. Constants that are only operands such as Resize's scales have no reader.
     """
     dtype = tensor.array.dtype
     if tensor.array.size < 2 or dtype.kind in "OSU":

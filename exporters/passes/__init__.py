@@ -1,7 +1,7 @@
-"""Rewrites of an ONNX graph that leave what it computes: each a pass of onnx_ir, by name.
+"""Passes of onnx_ir, by name, that rewrite an ONNX graph and keep what it computes, up to rounding.
 
-A pass says with `requires` what it cannot work without, and with `ensures` what holds afterwards.
-One that takes a number says so (see exporters/passes/base.py), and is given it as `name=number`.
+A pass checks its preconditions in `requires` and its results in `ensures`. A pass that takes a
+number (see exporters/passes/base.py) is given as `name=number`.
 """
 
 from __future__ import annotations

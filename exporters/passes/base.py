@@ -1,4 +1,4 @@
-"""Passes that are told a number."""
+"""Base class of passes that take a number."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from toolkit.core.options import Option
 
 
 class NumberedPass(ir.passes.InPlacePass):
-    """A pass that takes one whole number, as in `static-batch=16`.
+    """Pass that takes one integer, as in `static-batch=16`.
 
-    `option` says which numbers may be meant, and its default is taken where none is given;
-    `number` is set before the pass runs.
+    `option` defines the valid numbers and the default. `number` is set before the pass runs.
     """
 
     option: ClassVar[Option]

@@ -1,4 +1,4 @@
-"""Constants of a graph, as the passes read and make them."""
+"""Functions of the passes that read, find and create constants of a graph."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-DOMAIN = ""  # ONNX's own operators
-# Operators that keep every value of a tensor, in another order or shape.
+DOMAIN = ""  # of ONNX's own operators
+# Operators that only change the order or shape of a tensor's values.
 REARRANGING = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
-"""Operators whose bodies may read values of the graph around them."""
+"""Operators whose bodies may read values of the enclosing graph."""
 
 
 def require_open_bodies(model: ir.Model) -> None:
-    """Raises PreconditionError for a body that may read nothing from outside, as that of a
-    FlexAttention: passes that move constants out of bodies would leave it without them."""
+    """Raise PreconditionError if a body may not read values of the enclosing graph.
+
+    The body of a FlexAttention is an example. Passes that move constants out of bodies would leave
+    it without them.
+    """
     for node in model.graph.all_nodes():
         has_body = any(
             attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
@@ -35,13 +38,13 @@ def is_operator(node: ir.Node | None, kind: str) -> bool:
 
 
 def constant(value: ir.Value | None) -> np.ndarray | None:
-    """What an initializer or a Constant node holds; None for anything that is computed."""
+    """Return the array of an initializer or Constant node, or None for a computed value."""
     tensor = None if value is None else ir.convenience.get_const_tensor(value)
     return None if tensor is None else tensor.numpy()
 
 
 def fill_of(value: ir.Value | None) -> float | None:
-    """The number that every element of a tensor is, where the graph says so; else None."""
+    """Return the number that all elements of a floating-point tensor equal, None if unknown."""
     held = constant(value)
     if held is not None:
         same = held.size > 0 and bool((held == held.flat[0]).all())
@@ -57,7 +60,7 @@ def fill_of(value: ir.Value | None) -> float | None:
 
 
 def new_constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
-    """A new initializer under that name, or one after it that is free."""
+    """Add an initializer with this name, or with a number appended if the name is taken."""
     number, free = 0, name
     while free in graph.initializers:
         number += 1
@@ -72,8 +75,10 @@ def new_constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
 def put_in_place(
     graph: ir.Graph, nodes: Sequence[ir.Node], old: ir.Value, gone: Sequence[ir.Node]
 ) -> None:
-    """Puts `nodes` where the first of `gone` stands; the last one's output takes the place, name,
-    type and shape of `old`."""
+    """Insert `nodes` before the first node of `gone`, and remove the nodes of `gone`.
+
+    The output of the last new node takes the uses, name, type and shape of `old`.
+    """
     graph.insert_before(gone[0], nodes)
     new = nodes[-1].outputs[0]
     new.type, new.shape, name = old.type, old.shape, old.name

@@ -1,4 +1,4 @@
-"""The arithmetic on shapes that a graph does beside that on its values."""
+"""Folding of the shape arithmetic of a graph."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from exporters.passes.inference import infer
 
 
 def fold_extents(model: ir.Model) -> None:
-    """Compute what follows from extents that are numbers, and infer the shapes that follow from
-    that. No weight is folded into another."""
+    """Fold the shape arithmetic that follows from known extents, and infer the resulting shapes.
+
+    No weight is folded into another.
+    """
     infer(model)
     arithmetic = extents(model)
     optimizer.fold_constants(
@@ -27,10 +29,10 @@ def fold_extents(model: ir.Model) -> None:
 
 
 def extents(model: ir.Model) -> set[ir.Value]:
-    """The values that are computed of extents and small constants alone.
+    """Return the values that are computed from extents and small constants alone.
 
-    A floating-point value is among them where it holds extents, not where it only has their shape:
-    what Expand makes of a constant is data.
+    A floating-point value is included if it holds extents, but not if only its shape depends on
+    them: the result of Expand on a constant is data.
     """
     found: set[ir.Value] = set()
     for node in model.graph.all_nodes():
@@ -51,7 +53,7 @@ def extents(model: ir.Model) -> set[ir.Value]:
 
 
 def _is_small(value: ir.Value) -> bool:
-    """A constant of one axis at most, such as an index or a scale for each axis."""
+    """Return whether a value is a constant with at most one axis, such as an index."""
     tensor = ir.convenience.get_const_tensor(value)
     return tensor is not None and len(tensor.shape) <= 1
 

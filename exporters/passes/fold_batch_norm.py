@@ -1,4 +1,4 @@
-"""Batch norm into the convolution before it."""
+"""Pass that folds batch norms into the convolutions before them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ EPSILON = 1e-5  # ONNX's default
 
 @final
 class FoldBatchNorm(ir.passes.InPlacePass):
-    """Conv then BatchNormalization becomes a Conv, where all of their tensors are constant and
-    nothing else reads what the convolution gives.
+    """Pass that replaces Conv and BatchNormalization by one Conv.
 
-    scale = weight / sqrt(var + eps); the kernel is multiplied by it along its first axis, the bias
-    becomes (bias - mean) * scale + shift. Computed in float64, and rounded once.
+    All of their tensors must be constant, and nothing else may read the output of the convolution.
+    With scale = weight / sqrt(var + eps), the kernel is multiplied by scale along its first axis,
+    and the bias becomes (bias - mean) * scale + shift. Computed in float64, and rounded once.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -55,7 +55,10 @@ def _fold(
     norm: ir.Node,
     folds: dict[tuple[str | None, ...], tuple[ir.Value, ir.Value]],
 ) -> None:
-    """`folds` holds what was made, since a convolution that is applied twice shares its kernel."""
+    """Replace a Conv and a BatchNormalization by one Conv.
+
+    `folds` holds the new tensors, because a convolution that is applied twice shares its kernel.
+    """
     tensors = [*conv.inputs[1:], *norm.inputs[1:]]
     epsilon = norm.attributes["epsilon"].as_float() if "epsilon" in norm.attributes else EPSILON
     key = (*(None if value is None else value.name for value in tensors), str(epsilon))

@@ -1,4 +1,4 @@
-"""A channel that is everywhere the same number, out of the convolution that reads it."""
+"""Pass that removes a channel with one constant value from the convolution that reads it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ from exporters.passes.constants import (
 
 @final
 class FoldTimeChannel(ir.passes.InPlacePass):
-    """Conv over Concat(h, t), t filled with one number, becomes Conv over h plus a fixed map.
+    """Pass that turns Conv over Concat(h, t), with t one number, into Conv over h plus a map.
 
-    conv([h, t]) = conv_h(h) + t * conv_t(1): the last is the same in every pass, though not at
-    every place, since the padding has no t. This is how the dynamics of an ODE layer take the time
-    (models/odenet.py), once a step. Computed in float64, and rounded once.
+    conv([h, t]) = conv_h(h) + t * conv_t(1). The last term is a constant map: it is the same in
+    every forward pass, but not at every position, because the padding has no t. The dynamics of an
+    ODE layer take the time in this way (models/odenet.py), once per step. Computed in float64, and
+    rounded once.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -50,7 +51,7 @@ class FoldTimeChannel(ir.passes.InPlacePass):
 
 @dataclass(frozen=True, kw_only=True)
 class _Clock:
-    """The state of a concatenation [N, C, H, W], and the number behind it."""
+    """State of a concatenation, [N, C, H, W], and the number that fills the channels after it."""
 
     state: ir.Value
     concat: ir.Node
@@ -61,14 +62,17 @@ class _Clock:
 
 @dataclass(kw_only=True)
 class _Made:
-    """What was made so far: steps share a kernel, and each time has one map."""
+    """Constants created so far: steps share a kernel, and each time has one map."""
 
     kernels: dict[tuple[str | None, int], ir.Value] = field(default_factory=dict)
     maps: dict[tuple[str | None, int, float], ir.Value] = field(default_factory=dict)
 
 
 def _clock_of(conv: ir.Node) -> _Clock | None:
-    """Where a convolution reads [h, t] with fixed sides, one group and a constant kernel."""
+    """Return the state and number that a convolution reads as [h, t], or None if it does not.
+
+    The convolution must have fixed sides, one group and a constant kernel.
+    """
     source, kernel = conv.inputs[0], constant(conv.inputs[1])
     concat = source.producer() if source is not None else None
     group = conv.attributes.get("group")
@@ -123,7 +127,7 @@ def _fold(graph: ir.Graph, conv: ir.Node, clock: _Clock, made: _Made) -> None:
 def _convolved(
     kernel: np.ndarray, sides: tuple[int, int], attributes: Mapping[str, ir.Attr]
 ) -> np.ndarray:
-    """conv_t(1) in float64: [1, C, H', W'], by ONNX's own definition of the operator."""
+    """Return conv_t(1) in float64, [1, C, H', W'], computed with ONNX's reference evaluator."""
     given = {name: attribute.value for name, attribute in attributes.items()}
     node = helper.make_node("Conv", ["ones", "kernel"], ["map"], **given)
     ones = np.ones((1, kernel.shape[1], *sides))

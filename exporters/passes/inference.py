@@ -1,4 +1,4 @@
-"""Types and shapes of a graph, inferred by onnx."""
+"""Inference of the types and shapes of a graph, with onnx."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from contextlib import contextmanager
 import onnx
 import onnx_ir as ir
 
-LARGE = 1 << 16  # bytes of a tensor that no shape is made of
+LARGE = 1 << 16  # bytes; no shape is computed from a larger tensor
 
 
 def infer(model: ir.Model) -> None:
-    """Fills in what types the graph does not state, and what shapes are found.
+    """Fill in the types that the graph does not declare, and all shapes that onnx infers.
 
-    Not by onnx_ir's ShapeInferencePass: up to 1.1 that makes a tensor of every untyped sequence.
+    onnx_ir's ShapeInferencePass is not used: up to version 1.1, it turns every untyped sequence
+    into a tensor.
     """
     with _without_large(model.graph):
         proto = ir.to_proto(model)
@@ -31,7 +32,7 @@ def infer(model: ir.Model) -> None:
 
 @contextmanager
 def _without_large(graph: ir.Graph) -> Iterator[None]:
-    """The graph with its large tensors as inputs, since a message holds 2 GB at most."""
+    """Turn the large initializers into inputs in this context: a message holds 2 GB at most."""
     large = [
         value
         for value in graph.initializers.values()

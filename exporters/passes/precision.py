@@ -1,4 +1,4 @@
-"""A graph of float32 in another floating-point dtype."""
+"""Passes that convert a float32 graph to another floating-point dtype."""
 
 from __future__ import annotations
 
@@ -19,32 +19,33 @@ from exporters.passes.inference import infer
 from exporters.passes.retyping import FLOAT, Retyping
 from exporters.passes.schemas import type_string
 
-# From this version on an initializer need not be an input.
+# From this IR version on, an initializer need not be an input.
 FREE_INITIALIZERS = 4
-# The operators that mean something else from one of the versions between on.
+# Operators whose definition changed in one of the opsets 19 to 22.
 CHANGED_BETWEEN_18_AND_22 = frozenset({"DFT", "GridSample", "GroupNormalization"})
 
 
 class _Precision(ir.passes.InPlacePass):
-    """Every float32 value becomes one of `target`, where the operators' schemas allow it.
+    """Pass that converts float32 values to `target` where the schemas of the operators allow it.
 
-    What stays float32, with a Cast on each way in and out:
-    - an input or output of a fixed type, such as Resize's scales, and one whose type may not be
-      `target` at the model's opset: such an operator computes in float32;
-    - an operator that ONNX does not define, one on sequences, and one with a tensor or, outside
-      of ONNX's own domain, a list of numbers among its attributes, which may fix its types;
-    - what is computed of extents alone, which must come out as whole numbers;
+    These stay float32, with a Cast on each way in and out:
+    - an input or output of a fixed type, such as Resize's scales, and one that may not be `target`
+      at the model's opset: such an operator computes in float32;
+    - an operator that ONNX does not define, a BitCast, an operator on sequences, and one whose
+      attributes contain a float32 tensor or, outside of ONNX's own domain, a list of floats, which
+      may fix its types;
+    - shape arithmetic, whose results must be exact integers;
     - the graph's inputs and outputs, unless `borders` is True.
 
-    A value is converted once, next to where it is made, in whichever graph that is. Constants are
-    stored in the dtype in which they are read. In `target`, they are the nearest finite value: one
-    that is too large becomes the largest, of its sign, and one that is too small a subnormal or
-    zero, of its sign; NaN and infinity stay. Functions are inlined first.
+    A value is converted once, next to the node that computes it, in whichever graph that is.
+    Constants are stored in the dtype in which they are read. In `target`, they are the nearest
+    finite value: values that are too large become the largest of their sign, and values that are
+    too small a subnormal or zero of their sign; NaN and infinity stay. Functions are inlined first.
     """
 
     target: ClassVar[ir.DataType]
     borders: ClassVar[bool] = False
-    wide_from: ClassVar[int | None] = None  # the opset that admits `target` in most operators
+    wide_from: ClassVar[int | None] = None  # the opset from which most operators admit `target`
 
     @final
     def requires(self, model: ir.Model) -> None:
@@ -76,16 +77,19 @@ class _Precision(ir.passes.InPlacePass):
 
 @final
 class Float16(_Precision):
-    """float32 becomes float16, of five bits of exponent: 65504 is the largest."""
+    """Pass that converts float32 to float16, which has 5 exponent bits and the maximum 65504."""
 
     target: ClassVar[ir.DataType] = ir.DataType.FLOAT16
 
 
 @final
 class BFloat16(_Precision):
-    """float32 becomes bfloat16. A graph of opset 18 to 21 becomes one of 22, from which on Conv and
-    others admit it, where all of its operators mean the same there; in one of an older opset they
-    stay float32."""
+    """Pass that converts float32 to bfloat16.
+
+    A graph of opset 18 to 21 is raised to 22, from which Conv and others admit bfloat16, if all of
+    its operators have the same definition there. In a graph of an older opset, those operators stay
+    float32.
+    """
 
     target: ClassVar[ir.DataType] = ir.DataType.BFLOAT16
     wide_from: ClassVar[int | None] = 22
@@ -93,10 +97,11 @@ class BFloat16(_Precision):
 
 @final
 class Float64(_Precision):
-    """float32 becomes float64, that of inputs and outputs too: to measure rounding against.
+    """Pass that converts float32 to float64, including the graph's inputs and outputs.
 
-    A constant keeps its value, which was rounded to float32 before. LayerNormalization and its kind
-    round to their `stash_type` on the way, as ONNX defines them.
+    The result serves to measure rounding errors. A constant keeps its value, which was rounded to
+    float32 before. LayerNormalization and similar operators round to their `stash_type` internally,
+    as ONNX defines them.
     """
 
     target: ClassVar[ir.DataType] = ir.DataType.DOUBLE
@@ -104,9 +109,9 @@ class Float64(_Precision):
 
 
 def _upgrade(model: ir.Model, opset: int | None) -> None:
-    """Raises the opset where that changes nothing but the types that operators admit.
+    """Raise the opset if that changes nothing but the types that operators admit.
 
-    Not by rewriting them: onnxscript's adapters skip with a warning what they cannot rewrite.
+    No operator is rewritten: onnxscript's adapters skip what they cannot rewrite, with a warning.
     """
     now = model.graph.opset_imports.get(DOMAIN, 0)
     kinds = {node.op_type for node in model.graph.all_nodes() if node.domain == DOMAIN}
@@ -115,10 +120,10 @@ def _upgrade(model: ir.Model, opset: int | None) -> None:
 
 
 def _invalid(model: ir.Model) -> str | None:
-    """What onnx's checker, with strict inference of types, has against a graph."""
+    """Return the error of onnx's checker with strict type inference, or None for a valid graph."""
     try:
         CheckerPass(full_check=True)(model)
-    except Exception as error:  # of several kinds, with no base but Exception
+    except Exception as error:  # the errors have no common base class
         return str(error).strip().partition("\n")[0]
     return None
 

@@ -1,4 +1,4 @@
-"""Values of float32 made values of another dtype, node by node, with Casts where they meet."""
+"""Conversion of float32 values to another dtype, node by node, with Casts where dtypes meet."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from exporters.passes.extents import extents
 from exporters.passes.schemas import Slots, slots_of
 
 FLOAT = ir.DataType.FLOAT
-# Operators that take any dtype and give another: what they read needs no conversion.
+# Operators that take any dtype and return another: their first input needs no conversion.
 TAKES_ANY = frozenset(
     {"Cast", "CastLike", "EyeLike", "RandomNormalLike", "RandomUniformLike", "Shape", "Size"}
 )
 # Attributes that name the dtype of an output.
 NAMES_DTYPE = ("dtype", "output_dtype", "output_datatype")
-# Operators whose subgraphs compute as the graph around them does.
+# Operators whose subgraphs compute in the same dtype as the enclosing graph.
 BRANCHING = frozenset({"If", "Loop", "Scan"})
 
 
 class Retyping:
-    """One conversion of one model.
+    """Conversion of the float32 values of one model.
 
-    A value keeps its name and becomes `target` where its node gives that. `_versions` holds what
-    each value is in the other dtype, made when something first reads it so.
+    A value keeps its name, and becomes `target` if its node returns that. `_versions` holds each
+    value in the other dtype, created when it is first read in that dtype.
     """
 
     def __init__(self, model: ir.Model, target: ir.DataType) -> None:
@@ -41,7 +41,7 @@ class Retyping:
         self._changed = False
 
     def run(self, *, borders: bool) -> bool:
-        """Converts the graph, with its inputs and outputs where `borders`; says if it changed."""
+        """Convert the graph, and its inputs and outputs if `borders`. Return whether it changed."""
         border = self._target if borders else FLOAT
         self._give(self._graph.inputs, border)
         self._walk(self._graph)
@@ -58,14 +58,14 @@ class Retyping:
             if bodies:
                 self._branching(node, bodies, slots)
             elif is_operator(node, "Constant"):
-                pass  # stored anew in the dtype in which it is read
+                pass  # stored again in the dtype in which it is read
             elif slots is None or self._keeps(node):
                 self._take(node, FLOAT)
             else:
                 self._plain(node, slots)
 
     def _keeps(self, node: ir.Node) -> bool:
-        """Whether a node computes in float32 whatever its schema allows."""
+        """Return whether a node computes in float32 even if its schema allows other dtypes."""
         arithmetic = any(value in self._extents for value in node.outputs)
         return (
             (arithmetic and node.op_type not in TAKES_ANY)
@@ -95,7 +95,7 @@ class Retyping:
     def _give_by_attribute(
         self, node: ir.Node, slots: Slots, value: ir.Value, wanted: ir.DataType
     ) -> None:
-        """An output whose dtype no input has: an attribute says it, or it stays."""
+        """Set the dtype of an output that no input determines, if an attribute can state it."""
         name = next((name for name in NAMES_DTYPE if name in slots.attributes), None)
         if is_operator(node, "ConstantOfShape"):
             held = node.attributes.get_tensor("value")
@@ -116,7 +116,7 @@ class Retyping:
         for body in bodies:
             self._give(body.inputs, wanted)
             self._walk(body)
-            ahead = int(node.op_type == "Loop")  # its condition stands before what it gives
+            ahead = int(node.op_type == "Loop")  # the first output of its body is the condition
             for given, value in zip(node.outputs, body.outputs[ahead:], strict=False):
                 if known and value.type is None and given in self._floats:
                     self._mark(value)
@@ -126,8 +126,10 @@ class Retyping:
         self._give(node.outputs, wanted)
 
     def _infer(self, node: ir.Node, slots: Slots) -> None:
-        """Marks as float32 what an operator of another maker gave, where the type is told by what
-        it is read with."""
+        """Mark untyped inputs and outputs of a node as float32 if its other types imply it.
+
+        Values that a custom operator computes have no inferred type.
+        """
         both = [*zip(node.inputs, slots.inputs, strict=True)]
         both += zip(node.outputs, slots.outputs, strict=True)
         floats = {slot.variable for value, slot in both if value in self._floats}
@@ -158,7 +160,7 @@ class Retyping:
                 self._changed = True
 
     def _as(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
-        """A value of float32 before, as one of `dtype`."""
+        """Return a value that was float32 as a value of `dtype`."""
         if _dtype(value) == dtype:
             return value
         key = (value, dtype)
@@ -183,7 +185,7 @@ class Retyping:
         return self._placed(cast, value, dtype)
 
     def _stored(self, value: ir.Value, array: np.ndarray) -> ir.Value:
-        """The array as a constant, of the kind that `value` is."""
+        """Store an array as an initializer or as a Constant node, whichever `value` is."""
         dtype = ir.DataType.from_numpy(array.dtype)
         if value.producer() is not None:
             node = ir.Node("", "Constant", [], [ir.AttrTensor("value", ir.tensor(array))])
@@ -196,7 +198,7 @@ class Retyping:
         return made
 
     def _placed(self, node: ir.Node, value: ir.Value, dtype: ir.DataType) -> ir.Value:
-        """The output of a new node, next to where `value` is made: there all can read it."""
+        """Insert a node next to the producer of `value`, where every reader can use its output."""
         (made,) = node.outputs
         made.name = self._free(value, dtype)
         made.shape, made.type = value.shape, ir.TensorType(dtype)
@@ -221,7 +223,7 @@ class Retyping:
         return name
 
     def _named(self, value: ir.Value, instead: ir.Value) -> ir.Value:
-        """What stands for an output of the graph, under its name."""
+        """Return the value that replaces an output of the graph, renamed to the output's name."""
         name = str(value.name)
         if instead is not value and instead.name != name:
             _rename(value, self._free(value, value.dtype))
@@ -229,7 +231,7 @@ class Retyping:
         return instead
 
     def _settle_constants(self) -> None:
-        """An initializer that is read in the new dtype only gives its name to that."""
+        """Give an initializer's name to its converted version if only that is read."""
         for (value, _), made in self._versions.items():
             graph, name = value.graph, str(value.name)
             if (
@@ -245,7 +247,7 @@ class Retyping:
 
 
 def rounded(array: np.ndarray, dtype: ir.DataType) -> np.ndarray:
-    """The nearest finite values of `dtype`; NaN and infinity as they are."""
+    """Return the nearest finite values of `dtype`; NaN and infinity are kept."""
     into = dtype.numpy()
     if into.itemsize >= array.dtype.itemsize:
         return array.astype(into)
@@ -254,7 +256,7 @@ def rounded(array: np.ndarray, dtype: ir.DataType) -> np.ndarray:
 
 
 def _rename(value: ir.Value, name: str) -> None:
-    """Also in the table of its graph, where it is an initializer."""
+    """Rename a value, and its entry in the graph's table if it is an initializer."""
     graph = value.graph if value.is_initializer() else None
     if graph is not None:
         del graph.initializers[str(value.name)]
@@ -264,7 +266,7 @@ def _rename(value: ir.Value, name: str) -> None:
 
 
 def _values(model: ir.Model) -> Iterator[ir.Value]:
-    """Every value of the graph and of those within it."""
+    """Yield every value of the graph and of its subgraphs."""
     for graph in model.graphs():
         yield from graph.inputs
         yield from graph.initializers.values()
@@ -273,12 +275,12 @@ def _values(model: ir.Model) -> Iterator[ir.Value]:
 
 
 def _dtype(value: ir.Value) -> ir.DataType | None:
-    """Of a tensor; None for an unknown type, and for a sequence."""
+    """Return the dtype of a tensor, None for an unknown type and for a sequence."""
     return value.dtype if isinstance(value.type, ir.TensorType) else None
 
 
 def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
-    """The branches of an If, the body of a Loop or Scan."""
+    """Yield the subgraphs of a node: the branches of an If, the body of a Loop or Scan."""
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
             yield attribute.as_graph()
@@ -287,12 +289,12 @@ def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
 
 
 def _is_compound(value: ir.Value | None) -> bool:
-    """A sequence or an optional value, which no Cast takes."""
+    """Return whether a value is a sequence or an optional, which Cast does not take."""
     return value is not None and isinstance(value.type, (ir.SequenceType, ir.OptionalType))
 
 
 def _ties(node: ir.Node, attribute: ir.Attr) -> bool:
-    """Whether an attribute holds float32 values whose dtype may be that of an input."""
+    """Return whether an attribute holds float32 values whose dtype may have to equal an input's."""
     if is_operator(node, "ConstantOfShape"):
         return False
     if attribute.type == ir.AttributeType.TENSOR:

@@ -1,4 +1,4 @@
-"""Passes run on a file."""
+"""Application of passes to a model file."""
 
 from __future__ import annotations
 
@@ -21,21 +21,20 @@ Named = tuple[str, ir.passes.InPlacePass]
 
 
 def parse(given: Sequence[str]) -> list[Named]:
-    """The passes that `name` and `name=number` stand for, each with its text.
+    """Return the passes given as `name` or `name=number`, each with its text.
 
-    Raises UnknownNameError for a pass that is none, and UsageError for a number that cannot be
-    meant.
+    Raises UnknownNameError for an unknown pass, and UsageError for an invalid number or a number
+    for a pass that takes none.
     """
     return [(text, _made(text)) for text in dict.fromkeys(given)]
 
 
 def apply(given: Sequence[str], path: Path) -> list[Json]:
-    """Runs the passes in turn on the file in place; says how each changed the operators and the
-    opset.
+    """Run passes on the file in turn and in place; return how each changed the operators and opset.
 
-    A graph of an old opset is converted to a newer one first if a pass needs it. Tensors in files
-    of their own stay in one. Raises as `parse`, and SourceError for a graph that a pass cannot
-    take, with the file as it was.
+    A graph of an old opset is first converted to a newer one if a pass needs it. External data
+    stays in one external file. Raises as `parse`, and SourceError for a graph that a pass cannot
+    rewrite; the file is then unchanged.
     """
     passes = parse(given)
     model = ir.load(path)
@@ -48,7 +47,7 @@ def apply(given: Sequence[str], path: Path) -> list[Json]:
         before = _operators(model)
         try:
             changed = each(model).modified
-        except Exception as error:  # what a pass of others raises has no base of its own
+        except Exception as error:  # passes of plugins may raise any exception
             raise SourceError(
                 f"Pass {text} cannot be applied to {path.name}: {_reason(error)}",
                 hint="Leave it out of --passes.",
@@ -71,7 +70,7 @@ def apply(given: Sequence[str], path: Path) -> list[Json]:
 
 
 def _reason(error: BaseException) -> str:
-    """What the innermost exception says: a sequence of passes wraps that of one of them."""
+    """Return the message of the innermost exception, because a sequence of passes wraps it."""
     while error.__cause__ is not None:
         error = error.__cause__
     known = isinstance(error, ir.passes.InvariantError | ir.passes.PassError)
@@ -83,12 +82,11 @@ def _opset(model: ir.Model) -> int:
 
 
 def write_for_evaluator(source: Path, target: Path, *, double: bool) -> None:
-    """Write a graph for ONNX's reference evaluator, its large tensors beside it; in float64 with
-    `double`.
+    """Write a graph for ONNX's reference evaluator, in float64 if `double`.
 
-    The evaluator computes some operators of old opsets wrongly (BatchNormalization below 14 with
-    its default momentum), so the opset is raised where that is possible. Raises SourceError for a
-    graph that has no form in float64.
+    Large tensors are stored beside it. The evaluator computes some operators of old opsets wrongly
+    (BatchNormalization below 14 with its default momentum), so the opset is raised if that is
+    possible. Raises SourceError for a graph that cannot be converted to float64.
     """
     model = ir.load(source)
     if _opset(model) < CURRENT:
@@ -121,7 +119,7 @@ def _made(text: str) -> ir.passes.InPlacePass:
 
 
 def _save(model: ir.Model, path: Path) -> None:
-    """Writes the graph over the file, and removes what it no longer reads."""
+    """Write the graph over the file, and remove external files that it no longer reads."""
     beside = external_files(path)
     save_graph(model, path, beside=beside[0] if beside else None)
     for name in set(beside) - set(external_files(path)):

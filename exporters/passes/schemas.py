@@ -1,4 +1,4 @@
-"""What types ONNX allows at each input and output of a node."""
+"""Types that ONNX allows at each input and output of a node."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from exporters.onnx_schemas import Formal, formal_at, schema_of
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """One input or output of a node as its schema has it.
+    """Types that the schema of a node allows for one input or output.
 
-    Values whose slots have the same `variable` are of one type; None is a type of its own. `types`
-    are those allowed, in ONNX's notation: "tensor(float)".
+    Values whose slots have the same `variable` have the same type; a slot with None is independent
+    of the others. `types` are the allowed ones in ONNX's notation: "tensor(float)".
     """
 
     variable: str | None
@@ -37,7 +37,7 @@ def type_string(dtype: ir.DataType) -> str:
 
 
 def slots_of(node: ir.Node, opsets: Mapping[str, int]) -> Slots | None:
-    """The slot of each input and output; None where ONNX does not define the operator."""
+    """Return the slots of a node, or None if ONNX does not define its operator."""
     schema = schema_of(node.op_type, node.domain, opsets)
     if schema is None:
         return None
@@ -52,7 +52,7 @@ def _slots(formals: Sequence[Formal], count: int) -> list[Slot]:
     slots = []
     for place in range(count):
         formal = formal_at(formals, place)
-        if formal is None:  # no valid graph has a value here
+        if formal is None:  # a valid graph has no value here
             slots.append(Slot(variable=None, types=frozenset()))
             continue
         variable = None if formal.type_str in formal.types else formal.type_str

@@ -1,4 +1,4 @@
-"""What onnxscript's optimizer makes of a graph."""
+"""Pass that runs onnxscript's optimizer on a graph."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from exporters.passes.constants import require_open_bodies
 
 @final
 class Simplify(ir.passes.InPlacePass):
-    """Constants folded, what does nothing removed, known sequences of operators made one.
+    """Pass that folds constants, removes nodes without effect and fuses known operator sequences.
 
     Its rules write operators as they are from opset 13 on, where axes are inputs.
     """

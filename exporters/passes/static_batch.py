@@ -1,4 +1,4 @@
-"""A graph for one batch."""
+"""Pass that fixes the batch of a graph."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from toolkit.core.specs import Dim, Signature, TensorSpec
 
 @final
 class StaticBatch(NumberedPass):
-    """The batch becomes a number, and what is computed of shapes alone a constant.
+    """Pass that replaces the batch axis by a number and folds the shape arithmetic.
 
-    The batch axis is that of the signature. If it has a name, the number stands wherever the name
-    does; if not, at axis 0 of every input where it has none either. The other shapes are inferred
-    anew. No weight is folded into another.
+    The batch axis is that of the signature. If it has a name, the number replaces that name
+    everywhere; otherwise it is set on axis 0 of every input where that has no name. The other
+    shapes are inferred again. No weight is folded into another.
     """
 
-    least_opset: ClassVar[int] = 13  # folding writes operators as they are from there on
+    least_opset: ClassVar[int] = 13  # folding writes operators as they are from this opset on
     option: ClassVar[Option] = Option(default=1, least=1, help="The batch that the graph takes.")
 
     def requires(self, model: ir.Model) -> None:
@@ -50,7 +50,7 @@ class StaticBatch(NumberedPass):
 
 
 def _signature(model: ir.Model) -> Signature:
-    """The inputs alone."""
+    """Return a signature with the graph's inputs only."""
     inputs = (
         TensorSpec(
             name=str(value.name),
@@ -67,7 +67,7 @@ def _extent(axis: int | ir.SymbolicDim) -> Dim:
 
 
 def _fixed(shape: ir.Shape | None, axis: str, number: int) -> ir.Shape | None:
-    """A shape with the number for the axis, in products and sums too."""
+    """Return a shape in which `number` replaces the axis, also in products and sums."""
     if shape is None:
         return None
     extents: list[int | ir.SymbolicDim] = []
@@ -84,12 +84,12 @@ def _fixed(shape: ir.Shape | None, axis: str, number: int) -> ir.Shape | None:
 def _evaluated(extent: ir.SymbolicDim, name: str, number: int) -> int | ir.SymbolicDim:
     try:
         return extent.evaluate({name: number}) if name in extent.free_symbols() else extent
-    except ValueError:  # a name that is no expression
+    except ValueError:  # the name is not an expression
         return extent
 
 
 def _values(model: ir.Model) -> list[ir.Value]:
-    """Those that have a shape which may name the batch, of the graph and those within it."""
+    """Return the values with shapes that may name the batch, including those of subgraphs."""
     values: list[ir.Value] = []
     for graph in model.graphs():
         values.extend(graph.inputs)

@@ -1,4 +1,4 @@
-"""Constants as stored tensors."""
+"""Pass that turns constants into initializers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedN
 
 from exporters.passes.constants import DOMAIN, REARRANGING, require_open_bodies
 
-MOST_BYTES = 1 << 31  # of a tensor that is rearranged
+MOST_BYTES = 1 << 31  # largest tensor that is rearranged
 
 
 @final
 class StoreConstants(ir.passes.InPlacePass):
-    """Constant nodes, and what only copies, transposes or reshapes a stored tensor, become stored
-    tensors: then a tool that looks for weights finds them. Every bit is kept."""
+    """Pass that turns Constant nodes and rearranged initializers into initializers.
+
+    Copies, transposes and reshapes of a stored tensor are computed, so that tools that look for
+    weights find them. Every bit is kept.
+    """
 
     least_opset: ClassVar[int] = 13
 

@@ -1,1 +1,1 @@
-"""Measuring: worker processes, blocks in turn, statistics, environment."""
+"""Benchmarks in worker processes: interleaved blocks, load tests, statistics, environment."""

@@ -1,4 +1,4 @@
-"""The largest rate of queries at which the tail of the latency stays within a bound."""
+"""Search for the highest query rate at which the p99 latency stays within a bound."""
 
 from __future__ import annotations
 
@@ -28,18 +28,19 @@ from toolkit.measuring.traffic import (
     window_ns,
 )
 
-WITHIN = 1.05  # of the smallest rate that did not hold over the largest that did
-START = 0.5  # of what one client serves when it is never idle
-FALL = 64  # how far below the start a rate is still tried
-TRY_SECONDS = 60.0  # the most that a try takes, unless --max-seconds is more
+WITHIN = 1.05  # the search ends when lowest failed rate / highest sustained rate is at most this
+START = 0.5  # first rate, as a fraction of the throughput of one client that is never idle
+FALL = 64  # rates below the first one divided by this are not tried
+TRY_SECONDS = 60.0  # longest planned duration of a trial, unless --max-seconds is longer
 
 
 @final
 @dataclass(kw_only=True)
 class Search:
-    """Doubles the rate while it holds, or halves it while it does not; then bisects.
+    """Search that doubles the rate while it is sustained, or halves it while not, then bisects.
 
-    `rate` is the next to try, None when the search is over. Between `floor` and MOST_QPS.
+    Bisection takes the geometric mean. `rate` is the next rate to try, or None if the search is
+    over. Rates stay between `floor` and MOST_QPS.
     """
 
     rate: float | None
@@ -48,7 +49,7 @@ class Search:
     failed: float | None = None
 
     def note(self, held: bool) -> None:
-        """Whether `rate` held."""
+        """Record whether `rate` was sustained, and choose the next rate."""
         if held:
             self.held = self.rate
         else:
@@ -69,9 +70,10 @@ class Search:
 def find_rates(
     lanes: Sequence[TrafficLane], traffic: Traffic, procedure: Procedure, report: Report
 ) -> None:
-    """Searches for every lane's largest rate, a try of each in turn.
+    """Search for the highest sustainable rate of every row, with one trial per row and round.
 
-    A lane whose p99 is beyond the bound when one client serves alone is given up at once.
+    A row is not searched if its p99 is unknown or above the bound even when a single client runs
+    one query at a time.
     """
     bound_ns = traffic.p99_bound_ns
     assert bound_ns is not None
@@ -97,9 +99,9 @@ def find_rates(
 
 
 def _serve_alone(lane: TrafficLane, traffic: Traffic, procedure: Procedure) -> Window:
-    """One client in a closed loop, for as many queries as a p99 needs.
+    """Run one client in a closed loop, for at least as many queries as a p99 needs.
 
-    Raises UsageError where a query takes so long that no rate could be judged in time.
+    Raises UsageError if queries take so long that no rate can be tested within a trial's time.
     """
     fewest, most_s = fewest_samples(99.0), _most_seconds(procedure)
     window = lane.answer(closed_loop(1, window_ns(procedure)), traffic)
@@ -123,9 +125,10 @@ def _search_from(alone: Window, procedure: Procedure) -> Search:
 
 
 def _try(rate: float, traffic: Traffic, procedure: Procedure) -> Schedule:
-    """As many queries as a window has time for, and as a p99 needs.
+    """Return the schedule of a trial: at least a window's queries, and enough for a p99.
 
-    The gaps are the same in every try but for the rate, so that luck decides between no two rates.
+    At most MOST_QUERIES. All trials have the same gaps, scaled by the rate, so that chance does not
+    decide between two rates.
     """
     queries = max(fewest_samples(99.0), math.ceil(rate * window_ns(procedure) / 1e9))
     rng = np.random.default_rng(traffic.seed)

@@ -1,7 +1,7 @@
-"""The limits of this machine, measured once and kept in the user's cache directory.
+"""Peak FLOP/s and peak bandwidth of this machine, stored in the user's cache directory.
 
-A file for each number of threads, in a directory that is named after the machine, so that what was
-taken on another is never found.
+There is one file per number of threads. The directory is named after a digest of the machine's
+properties, so that values measured on another machine are not used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SCHEMA = "toolkit.ceilings/1"
 SUFFIX = "-threads.json"
 HOW = "Measure them with `toolkit doctor --ceilings`."
 
-# What the kernel calls the instructions that make a precision faster than float32; x86, then Arm.
+# CPU flags of the instructions that make a precision faster than float32: x86 first, then Arm.
 INSTRUCTIONS = {
     "bfloat16": ("amx_bf16", "avx512_bf16", "bf16", "svebf16"),
     "int8": ("amx_int8", "avx512_vnni", "avx_vnni", "avx_vnni_int8", "asimddp", "i8mm", "svei8mm"),
@@ -31,11 +31,11 @@ INSTRUCTIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Ceilings:
-    """The best that so many threads were seen to do.
+    """Highest measured throughput of matrix products and copies with a number of threads.
 
-    `operations_per_second` are those of matrix products by precision, a multiplication and an
-    addition being two; `absent` says of the other precisions why there is no rate.
-    `copy_bytes_per_second` counts bytes read and bytes written. `measured` is a time in ISO 8601.
+    `operations_per_second` has the rate of matrix products by precision; a multiplication and an
+    addition count as two operations. `absent` has the reason why another precision has no rate.
+    `copy_bytes_per_second` counts bytes read plus bytes written. `measured` is an ISO 8601 time.
     """
 
     threads: int
@@ -46,7 +46,7 @@ class Ceilings:
 
 
 def absent_instructions(precision: str, cpu: Json) -> str | None:
-    """Why a processor has no ceiling of its own for this precision; None where it has one."""
+    """Return why a processor has no separate peak for this precision, or None if it has one."""
     wanted = INSTRUCTIONS.get(precision, ())
     if not wanted or set(wanted) & {flag.lower() for flag in cpu["flags"]}:
         return None
@@ -54,7 +54,7 @@ def absent_instructions(precision: str, cpu: Json) -> str | None:
 
 
 def prepare(cpu: Json) -> None:
-    """Makes the place of this machine. Raises ToolkitError where none can be written."""
+    """Create the directory of this machine. Raises ToolkitError if it is not writable."""
     place = _place(cpu)
     with wrapping_os_errors(f"store ceilings in {place}"):
         place.mkdir(parents=True, exist_ok=True)
@@ -63,16 +63,16 @@ def prepare(cpu: Json) -> None:
 
 
 def store(ceilings: Ceilings, cpu: Json) -> Path:
-    """Writes the ceilings in place of older ones, and gives the path of their file."""
+    """Write the values, replacing older ones, and return the path of the file."""
     path = _path(cpu, ceilings.threads)
     write_document(path, seal(SCHEMA, {"machine": _machine(cpu), **vars(ceilings)}))
     return path
 
 
 def stored(cpu: Json, threads: int) -> Ceilings | None:
-    """What was measured on this machine with so many threads; None where nothing was.
+    """Return the values measured on this machine with `threads` threads, or None.
 
-    Raises ToolkitError for a file that cannot be read, or was taken on another machine.
+    Raises ToolkitError for a file that cannot be read or has values of another machine.
     """
     path = _path(cpu, threads)
     with wrapping_os_errors(f"look for {path}"):
@@ -80,7 +80,7 @@ def stored(cpu: Json, threads: int) -> Ceilings | None:
 
 
 def stored_threads(cpu: Json) -> list[int]:
-    """The numbers of threads for which something is stored of this machine."""
+    """Return the numbers of threads for which this machine has stored values, ascending."""
     names = (path.name.removesuffix(SUFFIX) for path in _place(cpu).glob(f"*{SUFFIX}"))
     return sorted(int(name) for name in names if name.isdecimal())
 
@@ -93,7 +93,7 @@ def _read(path: Path, cpu: Json) -> Ceilings:
 
 
 def _machine(cpu: Json) -> Json:
-    """What the limits of a processor depend on, as `describe_environment` has it."""
+    """Return the fields of `cpu` (see `describe_environment`) that the peaks depend on."""
     return {key: cpu[key] for key in ("model", "flags", "available_cores", "container_cores")}
 
 

@@ -1,4 +1,4 @@
-"""The parent's end of a worker process."""
+"""Client of a worker process, used by the parent process."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from toolkit.measuring.serving import Answers, Schedule
 from toolkit.measuring.timing import Timed
 from toolkit.measuring.wire import REPLY
 
-# Read by the thread pools of torch, NumPy's BLAS, MKL and TensorFlow when they start.
+# Read at startup by the thread pools of torch, NumPy's BLAS, MKL and TensorFlow.
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -46,16 +46,16 @@ THREAD_VARIABLES = (
 
 
 def worker_environment(threads: int) -> dict[str, str]:
-    """This process's environment, with the number of threads for every pool."""
+    """Return this process's environment, with the number of threads set for every pool."""
     return {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
 
 
 MOST_SECONDS = 1e6
-PIPE_BYTES = 4096  # fit into the pipe of a worker that has answered everything
+PIPE_BYTES = 4096  # always fit into the pipe of a worker that has answered every command
 
 
 def check_timeout(seconds: float) -> None:
-    """Raises UsageError for a time limit that no worker can keep."""
+    """Raise UsageError unless the timeout is above 0 and at most MOST_SECONDS."""
     if not 0 < seconds <= MOST_SECONDS:
         raise UsageError(
             f"Got a timeout of {seconds:g} s, expected more than 0.", hint="Give more seconds."
@@ -64,7 +64,7 @@ def check_timeout(seconds: float) -> None:
 
 @contextlib.contextmanager
 def _running_on(cpus: frozenset[int] | None) -> Iterator[None]:
-    """Pins this thread meanwhile: what it starts inherits the cores from its first instruction."""
+    """Pin this thread to `cpus` inside the block; a child process inherits them from its start."""
     if cpus is None:
         yield
         return
@@ -78,7 +78,7 @@ def _running_on(cpus: frozenset[int] | None) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """What a worker says after it opened a session and ran it once."""
+    """Reply of a worker that opened a session and ran it once."""
 
     computes: bool
     device: str
@@ -88,17 +88,18 @@ class Opened:
 
 @final
 class WorkerProcess:
-    """A worker and the pipe to it. A context manager: leaving it ends the process.
+    """Worker process and the pipes to it. As a context manager, it ends the process on exit.
 
-    On Linux it is stopped (SIGSTOP) whenever nothing is asked of it: threads of a pool may spin for
-    long after the last pass, ONNX Runtime's for more than 30 ms, and would take a core from
-    whoever is measured next.
+    On Linux the process is suspended (SIGSTOP) while it has no command to run. Threads of a pool
+    may spin long after the last pass (those of ONNX Runtime for more than 30 ms), and would take a
+    core from the process that is measured next.
 
-    `python` runs `module`, whose commands `ask` gives; those of toolkit.measuring.worker have
-    methods of their own.
+    `python` runs `module`, which answers the commands that `ask` sends. The commands of
+    toolkit.measuring.worker also have methods here.
 
-    Every call raises WorkerDiedError when the process is gone, WorkerTimeoutError (and kills it)
-    when it does not answer in `timeout_s` seconds, and whatever ToolkitError it sends back.
+    Every call raises WorkerDiedError if the process has ended, WorkerTimeoutError if it does not
+    answer within `timeout_s` seconds (the process is then killed) or exceeds its limit of processor
+    time, and any ToolkitError that the worker sends back.
     """
 
     def __init__(
@@ -113,9 +114,9 @@ class WorkerProcess:
         self._threads = threads
         self.timeout_s = timeout_s
         self._broken = self._closed = False
-        self._preparing = 0  # commands whose replies nobody has waited for
+        self._preparing = 0  # commands whose replies have not been read yet
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # closed in close()
-        # The worker ends as soon as nobody holds the other end of this pipe, however that came.
+        # The worker ends itself when the write end of this pipe is closed, for whatever reason.
         lifeline, self._lifeline = os.pipe()
         with _running_on(cpus):
             self._process = subprocess.Popen(
@@ -125,7 +126,7 @@ class WorkerProcess:
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
                 env=worker_environment(threads),
-                # A session of its own: Ctrl-C is for the parent, kill() reaches what it started.
+                # In a new session, Ctrl-C reaches only the parent, and killpg() every child.
                 start_new_session=True,
             )
         os.close(lifeline)
@@ -139,17 +140,17 @@ class WorkerProcess:
         self._reader.start()
 
     def _read(self) -> None:
-        """Blocks on the pipe, so that waiting takes no processor time from what is measured."""
+        """Read replies until the pipe ends. Blocking costs the measured code no CPU time."""
         try:
             while (reply := wire.receive(self._stdout)) is not None:
                 self._replies.put(reply)
         except (OSError, ValueError, FeedError):
-            pass  # closed by close(), or not a frame: either way there is no more to come
+            pass  # closed by close(), or not a valid frame: no more replies will come
         finally:
             self._replies.put(None)
 
     def _send(self, frame: bytes) -> None:
-        with contextlib.suppress(OSError, ValueError):  # gone or closed: _read reports it
+        with contextlib.suppress(OSError, ValueError):  # ended or closed: _read reports it
             wire.send(self._stdin, frame)
 
     @property
@@ -158,7 +159,7 @@ class WorkerProcess:
 
     @property
     def answers(self) -> bool:
-        """Whether it can be asked anything: no call was broken off, and the process lives."""
+        """Whether the worker can take commands: it is alive, and no call was interrupted."""
         return not self._broken and self._process.poll() is None
 
     def probe(self, runtime: str) -> Availability:
@@ -171,7 +172,7 @@ class WorkerProcess:
         )
 
     def peak(self, what: str, seconds: float) -> float:
-        """Operations, or bytes for a copy, a second: see toolkit.measuring.peak."""
+        """Measure peak operations, or bytes for a copy, per second: see toolkit.measuring.peak."""
         message = {"command": "peak", "what": what, "threads": self._threads, "seconds": seconds}
         return float(self.ask(message)[0]["rate"])
 
@@ -183,9 +184,10 @@ class WorkerProcess:
         feeds: Sequence[Feeds] = (),
         sessions: int = 1,
     ) -> Opened:
-        """Opens the first artifact that the runtime accepts, once for each of `sessions`.
+        """Open the first artifact that the runtime accepts, in `sessions` sessions.
 
-        `feeds` are kept for blocks and windows. What is told is of the first session.
+        The worker keeps `feeds` for blocks and windows. The returned values are those of the first
+        session.
         """
         message = {
             "command": "open",
@@ -207,21 +209,21 @@ class WorkerProcess:
         )
 
     def run(self, feeds: Feeds, session: int = 0) -> Outputs:
-        """The outputs of one session, while all others run the same."""
+        """Return the outputs of one session, while all sessions run on the same inputs."""
         return self.ask({"command": "run", "session": session}, feeds)[1]
 
     def release(self) -> None:
-        """Close the sessions, and free their memory; the process can open others."""
+        """Close the sessions and free their memory. The process can then open others."""
         self.ask({"command": "release"})
 
     def block(self, scope: Scope, count: int) -> Timed:
-        """`count` timed runs."""
+        """Time `count` consecutive runs."""
         message = {"command": "block", "scope": scope, "count": count}
         reply, arrays = self.ask(message)
         return Timed(samples=arrays["samples"], rss_bytes=reply["rss_bytes"])
 
     def window(self, schedule: Schedule) -> Answers:
-        """Queries answered as they come, see `serving.answer`; `timeout_s` begins at its end."""
+        """Answer the queries of a window: see `serving.answer`. `timeout_s` starts at its end."""
         message = {
             "command": "window",
             "clients": schedule.clients,
@@ -244,7 +246,7 @@ class WorkerProcess:
         arrays: Mapping[str, np.ndarray] | None = None,
         planned_s: float = 0.0,
     ) -> tuple[Json, dict[str, np.ndarray]]:
-        """The reply to a command. `planned_s` comes on top of the time that it may take."""
+        """Return the reply to a command. `planned_s` is added to the timeout."""
         attempt = message["command"]
         limit_s = planned_s + self.timeout_s
         if self._broken:
@@ -254,14 +256,14 @@ class WorkerProcess:
                 hint="Start another worker.",
             )
         frame = wire.encode(message, arrays)
-        self._broken = True  # until the reply is here: Ctrl-C can end the wait at any point
+        self._broken = True  # until the reply is here, since Ctrl-C can interrupt the wait
         for _ in range(self._preparing):
             self._reply(attempt, limit_s)
         self._preparing = 0
         if len(frame) <= PIPE_BYTES:
             self._send(frame)
             self._signal(signal.SIGCONT)
-        else:  # from a thread, since a worker that hangs does not empty its pipe
+        else:  # in a thread, since a worker that hangs does not read its pipe
             self._signal(signal.SIGCONT)
             threading.Thread(target=self._send, args=(frame,), daemon=True).start()
         reply = self._reply(attempt, limit_s)
@@ -272,8 +274,10 @@ class WorkerProcess:
         return reply
 
     def prepare(self, message: Json) -> None:
-        """Send a command, such as one that imports a framework, and do not wait for its end. The
-        next call does; an error is left to it."""
+        """Send a command, such as one that imports a framework, without waiting for its reply.
+
+        The next call waits for the reply and ignores it, errors included.
+        """
         self._preparing += 1
         self._send(wire.encode(message, None))
         self._signal(signal.SIGCONT)
@@ -312,31 +316,31 @@ class WorkerProcess:
         )
 
     def _last_words(self) -> str:
-        """The last line that the worker wrote to standard error."""
+        """Return the last line that the worker wrote to standard error, or an empty string."""
         self._stderr.seek(0)
         lines = self._stderr.read().decode(errors="replace").strip().splitlines()
         return lines[-1].strip() if lines else ""
 
     def _rest(self) -> None:
-        """Stops the worker, and waits until it stands still.
+        """Suspend the worker, and wait until it has stopped.
 
-        The signal alone is taken by one of its threads, when that is next given a core: until
-        then the others go on spinning, beside whoever is measured next, for some milliseconds.
+        One of its threads takes the signal when it is next scheduled. Until then the others keep
+        spinning for some milliseconds, which would disturb the process that is measured next.
         """
         self._signal(signal.SIGSTOP)
         if LINUX and self._process.returncode is None:
             with contextlib.suppress(ChildProcessError):
-                # Leaves the status of one that ended to Popen.
+                # WNOWAIT leaves the status of an ended process to Popen.
                 os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def _signal(self, number: signal.Signals) -> None:
-        """Stops the worker and what it started, or lets them go on."""
+        """Suspend or resume the worker and its child processes. Has no effect except on Linux."""
         if LINUX and self._process.poll() is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, number)
 
     def _kill(self) -> None:
-        """Ends the worker and whatever it started. Waits first for one that is ending by itself."""
+        """Kill the worker and its child processes, after a short wait in case it is ending."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=0.2)
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -344,7 +348,7 @@ class WorkerProcess:
         self._process.wait()
 
     def close(self) -> None:
-        """Lets the worker end by itself, then makes sure. May be called again."""
+        """Let the worker end by itself, or kill it after 2 s. May be called again."""
         if self._closed:
             return
         self._closed = self._broken = True

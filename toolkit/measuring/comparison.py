@@ -1,4 +1,4 @@
-"""Row against row: A, the one that is there, and B, the one that would replace it."""
+"""Comparison of pairs of rows: A, the row in use, with B, its possible replacement."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from toolkit.measuring.summary import compare_apart, compare_rows, doubt_of
 SCHEMA = "toolkit.compare/1"
 TOLERANCE = 0.02
 
-# Of the environment and the plan. Where these differ, times say nothing about each other ...
+# Fields of the environment. If one of these differs, times cannot be compared ...
 MACHINE = (
     "cpu.model",
     "cpu.flags",
@@ -24,13 +24,13 @@ MACHINE = (
     "gpus",
     "threads",
 )
-# ... and where these do, the difference may be theirs.
+# ... and one of these may explain a difference in time.
 CIRCUMSTANCES = ("cpu.governor", "platform", "python", "variables")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """B over A in one scope; `reason` says why there is no ratio."""
+    """Time of B divided by time of A in one scope; `reason` says why there is no ratio."""
 
     a: Row | None
     b: Row | None
@@ -41,7 +41,7 @@ class Pair:
 
     @property
     def row(self) -> Row:
-        """Whichever is there, for what both share: runtime, batch, tuning."""
+        """B, or A if there is no B: source of what both share, i.e. runtime, batch and tuning."""
         found = self.b or self.a
         assert found is not None
         return found
@@ -71,7 +71,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """`paired` is whether A and B were measured in turn."""
+    """Comparison of A with B, pair by pair. `paired` is whether their blocks were interleaved."""
 
     pairs: Sequence[Pair]
     paired: bool
@@ -81,7 +81,7 @@ class Comparison:
 
     @property
     def gate(self) -> Gate:
-        """FAILED if any pair failed, else UNKNOWN if any could not be told, or there is none."""
+        """FAILED if any pair failed, else UNKNOWN if any is inconclusive or there are no pairs."""
         return overall(pair.gate for pair in self.pairs)
 
     def to_json(self) -> Json:
@@ -97,7 +97,7 @@ class Comparison:
 
 
 def check_tolerance(tolerance: float) -> None:
-    """Raises UsageError for one that is no share."""
+    """Raise UsageError unless the tolerance is a fraction from 0 to 10."""
     if not 0 <= tolerance <= 10:
         raise UsageError(
             f"Got --tolerance {tolerance:g}, expected 0 to 10: a share, 0.05 being 5 %.",
@@ -106,7 +106,7 @@ def check_tolerance(tolerance: float) -> None:
 
 
 def paired(result: Result, tolerance: float) -> list[Pair]:
-    """The second row of each group against the first, in every scope of either."""
+    """Compare the second row of each group with the first, in every scope that either has."""
     groups: dict[int, list[Row]] = {}
     for row in result.rows:
         groups.setdefault(row.group, []).append(row)
@@ -118,9 +118,10 @@ def paired(result: Result, tolerance: float) -> list[Pair]:
 
 
 def apart(a: Result, b: Result, tolerance: float) -> list[Pair]:
-    """Rows of the same runtime, options and batch of two results; null's are nobody's.
+    """Compare the rows of two results that have the same runtime, tuning and batch.
 
-    Rows that agree in all three are matched in their order.
+    Rows of a runtime that does not compute the model, such as null, are left out. Several rows that
+    agree in all three are matched in order.
     """
     left, right = _by_form(a), _by_form(b)
     return [
@@ -154,12 +155,12 @@ def _pairs(a: Row | None, b: Row | None, tolerance: float, *, in_turn: bool) -> 
 
 
 def refuse_other_machine(a: Result, b: Result) -> None:
-    """Raises UsageError unless both results come from the same kind of machine and threads."""
+    """Raise UsageError unless both results have the same kind of machine, threads and --cpus."""
     found = [
         f"{key} {_brief(one)} and {_brief(other)}"
         for key in MACHINE
         if (one := _look_up(a.environment, key)) != (other := _look_up(b.environment, key))
-        and (one or other)  # no GPUs, or stored before they were asked for
+        and (one or other)  # no GPUs in one, none recorded in the other
     ]
     if a.plan["cpus"] != b.plan["cpus"]:
         found.append(f"--cpus {a.plan['cpus']} and {b.plan['cpus']}")
@@ -172,7 +173,7 @@ def refuse_other_machine(a: Result, b: Result) -> None:
 
 
 def differing_circumstances(a: Result, b: Result) -> list[str]:
-    """What else was not the same, a line each."""
+    """Return a line for each other difference in environment, package versions and inputs."""
     lines = [
         f"{key} was {_brief(one)} for A and {_brief(other)} for B."
         for key in CIRCUMSTANCES

@@ -1,4 +1,4 @@
-"""Warm-up, blocks in turn, and when to stop."""
+"""Measurement loop: warm-up, interleaved blocks, and the stopping rule."""
 
 from __future__ import annotations
 
@@ -22,24 +22,25 @@ WARMUP_LIMIT_NS = 3_000_000_000
 SETTLED_CHUNKS = 3
 SETTLED_WITHIN = 1.05
 FEWEST_ROUNDS = 10
-LEAST_NS = 500_000_000  # of samples of a row, so that there is something to take percentiles of
+LEAST_NS = 500_000_000  # least sum of a row's samples, so that percentiles have enough of them
 MOST_RUNS = 10_000
-PROCESSES = 3  # of a row: what luck one has with its memory, the others need not share
+PROCESSES = 3  # per row, since the memory layout of a process affects its times
 MOST_PROCESSES = 100
 MOST_SECONDS = 1e6
-LEAD_NS = 2_500_000  # the start of a block that is its lead
-LONG_NS = 100 * LEAD_NS  # a run in which the start of a block is lost, so that none is a lead
+LEAD_NS = 2_500_000  # duration of a block's lead: its first runs, which are in no statistic
+LONG_NS = 100 * LEAD_NS  # runs this long need no lead, since a block's start is negligible
 
 
 @dataclass(frozen=True, kw_only=True)
 class Procedure:
-    """How long to measure.
+    """Settings that determine how long to measure.
 
-    `warmup` and `runs` fix the number of runs (leads of blocks come on top); None lets warm-up go
-    on until it settles, and blocks until every 95 % interval is within `target_ci` of its median
-    on either side, or `max_seconds` are spent on a scope of a batch, all its rows together.
-    `processes` of each row share them, one after the other, each with a warm-up of its own; None
-    is PROCESSES, or one for a fixed number of runs.
+    `warmup` and `runs` fix the number of runs; leads of blocks come on top. With `warmup` None,
+    warm-up continues until it settles. With `runs` None, blocks continue until every 95 % interval
+    is within `target_ci` of its median on either side, or until `max_seconds` are spent on one
+    scope of a batch, for all its rows together. Each row has `processes` processes, one after the
+    other, which share the runs and the time; each is warmed up. None means PROCESSES, or one for a
+    fixed number of runs. Raises UsageError for a value out of range.
     """
 
     warmup: int | None = None
@@ -69,7 +70,7 @@ class Procedure:
 
     @property
     def parts(self) -> int:
-        """In how many processes of a row it is measured."""
+        """Number of processes in which each row is measured."""
         return self.processes or (PROCESSES if self.runs is None else 1)
 
     def to_json(self) -> Json:
@@ -78,9 +79,10 @@ class Procedure:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """What one of a row's processes has to do of a procedure: the whole, divided evenly.
+    """Part of a procedure that one of a row's processes measures; all parts are equal.
 
-    Its bounds are what all processes together must have come to after it.
+    `number` counts from 0. `share`, `runs`, `fewest_rounds` and `least_ns` are cumulative: they
+    include the parts of the processes before this one.
     """
 
     procedure: Procedure
@@ -105,12 +107,12 @@ class Part:
 
     @property
     def seconds(self) -> float:
-        """For itself alone."""
+        """Time limit of this part alone."""
         return self.procedure.max_seconds / self.procedure.parts
 
 
 class Probe(Protocol):
-    """What can be timed: a worker, or a double in a test."""
+    """Interface of anything that can be timed: a worker, or a test double."""
 
     def block(self, scope: Scope, count: int) -> Timed: ...
 
@@ -118,7 +120,7 @@ class Probe(Protocol):
 @final
 @dataclass(kw_only=True)
 class WarmUp:
-    """Runs before those that count, nanoseconds each, a chunk after the other."""
+    """Warm-up runs in chunks, in nanoseconds per run."""
 
     chunks: list[np.ndarray] = field(default_factory=list)
     settled: bool = False
@@ -130,9 +132,10 @@ class WarmUp:
     def run(
         self, block: Callable[[int], np.ndarray], exactly: int | None, clients: int = 1
     ) -> None:
-        """Calls `block` until three chunks in a row agree within 5 %, or for exactly so many runs.
+        """Call `block` until three chunks in a row agree within 5 %, or for `exactly` runs.
 
-        `clients` is how many of the runs of a chunk go on at a time.
+        Gives up after WARMUP_LIMIT_NS and leaves `settled` False. `clients` is the number of runs
+        of a chunk that are in progress at the same time.
         """
         if exactly is not None:
             if exactly:
@@ -159,11 +162,11 @@ class WarmUp:
 @final
 @dataclass(kw_only=True)
 class Lane:
-    """One row while it is measured, and what it has come to so far, in all its processes.
+    """State of one row while it is measured, over all its processes.
 
-    `probe` is the process of the moment, `process` its number.
-    `compared` is False for a row that no other is compared with: nobody waits for its intervals.
-    `disturbances` are the shares of the processor that others took while a scope was measured.
+    `probe` is the current process, `process` its number. `compared` is False for a row that is
+    compared with no other; the stopping rule ignores its intervals if any other row is compared.
+    `disturbances` has the fraction of the processor that other load took in each scope.
     """
 
     probe: Probe
@@ -186,7 +189,7 @@ class Lane:
         )
 
     def move_to(self, probe: Probe) -> None:
-        """Goes on in the next process of the row."""
+        """Continue in the next process of the row."""
         self.probe = probe
         self.process += 1
 
@@ -197,7 +200,7 @@ class Lane:
         warmup.run(lambda count: self.probe.block(scope, count).samples, procedure.warmup)
 
     def run_block(self, scope: Scope, part: Part, round_number: int) -> None:
-        """One block: its lead, then its runs."""
+        """Run one block: its lead, then the measured runs."""
         runs = self._runs[scope]
         lead, count = runs.block_size(part)
         timed = self.probe.block(scope, lead + count)
@@ -212,11 +215,11 @@ class Lane:
         )
 
     def owed_nothing(self, scope: Scope, part: Part) -> bool:
-        """Whether a fixed number of runs is done."""
+        """Return whether a fixed number of runs was given and is done."""
         return part.runs is not None and self._runs[scope].measured >= part.runs
 
     def rounds(self, scope: Scope) -> int:
-        """How many it has been measured in."""
+        """Return the number of rounds so far."""
         blocks = self._runs[scope].blocks
         return blocks[-1].round + 1 if blocks else 0
 
@@ -225,7 +228,7 @@ class Lane:
 
     @contextmanager
     def keeping_failure(self) -> Iterator[None]:
-        """Keeps the error of the block, so that it costs this lane only."""
+        """Store a ToolkitError that the block raises, so that only this row fails."""
         try:
             yield
         except ToolkitError as error:
@@ -234,7 +237,7 @@ class Lane:
 
 @dataclass(kw_only=True)
 class _Runs:
-    """What one lane has come to in one scope."""
+    """Warm-ups and blocks of one row in one scope."""
 
     warmups: list[WarmUp] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
@@ -244,10 +247,10 @@ class _Runs:
         return sum(len(block.samples) for block in self.blocks)
 
     def block_size(self, part: Part) -> tuple[int, int]:
-        """How many runs of lead, and how many that count, judged by the last runs.
+        """Return the numbers of lead runs and measured runs, estimated from the latest runs.
 
-        A fixed number of runs is spread over FEWEST_ROUNDS blocks, the same for every lane, since
-        one block says nothing about the next.
+        A fixed number of runs is spread over FEWEST_ROUNDS blocks, the same for every row, since
+        one block does not show how blocks differ.
         """
         recent = self.blocks[-1].samples if self.blocks else _join(self.warmups[-1].chunks[-1:])
         expected = max(1.0, float(np.median(recent))) if len(recent) else float(BLOCK_NS)
@@ -259,12 +262,11 @@ class _Runs:
 
 
 def measure(lanes: Sequence[Lane], scope: Scope, part: Part, clock: Clock) -> None:
-    """Warms every lane up, then runs a block of each in turn until all have done their part.
+    """Warm up every row, then run one block of each per round until all have done their part.
 
-    The order is drawn anew in each round: what else happens at regular intervals, such as a
-    container's quota that is spent and refilled, meets all lanes alike. A lane that fails keeps
-    what it has and leaves the round; the others go on. `clock` only decides when `max_seconds`
-    are over.
+    Each round has a new random order, so that periodic activity, such as a container's quota that
+    is used up and refilled, affects all rows alike. A row that fails keeps its blocks and drops
+    out; the others continue. `clock` only decides when the time is over.
     """
     for lane in _alive(lanes):
         with lane.keeping_failure():
@@ -283,9 +285,10 @@ def measure(lanes: Sequence[Lane], scope: Scope, part: Part, clock: Clock) -> No
 
 
 def _closed(lanes: Sequence[Lane], scope: Scope, part: Part) -> bool:
-    """Whether the interval of every median, and of every ratio to the first lane, is narrow.
+    """Return whether the intervals of all medians, and of all ratios to the first row, are narrow.
 
-    Medians of blocks say it cheaply; when they all do, the intervals that are reported are asked.
+    Each row first needs its fewest rounds and least time. The medians of blocks are a cheap test;
+    if they pass, the reported intervals of the medians are computed.
     """
     target = part.procedure.target_ci
     blocks = [lane.blocks(scope) for lane in lanes]
@@ -311,7 +314,7 @@ def _alive(lanes: Sequence[Lane]) -> list[Lane]:
 
 
 def _waited_for(lanes: Sequence[Lane]) -> list[Lane]:
-    """The rows whose intervals are to close: those that are compared, or all if none is."""
+    """Return the rows whose intervals must be narrow: those compared, or all if none is."""
     alive = _alive(lanes)
     return [lane for lane in alive if lane.compared] or alive
 

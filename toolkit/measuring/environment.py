@@ -1,4 +1,4 @@
-"""What this machine is, as far as it decides a latency."""
+"""Description of the hardware and software that affect latency on this machine."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ PACKAGES = (
     "tensorrt-rtx",
     "torch",
 )
-# Variables that steer threads, kernels or memory. By name or by a prefix that holds nothing else:
-# what is recorded is shared, and an environment holds secrets.
+# Variables that configure threads, kernels or memory, by full name or by a prefix that is used for
+# nothing else: results are shared, and an environment may contain secrets.
 STEERING = re.compile(
     r"(OMP|KMP|MKL|GOMP|OPENBLAS|MALLOC|TCMALLOC|TORCHINDUCTOR|TBB)_[A-Z0-9_]+"
     r"|LD_PRELOAD|MALLOC_CONF|ONEDNN_[A-Z_]+|DNNL_[A-Z_]+"
@@ -60,9 +60,10 @@ VNNI = frozenset({"avx512_vnni", "avx_vnni", "asimddp", "i8mm"})
 
 
 def describe_environment(threads: int | None = None) -> Json:
-    """Processor, GPUs, memory, load, ceilings, versions, commit, the variables that steer threads.
+    """Return processor, GPUs, memory, load, stored peaks, versions, commit and variables.
 
-    `threads` is what every worker is given, None when none is started. Unknown is None.
+    The variables are those of STEERING. `threads` is the number given to every worker, None if no
+    worker is started. Unknown values are None.
     """
     cpu = _cpu()
     gpus, states = describe_gpus()
@@ -84,7 +85,7 @@ def describe_environment(threads: int | None = None) -> Json:
 
 
 def machine_of(environment: Mapping[str, Any]) -> str:
-    """The processor, its cores and the GPUs of a described environment, in a line."""
+    """Return the processor, its cores and the GPUs of a described environment in one line."""
     cpu = environment["cpu"]
     cores = cpu["container_cores"] or cpu["available_cores"] or cpu["logical_cores"]
     gpus = [str(gpu["name"]) for gpu in environment.get("gpus") or []]
@@ -106,7 +107,7 @@ def _cpu() -> Json:
 
 
 def _ceilings(cpu: Json, threads: int) -> Any:
-    """What `toolkit doctor --ceilings` stored; None where that is nothing, or unreadable."""
+    """Return what `toolkit doctor --ceilings` stored, None if it is missing or unreadable."""
     try:
         found = stored(cpu, threads)
     except ToolkitError:
@@ -115,14 +116,14 @@ def _ceilings(cpu: Json, threads: int) -> Any:
 
 
 def _cpuinfo() -> dict[str, str]:
-    """The fields of the first processor of /proc/cpuinfo; empty elsewhere than on Linux."""
+    """Return the fields of the first processor in /proc/cpuinfo, none if there is no such file."""
     first = (_read("/proc/cpuinfo") or "").split("\n\n")[0]
     pairs = (line.partition(":") for line in first.splitlines())
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def cpu_flags() -> list[str]:
-    """Vector and matrix instruction sets, as the kernel names them; as NumPy does elsewhere."""
+    """Return vector and matrix instruction sets, named as by the Linux kernel, else by NumPy."""
     fields = _cpuinfo()
     from_kernel = fields.get("flags") or fields.get("Features")
     if from_kernel is not None:
@@ -133,12 +134,12 @@ def cpu_flags() -> list[str]:
 
 
 def has_vnni() -> bool:
-    """Whether the processor adds products of 8 bits in 32 bits; others saturate in 16."""
+    """Return whether INT8 products are summed in 32 bits; other processors saturate at 16 bits."""
     return not VNNI.isdisjoint(cpu_flags())
 
 
 def _cgroup_cores() -> float | None:
-    """The processor quota of this container in cores; None when there is none."""
+    """Return the processor quota of this container in cores, None if there is none."""
     unified = _read("/sys/fs/cgroup/cpu.max")
     if unified:
         quota, _, period = unified.partition(" ")
@@ -161,7 +162,7 @@ def _versions() -> Json:
 
 
 def _commit() -> str | None:
-    """The commit of the repository that this process works in; "-dirty" where files differ."""
+    """Return the commit of the working directory's repository, with "-dirty" if files differ."""
     command = [
         "git",
         "--no-optional-locks",
@@ -193,16 +194,17 @@ def _read(path: str) -> str | None:
 
 
 def available_cores() -> int:
-    """How many cores this process may run on."""
+    """Return the number of cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def session_options(threads: int | None, cpus: frozenset[int] | None = None) -> SessionOptions:
-    """Options for so many threads; None is as many as there are cores to run on.
+    """Return options for `threads` threads, by default one per core of `cpus`.
 
-    Raises UsageError for a core that this process may not run on.
+    `cpus` None stands for all cores that this process may run on. Raises UsageError if `cpus` is
+    empty or has a core that this process may not run on.
     """
     if cpus is None:
         return SessionOptions(threads=available_cores() if threads is None else threads)

@@ -1,4 +1,4 @@
-"""The GPUs of this machine as far as they decide a latency, asked of nvidia-smi."""
+"""Properties and state of this machine's GPUs that affect latency, via nvidia-smi."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from toolkit.core.documents import Json
 
-# Name in the environment, what nvidia-smi calls it.
+# Keys are names in the environment, values the fields of nvidia-smi.
 FIXED = {
     "name": "name",
     "compute_capability": "compute_cap",
@@ -27,9 +27,10 @@ BUSY_PERCENT = 5
 
 
 def describe_gpus() -> tuple[list[Json], list[Json]]:
-    """What each GPU is, and how each is just now: as text in nvidia-smi's own words, without units.
+    """Return the properties and the current state of each GPU, as nvidia-smi prints them.
 
-    Empty where there is no nvidia-smi, or where it finds none.
+    Values are strings without units. Both lists are empty if nvidia-smi is missing, fails or finds
+    no GPU.
     """
     command = shutil.which("nvidia-smi")
     if command is None:
@@ -54,7 +55,7 @@ def describe_gpus() -> tuple[list[Json], list[Json]]:
 
 
 def gpu_warnings(states: Sequence[Json]) -> list[str]:
-    """What about the GPUs makes a latency doubtful: that others use them already."""
+    """Return a warning for each GPU that was busy before anything was measured."""
     return [
         f"GPU {number} was {used} % busy before anything was measured: stop what else runs on it, "
         "or choose another with CUDA_VISIBLE_DEVICES."

@@ -1,4 +1,4 @@
-"""Who else used the processor while something was measured."""
+"""Processor load of other processes during a measurement."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import psutil
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """Processor seconds up to now: of the whole machine, of ours, and taken by the hypervisor."""
+    """Processor seconds so far: of the machine, of the measurement, stolen by the hypervisor."""
 
     wall_s: float
     busy_s: float
@@ -24,11 +24,11 @@ class Usage:
 
     @classmethod
     def now(cls, pids: Iterable[int]) -> Self:
-        """`pids` are the processes that count as ours, beside this one."""
+        """Return the usage up to now. `pids` and this process belong to the measurement."""
         times = psutil.cpu_times()
         idle = times.idle + getattr(times, "iowait", 0.0)
         stolen = getattr(times, "steal", 0.0)
-        counted = ("guest", "guest_nice")  # part of user and nice already
+        counted = ("guest", "guest_nice")  # already included in user and nice
         total = sum(value for name, value in times._asdict().items() if name not in counted)
         return cls(
             wall_s=time.monotonic(),
@@ -40,14 +40,14 @@ class Usage:
 
 @dataclass(frozen=True, kw_only=True)
 class OtherLoad:
-    """Shares of the whole processor, 0 to 1, over the time between two usages."""
+    """Fractions of all cores, 0 to 1, that were not available between two usages."""
 
     others: float
     stolen: float
 
     @property
     def disturbance(self) -> float:
-        """What was not there for us."""
+        """Fraction of all cores that was not available to the measurement."""
         return self.others + self.stolen
 
     @classmethod
@@ -61,14 +61,14 @@ class OtherLoad:
 
 
 def average(loads: Sequence[OtherLoad]) -> OtherLoad:
-    """Of stretches of the same length, one or more."""
+    """Return the mean of one or more loads over periods of the same length."""
     return OtherLoad(
         others=fmean(load.others for load in loads), stolen=fmean(load.stolen for load in loads)
     )
 
 
 class LoadMeter:
-    """Watches from its making to `read`; `pids` are the processes that are measured."""
+    """Meter of other load from its creation to `read`; `pids` are the measured processes."""
 
     def __init__(self, pids: Collection[int]) -> None:
         self._pids = tuple(pids)
@@ -80,7 +80,7 @@ class LoadMeter:
 
 
 def _seconds(pid: int) -> float:
-    with contextlib.suppress(psutil.Error):  # one that died took nothing since
+    with contextlib.suppress(psutil.Error):  # a process that ended counts as 0
         times = psutil.Process(pid).cpu_times()
         return float(times.user + times.system)
     return 0.0

@@ -1,4 +1,4 @@
-"""How the resident size of this process grows, and growth that does not end."""
+"""Growth of this process's resident size, and detection of growth that does not stop."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from toolkit.core.measurement import Block
 from toolkit.core.memory import rss_bytes
 from toolkit.measuring.timing import Clock
 
-# Between one third of the blocks and the next. The kernel counts pages for each core and adds them
-# up in batches, and allocators give memory back late: below it a difference means nothing.
+# Least growth from one third of the blocks to the next. A smaller difference means nothing: the
+# kernel counts pages per core and adds them up in batches, and allocators return memory late.
 GROWTH_BYTES = 2**20
-FEWEST_BLOCKS = 6  # two a third
+FEWEST_BLOCKS = 6  # two per third
 
 
 @contextmanager
 def watched(part: str, parts: dict[str, int | None], clock: Clock) -> Iterator[None]:
-    """Adds to `parts` how long the block takes and by how much the process grows, `<part>_ns` and
-    `<part>_bytes`. The size is read outside of the time."""
+    """Store the duration of the block and the growth of the process in `parts`.
+
+    The keys are `<part>_ns` and `<part>_bytes`; the latter is None if the size is unknown. The size
+    is read outside the timed section.
+    """
     before = rss_bytes()
     began = clock()
     yield
@@ -32,7 +35,7 @@ def watched(part: str, parts: dict[str, int | None], clock: Clock) -> Iterator[N
 
 @dataclass(frozen=True, kw_only=True)
 class Growth:
-    """How far the resident size rose over so many runs."""
+    """Growth of the resident size over a number of runs."""
 
     size_bytes: int
     runs: float
@@ -43,7 +46,7 @@ class Growth:
 
 
 def steady_growth(blocks: Sequence[Block]) -> Growth | None:
-    """The largest growth of a process, if all of the row's processes grew and none came to rest."""
+    """Return the largest growth of a process if all processes of the row kept growing, or None."""
     processes = [list(part) for _, part in groupby(blocks, key=lambda block: block.process)]
     found = [_growth(part) for part in processes]
     grown = [one for one in found if one is not None]
@@ -53,11 +56,12 @@ def steady_growth(blocks: Sequence[Block]) -> Growth | None:
 
 
 def _growth(blocks: Sequence[Block]) -> Growth | None:
-    """The growth from the first third of the blocks to the last, if it never came to rest.
+    """Return the growth from the first to the last third of the blocks, or None if it stopped.
 
-    It did not where the medians of the thirds rise by more than GROWTH_BYTES each time. One late
-    allocation, wherever it falls, lifts only one of them, since the lower median is a size that
-    was read, never one halfway. None also for too few blocks and for unknown sizes.
+    Growth has not stopped if the median size rises by more than GROWTH_BYTES from each third to the
+    next. A single late allocation, wherever it occurs, causes only one such rise, since the lower
+    median is a size that was read and never a mean of two. Also returns None for fewer than
+    FEWEST_BLOCKS blocks and for unknown sizes.
     """
     sizes = [block.rss_bytes for block in blocks if block.rss_bytes is not None]
     third = len(blocks) // 3

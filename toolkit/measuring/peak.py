@@ -1,7 +1,7 @@
-"""How fast this machine can go: matrix products and copies, with nothing else to do.
+"""Measurement of peak FLOP/s and peak bandwidth: matrix products and memory copies.
 
-Runs in a worker process, whose thread pools were sized when it started. Other work on the machine
-can only make a run slower, so the fastest of many is the one that is closest to the limit.
+It runs in a worker process, whose thread pools were sized at startup. Other load on the machine can
+only make a run slower, so the fastest of many runs is closest to the peak.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from toolkit.measuring.timing import Clock
 COPY = "copy"
 PRECISIONS = ("float32", "bfloat16", "int8")
 
-# What one run does, in operations or bytes, and the run.
+# Operations or bytes of one run, and the function that runs it.
 Job = tuple[int, Callable[[], object]]
 
-BUFFER_CACHES = 4  # a buffer is so many times larger than the last caches of all cores
+BUFFER_CACHES = 4  # size of a buffer, in multiples of all last-level caches
 SMALLEST_BUFFER, LARGEST_BUFFER = 2**26, 2**30
-FEW_THREADS = 8  # are kept busy by small matrices, of which there are more runs
+FEW_THREADS = 8  # up to which small matrices are enough, and allow more runs
 
 
 def peak_rate(what: str, threads: int, seconds: float, clock: Clock) -> float:
-    """Operations a second of the best matrix product, or bytes read and written of the best copy.
+    """Return the highest rate of matrix products in operations, or of copies in bytes, per second.
 
-    `what` is one of PRECISIONS, or COPY. Raises UsageError for anything else.
+    `what` is one of PRECISIONS, or COPY, which counts bytes read plus bytes written. Raises
+    UsageError for anything else.
     """
     if what == COPY:
         return best_rate(_copies(threads, _buffer_bytes()), seconds, clock)
@@ -41,9 +42,9 @@ def peak_rate(what: str, threads: int, seconds: float, clock: Clock) -> float:
 
 
 def best_rate(jobs: Sequence[Job], seconds: float, clock: Clock) -> float:
-    """The most that any run did in a second; the jobs share `seconds` equally, in turn.
+    """Return the highest rate of any single run; the jobs alternate and share `seconds` equally.
 
-    So short runs are many, and some of them meet a moment when nothing else runs.
+    Short jobs thus run often, and some of their runs meet a moment without other load.
     """
     best = 0.0
     spent = [0] * len(jobs)
@@ -61,10 +62,10 @@ def best_rate(jobs: Sequence[Job], seconds: float, clock: Clock) -> float:
 
 
 def _products(precision: str, threads: int) -> list[Job]:
-    """Products of square matrices of a few sizes: 2 n³ operations.
+    """Return products of square matrices of a few sizes, with 2 n³ operations each.
 
-    In float32 by both libraries that torch has for it, since neither is best everywhere: its BLAS,
-    and oneDNN, to which it gives a linear layer whose input has oneDNN's own layout.
+    For float32 both libraries of torch are tried, since neither is always the faster one: its BLAS,
+    and oneDNN, which torch uses for a linear layer whose input is in oneDNN's layout.
     """
     import torch
 
@@ -84,7 +85,7 @@ def _products(precision: str, threads: int) -> list[Job]:
 
 
 def _copies(threads: int, size_bytes: int) -> list[Job]:
-    """One buffer to another, each thread a part: every byte is read once and written once."""
+    """Return a job that copies a buffer in one part per thread; bytes read and written count."""
     source = np.ones(size_bytes, np.uint8)
     target = np.zeros_like(source)
     parts = list(zip(np.array_split(target, threads), np.array_split(source, threads), strict=True))
@@ -93,13 +94,13 @@ def _copies(threads: int, size_bytes: int) -> list[Job]:
 
 
 def _buffer_bytes() -> int:
-    """Several times the last-level caches, as far as there is memory for it."""
+    """Return a size several times the last-level caches, at most an eighth of the free memory."""
     wanted = max(SMALLEST_BUFFER, BUFFER_CACHES * last_caches_bytes())
     return min(wanted, LARGEST_BUFFER, int(psutil.virtual_memory().available) // 8)
 
 
 def last_caches_bytes(cpus: Path = Path("/sys/devices/system/cpu")) -> int:
-    """The size of all caches of the last level, each counted once; 0 where that is not known."""
+    """Return the total size of all last-level caches, each counted once, or 0 if unknown."""
     found: dict[int, dict[str, int]] = {}
     for index in cpus.glob("cpu[0-9]*/cache/index[0-9]*"):
         try:

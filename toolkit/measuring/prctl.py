@@ -1,4 +1,4 @@
-"""What Linux can be asked to do for a thread or process: see prctl(2). Elsewhere nothing."""
+"""Settings of a thread or process via prctl(2) on Linux; no effect on other systems."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ PR_SET_TIMERSLACK = 29
 
 
 def sharpen_sleep() -> None:
-    """Lets sleeps of this thread end without the 50 µs by which Linux rounds them up.
+    """Let sleeps of this thread end without the 50 µs of timer slack that Linux adds.
 
-    So that no client needs to spin, which would keep the interpreter's lock from the others.
+    Clients then need not spin, which would keep the interpreter's lock from other threads.
     """
     if LINUX:
         ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)
 
 
 def go_on_without_parent() -> None:
-    """Lets this process, should it be stopped, go on when the thread that started it is gone."""
+    """Resume this process, if it is suspended, when the thread that started it ends."""
     if LINUX:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)

@@ -1,7 +1,7 @@
-"""The process of a worker: commands over standard input and output until the parent is gone.
+"""Main loop of a worker process: commands over standard input and output until the parent ends.
 
-Each request is a message with a `command`; each reply has `ok`, or describes the error. What
-libraries print goes to standard error.
+Each request is a message with a `command`. Each reply has `ok`, which is False if the reply
+describes an error. Output that libraries print goes to standard error.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Reply = tuple[Json, Mapping[str, np.ndarray]]
 
 
 class Worker(Protocol):
-    """What answers commands."""
+    """Interface of an object that answers commands."""
 
     def handle(self, message: Json, arrays: Mapping[str, np.ndarray]) -> Reply: ...
 
 
 def serve(source: BinaryIO, sink: BinaryIO, worker: Worker) -> None:
-    """Answers requests until the other side is gone."""
+    """Answer requests until the other side closes the pipe."""
     while (request := wire.receive(source)) is not None:
         message, arrays = request
         try:
@@ -38,7 +38,7 @@ def serve(source: BinaryIO, sink: BinaryIO, worker: Worker) -> None:
             frame = wire.encode({"ok": True, **reply}, results)
         except ToolkitError as error:
             frame = wire.encode({"ok": False, **to_wire(error)})
-        except Exception as error:  # whatever a vendor raises costs this row, not the process
+        except Exception as error:  # an error of a runtime fails its row, not the process
             frame = wire.encode({"ok": False, **to_wire(_foreign(error, message))})
         wire.send(sink, frame)
 
@@ -51,10 +51,10 @@ def _foreign(error: Exception, message: Mapping[str, Any]) -> WorkerError:
 
 
 def end_with_parent(lifeline: int) -> None:
-    """Ends this process and what it started when the parent is gone, whatever runs meanwhile.
+    """Kill this process and its child processes when the parent ends, whatever is running.
 
-    Blocks on a pipe that the parent holds open, so it takes no processor time. A worker at rest is
-    stopped (see WorkerProcess), and goes on to end itself.
+    A thread blocks on a pipe that the parent keeps open, which takes no processor time. An idle
+    worker is suspended (see WorkerProcess) and resumes in order to end itself.
     """
     go_on_without_parent()
 
@@ -66,10 +66,10 @@ def end_with_parent(lifeline: int) -> None:
 
 
 def run(worker: Worker) -> None:
-    """Keeps the pipe to the parent for itself, and gives everybody else standard error."""
+    """Serve commands of the parent; redirect all other standard output to standard error."""
     end_with_parent(int(sys.argv[1]))
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     serve(sys.stdin.buffer, sink, worker)
     sys.stderr.flush()
-    os._exit(0)  # the frameworks' own exit handlers can hang or crash
+    os._exit(0)  # skips exit handlers of the frameworks, which can hang or crash

@@ -1,4 +1,4 @@
-"""How fast a row worked, and how far that is from the ceilings of its machine."""
+"""Operations and bytes per second of a row, as fractions of its machine's peaks."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from toolkit.core.work import Work
 
 
 def work_figures(work: Work) -> Json:
-    """What was counted, and whether it is all."""
+    """Return the operation and byte counts, and whether they are only a lower bound."""
     return {**encode(work), "lower_bound": work.lower_bound}
 
 
 def rate_figures(row: Row, median_ns: float | None, environment: Mapping[str, Any]) -> Json:
-    """Operations and bytes a second of one pass, and their shares of the ceilings.
+    """Return operations and bytes per second of one pass, and their fractions of the peaks.
 
-    The operations are those of matrix products, as the ceilings are; of the bytes the least that
-    must move. None where the time, the count or the ceiling is not known.
+    Operations are those of matrix products, as in the peaks. Bytes are the least that must move.
+    A value is None if the time, the count or the peak is unknown.
     """
     ceilings = environment.get("ceilings") or {}
     ran = row.provenance.precision if row.provenance else None

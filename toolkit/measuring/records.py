@@ -1,6 +1,6 @@
-"""Rows of results as flat records, a column for each figure: what is queried, tabled and plotted.
+"""Rows of results as flat records for queries, tables and plots, with one column per figure.
 
-Times are in milliseconds, sizes in MiB; a figure that is not known is left out.
+Times are in milliseconds, sizes in MiB. Unknown figures are left out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MS, MIB = 1e6, 2**20
 
 
 def row_records(result: Result) -> list[Record]:
-    """One for each row, in order."""
+    """Return one record per row, in order."""
     return [_row(result, row) for row in result.rows]
 
 
@@ -56,7 +56,7 @@ def _row(result: Result, row: Row) -> Record:
 
 
 def _scope(scope: str, found: Mapping[str, Any]) -> Record:
-    """Of one scope, whose name is before each figure's."""
+    """Return the figures of one scope; each name starts with that of the scope."""
     low, high = found["ci95_ns"] or (None, None)
     ratio = found["ratio"] or {}
     ci = ratio.get("ci95") or (None, None)

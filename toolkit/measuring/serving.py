@@ -1,7 +1,7 @@
-"""Clients that answer queries, a session and a thread each: the timed loop of the load scenarios.
+"""Timed loop of the load scenarios: clients that answer queries, with a session and thread each.
 
-The clients take the queries in order of arrival, each the next one when it is free: a queue with as
-many servers as there are clients.
+The clients take queries in order of arrival, each the next one when it is idle. They form a queue
+with as many servers as there are clients.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from toolkit.measuring.prctl import sharpen_sleep
 from toolkit.measuring.timing import Clock, collector_at_rest
 
 Sleep = Callable[[float], None]
-"""Waits for so many seconds."""
+"""Function that waits for a number of seconds."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """The queries of a window, and when it ends.
+    """Queries of a window, and the conditions that end it.
 
-    `arrivals` are int64 nanoseconds since its start, never falling; None is a closed loop: a query
-    is there whenever a client is free. After `most_queries` or `most_ns` (None: however long they
-    take) no query is taken, but what was taken is answered.
+    `arrivals` are int64 nanoseconds since the window's start, in ascending order. None means a
+    closed loop, in which a query is available whenever a client is idle. After `most_queries` or
+    `most_ns` (None: no time limit) no query is taken, but those taken are answered.
     """
 
     clients: int
@@ -47,9 +47,10 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """The first queries of a schedule, all that were taken; int64 nanoseconds since its start.
+    """Start and end of each query taken from a schedule, in int64 nanoseconds since its start.
 
-    `lead` are the times of the runs that each client made before.
+    The queries taken are the first of the schedule. `lead` has the durations of the runs that the
+    clients made before the start.
     """
 
     lead: np.ndarray
@@ -64,10 +65,10 @@ def answer(
     clock: Clock = time.perf_counter_ns,
     sleep: Sleep = time.sleep,
 ) -> Answers:
-    """Answers the queries of a window; query `i` is a run of `feeds[i % len(feeds)]`.
+    """Answer the queries of a window; query `i` is a run of `feeds[i % len(feeds)]`.
 
-    Each client runs for LEAD_NS first, once at least; the window starts when all have. Raises what
-    the first run that failed did, after every client has ended.
+    Each client first runs for LEAD_NS, at least once. The window starts when all have done so.
+    Raises the error of the first run that failed, after every client has ended.
     """
     window = _Window(feeds, schedule, clock, sleep)
     with collector_at_rest():
@@ -80,11 +81,11 @@ def together(
     task: Callable[[Session], T],
     on_failure: Callable[[], None] = lambda: None,
 ) -> list[T]:
-    """What `task` gives for each session, all at once, a thread each.
+    """Call `task` for each session at the same time, in one thread each, and return the results.
 
-    The threads have the context variables of this one, where torch keeps its settings. At the first
-    failure `on_failure` is called; when all have ended, that failure is raised. One session alone
-    is served in this thread.
+    The threads have the context variables of this thread, where torch keeps its settings. Each
+    failure calls `on_failure`; the first is raised when all threads have ended. A single session
+    runs in this thread, without `on_failure`.
     """
     if len(sessions) == 1:
         return [task(sessions[0])]
@@ -101,7 +102,7 @@ def together(
     with ThreadPoolExecutor(len(sessions)) as pool:
         try:
             futures = [pool.submit(copy_context().run, attempt, session) for session in sessions]
-        except RuntimeError:  # a thread could not be started: the others are not to wait for it
+        except RuntimeError:  # a thread could not be started: the others must not wait for it
             on_failure()
             raise
     if failures:
@@ -111,7 +112,7 @@ def together(
 
 @final
 class _Window:
-    """What the clients of a window share."""
+    """State that the clients of a window share."""
 
     def __init__(
         self, feeds: Sequence[Feeds], schedule: Schedule, clock: Clock, sleep: Sleep
@@ -120,7 +121,7 @@ class _Window:
         self._schedule = schedule
         self._arrivals = None if schedule.arrivals is None else schedule.arrivals.tolist()
         self._clock, self._sleep = clock, sleep
-        # next() gives each number to one client: it is one step under the interpreter's lock.
+        # next() is atomic under the interpreter's lock, so each number goes to one client.
         self._numbers = itertools.count()
         self._started = [0] * schedule.most_queries
         self._finished = [0] * schedule.most_queries
@@ -132,12 +133,12 @@ class _Window:
         self._origin = self._clock()
 
     def break_off(self) -> None:
-        """Lets every client end after its query."""
+        """Let every client end after its current query."""
         self._broken_off = True
         self._start.abort()
 
     def serve(self, session: Session) -> list[int]:
-        """One client, from its lead to the end of the window; gives the times of the lead."""
+        """Run one client from its lead to the end of the window; return the times of the lead."""
         sharpen_sleep()
         lead = self._lead(session)
         self._start.wait()
@@ -159,7 +160,7 @@ class _Window:
         return lead
 
     def _lead(self, session: Session) -> list[int]:
-        """Runs that meet cold caches and sleeping threads, and the times that they took."""
+        """Run the lead, which meets cold caches and sleeping threads; return its run times."""
         lead: list[int] = []
         clock, feeds = self._clock, self._feeds
         first = now = clock()

@@ -1,14 +1,14 @@
-"""Median, percentiles, intervals by bootstrap, ratios and verdicts.
+"""Medians, percentiles, bootstrap intervals, ratios and verdicts.
 
-Samples of one block are alike (they share the machine's state), so the bootstrap draws whole
-blocks, not samples (a block bootstrap: Efron and Tibshirani, An Introduction to the Bootstrap,
-1993, chapter 8). With fewer blocks than MINIMUM_BLOCKS there is no interval: what single samples of
-few blocks say about the next block is nothing.
+Samples of one block are correlated, since they share the machine's state. The bootstrap therefore
+draws whole blocks, not samples (a block bootstrap: Efron and Tibshirani, An Introduction to the
+Bootstrap, 1993, chapter 8). With fewer than MINIMUM_BLOCKS blocks there is no interval, because the
+samples of a few blocks do not predict the next block.
 
-Ratios are of rounds, one value each: their centre is the Hodges-Lehmann estimate, and its interval
-that of Wilcoxon's signed-rank test (Hollander, Wolfe and Chicken, Nonparametric Statistical
-Methods, 2014, section 3.3), which asks only that a row against itself be above 1 as often, and as
-far, as below. It is, since rows take their turns in random order.
+A ratio has one value per round. Its centre is the Hodges-Lehmann estimate, and its interval that of
+Wilcoxon's signed-rank test (Hollander, Wolfe and Chicken, Nonparametric Statistical Methods, 2014,
+section 3.3). The test only assumes that the ratio of a row to itself is above 1 as often, and as
+far, as below. This is true because rows are measured in random order.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ RESAMPLES = 1000
 MINIMUM_BLOCKS = 5
 CONFIDENCE = 0.95
 WIN_CONFIDENCE = 0.99  # for FASTER and SLOWER: see Ratio
-# What is not worth a word. Two processes of the same thing differ by as much, for as long as they
-# live (the layout of their memory, the placement of their threads): no number of rounds averages
-# that out, only more processes do.
+# Difference that is too small to report. Two processes of the same row differ by as much for their
+# whole lifetime (memory layout, thread placement). More rounds do not average that out, only more
+# processes do.
 BAND = 0.01
-DISTURBED = 0.05  # the share of the processor from which other work counts
-SKETCH = 200  # samples of a block that enter the bootstrap
+DISTURBED = 0.05  # the fraction of the processor above which other load counts
+SKETCH = 200  # most samples per block that enter the bootstrap
 
 EARLY_STOPPING = 0.99
-MOST_PAIRED = 400  # values of which all pairs are formed
+MOST_PAIRED = 400  # most values of which all pairs are formed
 MOST_EXACT = 60
 
 Interval = tuple[float, float]
 
 
 class Verdict(StrEnum):
-    """How a row compares with the baseline."""
+    """Verdict on the ratio of a row to the baseline."""
 
     FASTER = "FASTER"  # the whole wide interval is below 1 - BAND
     SLOWER = "SLOWER"  # the whole wide interval is above 1 + BAND
@@ -52,18 +52,18 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """Time of a row over time of the baseline: below 1 is faster.
+    """Time of a row divided by the time of the baseline; below 1 is faster.
 
-    `interval` is that of CONFIDENCE; `wide`, of WIN_CONFIDENCE, is what calls a row faster or
-    slower, since among a hundred comparisons of equal rows five would be outside the former.
+    `interval` has the confidence CONFIDENCE. `wide` has WIN_CONFIDENCE and decides whether a row is
+    faster or slower, since of a hundred comparisons of equal rows five would be outside `interval`.
 
-    `disturbance` is the share of the processor that other work took meanwhile. It may have met one
-    of the two rows alone, again and again, if that was the one whose threads lay on the same core:
-    then it had twice that share in its turns, and `slack` is how much longer that made it take.
+    `disturbance` is the fraction of the processor that other load took meanwhile. In the worst case
+    it affected only one of the two rows, in every round, because their threads shared a core. That
+    row then had twice the fraction in its blocks, which lengthened its times by the factor `slack`.
 
-    `parts` are the centres of the rounds of each process by itself. Processes of the same thing
-    differ for as long as they live, which no interval over rounds knows of, so a row is called
-    faster or slower only where all of its processes are.
+    `parts` are the centres of each process's rounds. Processes of the same row differ for their
+    whole lifetime, which an interval over rounds does not include. A row is therefore faster or
+    slower only if it is so in all of its processes.
     """
 
     value: float
@@ -74,13 +74,15 @@ class Ratio:
 
     @property
     def slack(self) -> float:
-        """1 for none."""
+        """Factor by which other load may have slowed one of the rows; 1 for none."""
         share = 2 * self.disturbance if self.disturbance > DISTURBED else 0.0
         return 1 / (1 - share) if share < 1 else math.inf
 
     def is_above(self, bound: float) -> bool:
-        """Whether the row takes longer than `bound` times the baseline, beyond chance and slack,
-        in each of its processes."""
+        """Return whether the row takes longer than `bound` times the baseline.
+
+        All of `wide` must be above the bound times `slack`, and all `parts` above the bound.
+        """
         return self.wide[0] > bound * self.slack and all(part > bound for part in self.parts)
 
     @property
@@ -97,17 +99,17 @@ class Ratio:
 
 
 def percentile(samples: np.ndarray, q: float) -> float | None:
-    """The q-th percentile by linear interpolation; None with too few samples for it."""
+    """Return the q-th percentile by linear interpolation, None with too few samples for it."""
     return float(np.percentile(samples, q)) if len(samples) >= fewest_samples(q) else None
 
 
 @functools.cache
 def fewest_samples(q: float) -> int:
-    """The fewest samples for which the q-th percentile means something.
+    """Return the fewest samples for which the q-th percentile is meaningful.
 
-    MLPerf's early stopping (LoadGen): the least n for which one sample or none beyond the true
-    percentile has a probability of at most 1 - EARLY_STOPPING. 11, 64, 130, 662, 6,636 for
-    50, 90, 95, 99, 99.9; below 50 as for the percentile as far above it.
+    This is MLPerf's early stopping (LoadGen): the least n for which at most one sample beyond the
+    true percentile has a probability of at most 1 - EARLY_STOPPING. It is 11, 64, 130, 662 and
+    6,636 for q = 50, 90, 95, 99 and 99.9, and below 50 the same as for 100 - q.
     """
     p = max(q, 100 - q) / 100
 
@@ -121,11 +123,11 @@ def fewest_samples(q: float) -> int:
 
 
 def early_stopping(samples: np.ndarray, q: float) -> float | None:
-    """The q-th percentile by MLPerf's early stopping (LoadGen); None with too few samples for it.
+    """Return the q-th percentile by MLPerf's early stopping (LoadGen), None with too few samples.
 
-    The sample that has t - 1 above it, t being the most for which t samples or fewer beyond the
-    true percentile have a probability of at most 1 - EARLY_STOPPING. So the true percentile lies
-    above what is reported once in a hundred times at most.
+    It is the t-th largest sample, where t is the largest number for which at most t samples beyond
+    the true percentile have a probability of at most 1 - EARLY_STOPPING. The true percentile is
+    thus above the result in at most one of a hundred cases.
     """
     discarded = _most_beyond(len(samples), q / 100)
     if discarded < 1:
@@ -135,10 +137,10 @@ def early_stopping(samples: np.ndarray, q: float) -> float | None:
 
 @functools.cache
 def _most_beyond(n: int, p: float) -> int:
-    """The largest t with BinomCDF(t; n, 1 - p) <= 1 - EARLY_STOPPING; -1 where none has it.
+    """Return the largest t with BinomCDF(t; n, 1 - p) <= 1 - EARLY_STOPPING, or -1.
 
-    From each term to the next by their ratio, in logarithms, since the first is p**n. The median
-    of the distribution is at most one above n (1 - p), so none beyond it can be meant.
+    Each term follows from the one before by their ratio, in logarithms since the first is p**n. The
+    median of the distribution is at most one above n (1 - p), so t cannot be larger.
     """
     t = np.arange(1, min(n, int(n * (1 - p)) + 2))
     steps = np.log((n - t + 1) / t * ((1 - p) / p))
@@ -148,7 +150,7 @@ def _most_beyond(n: int, p: float) -> int:
 
 
 def median_interval(blocks: Sequence[np.ndarray]) -> Interval | None:
-    """The 95 % interval of the median of all samples; None with too few samples or blocks."""
+    """Return the 95 % interval of the median of all samples, None with too little data."""
     samples = sum(map(len, blocks))
     if samples < fewest_samples(50) or len(blocks) < MINIMUM_BLOCKS:
         return None
@@ -156,10 +158,11 @@ def median_interval(blocks: Sequence[np.ndarray]) -> Interval | None:
 
 
 def ratio(row: Sequence[np.ndarray], baseline: Sequence[np.ndarray]) -> Ratio | None:
-    """The ratio of the medians of two rows measured in turn; None with too few samples or rounds.
+    """Return the ratio of the medians of two interleaved rows.
 
-    `row[i]` and `baseline[i]` are blocks of the same round: the value is the centre of the rounds'
-    ratios, so that a drift of the machine cancels.
+    `row[i]` and `baseline[i]` are blocks of the same round. The value is the centre of the ratios
+    of the rounds, so that a drift of the machine cancels. Returns None with too few samples or
+    rounds.
     """
     pairs = [(a, b) for a, b in zip(row, baseline, strict=False) if len(a) and len(b)]
     if len(pairs) < MINIMUM_BLOCKS:
@@ -170,7 +173,10 @@ def ratio(row: Sequence[np.ndarray], baseline: Sequence[np.ndarray]) -> Ratio | 
 
 
 def ratio_of_rounds(mine: np.ndarray, theirs: np.ndarray) -> Ratio | None:
-    """The same for one figure a round; None with too few rounds or a figure that is not above 0."""
+    """Return the ratio of two rows from one figure per round.
+
+    Returns None with too few rounds, or if a figure of the baseline (`theirs`) is not above 0.
+    """
     if len(mine) < MINIMUM_BLOCKS or not (theirs > 0).all():
         return None
     ratios = mine / theirs
@@ -182,10 +188,11 @@ def ratio_of_rounds(mine: np.ndarray, theirs: np.ndarray) -> Ratio | None:
 
 
 def unpaired_ratio(row: Sequence[np.ndarray], baseline: Sequence[np.ndarray]) -> Ratio | None:
-    """The ratio of the medians of two rows measured apart; None with too few samples or blocks.
+    """Return the ratio of the medians of two rows that were measured separately.
 
-    The interval is a bootstrap of each by itself: it knows nothing of what changed about the
-    machine from the one run to the other.
+    Each row is bootstrapped separately, so the interval does not include changes of the machine
+    between the two measurements. Returns None with too few samples or blocks, or if a resampled
+    median of the baseline is not above 0.
     """
     if median_interval(row) is None or median_interval(baseline) is None:
         return None
@@ -204,18 +211,18 @@ def unpaired_ratio(row: Sequence[np.ndarray], baseline: Sequence[np.ndarray]) ->
 
 
 def centre(values: np.ndarray) -> float:
-    """The Hodges-Lehmann estimate of positive values: the median of the means of all pairs.
+    """Return the Hodges-Lehmann estimate of positive values: the median of the means of all pairs.
 
-    Means, here and in `exact_interval`, are geometric.
+    Means are geometric, here and in `exact_interval`.
     """
     return float(np.exp(np.median(_pair_means(values))))
 
 
 def exact_interval(values: np.ndarray, confidence: float) -> Interval:
-    """The interval of `centre`: of the means of all pairs, the k-th smallest to the k-th largest.
+    """Return the interval of `centre`: the k-th smallest to k-th largest mean of all pairs.
 
-    With so few values that even the outermost are not wide enough, it is Student's t of the
-    logarithms.
+    With too few values for this confidence, even for k = 1, it is the interval of Student's t on
+    the logarithms.
     """
     means = _pair_means(values)
     k = _signed_rank(min(len(values), MOST_PAIRED), (1 - confidence) / 2)
@@ -225,11 +232,11 @@ def exact_interval(values: np.ndarray, confidence: float) -> Interval:
 
 
 def _pair_means(values: np.ndarray) -> np.ndarray:
-    """The mean logarithm of every pair, each value with itself too, in order.
+    """Return the mean logarithm of every pair, including each value with itself, ascending.
 
-    More than MOST_PAIRED values are first joined with their neighbours.
+    More than MOST_PAIRED values are first averaged with their neighbours.
     """
-    with np.errstate(divide="ignore"):  # a time of zero is minus infinity, and sorts as such
+    with np.errstate(divide="ignore"):  # a time of zero becomes minus infinity, which sorts first
         logs = np.log(values)
     if len(logs) > MOST_PAIRED:
         logs = np.array([part.mean() for part in np.array_split(logs, MOST_PAIRED)])
@@ -239,14 +246,16 @@ def _pair_means(values: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _signed_rank(count: int, tail: float) -> int:
-    """The largest k for which the signed-rank sum of `count` values is below k with a probability
-    of at most `tail`; 0 for none. By its normal approximation above MOST_EXACT values."""
+    """Return the largest k for which a signed-rank sum is below k with probability <= `tail`, or 0.
+
+    The sum is that of `count` values. Above MOST_EXACT values, its normal approximation is used.
+    """
     if count > MOST_EXACT:
         mean = count * (count + 1) / 4
         deviation = math.sqrt(count * (count + 1) * (2 * count + 1) / 24)
         return math.floor(mean + NormalDist().inv_cdf(tail) * deviation)
     probability = np.ones(1)
-    for rank in range(1, count + 1):  # each rank counts or does not, with equal probability
+    for rank in range(1, count + 1):  # each rank is included with probability 1/2
         probability = np.pad(probability, (0, rank)) + np.pad(probability, (rank, 0))
         probability /= 2
     return int(np.searchsorted(np.cumsum(probability), tail, side="right"))
@@ -264,26 +273,27 @@ def _student_interval(values: np.ndarray, confidence: float) -> Interval:
 
 
 def relative_reach(values: np.ndarray) -> float:
-    """How far the interval of the centre of one value a round reaches, over that centre.
+    """Return the longer side of the interval of the centre, relative to the centre.
 
-    Cheap enough to be asked after each round; infinity below MINIMUM_BLOCKS.
+    `values` has one value per round. This is cheap enough to call after each round. Returns
+    infinity below MINIMUM_BLOCKS values.
     """
     middle = centre(values) if len(values) >= MINIMUM_BLOCKS else 0.0
     return reach(exact_interval(values, CONFIDENCE), middle) if middle > 0 else float("inf")
 
 
 def reach(interval: Interval, centre: float) -> float:
-    """The longer side of an interval around `centre`, over `centre`."""
+    """Return the longer side of an interval around `centre`, divided by `centre`."""
     return max(interval[1] - centre, centre - interval[0]) / centre
 
 
 def _bootstrap_medians(blocks: Sequence[np.ndarray], seed: int = 0) -> np.ndarray:
-    """Medians of RESAMPLES pooled samples, each from blocks drawn with replacement.
+    """Return the medians of RESAMPLES resamples, each a pool of blocks drawn with replacement.
 
-    A drawn sample is a weighting of the sorted pool: its median is where the running sum of the
-    weights passes one half, so nothing is sorted twice. The sum is taken in two steps, over parts
-    of the pool and then within the part where it passes. A block of more than SKETCH samples enters
-    as that many of its quantiles, each with the weight of the samples that it stands for.
+    A resample is a weighting of the sorted pool. Its median is where the running sum of the weights
+    passes one half, so nothing is sorted twice. The sum is computed in two steps: over parts of the
+    pool, then within the part where it passes one half. A block of more than SKETCH samples is
+    replaced by that many of its quantiles, each weighted by the number of samples it represents.
     """
     sketches = [_sketch(block) for block in blocks]
     sizes = [len(sketch) for sketch in sketches]
@@ -307,14 +317,14 @@ def _bootstrap_medians(blocks: Sequence[np.ndarray], seed: int = 0) -> np.ndarra
         )
         return np.asarray(pool[places[draws, first(before[:, None] + within)]])
 
-    # The mean of the two middle samples; they are one where the total is odd.
+    # The mean of the two middle samples, which are the same one if the total is odd.
     lower = passing(lambda running: np.argmax(running >= half, axis=1))
     upper = passing(lambda running: np.argmax(running > half, axis=1))
     return np.asarray((lower + upper) / 2)
 
 
 def _sketch(block: np.ndarray) -> np.ndarray:
-    """The block, or SKETCH quantiles of it at evenly spaced ranks."""
+    """Return the block, or SKETCH quantiles of a larger one at evenly spaced ranks."""
     if len(block) <= SKETCH:
         return block
     return np.asarray(np.quantile(block, (np.arange(SKETCH) + 0.5) / SKETCH))
@@ -327,5 +337,5 @@ def _interval(draws: np.ndarray, confidence: float) -> Interval:
 
 
 def _rng(seed: int = 0) -> np.random.Generator:
-    """Seeded, so that the same samples give the same interval."""
+    """Return a seeded generator, so that the same samples give the same interval."""
     return np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""The figures of a row from its raw samples; nothing here is stored."""
+"""Figures of a row, computed from its raw samples and never stored."""
 
 from __future__ import annotations
 
@@ -24,13 +24,16 @@ from toolkit.measuring.traffic_summary import ratio_of_served, served_figures
 
 SCHEMA = "toolkit.bench/1"
 PERCENTILES = (90.0, 95.0, 99.0, 99.9)
-SAME_ROW = Ratio(value=1.0, interval=(1.0, 1.0), wide=(1.0, 1.0))  # the baseline to itself
+SAME_ROW = Ratio(value=1.0, interval=(1.0, 1.0), wide=(1.0, 1.0))  # baseline against itself
 
 
 def scope_figures(
     measurement: Measurement, batch: int, percentiles: Sequence[float] = PERCENTILES
 ) -> Json:
-    """Median with interval, mean, deviation, percentiles (None: too few samples), rate."""
+    """Return the median with its interval, mean, deviation, percentiles and rate of a scope.
+
+    The median or a percentile is None if there are too few samples for it.
+    """
     samples = measurement.samples
     interval = median_interval([block.samples for block in measurement.blocks])
     median = percentile(samples, 50.0)
@@ -54,10 +57,10 @@ def scope_figures(
 
 
 def opening_figures(openings: Sequence[Opening]) -> Json:
-    """Medians of the whole and of its parts, times and growth: import of the runtime, open, first
-    run.
+    """Return the median total time of openings, and the median time and growth of each part.
 
-    There are few samples by nature: the smallest and the largest say how far they can be trusted.
+    The parts are the import of the runtime, the opening and the first run. There are few samples by
+    nature; the smallest and the largest total show how reliable the median is.
     """
     totals = [opening.total_ns for opening in openings]
     raw = encode(list(openings))
@@ -76,7 +79,7 @@ def _median_of(values: Sequence[float | None]) -> float | None:
 
 
 def compare_rows(row: Row, baseline: Row, scope: Scope) -> Ratio | None:
-    """The paired ratio of two rows; None for one whose answer is wrong or was never checked."""
+    """Return the paired ratio of two rows, None if `doubt_of` excludes one or samples are few."""
     if doubt_of(row, scope) or doubt_of(baseline, scope):
         return None
     if row is baseline:
@@ -87,7 +90,7 @@ def compare_rows(row: Row, baseline: Row, scope: Scope) -> Ratio | None:
 
 
 def _of_each_process(row: Row, baseline: Row, scope: Scope) -> tuple[float, ...]:
-    """The centre of the rounds' ratios, by process."""
+    """Return the centre of the rounds' ratios for each process."""
     mine, theirs = row.measurement(scope), baseline.measurement(scope)
     assert mine is not None
     assert theirs is not None
@@ -100,20 +103,20 @@ def _of_each_process(row: Row, baseline: Row, scope: Scope) -> tuple[float, ...]
 
 
 def compare_apart(row: Row, baseline: Row, scope: Scope) -> Ratio | None:
-    """The same for two rows that were not measured in turn."""
+    """Return the ratio of two rows that were measured separately. Does not check `doubt_of`."""
     found = unpaired_ratio(blocks_of(row, scope), blocks_of(baseline, scope))
     return _disturbed(found, row, baseline, scope)
 
 
 def _disturbed(found: Ratio | None, row: Row, baseline: Row, scope: Scope) -> Ratio | None:
-    """The ratio with the larger of what disturbed the two."""
+    """Return the ratio with the larger disturbance of the two rows."""
     measured = [one.measurement(scope) for one in (row, baseline)]
     disturbance = max((one.disturbance for one in measured if one), default=0.0)
     return found and replace(found, disturbance=disturbance)
 
 
 def doubt_of(row: Row | None, scope: Scope) -> str | None:
-    """Why a row is not to be compared in this scope; None for one that is."""
+    """Return why a row must not be compared in this scope, None if it may be."""
     if row is None:
         return "No such row."
     if (doubt := _doubt_of_answers(row)) is not None:
@@ -124,7 +127,7 @@ def doubt_of(row: Row | None, scope: Scope) -> str | None:
 
 
 def _doubt_of_answers(row: Row) -> str | None:
-    """Why its times are not to be compared, whatever they are of."""
+    """Return why a row must not be compared in any scope or scenario, None if it may be."""
     if row.status is not Status.OK:
         return row.reason or str(row.status)
     if not row.computes:
@@ -135,7 +138,10 @@ def _doubt_of_answers(row: Row) -> str | None:
 
 
 def compare_served(row: Row, baseline: Row) -> Ratio | None:
-    """The same for a load scenario: see `ratio_of_served`."""
+    """Return the ratio of two rows in a load scenario, or None: see `ratio_of_served`.
+
+    Also returns None for a row that failed, computes nothing or was not checked.
+    """
     mine, theirs = row.served, baseline.served
     if mine is None or theirs is None or _doubt_of_answers(row) or _doubt_of_answers(baseline):
         return None
@@ -144,24 +150,24 @@ def compare_served(row: Row, baseline: Row) -> Ratio | None:
 
 
 def blocks_of(row: Row, scope: Scope) -> list[np.ndarray]:
-    """The samples of each block, nanoseconds."""
+    """Return the samples of each block in nanoseconds."""
     measurement = row.measurement(scope)
     return [block.samples for block in measurement.blocks] if measurement else []
 
 
 def median_of(row: Row | None, scope: Scope) -> float | None:
-    """The median in nanoseconds; None where there are too few samples, or no row."""
+    """Return the median in nanoseconds, None with too few samples or without a row."""
     measurement = row and row.measurement(scope)
     return percentile(measurement.samples, 50.0) if measurement else None
 
 
 def baseline_of(result: Result, row: Row) -> Row:
-    """The first row of the same group."""
+    """Return the baseline of a row: the first row of its group."""
     return next(other for other in result.rows if other.group == row.group)
 
 
 def row_figures(result: Result, row: Row, percentiles: Sequence[float] = PERCENTILES) -> Json:
-    """A row as users and checks read it."""
+    """Return all figures of a row, as users and checks read them."""
     baseline = baseline_of(result, row)
     scopes: Json = {}
     for measurement in row.measurements:
@@ -220,7 +226,7 @@ def _ratio_figures(compared: Ratio | None, baseline: Row, scope: Scope | Scenari
 
 
 def result_figures(result: Result, percentiles: Sequence[float] | None = None) -> Json:
-    """The machine-readable form of `toolkit bench --json`."""
+    """Return the JSON output of `toolkit bench --json`."""
     wanted = PERCENTILES if percentiles is None else percentiles
     return {
         "schema": SCHEMA,

@@ -1,4 +1,4 @@
-"""The timed loop of the scopes; that of the load scenarios is in serving.py."""
+"""Timed loop of the scopes; the one of the load scenarios is in serving.py."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from toolkit.core.session import Session
 from toolkit.core.specs import Feeds
 
 Clock = Callable[[], int]
-"""Nanoseconds from any origin, never falling."""
+"""Function that returns nanoseconds since an arbitrary origin and never decreases."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timed:
-    """Consecutive runs, int64 nanoseconds each, and the resident size of their process after them.
+    """Times of consecutive runs in int64 nanoseconds, and the resident size of the process after.
 
-    The size is None where the system does not tell it.
+    The size is None if the system does not report it.
     """
 
     samples: np.ndarray
@@ -31,11 +31,11 @@ class Timed:
 def time_block(
     session: Session, scope: Scope, feeds: Sequence[Feeds], count: int, first: int, clock: Clock
 ) -> np.ndarray:
-    """The nanoseconds of `count` consecutive runs, int64.
+    """Return the int64 nanoseconds of `count` consecutive runs.
 
-    FORWARD uploads one set of inputs, then times pass and synchronisation. END_TO_END times the
-    whole way, each run from the next set of inputs. `first` says which set comes first. Python's
-    garbage collector rests meanwhile.
+    FORWARD uploads one set of inputs, then times forward pass and synchronisation. END_TO_END times
+    complete runs, each with the next set of inputs. `first` is the index of the first set, modulo
+    the number of sets. Python's garbage collector is disabled meanwhile.
     """
     samples: list[int] = []
     with collector_at_rest():
@@ -59,7 +59,7 @@ def time_block(
 
 @contextmanager
 def collector_at_rest() -> Iterator[None]:
-    """Collects Python's garbage now, and none until the block is left."""
+    """Collect Python's garbage now, and disable the collector inside the block."""
     collecting = gc.isenabled()
     gc.collect()
     gc.disable()

@@ -1,4 +1,4 @@
-"""Load scenarios: how queries come, and windows of them in turn."""
+"""Load scenarios: arrival of queries, and interleaved windows of them."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from toolkit.measuring.engine import Procedure, WarmUp
 from toolkit.measuring.serving import Answers, Schedule
 from toolkit.measuring.statistics import MINIMUM_BLOCKS, fewest_samples
 
-WINDOWS = MINIMUM_BLOCKS  # of a row: the fewest from which an interval of a ratio is made
-MOST_QUERIES = 20_000  # of a window: what is stored of it is then at most a megabyte
+WINDOWS = MINIMUM_BLOCKS  # per row: the fewest that give an interval of a ratio
+MOST_QUERIES = 20_000  # per window, so that at most a megabyte of it is stored
 MOST_CLIENTS = 256
 MOST_QPS = 1e6
 MOST_MS = 1e6
 
 Report = Callable[[int, int, str], None]
-"""Told how many windows are done, of how many, and what was last."""
+"""Callback for progress: windows done, windows in all, and a description of the last."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Traffic:
-    """How queries come, to `concurrency` clients with a session each.
+    """Load scenario: how queries arrive at `concurrency` clients with a session each.
 
-    `qps` is the mean rate of the server scenario. In its place `find_qps` asks for the largest
-    rate that keeps the 99th percentile of the latency within `p99_ms`. `seed` is that of the
-    arrivals, which are the same for every row. Raises UsageError for what cannot be meant.
+    `qps` is the mean rate of the server scenario. `find_qps` instead searches for the highest rate
+    that keeps the 99th percentile of the latency within `p99_ms`. `seed` seeds the arrivals, which
+    are the same for every row. Raises UsageError for invalid values or combinations.
     """
 
     scenario: str
@@ -92,7 +92,7 @@ class Traffic:
                 raise UsageError(problem, hint=hint)
 
     def check(self, procedure: Procedure) -> None:
-        """Raises UsageError for a procedure that such traffic cannot follow."""
+        """Raise UsageError if the scenario cannot follow the procedure."""
         if procedure.runs is not None or procedure.target_ci != Procedure().target_ci:
             raise UsageError(
                 "Got --runs or --target-ci together with --scenario.",
@@ -115,14 +115,15 @@ class Traffic:
 
 
 def closed_loop(clients: int, most_ns: int | None, most_queries: int = MOST_QUERIES) -> Schedule:
-    """A query whenever a client is free."""
+    """Return a schedule that has a query whenever a client is idle."""
     return Schedule(clients=clients, most_queries=most_queries, most_ns=most_ns)
 
 
 def poisson(clients: int, qps: float, queries: int, rng: np.random.Generator) -> Schedule:
-    """So many queries at a mean rate of `qps`, with independent exponential gaps between them.
+    """Return a schedule of `queries` arrivals at mean rate `qps`, with exponential gaps.
 
-    No query is taken later after the last arrival than all arrivals are meant to take.
+    The gaps are independent. No query is taken later than queries / qps seconds after the last
+    arrival.
     """
     arrivals = np.cumsum(rng.exponential(1e9 / qps, queries)).astype(np.int64)
     most_ns = int(arrivals[-1]) + round(queries * 1e9 / qps)
@@ -130,7 +131,7 @@ def poisson(clients: int, qps: float, queries: int, rng: np.random.Generator) ->
 
 
 class Server(Protocol):
-    """What answers queries: a worker, or a double in a test."""
+    """Interface of anything that answers queries: a worker, or a test double."""
 
     def window(self, schedule: Schedule) -> Answers: ...
 
@@ -138,7 +139,7 @@ class Server(Protocol):
 @final
 @dataclass(kw_only=True)
 class TrafficLane:
-    """One row while it answers queries, and what it has come to so far."""
+    """State of one row while it answers queries."""
 
     server: Server
     failure: ToolkitError | None = None
@@ -156,7 +157,7 @@ class TrafficLane:
         self.warmup.run(chunk, procedure.warmup, clients)
 
     def answer(self, schedule: Schedule, traffic: Traffic, qps: float | None = None) -> Window:
-        """Answers one schedule; the round is the number of windows before."""
+        """Answer one schedule. The round is the number of windows so far."""
         answers = self.server.window(schedule)
         if schedule.arrivals is not None:
             scheduled = schedule.arrivals
@@ -186,7 +187,7 @@ class TrafficLane:
 
     @contextmanager
     def keeping_failure(self) -> Iterator[None]:
-        """Keeps the error of the block, so that it costs this lane only."""
+        """Store a ToolkitError that the block raises, so that only this row fails."""
         try:
             yield
         except ToolkitError as error:
@@ -196,10 +197,10 @@ class TrafficLane:
 def serve(
     lanes: Sequence[TrafficLane], traffic: Traffic, procedure: Procedure, report: Report
 ) -> None:
-    """Warms every lane up, then runs WINDOWS windows of each in turn.
+    """Warm up every row, then run WINDOWS windows of each, interleaved.
 
-    A round has one schedule for all lanes, and an order of its own. A lane that fails keeps what
-    it has; the others go on.
+    A round has the same schedule for all rows and a new random order. A row that fails keeps its
+    windows; the others continue.
     """
     warm_up(lanes, traffic, procedure)
     rng = np.random.default_rng(0)
@@ -223,7 +224,7 @@ def _schedule(traffic: Traffic, procedure: Procedure, number: int) -> Schedule:
 
 
 def window_ns(procedure: Procedure) -> int:
-    """How long a window lasts."""
+    """Return the length of a window in nanoseconds."""
     return round(procedure.max_seconds * 1e9 / WINDOWS)
 
 

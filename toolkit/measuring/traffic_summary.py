@@ -1,4 +1,4 @@
-"""The figures of a row's load scenario from its raw windows; nothing here is stored."""
+"""Figures of a row's load scenario, computed from its raw windows and never stored."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from toolkit.measuring.statistics import Ratio, percentile, ratio, ratio_of_roun
 
 
 def served_figures(served: Served, batch: int, percentiles: Sequence[float]) -> Json:
-    """Queries, rates, latency and its parts; None is unknown, or has no meaning in the scenario.
+    """Return queries, rates, latency and its parts.
 
-    Where a rate was searched for, they are those of the largest that held.
+    None stands for a value that is unknown, or undefined in the scenario. If a rate was searched
+    for, the figures are those of the highest sustained rate.
     """
     windows = figured_windows(served)
     asked, answered = sum(w.asked for w in windows), sum(w.answered for w in windows)
@@ -51,7 +52,7 @@ def served_figures(served: Served, batch: int, percentiles: Sequence[float]) -> 
 
 
 def figured_windows(served: Served) -> Sequence[Window]:
-    """All windows; of a search the one with the largest rate that held, if any did."""
+    """Return all windows, or of a search the one with the highest sustained rate, if any."""
     if served.p99_bound_ns is None:
         return served.windows
     held = [window for window in served.windows if holds(window, served.p99_bound_ns)]
@@ -61,7 +62,10 @@ def figured_windows(served: Served) -> Sequence[Window]:
 def _latency_figures(
     served: Served, windows: Sequence[Window], percentiles: Sequence[float]
 ) -> Json | None:
-    """None in the offline scenario: how long a query waited there says nothing but its place."""
+    """Return the latency figures, None in the offline scenario.
+
+    There the latency of a query only depends on its place in the queue.
+    """
     if served.scenario is Scenario.OFFLINE:
         return None
     samples = latencies(windows)
@@ -79,7 +83,7 @@ def _latency_figures(
 
 
 def _percentile(samples: np.ndarray, q: float) -> float | None:
-    """None with too few samples, or where it falls among those that were not answered."""
+    """Return the percentile, None with too few samples or if it is that of unanswered queries."""
     with np.errstate(invalid="ignore"):
         value = percentile(samples, q)
     return value if value is not None and np.isfinite(value) else None
@@ -112,7 +116,7 @@ def _search_figures(served: Served) -> Json | None:
 
 
 def _why_none(served: Served) -> str:
-    """Why no rate holds the bound."""
+    """Return why no rate keeps the p99 within the bound."""
     bound = f"{(served.p99_bound_ns or 0) / 1e6:g} ms"
     if served.alone is None:
         return "none: it was not tried"
@@ -134,10 +138,10 @@ def _rate(window: Window) -> float:
 
 
 def ratio_of_served(row: Served, baseline: Served) -> Ratio | None:
-    """The paired ratio of the median latency, or in the offline scenario of the time of a query.
+    """Return the paired ratio of median latencies, or in the offline scenario of times per query.
 
-    None where it means nothing: a search, whose rows met different rates; a rate that one of the
-    two did not hold; too few windows or queries.
+    Returns None for a search, whose rows had different rates, for a window with unanswered queries
+    or none answered, and with too few windows or queries.
     """
     both = (row, baseline)
     if any(one.p99_bound_ns is not None for one in both):

@@ -1,4 +1,4 @@
-"""What makes the figures of a load scenario doubtful, each with a remedy."""
+"""Warnings about the figures of a load scenario, each with a remedy."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from toolkit.measuring.queueing import latencies, lateness
 from toolkit.measuring.statistics import fewest_samples
 from toolkit.measuring.traffic_summary import figured_windows
 
-LATE = 0.05  # of the median latency
+LATE = 0.05  # largest median delay by the harness, as a fraction of the median latency
 
 
 def traffic_warnings(rows: Sequence[Row]) -> list[str]:
-    """What the windows say against the figures, a line for each kind and batch."""
+    """Return warnings from the windows, one line per kind, scenario and batch."""
     found: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         if row.served is not None:
@@ -28,7 +28,7 @@ def traffic_warnings(rows: Sequence[Row]) -> list[str]:
 
 
 def _doubts(served: Served) -> Iterator[tuple[str, str]]:
-    """Each a line with a place for the {rows}, and the row's own figure."""
+    """Yield each warning as a line with the placeholder {rows}, and the figure of this row."""
     if not served.settled:
         yield (
             "the warm-up did not settle within 5 % (machine or runtime are not steady): {rows}. "

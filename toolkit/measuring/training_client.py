@@ -1,4 +1,4 @@
-"""The parent's end of a worker that trains."""
+"""Client of a worker process that trains, used by the parent process."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ MODULE = "toolkit.measuring.training_worker"
 
 @final
 class TrainingProbe:
-    """A training in a worker started with MODULE: runs are epochs, whose losses are kept.
+    """Training in a worker that was started with MODULE. Runs are epochs; their losses are kept.
 
-    Every call raises as those of WorkerProcess do.
+    Calls to the worker raise as those of WorkerProcess do.
     """
 
     def __init__(self, worker: WorkerProcess) -> None:
@@ -50,11 +50,11 @@ class TrainingProbe:
         settings: Settings,
         own: str | None = None,
     ) -> Opening:
-        """Starts from fresh weights on the rows of `split`, files of `write_split`.
+        """Start from fresh weights on the samples of `split`, the files of `write_split`.
 
-        `mode` None is the trainer's first. `own` names a user's callable that makes the module.
-        `first_run` of what is given is the first epoch, run once and taken back: what is compiled
-        is compiled there.
+        `mode` None is the trainer's first mode. `own` names a user's callable that creates the
+        module. `first_run` of the returned opening is the first epoch, run once and then undone; it
+        includes compilation.
         """
         message: Json = {
             "command": "train",
@@ -71,7 +71,7 @@ class TrainingProbe:
         return decode(reply["opening"], Opening, REPLY)
 
     def block(self, scope: Scope, count: int) -> Timed:
-        """`count` timed epochs; the training goes on from where it is."""
+        """Time the next `count` epochs of the training. Raises PluginError for another scope."""
         if scope is not Scope.EPOCH:
             raise PluginError(f"A training was timed in scope {scope}.", hint="Time epochs.")
         reply, arrays = self._worker.ask({"command": "epochs", "count": count})
@@ -80,7 +80,7 @@ class TrainingProbe:
         return Timed(samples=arrays["samples"], rss_bytes=reply["rss_bytes"])
 
     def learning(self) -> Learning:
-        """What all epochs so far came to."""
+        """Return the losses of all epochs so far."""
         return Learning(
             rows=self._rows,
             start=self._start,
@@ -90,7 +90,7 @@ class TrainingProbe:
 
 
 def write_split(train: Split, directory: Path) -> dict[str, str]:
-    """Writes the rows where workers read them: the path of each array by its name."""
+    """Write the samples to files for the workers, and return the path of each array by name."""
     paths = {}
     for name, array in (("inputs", train.inputs), ("targets", train.targets)):
         path = directory / f"{name}.npy"

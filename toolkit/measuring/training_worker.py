@@ -1,7 +1,7 @@
-"""The worker process of a row that trains: one trainer, its session, epochs on demand.
+"""Worker process of a row that trains: one trainer and its session, with epochs on command.
 
-Started as `python -P -m toolkit.measuring.training_worker`, by the interpreter of the framework:
-beside the framework itself it needs numpy (1.23 or newer), safetensors and msgspec only.
+Started as `python -P -m toolkit.measuring.training_worker`, with the interpreter of the framework.
+Beside the framework it only needs numpy (1.23 or newer), safetensors and msgspec.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FIRST_STEPS = 20
 
 @final
 class TrainingWorker:
-    """What the process holds between commands."""
+    """State of the process between commands."""
 
     def __init__(self) -> None:
         self._session: TrainingSession | None = None
@@ -62,8 +62,10 @@ class TrainingWorker:
         raise WorkerError(f"The worker knows no command {command!r}.", hint="This is a bug.")
 
     def _open(self, message: Json) -> Json:
-        """Imports the framework, opens a session on fresh weights and prepares it, each timed and
-        weighed."""
+        """Import the framework, open a session with fresh weights and prepare it.
+
+        The duration and the memory growth of each step are measured.
+        """
         self._framework = framework = message["framework"]
         spec = decode(message["spec"], ModelSpec, MESSAGE)
         recipe = decode(message["recipe"], Recipe, MESSAGE)
@@ -91,7 +93,7 @@ class TrainingWorker:
         with watched("first_run", opening, time.perf_counter_ns):
             session.prepare(first)
         self._session, self._job = session, job
-        gc.freeze()  # or the collection before each block would go through all that was imported
+        gc.freeze()  # keeps the collection before each block from visiting all imported objects
         return {
             "mode": job.mode,
             "start": start_of(job.weights, first),
@@ -99,7 +101,7 @@ class TrainingWorker:
         }
 
     def _run_epochs(self, session: TrainingSession, job: Job, count: int) -> Reply:
-        """The next `count` epochs, each timed. Their numbers count on from call to call."""
+        """Run and time the next `count` epochs; numbers continue from call to call."""
         samples: list[int] = []
         losses: list[float] = []
         first_steps = np.empty(0, np.float32)
@@ -123,7 +125,7 @@ class TrainingWorker:
         }
 
     def _provenance(self, session: TrainingSession, job: Job) -> Provenance:
-        """What the session says; what it does not say is unknown."""
+        """Return what the session reports; missing values are those of the job, or defaults."""
         told: dict[str, Any] = session.provenance()
         python = {"python": sys.version.split()[0], "numpy": np.__version__}
         return Provenance(
@@ -137,7 +139,7 @@ class TrainingWorker:
 
 
 def _trainer(framework: str) -> Trainer:
-    """Raises UnknownNameError, and UnavailableError where the framework cannot be used."""
+    """Return the trainer. Raises UnknownNameError, or UnavailableError if it cannot be used."""
     trainer = TRAINERS.create(framework)
     availability = trainer.probe()
     if not availability.ok:
@@ -151,14 +153,17 @@ def _trainer(framework: str) -> Trainer:
 def _weights(
     trainer: Trainer, spec: ModelSpec, seed: int, own: UserCode | None
 ) -> dict[str, np.ndarray]:
-    """What training starts from: the same bits in all frameworks for a model of a family."""
+    """Return the initial weights, bit-identical in all frameworks for a model of a family."""
     if own is not None:
         return trainer.own_weights(own.make, seed)
     return fresh_weights(trainer.shapes(spec), seed, FAMILIES.create(spec.family).initialisation)
 
 
 def start_of(weights: Mapping[str, np.ndarray], epoch: Epoch) -> str:
-    """A digest of weights and of an epoch's batches: equal only where every bit is."""
+    """Return a digest of the weights and of an epoch's sample order, learning rates and seed.
+
+    Digests are equal only if all of these are bit-identical.
+    """
     arrays = {**weights, "order of rows": epoch.order, "learning rates": epoch.rates}
     parts = {
         name: [array.dtype.str, list(array.shape), digest_bytes(array.tobytes())]
@@ -168,7 +173,7 @@ def start_of(weights: Mapping[str, np.ndarray], epoch: Epoch) -> str:
 
 
 def refuse_lost(losses: np.ndarray, epoch: int) -> None:
-    """Raises SessionError for a training that left the finite numbers."""
+    """Raise SessionError if a loss is not finite."""
     if not np.isfinite(losses).all():
         step = int(np.flatnonzero(~np.isfinite(losses))[0])
         raise SessionError(

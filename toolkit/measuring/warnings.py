@@ -1,4 +1,4 @@
-"""What makes a figure doubtful, each with a remedy."""
+"""Warnings about the machine and the measured figures, each with a remedy."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from toolkit.measuring.memory import steady_growth
 from toolkit.measuring.statistics import DISTURBED, fewest_samples, median_interval, reach
 
 STOLEN_SHARE = 0.02
-DRIFT = 1.05  # of the medians of the first and the last third of the blocks
+DRIFT = 1.05  # largest ratio between the medians of the first and the last third of the blocks
 
 
 def machine_warnings(threads: int, environment: Json, clients: int = 1) -> list[str]:
-    """What about this machine makes a latency doubtful, whatever is measured.
+    """Return warnings about this machine that apply to any measurement.
 
-    `clients` are served at the same time, with so many threads each.
+    `clients` clients are served at the same time, with `threads` threads each.
     """
     warnings = []
     who = f"{threads} threads" if clients == 1 else f"{clients} clients of {threads} threads each"
@@ -52,7 +52,7 @@ def machine_warnings(threads: int, environment: Json, clients: int = 1) -> list[
 
 
 def load_warnings(where: str, load: OtherLoad) -> list[str]:
-    """What others took of the processor while `where` was measured."""
+    """Return warnings about other load on the processor while `where` was measured."""
     warnings = []
     if load.others > DISTURBED:
         warnings.append(
@@ -68,7 +68,7 @@ def load_warnings(where: str, load: OtherLoad) -> list[str]:
 
 
 def row_warnings(rows: Sequence[Row], procedure: Procedure) -> list[str]:
-    """What the samples themselves say against the figures, a line for each kind and scope."""
+    """Return warnings from the samples, one line per kind, batch and scope."""
     found: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         for measurement in row.measurements:

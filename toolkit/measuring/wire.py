@@ -1,8 +1,8 @@
-"""Messages over a pipe: a JSON object and named arrays, the arrays as safetensors.
+"""Messages over a pipe: a JSON object, and named arrays as safetensors.
 
 A frame is two little-endian 64-bit lengths, then that many bytes of JSON and of safetensors. The
-JSON is the message and the dtypes of the arrays that go as whole numbers: those of ml_dtypes, and
-strings, which go as code points.
+JSON has the message, and the dtypes of the arrays that are sent as integers: those of ml_dtypes,
+and strings, which are sent as code points.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from toolkit.core.errors import FeedError
 
 Arrays = Mapping[str, np.ndarray]
 
-MESSAGE, REPLY = "a message to a worker", "a reply of a worker"  # as errors name them
+MESSAGE, REPLY = "a message to a worker", "a reply of a worker"  # names in error messages
 
 _HEADER = struct.Struct("<QQ")
 
 
 def encode(message: Json, arrays: Arrays | None = None) -> bytes:
-    """One frame. Raises FeedError for an array of a dtype that cannot be sent."""
+    """Return one frame. Raises FeedError for an array of a dtype that cannot be sent."""
     arrays = arrays or {}
     dtypes = {name: array.dtype.name for name, array in arrays.items() if _is_told(array.dtype)}
     text = json.dumps([message, dtypes]).encode()
@@ -44,13 +44,13 @@ def encode(message: Json, arrays: Arrays | None = None) -> bytes:
 
 
 def send(stream: BinaryIO, frame: bytes) -> None:
-    """Writes one frame and flushes."""
+    """Write one frame and flush."""
     stream.write(frame)
     stream.flush()
 
 
 def receive(stream: BinaryIO) -> tuple[Json, dict[str, np.ndarray]] | None:
-    """Reads one frame; None when the other side is gone."""
+    """Read one frame; return None if the other side is gone. Raises FeedError if it is invalid."""
     header = stream.read(_HEADER.size)
     if len(header) < _HEADER.size:
         return None
@@ -76,7 +76,7 @@ def _is_told(dtype: np.dtype) -> bool:
 
 
 def _packed(array: np.ndarray) -> np.ndarray:
-    """An array that safetensors has: of strings, one with another axis, of code points."""
+    """Return an array that safetensors supports; strings become code points on one more axis."""
     if array.dtype.kind == "O" and not all(isinstance(item, str) for item in array.flat):
         raise TypeError("they hold objects that are no strings")
     dense = np.asarray(array, np.str_ if array.dtype.kind == "O" else None, order="C")

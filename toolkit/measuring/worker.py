@@ -1,4 +1,4 @@
-"""The worker process: one runtime, its sessions, commands over standard input and output.
+"""Worker process: one runtime and its sessions, with commands over standard input and output.
 
 Started as `python -P -m toolkit.measuring.worker`: see toolkit/measuring/process.py.
 """
@@ -36,14 +36,14 @@ from toolkit.measuring.wire import MESSAGE
 
 @final
 class Worker:
-    """What the process holds between commands."""
+    """State of the process between commands."""
 
     def __init__(self) -> None:
         self._sessions: list[Session] = []
         self._feeds: list[Feeds] = []
         self._count = 0
         self._settled = False
-        # Feeds come as the first artifact takes them, and go as the one that was opened does.
+        # Feeds arrive in the layout of the first artifact; sessions take that of the opened one.
         self._given = self._taken = Signature(inputs=(), outputs=())
 
     def handle(self, message: Json, arrays: Mapping[str, np.ndarray]) -> Reply:
@@ -85,8 +85,10 @@ class Worker:
         }
 
     def _open(self, message: Json, arrays: Mapping[str, np.ndarray]) -> Json:
-        """Imports the runtime, opens a session and runs it once, each timed and weighed; then the
-        others."""
+        """Import the runtime, open a session and run it once, then open the other sessions.
+
+        The duration and the memory growth of the first three steps are measured.
+        """
         self._feeds = _unpack_sets(message["sets"], arrays)
         opening: dict[str, int | None] = {}
         with watched("import", opening, time.perf_counter_ns):
@@ -99,7 +101,7 @@ class Worker:
             )
         options = decode(message["options"], SessionOptions, MESSAGE)
         self._release()
-        gc.freeze()  # what was imported, so that a release collects what was opened alone
+        gc.freeze()  # exempts imports, so that a release only collects what was opened
         with watched("open", opening, time.perf_counter_ns):
             artifacts = decode(message["artifacts"], list[Artifact], MESSAGE)
             artifact = _choose(runtime, artifacts)
@@ -120,10 +122,10 @@ class Worker:
         }
 
     def _release(self) -> None:
-        """Close the sessions, and free their memory."""
+        """Close the sessions and free their memory."""
         if not self._sessions:
             return
-        while self._sessions:  # leaving no variable that refers to one
+        while self._sessions:  # so that no variable refers to a session
             self._sessions.pop().close()
         if self._settled:
             gc.unfreeze()
@@ -131,7 +133,7 @@ class Worker:
         collect()
 
     def _settle(self) -> None:
-        """Spare the collection before each block what was opened and imported."""
+        """Exempt what was opened and imported from the garbage collection before each block."""
         if not self._settled:
             gc.freeze()
             self._settled = True
@@ -169,7 +171,7 @@ def _peak(message: Json) -> Json:
 
 
 def _choose(runtime: Runtime, artifacts: Sequence[Artifact]) -> Artifact:
-    """The first artifact of a format that the runtime takes."""
+    """Return the first artifact in a format that the runtime accepts. Raises UsageError if none."""
     for artifact in artifacts:
         if artifact.format in runtime.accepts:
             return artifact
@@ -181,7 +183,7 @@ def _choose(runtime: Runtime, artifacts: Sequence[Artifact]) -> Artifact:
 
 
 def _unpack_sets(count: int, arrays: Mapping[str, np.ndarray]) -> list[Feeds]:
-    """So many sets of inputs from arrays named `<set>/<input>`."""
+    """Return `count` sets of inputs from arrays named `<set>/<input>`."""
     sets: list[dict[str, np.ndarray]] = [{} for _ in range(count)]
     for key, array in arrays.items():
         index, _, name = key.partition("/")

@@ -1,1 +1,1 @@
-"""Whether two runs of a model agree: outputs, loss and accuracy."""
+"""Checks that two runs of a model agree in outputs, losses and accuracy."""

@@ -1,7 +1,7 @@
-"""The mean squared error of one model against that of another, on the same rows.
+"""Bootstrap of the difference between two models' mean squared errors on the same samples.
 
-Rows are drawn with replacement, those of both models together, so that what makes a row hard for
-both cancels. The interval is the bias-corrected and accelerated one (Efron, Better bootstrap
+Samples are drawn with replacement, the same ones for both models, so that what makes a sample hard
+for both cancels. The interval is the bias-corrected and accelerated one (Efron, Better bootstrap
 confidence intervals, Journal of the American Statistical Association 82, 1987; Efron and
 Tibshirani, An Introduction to the Bootstrap, 1993, section 14.3), since squared errors are skewed.
 """
@@ -17,12 +17,12 @@ from toolkit.core.documents import Json
 
 RESAMPLES = 4000
 SEED = 0
-HELD = 2_000_000  # draws at once
+HELD = 2_000_000  # draws in memory at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A figure with its interval."""
+    """Value with its confidence interval."""
 
     value: float
     interval: tuple[float, float]
@@ -33,7 +33,7 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorDifference:
-    """B's mean squared error less A's: as it is, and in per cent of A's."""
+    """B's mean squared error minus A's, absolute and in per cent of A's."""
 
     absolute: Estimate
     percent: Estimate
@@ -42,8 +42,10 @@ class ErrorDifference:
 def bootstrap_difference(
     a_errors: np.ndarray, b_errors: np.ndarray, confidence: float
 ) -> ErrorDifference:
-    """From the squared errors [N] of each row; A's are not all 0. The draws are the same at every
-    call."""
+    """Return the difference and its intervals, from the squared errors [N] of the samples.
+
+    A's errors must not all be 0. Every call makes the same draws.
+    """
     a, b = (errors.astype(np.float64) for errors in (a_errors, b_errors))
     rows = len(a)
     sums = np.array([a.sum(), b.sum()])
@@ -61,14 +63,14 @@ def bootstrap_difference(
 
 
 def _percent(sums: np.ndarray) -> np.ndarray:
-    """Of [A's, B's]: by how much B's is more than A's; 0 where both are 0."""
+    """Return by how many per cent B's sum exceeds A's, for [A's, B's]; 0 where both are 0."""
     a, b = sums
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where((a == 0) & (b == 0), 0.0, 100 * (b - a) / a)
 
 
 def _resampled_sums(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """[2, RESAMPLES]: the sums over as many rows as there are, drawn with replacement."""
+    """Return the sums [2, RESAMPLES] of A's and B's errors over N samples, with replacement."""
     rng = np.random.default_rng(SEED)
     rows, found = len(a), np.empty((2, RESAMPLES))
     step = max(1, HELD // rows)
@@ -80,8 +82,10 @@ def _resampled_sums(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _estimate(value: float, drawn: np.ndarray, left_out: np.ndarray, confidence: float) -> Estimate:
-    """The bias-corrected and accelerated interval: `drawn` are the bootstrap's values, `left_out`
-    those without one row each."""
+    """Return `value` with its bias-corrected and accelerated interval.
+
+    `drawn` are the values of the resamples, `left_out` those with one sample left out each.
+    """
     drawn = drawn[np.isfinite(drawn)]
     normal = NormalDist()
     below = ((drawn < value).sum() + (drawn == value).sum() / 2) / len(drawn)

@@ -1,4 +1,4 @@
-"""How close outputs are to others that they cannot equal, as those of eight bits to floats."""
+"""Closeness of outputs to a reference that they cannot equal, such as INT8 to float outputs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ from toolkit.core.documents import Json
 
 @dataclass(frozen=True, kw_only=True)
 class Closeness:
-    """`sqnr_db` is the power of the reference over that of the difference, in decibels: infinite
-    where both are the same. `cosine` is that of the angle between them, None where one is 0
-    everywhere; `agreement` the share of rows of equal top-1 class, None where there are none."""
+    """Closeness of one output to its reference, over all elements of `rows` samples.
+
+    `sqnr_db` is the power of the reference divided by that of the difference, in decibels; it is
+    infinite if both are equal. `cosine` is that of the angle between them, None if one is 0
+    everywhere. `agreement` is the fraction of samples with the same top-1 class, None for an output
+    without classes.
+    """
 
     rows: int
     sqnr_db: float
@@ -34,7 +38,7 @@ class Closeness:
 
 @final
 class Comparison:
-    """One output, batch by batch: sums in float64, so that no batch is kept."""
+    """Accumulator for one output, batch by batch; it keeps float64 sums instead of batches."""
 
     def __init__(self) -> None:
         self._rows = self._equal = 0
@@ -42,7 +46,7 @@ class Comparison:
         self._classes = True
 
     def add(self, got: np.ndarray, reference: np.ndarray) -> None:
-        """Both [N, ...], of one shape."""
+        """Add a batch: two arrays [N, ...] of the same shape."""
         a, b = got.astype(np.float64), reference.astype(np.float64)
         self._rows += len(b) if b.ndim else 1
         self._signal += float((b * b).sum())

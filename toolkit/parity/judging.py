@@ -1,4 +1,4 @@
-"""Outputs judged by a float64 oracle: the error of a candidate beside that of the reference."""
+"""Judgement of outputs by a float64 oracle: a candidate's error compared with the reference's."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from toolkit.parity.outputs import combine, compare_outputs
 from toolkit.parity.tolerances import MARGINS, ROUNDOFF, TOLERANCES, tolerance_for
 
 TOP = 5
-LEAST_ROUNDINGS = 4  # of the largest output, below which a reference's error is luck
+LEAST_ROUNDINGS = 4  # of the largest output; a smaller error of the reference is chance
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """How far outputs are from the oracle's, the worst of all elements.
+    """Judgement of outputs by their largest distance from the oracle's.
 
-    `error` is the candidate's and `reference_error` the float32 reference's, both absolute; `scale`
-    the oracle's largest magnitude; `bound` what is allowed. `order` is the share of rows whose
-    TOP largest come in the oracle's order, where the oracle tells them apart by more than the
-    bound; None where an output has no rows of scores. Without an oracle the reference takes its
-    place, and `reference_error` is None. `conclusive` is False where an output that is right may
-    be off by more than half of its digits, so that `passed` says no more than that nothing wrong
-    was seen; `reason` then says so.
+    `error` is the largest absolute error of the candidate, `reference_error` that of the float32
+    reference, `scale` the oracle's largest magnitude, and `bound` the largest allowed error.
+    `order` is the fraction of samples whose TOP largest scores are in the oracle's order, which
+    ignores neighbours that the oracle separates by at most twice the bound. It is None for an
+    output without scores of classes. Without an oracle the reference takes its place, and
+    `reference_error`, `bound` and `order` are None. `conclusive` is False if a correct output may
+    lose more than half of its digits. `passed` then only means that nothing wrong was found, and
+    `reason` says so.
     """
 
     passed: bool
@@ -43,7 +44,7 @@ class Judgement:
 
     @property
     def relative(self) -> float | None:
-        """The error in parts of the scale; None without either."""
+        """Error divided by the scale; None without either, or for an error at scale 0."""
         if self.error is None or self.scale is None:
             return None
         return self.error / self.scale if self.scale else (0.0 if self.error == 0 else None)
@@ -69,23 +70,26 @@ def judge(
     ranges: Mapping[str, float] | None = None,
     rounding: float | None = None,
 ) -> Judgement:
-    """Whether `got` is the model's output in that precision.
+    """Judge whether `got` is the output of the model in `precision`.
 
-    A model in float32 is off by what rounding does to it, which depends on the model and the
-    inputs; the reference shows how much that is. So in a floating-point precision of roundoff u an
-    error of MARGINS times u / u32 the reference's is allowed, and at the least that of
-    LEAST_ROUNDINGS roundings of the largest output. Where all inputs are equal so are the terms of
-    a sum over positions, and their roundings go one way: then a sum of `equal_terms` is off by up
-    to as many roundings, by the order in which a kernel adds (Higham, 4.2). No error is allowed
-    that leaves less than half of the digits of the precision; where float32 rounding alone may do
-    that, the computation is ill-conditioned at these inputs, and a larger error of the candidate
-    that rounding explains is neither right nor wrong: the judgement is not conclusive. INT8 outputs
-    are compared with the table of tolerances: their step is a part of the range that a tensor is
-    quantised in, whatever its values. So for an INT8 reference the bound depends on `ranges`, the
-    largest magnitude of each of its outputs. NaN and infinity must stand where the reference has
-    them. Without an oracle, `rounding` is the largest error of the reference on other inputs, as a
-    part of the largest value: the table of tolerances holds, or what that rounding explains if it
-    is more.
+    The rounding error of a float32 model depends on the model and the inputs; the reference shows
+    how large it is. In a floating-point precision of roundoff u, the allowed error is therefore
+    MARGINS * u / u32 times the reference's, which counts as at least LEAST_ROUNDINGS roundings of
+    the largest output. If all inputs are equal, so are the terms of a sum over positions, and their
+    roundings have the same direction. A sum of `equal_terms` terms may then be off by as many
+    roundings, depending on the order in which a kernel adds (Higham, 4.2).
+
+    At least half of the digits of the precision must always be right. If float32 rounding alone may
+    take more, the computation is ill-conditioned at these inputs. A larger error that rounding
+    explains is then neither right nor wrong, and the judgement is not conclusive. NaN and infinity
+    must be where the reference has them.
+
+    INT8 outputs are checked against the table of tolerances, since their step is a fraction of the
+    range in which a tensor is quantised, whatever its values. For an INT8 reference the bound thus
+    depends on `ranges`, the largest magnitude of each of its outputs. The table is also used for
+    other precisions without a roundoff, and without an oracle. In the latter case, `rounding` is
+    the reference's largest error on other inputs as a fraction of the largest value, and the bound
+    is what it explains, if that is more.
     """
     if oracle is None or precision not in ROUNDOFF:
         return _by_table(got, oracle or reference, precision, ranges, rounding)
@@ -99,12 +103,12 @@ def judge(
 
 
 def judge_graph(graph: Outputs, reference: Outputs, oracle: Outputs) -> Judgement | None:
-    """Whether a graph that was evaluated in float64 is the model of the oracle; None without an
-    output in floating point.
+    """Judge whether a graph that was evaluated in float64 is the model of the oracle.
 
-    The only roundings of the graph are those of its constants to float32, and the float32 reference
-    has these as well. So the graph may be off by the error of the reference, or by LEAST_ROUNDINGS
-    roundings of the largest output: a sixteenth of what `judge` allows.
+    The only roundings of the graph are those of its constants to float32, which the float32
+    reference has as well. The graph may therefore be off by the error of the reference, or by
+    LEAST_ROUNDINGS roundings of the largest output: a sixteenth of what `judge` allows. Returns
+    None without a floating-point output.
     """
     rounding = {name: error for name, error, _ in _errors(reference, oracle)}
     parts = []
@@ -130,14 +134,17 @@ def judge_graph(graph: Outputs, reference: Outputs, oracle: Outputs) -> Judgemen
 
 
 def _coarser(precision: str, output: np.ndarray) -> str:
-    """The precision that an output is judged in: its own dtype, if that rounds more."""
+    """Return the precision to judge an output in: its dtype, if that rounds more coarsely."""
     own = output.dtype.name
     return own if ROUNDOFF.get(own, 0.0) > ROUNDOFF[precision] else precision
 
 
 def worst(parts: Sequence[Judgement]) -> Judgement:
-    """One for all: the first that failed, else the first that is not conclusive, else that with
-    the largest error for its bound."""
+    """Return one of the judgements to stand for all.
+
+    It is the first that failed, else the first that is not conclusive, else the one with the
+    largest error relative to its bound.
+    """
     doubtful = [part for part in parts if not part.passed]
     doubtful += [part for part in parts if not part.conclusive]
     if doubtful:
@@ -159,7 +166,7 @@ def _by_table(
     counted = ranges if precision == "int8" else None
     tolerance = tolerance_for(precision)
     if rounding is not None and precision in ROUNDOFF:
-        # The reference may be off as well, the other way.
+        # The reference may also be off, in the opposite direction.
         explained = bound_of(rounding, 1.0, precision) + rounding
         allowed = min(explained, cap(1.0, precision))
         tolerance = replace(tolerance, relative=max(tolerance.relative, allowed))
@@ -230,20 +237,19 @@ def _judge(
 
 
 def bound_of(reference_error: float, scale: float, precision: str) -> float:
-    """The error that rounding explains, absolute. See `judge`."""
+    """Return the absolute error that rounding explains: see `judge`."""
     least = LEAST_ROUNDINGS * ROUNDOFF["float32"] * scale
     coarser = ROUNDOFF[precision] / ROUNDOFF["float32"]
     return MARGINS[precision] * coarser * max(reference_error, least)
 
 
 def cap(scale: float, precision: str) -> float:
-    """The largest error that is ever allowed: half of the digits of the precision must be right."""
+    """Return the largest error ever allowed: half of the precision's digits must be right."""
     return math.sqrt(ROUNDOFF[precision]) * scale
 
 
 def departs(reference: Outputs, double: Outputs) -> bool:
-    """Whether an output of the reference is further from the float64 result than the table allows
-    in float32."""
+    """Return whether the reference differs from the float64 result beyond the float32 tolerance."""
     table = TOLERANCES["float32"]
     return any(
         error > table.absolute + table.relative * scale
@@ -252,11 +258,11 @@ def departs(reference: Outputs, double: Outputs) -> bool:
 
 
 def beyond_rounding(reference: Outputs, single: Outputs, double: Outputs) -> str | None:
-    """Why the float64 result is not that of the model, or None.
+    """Return why the float64 result is not that of the model, or None if it is.
 
-    `single` is what the implementation that gave `double` gives in float32. The reference may be as
-    far from `double` as MARGINS times `single` is, or times LEAST_ROUNDINGS roundings of the
-    largest value.
+    `single` is the float32 result of the implementation that computed `double`. The reference may
+    differ from `double` by MARGINS times the error of `single`, or times LEAST_ROUNDINGS roundings
+    of the largest value, whichever is more.
     """
     rounding = {name: error for name, error, _ in _errors(single, double)}
     for name, error, scale in _errors(reference, double):
@@ -271,12 +277,18 @@ def beyond_rounding(reference: Outputs, single: Outputs, double: Outputs) -> str
 
 
 def relative_errors(outputs: Outputs, double: Outputs) -> list[float]:
-    """The largest error of each floating-point output, as a part of its largest magnitude."""
+    """Return the largest error of each floating-point output, relative to its magnitude.
+
+    Outputs that are 0 everywhere in `double` are left out.
+    """
     return [error / scale for _, error, scale in _errors(outputs, double) if scale]
 
 
 def _errors(outputs: Outputs, double: Outputs) -> Iterator[tuple[str, float, float]]:
-    """The largest error and magnitude of every floating-point output, where both are finite."""
+    """Yield name, largest error and largest magnitude of every floating-point output.
+
+    Only elements that are finite in both count; the magnitude is that of `double`.
+    """
     for name, exact in double.items():
         got = outputs.get(name)
         if got is not None and got.shape == exact.shape and is_floating(got.dtype):
@@ -286,8 +298,11 @@ def _errors(outputs: Outputs, double: Outputs) -> Iterator[tuple[str, float, flo
 
 
 def _order(own: np.ndarray, exact: np.ndarray, apart: float) -> float | None:
-    """The share of rows whose TOP largest are in the oracle's order; neighbours that the oracle
-    has closer together than `apart` may change places."""
+    """Return the fraction of samples whose TOP largest scores are in the oracle's order.
+
+    Neighbours that the oracle separates by at most `apart` may swap places. Returns None for an
+    output that is not [N, classes], or not finite.
+    """
     if exact.ndim != 2 or exact.shape[1] < 2 or not len(exact) or not np.isfinite(exact).all():
         return None
     ranks = np.argsort(-exact, axis=1, kind="stable")[:, : TOP + 1]

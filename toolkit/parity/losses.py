@@ -1,4 +1,4 @@
-"""Whether two trainings are the same, by their losses."""
+"""Comparison of two training runs by their losses."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from toolkit.parity.tolerances import LOSSES_WITHIN
 
 
 def compare_losses(learning: Learning, reference: Learning) -> Agreement | None:
-    """Compares the losses of the first steps, and the mean of the first epoch.
+    """Compare the losses of the first steps, and the mean loss of the first epoch.
 
-    `max_rel` is the largest difference over the reference's loss at the same place. None where
-    one of the two finished no epoch. Later epochs are not compared: rounding grows with every
-    step, until the losses of correct trainings differ too.
+    Weights and batches at the start must be bit-identical. `max_rel` is the largest difference
+    divided by the reference's loss at the same place. Returns None if one of the two finished no
+    epoch. Later epochs are not compared, since rounding differences grow with every step until the
+    losses of correct training runs differ too.
     """
     if not learning.losses or not reference.losses:
         return None

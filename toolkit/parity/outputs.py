@@ -1,4 +1,4 @@
-"""Outputs of one session against those of another, on the same inputs."""
+"""Comparison of the outputs of two sessions on the same inputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 
 
 def as_dtype_of(reference: np.ndarray, array: np.ndarray) -> np.ndarray:
-    """`array` in the reference's dtype, where both are floating-point."""
+    """Return `array` in the reference's dtype if both are floating-point, else unchanged."""
     both = {array.dtype.name, reference.dtype.name} <= FLOATS
     return array.astype(reference.dtype) if both else array
 
@@ -26,11 +26,12 @@ def compare_outputs(
     tolerance: Tolerance,
     ranges: Mapping[str, float] | None = None,
 ) -> Agreement:
-    """Whether every output has the reference's name, shape and dtype, and its values within bounds.
+    """Compare the names, shapes, dtypes and values of outputs with those of the reference.
 
-    NaN and infinity agree only with themselves, in the same place; what is not floating-point
-    must be equal. An output of a dtype that rounds more has the tolerance of that dtype. Of an
-    output in `ranges`, the bound is that of values so large, where these are smaller.
+    NaN and infinity must be the same in the same places. Values that are not floating-point must be
+    equal. An output of a dtype that rounds more coarsely has the tolerance of that dtype. For an
+    output in `ranges`, the relative tolerance applies to that magnitude if it is larger than the
+    reference's.
     """
     if set(got) != set(reference):
         return _refused(f"outputs are {sorted(got)}, expected {sorted(reference)}")
@@ -41,7 +42,7 @@ def compare_outputs(
 
 
 def combine(parts: Sequence[Agreement]) -> Agreement:
-    """The worst of several comparisons; its reason is that of the first that failed."""
+    """Return the worst of several comparisons, with the reason of the first that failed."""
     absolutes = [part.max_abs for part in parts if part.max_abs is not None]
     relatives = [part.max_rel for part in parts if part.max_rel is not None]
     return Agreement(
@@ -90,7 +91,7 @@ def _width(tolerance: Tolerance) -> float:
 
 
 def _compare_exactly(name: str, got: np.ndarray, reference: np.ndarray) -> Agreement:
-    """Integers, booleans and texts are right or wrong: a class that is off by one is another."""
+    """Compare integers, booleans or strings for equality: a class that is off by one is wrong."""
     wrong = int((got != reference).sum())
     if wrong:
         return _refused(f"{name} differs in {wrong} of {got.size} elements, which must be equal")

@@ -1,12 +1,13 @@
-"""Is B worse than A on the same rows, by how much, and is that enough rows to tell.
+"""Paired comparison of two models on the same samples: the drop from A to B, and its interval.
 
-Accuracies are compared by the rows that only one of the two has right: McNemar's test, exact
-(McNemar, Psychometrika 12, 1947; the binomial form as in Fagerland, Lydersen and Laake, BMC Medical
-Research Methodology 13:91, 2013), and Tango's score interval for the difference (Tango, Statistics
-in Medicine 17:891-908, 1998), which those authors recommend (Statistics in Medicine 33:2850-2875,
-2014): with no such row it is not empty, as Wald's is, and it grows as rows get fewer.
+Accuracies are compared by the samples that only one of the two has right, with McNemar's exact test
+(McNemar, Psychometrika 12, 1947; the binomial version as in Fagerland, Lydersen and Laake, BMC
+Medical Research Methodology 13:91, 2013) and Tango's score interval for the difference (Tango,
+Statistics in Medicine 17:891-908, 1998), which Fagerland, Lydersen and Laake recommend (Statistics
+in Medicine 33:2850-2875, 2014). Unlike Wald's interval, it is not empty without such samples, and
+it widens with fewer samples.
 
-Errors of models that give values are compared by a bootstrap: see toolkit.parity.bootstrap.
+Errors of models that predict values are compared by a bootstrap: see toolkit.parity.bootstrap.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from toolkit.core.gates import Gate
 from toolkit.parity.bootstrap import Estimate, bootstrap_difference
 
 CONFIDENCE = 0.95
-MAX_DROP = 0.5  # what may be lost unless told: percentage points, or per cent of the MSE
+MAX_DROP = 0.5  # default of the largest allowed drop: percentage points, or per cent of the MSE
 Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 HALVINGS = 60
-MOST_ROWS = 10**9  # beyond which no number of rows is named
+MOST_ROWS = 10**9  # largest number of samples that is suggested
 
 
 class Unit(StrEnum):
-    """What a drop is counted in: percentage points of accuracy, or per cent of A's MSE."""
+    """Unit of a drop: percentage points of accuracy, or per cent of A's MSE."""
 
     POINTS = "points"
     MSE = "% of the MSE"
@@ -40,10 +41,10 @@ class Unit(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Drop:
-    """How much worse B is than A on the same rows, in `unit`; below 0, it is better.
+    """Drop from A to B on the same samples, in `unit`; below 0, B is better.
 
-    Of accuracies, `only_a` and `only_b` are the rows that only one of the two has right, and `p` is
-    McNemar's. Of errors, `squared` is the difference of the mean squared errors themselves.
+    For accuracies, `only_a` and `only_b` count the samples that only one of the two has right, and
+    `p` is McNemar's p-value. For errors, `squared` is the difference of the mean squared errors.
     """
 
     unit: Unit
@@ -57,20 +58,23 @@ class Drop:
 
     @property
     def shown(self) -> bool:
-        """Whether there is a difference: by the interval, and by the test where there is one."""
+        """Whether the drop is significant by its interval and, for accuracies, McNemar's test."""
         low, high = self.interval
         return (low > 0 or high < 0) and (self.p is None or self.p <= 1 - CONFIDENCE)
 
     def gate(self, allowed: float) -> Gate:
-        """Whether it is at most `allowed`, in its unit, by its interval."""
+        """Return PASSED if the interval is at most `allowed`, FAILED if above it, else UNKNOWN."""
         low, high = self.interval
         if high <= allowed:
             return Gate.PASSED
         return Gate.FAILED if low > allowed else Gate.UNKNOWN
 
     def rows_needed(self, allowed: float) -> int | None:
-        """About how many rows would tell, if they came out as these did; None where no number
-        would, since the drop is the one that is allowed."""
+        """Return about how many samples would decide the gate, with the proportions of these.
+
+        Returns None if that is more than MOST_ROWS, or if the drop equals `allowed`, which no
+        number of samples could decide.
+        """
         if self.unit is Unit.MSE:
             return self._by_width(allowed)
         assert self.only_a is not None
@@ -84,7 +88,7 @@ class Drop:
         return _fewest(told, self.rows)
 
     def _by_width(self, allowed: float) -> int | None:
-        """The ends come nearer with the root of the number of rows."""
+        """Estimate `rows_needed`, since the interval narrows with the root of the sample count."""
         end = self.interval[1] if self.value < allowed else self.interval[0]
         if self.value == allowed:
             return None
@@ -106,7 +110,7 @@ class Drop:
 
 
 def check_max_drop(allowed: float) -> None:
-    """Raises UsageError for what is no drop."""
+    """Raise UsageError unless the allowed drop is above 0 and at most 100."""
     if not 0 < allowed <= 100:
         raise UsageError(
             f"Got --max-drop {allowed:g}, expected more than 0 and at most 100: percentage points "
@@ -116,7 +120,7 @@ def check_max_drop(allowed: float) -> None:
 
 
 def accuracy_drop(a_right: np.ndarray, b_right: np.ndarray) -> Drop:
-    """How much less accurate B is, from which rows [N] each of the two has right."""
+    """Return how much less accurate B is, from masks [N] of the samples that each has right."""
     only_a = int((a_right & ~b_right).sum())
     only_b = int((b_right & ~a_right).sum())
     rows = len(a_right)
@@ -133,8 +137,10 @@ def accuracy_drop(a_right: np.ndarray, b_right: np.ndarray) -> Drop:
 
 
 def error_drop(a_errors: np.ndarray, b_errors: np.ndarray) -> Drop | None:
-    """How much larger B's mean squared error is, from the squared errors [N] of each row; None
-    where A's is 0, of which nothing is a part."""
+    """Return how much larger B's mean squared error is, from the squared errors [N] of the samples.
+
+    Returns None if A's error is 0, since a percentage of it is undefined.
+    """
     if not a_errors.any():
         return None
     found = bootstrap_difference(a_errors, b_errors, CONFIDENCE)
@@ -148,8 +154,11 @@ def error_drop(a_errors: np.ndarray, b_errors: np.ndarray) -> Drop | None:
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-    """McNemar's exact test, two-sided: the probability of rows that are as unequally divided, when
-    each of those that only one has right is as likely to be A's as B's. In whole numbers."""
+    """Return the p-value of McNemar's exact two-sided test, computed with integers.
+
+    It is the probability of a split at least as unequal, if each sample that only one has right is
+    equally likely to be A's or B's.
+    """
     discordant, fewer = only_a + only_b, min(only_a, only_b)
     if 2 * fewer == discordant:
         return 1.0
@@ -161,9 +170,9 @@ def mcnemar(only_a: int, only_b: int) -> float:
 
 
 def tango_interval(only_a: float, only_b: float, rows: float) -> tuple[float, float]:
-    """Tango's 95 % interval of the difference of two accuracies, A's less B's, as shares.
+    """Return Tango's 95 % interval of A's accuracy minus B's, as fractions.
 
-    The differences that a score test does not reject. Counts need not be whole.
+    It has the differences that a score test does not reject. Counts need not be integers.
     """
     found = (only_a - only_b) / rows
 
@@ -174,8 +183,11 @@ def tango_interval(only_a: float, only_b: float, rows: float) -> tuple[float, fl
 
 
 def _score(only_a: float, only_b: float, rows: float, difference: float) -> float:
-    """Tango's statistic: the distance from `difference` in standard errors, these by the most
-    likely share of rows that only B has right, given that difference."""
+    """Return Tango's statistic: the distance from `difference` in standard errors.
+
+    The standard error uses the most likely fraction of samples that only B has right, given that
+    difference.
+    """
     away = only_a - only_b - rows * difference
     half = (2 * rows - only_a + only_b) * difference - only_a - only_b
     root = math.sqrt(max(half**2 + 8 * rows * only_b * difference * (1 - difference), 0.0))
@@ -187,7 +199,7 @@ def _score(only_a: float, only_b: float, rows: float, difference: float) -> floa
 
 
 def _edge(kept: Callable[[float], bool], inside: float, outside: float) -> float:
-    """Where what is kept ends, between one that is and the end of the range."""
+    """Return the limit of the values that `kept` accepts, from `inside` (accepted) to `outside`."""
     if kept(outside):
         return outside
     for _ in range(HALVINGS):
@@ -197,7 +209,7 @@ def _edge(kept: Callable[[float], bool], inside: float, outside: float) -> float
 
 
 def _fewest(told: Callable[[float], bool], rows: int) -> int | None:
-    """The least number of rows from `rows` on that is enough, to three digits."""
+    """Return the least number of samples, from `rows` on, that `told` accepts, to three digits."""
     low, high = rows, rows
     while not told(high):
         low, high = high, 2 * high

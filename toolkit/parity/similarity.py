@@ -1,4 +1,4 @@
-"""How near outputs are to others where nobody knows the right ones."""
+"""Similarity of outputs to a reference, for models without known correct outputs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from toolkit.core.documents import Json
 
 @dataclass(frozen=True, kw_only=True)
 class Similarity:
-    """Over all elements: `sqnr_db` is 10 log10 of the reference's power over that of the
-    difference, `cosine` that of the angle between the two.
+    """Similarity of an output to its reference, over all elements.
 
-    `sqnr_db` is infinite for equal ones; both are None where there is nothing to divide by.
+    `sqnr_db` is 10 log10 of the reference's power divided by that of the difference. It is infinite
+    if both are equal, otherwise None if the reference is 0. `cosine` is that of the angle between
+    the two, None if either is 0.
     """
 
     sqnr_db: float | None
@@ -31,7 +32,7 @@ class Similarity:
 
 
 def similarity(got: np.ndarray, reference: np.ndarray) -> Similarity | None:
-    """Of two arrays of one shape, in float64; None for what is not floating-point or not finite."""
+    """Compare two arrays in float64; None unless both are finite floats of the same shape."""
     kinds = (np.issubdtype(array.dtype, np.floating) for array in (got, reference))
     if got.shape != reference.shape or not all(kinds):
         return None

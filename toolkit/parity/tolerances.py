@@ -1,4 +1,4 @@
-"""How far from the reference is still the same model: one table, by the precision that ran."""
+"""Table of tolerances for the difference from the reference, by the precision that ran."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from toolkit.core.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class Tolerance:
-    """Bounds on the difference to the reference, and why they are where they are.
+    """Bounds on the difference from the reference, and the reason for them.
 
-    An output passes when |got - reference| <= absolute + relative * max |reference| everywhere,
-    the maximum over the whole output: cancellation in a sum leaves errors in proportion to its
-    terms, not to its value (Higham, Accuracy and Stability of Numerical Algorithms, 3.1).
-    `agreement` is the least share of rows with the same top-1 class.
+    An output passes if |got - reference| <= absolute + relative * max |reference| for every
+    element. The maximum is over the whole output: cancellation in a sum leaves errors in proportion
+    to its terms, not to its value (Higham, Accuracy and Stability of Numerical Algorithms, 3.1).
+    `agreement` is the least fraction of samples with the same top-1 class.
     """
 
     absolute: float
@@ -78,7 +78,7 @@ TOLERANCES = {
 
 
 def tolerance_for(precision: str) -> Tolerance:
-    """Raises UsageError for a precision without a row in the table."""
+    """Return the tolerance of a precision. Raises UsageError if the table has none."""
     if precision not in TOLERANCES:
         raise UsageError(
             f"There is no tolerance for precision {precision!r}; known: {sorted(TOLERANCES)}.",
@@ -87,8 +87,8 @@ def tolerance_for(precision: str) -> Tolerance:
     return TOLERANCES[precision]
 
 
-# The largest relative error of one rounding: IEEE 754, round to nearest.
-# Of TF32, that of a factor.
+# Largest relative error of one rounding: IEEE 754, round to nearest.
+# For TF32 it is that of a factor of a product.
 ROUNDOFF = {
     "float64": 2.0**-53,
     "float32": 2.0**-24,
@@ -97,13 +97,14 @@ ROUNDOFF = {
     "bfloat16": 2.0**-8,
 }
 
-# How many times the rounding error of the reference may be, of which u / u32 is taken in a coarser
-# precision. Kernels of one arithmetic differ in the order of their sums, and a Winograd convolution
-# is some ten times less exact than a direct one (Lavin and Gray, 2016). The coarser ones have one
-# rounding a value where the reference has one an addition, so that twice is enough.
+# Allowed error as a multiple of the reference's error, which is scaled by u / u32 for a coarser
+# precision. Kernels of one precision sum in different orders, and a Winograd convolution is about
+# ten times less exact than a direct one (Lavin and Gray, 2016). A coarser precision rounds once per
+# value where the reference rounds once per addition, so that a factor of two is enough.
 MARGINS = {"float64": 16.0, "float32": 16.0, "tf32": 2.0, "float16": 2.0, "bfloat16": 2.0}
 
-# Of one loss to another at the same step, within the first 20 steps and in the mean of the first
-# epoch: rounding, which is 1e-7 at the first step, stays below 1e-3 there for the families here; a
-# wrong optimizer, learning rate or order of rows shows above 1 %.
+# Largest relative difference between two losses at the same step, within the first 20 steps, and
+# between the mean losses of the first epoch. Rounding differences are 1e-7 at the first step and
+# stay below 1e-3 there for the families here. A wrong optimizer, learning rate or order of samples
+# causes more than 1 %.
 LOSSES_WITHIN = 0.01

@@ -1,1 +1,1 @@
-"""The store of results: one immutable file a run."""
+"""Storage of results: one immutable file per run."""

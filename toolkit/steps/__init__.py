@@ -1,1 +1,1 @@
-"""The steps: each the whole of what a command does, as a function. The public Python API."""
+"""The public Python API: a function for each command, which does everything that it does."""

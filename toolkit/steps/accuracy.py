@@ -1,4 +1,4 @@
-"""Hold forms of a model against the first of them, on the same rows: is one worse, by how much."""
+"""Compare the accuracy of variants of a model with that of the first, on the same samples."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from toolkit.steps.yardstick import Yardstick
 Named = str | os.PathLike[str]
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-SAME = "float32"  # the precision within whose tolerance outputs are those of the same model
+SAME = "float32"  # precision whose tolerance decides whether outputs are the same
 
 
 @sharing_files
@@ -59,13 +59,15 @@ def compare_accuracy(
     layers: bool = False,
     progress: Progress | None = None,
 ) -> AccuracyComparison:
-    """Runs the first artifact once, as the reference is run, and the others on each runtime that
-    was asked for and opens them, in a process each; of one artifact alone, its reference is first.
+    """Compare the outputs and the accuracy of artifacts with those of the first, A.
 
-    `max_drop` is what is allowed of accuracy, in percentage points, or of the mean squared error,
-    in per cent. Without it the tolerance of the coarser precision decides. Raises UsageError for
-    rows that do not fit, labels that cannot be right, an artifact given twice; what the first
-    raises, since without it there is nothing to hold the others against.
+    A runs once, as a reference. Each other artifact runs on every requested runtime that opens it,
+    each in its own process. A single artifact is compared with its reference. `max_drop` is the
+    largest allowed drop of the accuracy, in percentage points, or rise of the mean squared error,
+    in per cent. Without it, the tolerance of the coarser of the two precisions decides. Raises
+    UsageError for samples that do not fit, invalid or missing labels, runtimes of which none opens
+    an artifact, and an artifact given twice; also raises what A raises, because without it there is
+    nothing to compare with.
     """
     options = session_options(threads)
     check_timeout(timeout_s)
@@ -136,7 +138,7 @@ def _check_given(sources: Sequence[Artifact]) -> None:
 
 
 def _check_labels(rows: LabelledRows, max_drop: float | None, per_class: bool) -> None:
-    """Raises UsageError where labels are needed, and are not there or say nothing."""
+    """Raise UsageError for labels that do not fit the options, or are all of one class."""
     wanted = {"--max-drop": max_drop is not None, "--per-class": per_class}
     named = " and ".join(option for option, given in wanted.items() if given)
     if rows.targets is None:
@@ -173,8 +175,10 @@ def _runtimes(
 
 
 def _reference(sources: Sequence[Artifact], threads: int) -> Opening:
-    """What runs A: of one artifact alone the form nearest to its source, else A itself, as it is
-    written where that can be had."""
+    """Return how to run A: without optimisation if the runtime can do that.
+
+    For a single artifact, A is its variant nearest to the source.
+    """
     if len(sources) == 1:
         return reference_of(candidates(sources[0]), threads)
     if sources[0].format in REFERENCES:
@@ -187,8 +191,11 @@ def _reference(sources: Sequence[Artifact], threads: int) -> Opening:
 def _layers(
     sources: Sequence[Artifact], entrants: Mapping[str, Sequence[str]], rows: LabelledRows
 ) -> tuple[InnerTensors, ...]:
-    """Of each form on the first of its runtimes, on the first rows; a form without inner tensors
-    is told with its reason."""
+    """Compare the inner tensors of each variant with A's, on the first batch of the samples.
+
+    Each variant runs on the first of its runtimes. If its inner tensors cannot be compared, the
+    result has the reason.
+    """
     first, found = sources[0], []
     forms = [candidates(first)[-1], *sources] if len(sources) == 1 else list(sources)
     own = feeds_of(forms[0], rows, first.signature)

@@ -1,4 +1,4 @@
-"""What a comparison of accuracies leaves behind."""
+"""Result of an accuracy comparison: its variants, rows and verdicts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SCHEMA = "toolkit.accuracy/1"
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """One of those that are compared: its letter, and what it is."""
+    """A compared variant: its letter, and a description of its artifact."""
 
     letter: str
     path: str
@@ -46,7 +46,7 @@ class Form:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassRow:
-    """Accuracy of A and of another form on the rows of one class."""
+    """Accuracy of A and of another variant, B, on the samples of one class."""
 
     label: int
     rows: int
@@ -60,11 +60,12 @@ class ClassRow:
 
 @dataclass(frozen=True, kw_only=True)
 class AccuracyRow:
-    """One form on one runtime against A, on all rows.
+    """Comparison of one variant on one runtime with A, on all samples.
 
-    `status` is whether it ran, and `reason` why not. `comparable` is whether its outputs have A's
-    shape and are finite; `departs` why they are beyond the tolerance; `same` whether they are
-    within that of float32. `gate` is what was decided, `why` by what.
+    `status` says whether it ran, `reason` why not. `comparable` is whether the scored output has
+    A's shape and is finite. `departs` is the reason why outputs exceed the tolerance, None if they
+    do not. `same` is whether they are within the tolerance of float32. `gate` is the verdict, `why`
+    the reason for it. `rows_needed` is about how many samples would decide an inconclusive one.
     """
 
     form: str
@@ -115,7 +116,7 @@ class AccuracyRow:
 
 @dataclass(frozen=True, kw_only=True)
 class InnerTensors:
-    """Those of one form beside A's, or why there are none."""
+    """Comparison of the inner tensors of one variant with A's, or the reason why there is none."""
 
     form: str
     layers: Layers | None = None
@@ -131,9 +132,9 @@ class InnerTensors:
 
 @dataclass(frozen=True, kw_only=True)
 class AccuracyComparison:
-    """Forms held against the first of `forms`, on the same rows.
+    """Comparison of variants with the first of `forms`, A, on the same samples.
 
-    `scores` are A's, of its output `output`; empty without labels.
+    `scores` are those of A's output `output`; empty without labels.
     """
 
     forms: tuple[Form, ...]
@@ -181,10 +182,11 @@ class AccuracyComparison:
 
 
 def judged(row: AccuracyRow, max_drop: float | None) -> AccuracyRow:
-    """With its gate: by the drop that is allowed, or else by the tolerance.
+    """Return the row with its verdict: by the allowed drop if one is given, else by the tolerance.
 
-    Outputs that are A's to the rounding of float32 pass whatever the number of rows: there is
-    nothing that more rows could show.
+    Outputs that equal A's up to float32 rounding pass with any number of samples, since more
+    samples could not show a drop. A row that did not run is inconclusive. Outputs that are not
+    comparable are judged by the tolerance.
     """
     if row.status is not Status.OK:
         return replace(row, gate=Gate.UNKNOWN, why=row.reason or "")

@@ -1,4 +1,4 @@
-"""Measure an artifact on several runtimes, side by side."""
+"""Measure the speed of an artifact on several runtimes, in turn."""
 
 from __future__ import annotations
 
@@ -47,22 +47,27 @@ def bench(
     out: str | os.PathLike[str] = "results",
     progress: Progress | None = None,
 ) -> Result:
-    """Measures every runtime at every batch, and stores the result as `out/<id>.json`.
+    """Measure every runtime at every batch, and store the result as `out/<id>.json`.
 
-    Each target in `to` is exported first, with proof, to a place that is removed again; of a user's
-    code, or a family, that is ONNX unless told. `example` is what a user's module is called with.
-    Without `runtimes`, all but null that open one of the artifact's forms on `device` (cpu, or
-    cuda: there, those that are named for the CPU mean their like on a GPU) are measured; without
-    `batches`, the one that the model or `inputs` fix, else 1. `cpus` pins every worker to these
-    cores; `tuning` gives options of a runtime's own by its name. The rows of a batch are measured
-    in turn, a block each, in a process each; with `traffic`, in place of `scopes`, they answer
-    queries, a window each. `allow_fallback` takes a row that ran in another precision or on another
-    device than it was asked for, with a warning. Outputs that are further from the reference's than
-    the table of tolerances allows are judged by the float64 oracle, as `export` judges them;
-    `tolerance`, between 0 and 1, replaces both by that part of the largest magnitude, with a
-    warning. A row that fails keeps its reason and what was
-    measured; the others go on. Ctrl-C stores what there is, then raises KeyboardInterrupt. Raises
-    SourceError, IntegrityError, UnknownNameError, UsageError before anything is started.
+    The artifact is first exported to each target in `to`, with proof, in a temporary directory; for
+    user code or a family, `to` is ONNX by default. `example` is what a user's module is called
+    with. `device` is cpu or cuda; on cuda, the name of a CPU runtime stands for its GPU
+    counterpart. By default, `runtimes` are all on `device` that open a variant of the artifact,
+    except null and onnx-reference, and `batches` is the one that the model or `inputs` fix, else 1.
+    `cpus` pins every worker to these cores; `tuning` has options of single runtimes, by runtime
+    name.
+
+    The rows of a batch run in turn, one block each, each in its own process. With `traffic`, which
+    excludes `scopes`, they answer queries, one window each. `allow_fallback` accepts a row that
+    fell back to another precision or device, with a warning. Outputs that differ from the
+    reference's by more than the table of tolerances allows are judged by the float64 oracle, as in
+    `export`. `tolerance`, between 0 and 1, replaces both by a largest difference relative to the
+    largest magnitude, with a warning.
+
+    A row that fails keeps the reason and its measurements so far; the others continue. On Ctrl-C,
+    the rows so far are stored, then KeyboardInterrupt is raised. Before anything is measured,
+    raises SourceError, IntegrityError, UnknownNameError, UsageError, UnavailableError, and what
+    `export` raises. Raises StorageError, with the result, if `out` cannot be written at the end.
     """
     listener = progress or Silent()
     settings = Settings.parse(

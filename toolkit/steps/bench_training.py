@@ -1,4 +1,4 @@
-"""Measure how fast a model trains, framework beside framework."""
+"""Measure the training speed of a model in several frameworks, in turn."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from toolkit.steps.training_rows import Contest, measure_training
 from toolkit.training.recipe import RATES, Recipe
 
 PROCEDURE = Procedure(max_seconds=60.0)
-HELD = ("batch", "epochs", "schedule", "augmentation", "seed")  # not the caller's to override
+HELD = ("batch", "epochs", "schedule", "augmentation", "seed")  # set by the benchmark
 
 
 def bench_training(
@@ -49,17 +49,19 @@ def bench_training(
     progress: Progress | None = None,
     **recipe: Any,
 ) -> Result:
-    """Trains `model` with every trainer at every batch, and stores the result as `out/<id>.json`.
+    """Train `model` with every trainer at every batch, and store the result as `out/<id>.json`.
 
-    `model` names a family, or a user's callable as toolkit.core.usercode has it. A trainer is
-    `framework:mode`, or a framework for its first mode. Each has a process of its own;
-    all start from the same weights, see the same batches, and run a block of epochs in turn. The
-    learning rate stays as it starts, and rows are not augmented. Without `batches`, the batch is
-    the family's. `rows` trains on the first so many. `pythons` names interpreters by framework.
-    `device` is where all of them train: cpu, cuda, or in torch cuda:1. `recipe` overrides single
-    values of the family's, see toolkit.training.recipe.Recipe. A row that fails keeps its reason;
-    the others go on. Ctrl-C stores what there is, then raises KeyboardInterrupt. Raises
-    UnknownNameError, UsageError, and what the data set does, before anything is started.
+    `model` names a family, or a user's callable as described in toolkit.core.usercode. A trainer is
+    `framework:mode`, or a framework for its first mode. Each trainer has its own process. All start
+    from the same weights, see the same batches, and run a block of epochs in turn. The learning
+    rate is constant, and samples are not augmented. By default, the batch is that of the family's
+    recipe, and all training samples are used; `rows` limits them to the first ones. `pythons` has
+    interpreters by framework. All train on `device`: cpu, cuda or, in torch, cuda:1. `recipe`
+    overrides single values of the family's recipe, see toolkit.training.recipe.Recipe.
+
+    A row that fails keeps the reason and its measurements so far; the others continue. On Ctrl-C,
+    the rows so far are stored, then KeyboardInterrupt is raised. Before anything is measured,
+    raises UnknownNameError, UsageError, and what the data set raises.
     """
     listener = progress or Silent()
     family = None if is_user_code(model) else models.FAMILIES.create(model)
@@ -100,7 +102,7 @@ def bench_training(
 
 
 def _checked_trainers(trainers: Sequence[str]) -> list[str]:
-    """Raises UsageError for none, for one that is no `framework:mode`, and for one named twice."""
+    """Return the trainers. Raises UsageError for none, an invalid name, or one given twice."""
     for label in trainers:
         framework, colon, mode = label.partition(":")
         if not framework or (colon and not mode):
@@ -122,7 +124,13 @@ def _recipes(
     seed: int,
     given: Mapping[str, Any],
 ) -> list[Recipe]:
-    """One for each batch. A measurement has no last epoch, so that the rate cannot lead to it."""
+    """Return one recipe per batch, the family's with the given values in place of its own.
+
+    The learning rate is constant, since a measurement has no last epoch for it to decay to. With
+    another optimizer, it is by default the usual one of that optimizer, and the momentum 0. Raises
+    UnknownNameError for a value that a recipe lacks or that the benchmark sets, and UsageError for
+    no batches.
+    """
     known = [field.name for field in fields(Recipe) if field.name not in HELD]
     for name in given:
         if name not in known:
@@ -139,7 +147,10 @@ def _recipes(
 
 
 def _first_rows(train: Split, rows: int | None, recipes: Sequence[Recipe]) -> Split:
-    """Raises UsageError for more rows than there are, or fewer than a batch has."""
+    """Return the first `rows` samples, by default all.
+
+    Raises UsageError if there are not that many, or fewer than the largest batch.
+    """
     count = len(train) if rows is None else rows
     largest = max(recipe.batch for recipe in recipes)
     if not largest <= count <= len(train):

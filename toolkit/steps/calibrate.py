@@ -1,4 +1,4 @@
-"""Calibrate a float model: ranges of its tensors, a graph of eight bits, and what that costs."""
+"""Calibrate a float model, write it in INT8, and compare the outputs of the two."""
 
 from __future__ import annotations
 
@@ -44,15 +44,18 @@ from toolkit.steps.yardstick import Yardstick
 
 SCHEMA = "toolkit.calibration/1"
 RECORD = "calibration.json"
-RUNS_ON = {"tensorrt": "onnxruntime"}  # by preset, what its graphs are held to rows on, if not it
-LEAST_SQNR_DB = 10.0  # where the error has a tenth of the power of the output
+RUNS_ON = {"tensorrt": "onnxruntime"}  # by preset: runtime that measures accuracy, if another
+LEAST_SQNR_DB = 10.0  # the error then has a tenth of the power of the output
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """An artifact of eight bits: the ranges that its tensors are quantised in, where each weight
-    went, and how close each output is to the float model's on rows that it was not calibrated
-    on."""
+    """An INT8 artifact, how it was calibrated, and how close it is to the float model.
+
+    `tensors` has the range and the statistics of each tensor, and `weights` where each weight is.
+    `outputs` has how close each output is to the float model's on the samples `rows.held`. `kept`
+    has the nodes that stay in floating point by default, with the reason.
+    """
 
     artifact: Artifact
     method: str
@@ -69,7 +72,7 @@ class Calibration:
     warnings: tuple[str, ...] = ()
 
     def settings(self) -> Json:
-        """How it was made."""
+        """Return the settings that the artifact was made with."""
         return {
             "method": self.method,
             "preset": self.preset,
@@ -119,22 +122,26 @@ def calibrate(
     timeout_s: float = READING_S,
     progress: Progress | None = None,
 ) -> Calibration:
-    """Writes the ONNX model `artifact` with QuantizeLinear and DequantizeLinear to the new
-    directory `out`, its parent the float one.
+    """Quantise the float32 model `artifact` to INT8, and write it to the new directory `out`.
 
-    `method` and `preset` are names of calibration.METHODS and calibration.presets.PRESETS; None
-    leaves `per_channel` (of weights) and `symmetric` (of activations) to the preset, `exclude`
-    names ONNX nodes that stay in floating point. Rows are picked as in
-    toolkit.steps.calibration_rows. A batch norm behind a convolution is folded into it first. A
-    model whose outputs collapse is written all the same, with a warning.
+    An ONNX graph gets QuantizeLinear and DequantizeLinear nodes. With preset litert, a SavedModel
+    becomes an INT8 LiteRT file. The parent of the new artifact is the float model.
 
-    With `max_drop`, the nodes that cost most by themselves stay in floating point too, as few as it
-    takes to be shown to lose no more than that on the test rows: percentage points of accuracy, or
-    per cent of the mean squared error. Each reading of a model file may take `timeout_s`.
+    `method` and `preset` are names of calibration.METHODS and calibration.presets.PRESETS. The
+    preset decides `per_channel` (of weights) and `symmetric` (of activations) if they are None.
+    `exclude` names ONNX nodes that stay in floating point. Samples are chosen as in
+    toolkit.steps.calibration_rows. A batch norm after a convolution is folded into it first. A
+    model whose outputs collapse (SQNR below LEAST_SQNR_DB) is written as well, with a warning.
 
-    Raises SourceError for what is no float32 ONNX model; UnknownNameError and UsageError for what
-    cannot be meant; ParityError, and leaves nothing behind, when a weight is not found in what was
-    written; CheckFailedError when no mixture keeps to `max_drop`; OutputExistsError.
+    With `max_drop`, as few of the most sensitive nodes as necessary also stay in floating point, so
+    that the drop on the test samples is shown to be at most `max_drop`: percentage points of
+    accuracy, or per cent of the mean squared error. Reading a model file may take `timeout_s` each
+    time.
+
+    Raises SourceError, IntegrityError, OutputExistsError; UsageError for a model that is not in
+    float32 or not in the preset's format; UnknownNameError and UsageError for invalid options;
+    ParityError if a weight is not found in the written file; CheckFailedError if no graph meets
+    `max_drop`. If it raises, nothing is written to `out`.
     """
     target, listener = Path(out), progress or Silent()
     refuse_existing(target)
@@ -223,7 +230,7 @@ def _accuracy(
     max_drop: float,
     progress: Progress,
 ) -> Accuracy:
-    """What a mixture is held to. Raises UsageError for rows without labels."""
+    """Return the accuracy requirement. Raises UsageError for samples without labels."""
     place = None if directory is None else Path(directory)
     rows = load_labelled(source, data, settings, place, progress)
     options = session_options(None)
@@ -240,11 +247,11 @@ def _accuracy(
 def _compared(
     source: Artifact, made: Artifact, held: Picked, optimize: bool, progress: Progress
 ) -> Mapping[str, Closeness]:
-    """Each output of both, and each part of one that was concatenated, on the same rows, in
-    batches that are not kept.
+    """Compare all outputs of two models, and parts of concatenated outputs, on the same samples.
 
-    Without `optimize` a graph is run as it is written: ONNX Runtime's kernels of 8 bits, which are
-    not those of the runtime that it is for, saturate on a processor without VNNI.
+    Outputs are compared batch by batch and not kept. Without `optimize`, the graphs run without
+    optimisation: the INT8 kernels of ONNX Runtime, which is not the runtime that the graph is for,
+    saturate on a processor without VNNI.
     """
     options = replace(session_options(None), optimize=optimize)
     fixed = source.signature.batch_axis
@@ -273,7 +280,7 @@ def _compared(
 def _parts(
     name: str, array: np.ndarray, parts: Mapping[str, tuple[int, list[int]]]
 ) -> Iterator[tuple[str, tuple[slice, ...]]]:
-    """The parts that an output was concatenated of: what they are called, and their places."""
+    """Yield a name and an index for each part that an output was concatenated from."""
     axis, extents = parts.get(name, (0, []))
     if sum(extents) != (array.shape[axis] if extents else 0):
         return

@@ -1,4 +1,4 @@
-"""Which rows a model is calibrated on, and on which others it is held against the float model."""
+"""Choose the samples for calibration, and others for the comparison with the float model."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from toolkit.core.progress import Progress
 from toolkit.core.specs import Feeds, Signature
 from toolkit.steps.inputs import check_feeds, load_inputs, load_rows
 
-SAMPLES = 256  # unless told; all, where there are fewer
-MOST_HELD = 512  # rows that outputs are compared on
+SAMPLES = 256  # by default; all, if there are fewer
+MOST_HELD = 512  # largest number of samples on which outputs are compared
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picked:
-    """Rows of arrays by the name of the input that they are for; `digest` is over them in order."""
+    """Chosen samples: those at indices `places` of `arrays`, which has an array per input name.
+
+    `digest` covers the samples in order.
+    """
 
     arrays: Mapping[str, np.ndarray]
     signature: Signature
@@ -39,17 +42,17 @@ class Picked:
         return digest_bytes("".join(self.digests()).encode())
 
     def digests(self) -> Iterator[str]:
-        """One of each row."""
+        """Yield the digest of each sample."""
         for place in self.places:
             row = self.signature.rows(self.arrays, np.array([place]))
             yield digest_bytes(b"".join(row[name].tobytes() for name in sorted(row)))
 
     def feeds(self, start: int, count: int) -> Feeds:
-        """So many rows, from `start` on; fewer at the end."""
+        """Return `count` samples from `start` on, or fewer at the end."""
         return self.signature.rows(self.arrays, self.places[start : start + count])
 
     def whole(self, batch: int) -> Self:
-        """Without those that are left over in batches of this size."""
+        """Return a copy without the samples of an incomplete last batch."""
         return replace(self, places=self.places[: len(self) // batch * batch])
 
     def first(self, count: int) -> Self:
@@ -62,8 +65,11 @@ class Picked:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationRows:
-    """`used` to calibrate, `held` to compare. `left_out` counts rows that lie among the test rows
-    as well, and `note` says what cannot be known of them."""
+    """Samples `used` for calibration, and samples `held` for the comparison with the float model.
+
+    `left_out` counts the training samples that were skipped because they are test samples as well.
+    `note` is a warning if the test samples are unknown.
+    """
 
     used: Picked
     held: Picked
@@ -90,12 +96,13 @@ def pick_rows(
     directory: Path | None = None,
     progress: Progress | None = None,
 ) -> CalibrationRows:
-    """Rows of a data set or file, the same for the same seed.
+    """Choose samples from a data set or file; the same seed gives the same samples.
 
-    They are training rows, none of which lies among the test rows too, and are compared on test
-    rows. Of an .npz file with an array for each input, any rows: no test rows are known there, and
-    those are compared on that are left, or on the same where none is. Raises UsageError for more
-    samples than there are rows, for NaN, and for rows that the model does not take.
+    Those for calibration are training samples that are not test samples as well; those for the
+    comparison are test samples. In an .npz file with an array per input, the test samples are
+    unknown. Calibration then uses any samples, and the comparison the remaining ones, or the same
+    if none remain. Raises UsageError for more samples than there are, for a number that is not a
+    multiple of a fixed batch, for NaN or infinity, and for samples that the model does not accept.
     """
     if samples is not None and samples < 1:
         raise UsageError(f"Got {samples} samples, expected 1 or more.", hint="Give --samples 1.")
@@ -162,7 +169,7 @@ def pick_rows(
 
 
 def _own_arrays(data: str, signature: Signature) -> Mapping[str, np.ndarray] | None:
-    """The arrays of an .npz file that has one for each input, and no others; else None."""
+    """Return the arrays of an .npz file if it has exactly one per input, else None."""
     path = Path(data)
     if path.suffix.lower() != ".npz" or not path.is_file():
         return None
@@ -178,7 +185,10 @@ def _apart(
     data: str,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, int]:
-    """Training rows that are no test rows by their digest, and how many were passed over."""
+    """Return the indices of training samples that are not test samples, and the number skipped.
+
+    Samples are compared by digest.
+    """
     total = len(train)
     tested = set(test.digests())
     wanted = _wanted(samples, total, data)
@@ -210,7 +220,7 @@ def _too_many(samples: int, count: int, what: str) -> UsageError:
 
 
 def _require_finite(picked: Picked) -> None:
-    """Raises UsageError for a row with NaN or infinity; masks may have -infinity."""
+    """Raise UsageError for a sample with NaN or +infinity; -infinity is allowed, as in masks."""
     for place in picked.places:
         row = picked.signature.rows(picked.arrays, np.array([place]))
         for name, array in row.items():

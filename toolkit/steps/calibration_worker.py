@@ -1,4 +1,4 @@
-"""The process that runs a float graph for its inner tensors, and quantises it."""
+"""Worker process that collects statistics of a float graph's tensors, and quantises the graph."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ from toolkit.measuring.wire import MESSAGE
 
 @final
 class CalibrationWorker:
-    """Answers what toolkit/steps/calibrate.py asks. What a pass gives is gone after it."""
+    """Handler of the requests of toolkit/steps/quantising.py and toolkit/steps/quantiser.py.
+
+    Only statistics of the tensors are kept after a pass.
+    """
 
     def __init__(self) -> None:
         self._session: Session | None = None
@@ -83,7 +86,7 @@ class CalibrationWorker:
         )
 
     def _collect(self, feeds: Mapping[str, np.ndarray]) -> int:
-        """How many bytes the tensors took."""
+        """Run a batch, add its tensors to the statistics, and return the bytes of the outputs."""
         assert self._session is not None
         outputs = self._session.run(feeds)
         self._collector.add(feeds)

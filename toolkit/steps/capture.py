@@ -1,4 +1,4 @@
-"""A model that lies in no file yet, as a checkpoint or a SavedModel: a user's code, or a family."""
+"""Capture user code or a family as a checkpoint or a SavedModel."""
 
 from __future__ import annotations
 
@@ -31,8 +31,12 @@ SEED = 0
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """What a user's torch module is called with: what `code` gives (file.py:callable), two rows of
-    an .npz file, or random values of these shapes; and which axes vary, None for the first."""
+    """Example inputs of a user's torch module, and the dynamic axes of its inputs.
+
+    The inputs are what `code` (file.py:callable) returns, the first two samples of the .npz `file`,
+    or random values as in `inputs`. `axes` None stands for the first axis, as described in
+    models.torch.capture.
+    """
 
     code: str | None = None
     file: Path | None = None
@@ -41,7 +45,7 @@ class Example:
 
     @property
     def is_given(self) -> bool:
-        """Whether it says what the module is called with."""
+        """Whether there are inputs for the module."""
         return self.code is not None or self.file is not None or bool(self.inputs)
 
     def to_json(self) -> dict[str, Any]:
@@ -71,27 +75,28 @@ class Example:
 
 
 def is_in_no_file(source: str | os.PathLike[str]) -> bool:
-    """Whether a source is a user's callable or the name of a family, rather than a path."""
+    """Return whether a source is a user's callable or a family, rather than an existing path."""
     text = os.fspath(source)
     return not Path(text).exists() and (is_user_code(text) or text in models.FAMILIES.names())
 
 
 def remark_on(source: str | os.PathLike[str]) -> str | None:
-    """A warning where what is made of a source was never trained."""
+    """Return a warning that a family has untrained weights, or None for any other source."""
     if not is_in_no_file(source) or is_user_code(os.fspath(source)):
         return None
     return f"{source} lies in no file here: it is the family, with fresh weights of seed {SEED}."
 
 
 def capture(source: str, example: Example, directory: Path) -> Mapping[str, int]:
-    """Writes what `source` makes into the empty `directory`: a checkpoint with the module's
-    program, or a SavedModel of a Keras model, proved weight by weight.
+    """Write the model that `source` makes to the empty `directory`.
 
-    Gives the extents that named axes of a torch module's inputs had in the example. A family has
-    the fresh weights of seed 0. Runs the user's code, which may give a torch module together with
-    its example inputs, as `(module, inputs)`; those of `example` are taken instead where it has
-    any. Raises SourceError and UsageError for code that fails, or makes neither a torch nor a Keras
-    model.
+    A torch module becomes a checkpoint with an exported program, a Keras model a SavedModel whose
+    weights are compared with the model's, and a family a checkpoint with fresh weights of seed 0.
+    Runs the user's code, which may return a torch module with its example inputs, as
+    `(module, inputs)`; inputs in `example` take precedence. Returns the extents that the named axes
+    of a torch module's inputs have in the example. Raises SourceError, UnknownNameError and
+    UsageError for code that fails or makes neither a torch nor a Keras model, UsageError for an
+    example if the model is not a torch module, and ParityError if the SavedModel lacks a weight.
     """
     if not is_user_code(source):
         _refuse_example(source, example)
@@ -148,13 +153,13 @@ def _torch(
         epoch=0,
         metrics={},
         training={"source": {"code": own.source, "digest": own.digest}},
-        example=None if example.inputs else found.example,  # those were drawn
+        example=None if example.inputs else found.example,  # random values are not stored
     )
     return found.extents
 
 
 def _values(own: UserCode, example: Example) -> Any:
-    """What forward is called with, by name, or as the example's code gives it."""
+    """Return the arguments of forward: arrays by name, or what the example's code returns."""
     if example.code is not None:
         return load_user_code(example.code).make()
     if example.file is not None:
@@ -202,7 +207,7 @@ def _keras(own: UserCode, model: Any, directory: Path) -> None:
         },
     )
     parity = compare(weights, READERS.create(Format.SAVEDMODEL).stored_tensors(artifact.path))
-    # Constants of layers, as the mean of a Normalization, are no weights, and stored as well.
+    # Constants of layers, such as the mean of a Normalization, are stored but are not weights.
     lost = [tensor.name for tensor in parity.failures() if tensor.match is not Match.EXTRA]
     if lost:
         raise ParityError(

@@ -1,4 +1,4 @@
-"""Whether a row did what it was asked to: the right outputs, in that precision, on that device."""
+"""Checks of a row: right outputs, in the requested precision, on the requested device."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from toolkit.steps.oracle import Expected, expected_of
 @final
 @dataclass(kw_only=True)
 class ReferenceOutputs:
-    """What the reference gives for each of `feeds`, and, once it is needed, the float64 oracle.
+    """Outputs of the reference for each of `feeds`, and of the float64 oracle when it is needed.
 
-    `forms` are those of the model that the reference and the oracle are chosen from. With
-    `tolerance`, outputs may differ by that part of the largest magnitude, and no oracle is asked.
+    `forms` are the variants of the model from which both are chosen. With `tolerance`, outputs may
+    differ by that fraction of the largest magnitude, and the oracle is not used.
     """
 
     forms: Sequence[Artifact]
@@ -34,11 +34,11 @@ class ReferenceOutputs:
     def agreement(
         self, run: Callable[[Feeds, int], Outputs], precision: str, sessions: int = 1
     ) -> Agreement:
-        """Compare the outputs of `run` by the bounds of `precision`.
+        """Compare the outputs of `run` with the reference's, by the bounds of `precision`.
 
-        The first session is asked for those of every set, each further one for those of one set.
-        Outputs that the table of tolerances refuses are judged by the oracle, as an export is:
-        rounding alone may take more digits of a deep model than the table allows.
+        The first session runs on every set of feeds, each further session on one set. Outputs
+        beyond the table of tolerances are judged by the oracle, as in an export: rounding alone may
+        take more digits of a deep model than the table allows.
         """
         asked = [(0, number) for number in range(len(self.feeds))]
         asked += [(session, session % len(self.feeds)) for session in range(1, sessions)]
@@ -52,7 +52,7 @@ class ReferenceOutputs:
             return found
         again = zip(expected.outputs[0], self.outputs, strict=False)
         if not all(compare_outputs(*pair, tolerance).passed for pair in again):
-            return found  # the reference differs from itself: a model that draws random numbers
+            return found  # the reference differs between runs: the model draws random numbers
         exact = expected.exact[0]
         judged = [
             judge(one, self.outputs[k], double, precision)
@@ -80,7 +80,7 @@ class ReferenceOutputs:
 
     @cached_property
     def _expected(self) -> Expected | None:
-        """What the oracle gives, or None where nothing runs the model in float64."""
+        """Outputs of a new reference run and of the oracle; None if the reference cannot run."""
         try:
             return expected_of(self.forms, [self.feeds])
         except ToolkitError:
@@ -88,9 +88,9 @@ class ReferenceOutputs:
 
 
 def fallback_of(row: Row) -> str | None:
-    """What ran instead of the precision or device that was asked for; None where they ran.
+    """Return a sentence on a precision or device that ran instead of the requested one, else None.
 
-    A model of eight bits has layers in floating point, so "mixed" is what it asks for too.
+    "mixed" is not a fallback from "int8", since an INT8 model has layers in floating point.
     """
     if row.provenance is None or not row.computes:
         return None
@@ -104,15 +104,17 @@ def fallback_of(row: Row) -> str | None:
 
 
 def bounds_for(row: Row) -> str:
-    """The precision whose bounds hold for a row that was allowed to fall back: the coarser of
-    what it ran in and what it was asked for, in which the reference ran."""
+    """Return the precision whose bounds apply to a row that was allowed to fall back.
+
+    It is the coarser of the precision that ran and the requested one, in which the reference ran.
+    """
     ran = row.provenance.precision if row.provenance else row.precision_requested
     known = [name for name in (row.precision_requested, ran) if name in TOLERANCES]
     return max(known, key=lambda name: TOLERANCES[name].relative)
 
 
 def judged(row: Row, *, reference: str, fallback: str | None = None) -> Row:
-    """The row, failed where its outputs are not the reference's or where it fell back."""
+    """Return the row with its status: failed if its outputs are wrong or if it fell back."""
     reasons = []
     if row.parity is not None and not row.parity.passed:
         reasons.append(f"Parity with {reference}: {row.parity.reason}.")

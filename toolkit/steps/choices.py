@@ -1,4 +1,4 @@
-"""Which runtimes take part, and what cannot be said of those that do not."""
+"""Choose and probe runtimes, and warn of variants that none of them opens."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ PROBE_TIMEOUT_S = 120
 def known_runtimes(
     asked: Sequence[str] | None, forms: Sequence[Artifact], device: str = "cpu"
 ) -> list[str]:
-    """The runtimes asked for, on `device`; or all on it that are deployed and may open one of the
-    forms.
+    """Return the requested runtimes on `device`, by default all that may open one of the variants.
 
-    Raises UnknownNameError for a name that is none, UsageError for a runtime that is not for the
-    device, UnavailableError where none opens any form.
+    The default leaves out runtimes that nobody deploys (ON_REQUEST). On cuda, a CPU runtime stands
+    for its GPU counterpart. Raises UnknownNameError for an unknown runtime or device, UsageError
+    for an empty list or a runtime that does not run on the device, and UnavailableError if no
+    runtime is requested and none opens any variant.
     """
     if device not in DEVICES:
         raise unknown_name("device", device, DEVICES)
@@ -45,7 +46,7 @@ def known_runtimes(
 
 
 def _on(device: str, name: str) -> str:
-    """The runtime that does on `device` what the named one does on the CPU."""
+    """Return the counterpart on `device` of a runtime. Raises UsageError if there is none."""
     if device == "cpu" or name in FOR_CUDA or name not in ACCEPTS:
         return name
     if name not in ON_CUDA:
@@ -58,7 +59,7 @@ def _on(device: str, name: str) -> str:
 
 
 def nothing_runs(forms: Sequence[Artifact], device: str = "cpu") -> UnavailableError:
-    """The error for a model of which nothing is there but forms that no runtime opens there."""
+    """Return the error for a model none of whose variants a runtime on `device` opens."""
     first = forms[0]
     able = [name for name in ACCEPTS if (name in FOR_CUDA) is (device == "cuda")]
     runnable = sorted({format.value for name in able for format in ACCEPTS[name]})
@@ -71,8 +72,11 @@ def nothing_runs(forms: Sequence[Artifact], device: str = "cpu") -> UnavailableE
 
 
 def unopened(artifact: Artifact, runtimes: Sequence[str]) -> str | None:
-    """A warning where the rows are of other forms, since this one is for a GPU; None where a third
-    party may open it, or where another runtime was chosen of those that do."""
+    """Return a warning if none of `runtimes` opens an artifact that only GPU runtimes open.
+
+    The rows are then of variants that it was made from. Return None for any other artifact, and if
+    a third-party runtime, which may open it, is among `runtimes`.
+    """
     if any(name not in ACCEPTS or artifact.format in ACCEPTS[name] for name in runtimes):
         return None
     able = {name for name, formats in ACCEPTS.items() if artifact.format in formats}
@@ -86,13 +90,15 @@ def unopened(artifact: Artifact, runtimes: Sequence[str]) -> str | None:
 
 
 def remarks_on(artifact: Artifact, runtimes: Sequence[str]) -> list[str]:
-    """Warnings of what these runtimes do not measure of it."""
+    """Return warnings of a missing checkpoint, and of an artifact that no runtime here opens."""
     return [remark for remark in (absent_parent(artifact), unopened(artifact, runtimes)) if remark]
 
 
 def missing_gpu(runtime: str) -> str | None:
-    """Why a runtime for GPUs cannot run here; None where it can, and for all others, whose want is
-    an error."""
+    """Return why a GPU runtime cannot run here, or None if it can.
+
+    Also return None for a CPU runtime, because it is an error if one is missing.
+    """
     if runtime not in FOR_CUDA:
         return None
     found = probe(runtime)
@@ -100,8 +106,10 @@ def missing_gpu(runtime: str) -> str | None:
 
 
 def probe(runtime: str) -> Availability:
-    """Whether a runtime can be used here, asked in a process of its own, so that one that crashes
-    costs one answer."""
+    """Return whether a runtime can be used here.
+
+    It is probed in its own process, so that a crash affects no other runtime.
+    """
     try:
         with WorkerProcess(threads=1, timeout_s=PROBE_TIMEOUT_S) as worker:
             return worker.probe(runtime)

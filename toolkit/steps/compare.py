@@ -1,4 +1,4 @@
-"""Is B slower than A: two artifacts measured in turn, or two stored results."""
+"""Compare the speed of two artifacts, measured in turn, or of two stored results."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from toolkit.steps.sources import (
 
 Named = str | os.PathLike[str]
 
-# What opens a format, of several that with the least to install.
+# Runtime of each format; of several, the one with the fewest dependencies.
 DEFAULT_RUNTIME = {
     Format.CHECKPOINT: "torch",
     Format.ONNX: "onnxruntime",
@@ -75,12 +75,12 @@ def compare(
     out: Named = "results",
     progress: Progress | None = None,
 ) -> Comparison:
-    """Measures B against A on each runtime and batch, a block of each in turn on the same inputs.
+    """Compare the speed of B with that of A on each runtime and batch, in turn on the same inputs.
 
-    `tolerance` is the share by which B may be slower. Without `runtimes`, it is torch for
-    checkpoints and onnxruntime for ONNX, on `device`. The rest is as in `bench`; the result is
-    stored as `out/<id>.json`. Raises what `bench` raises, and UsageError for artifacts of different
-    formats or inputs.
+    `tolerance` is the fraction by which B may be slower. The default runtime is that of the format
+    in DEFAULT_RUNTIME, such as torch for checkpoints and onnxruntime for ONNX, on `device`. The
+    other options are as in `bench`; the result is stored as `out/<id>.json`. Raises what `bench`
+    raises, and UsageError for artifacts of different formats or inputs.
     """
     check_tolerance(tolerance)
     sources = [open_artifact(name) for name in (a, b)]
@@ -155,7 +155,7 @@ def _measured(result: Result, tolerance: float, paths: Sequence[Path]) -> Compar
 def compare_results(
     a: Named, b: Named, *, tolerance: float = TOLERANCE, directory: Named = "results"
 ) -> Comparison:
-    """Compares what two stored results measured of the same runtime, options and batch.
+    """Compare the rows of two stored results that have the same runtime, options and batch.
 
     Nothing is measured. Raises UsageError for results of different machines or threads,
     UnknownNameError, SourceError, IntegrityError.
@@ -179,7 +179,10 @@ def compare_results(
 
 
 def are_results(a: Named, b: Named) -> bool:
-    """Whether both name stored results rather than artifacts. Raises UsageError for one of each."""
+    """Return whether both names are stored results rather than artifacts.
+
+    Raises UsageError for one of each.
+    """
     kinds = [_names_result(os.fspath(name)) for name in (a, b)]
     if kinds[0] == kinds[1]:
         return kinds[0]

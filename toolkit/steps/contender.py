@@ -1,4 +1,4 @@
-"""A row while it is measured."""
+"""A row while it is measured: its processes, checks and measurements."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ from toolkit.steps.settings import Settings
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A row to measure: the runtime opens the first of `artifacts` whose format it takes, with
-    `options` where those are not the run's.
+    """A row to measure: the runtime opens the first of `artifacts` whose format it accepts.
 
-    Of one that is not `judged`, what its outputs are and in what precision it ran is told, and
-    decided upon elsewhere.
+    `options` replace those of the run. If `judged` is False, the agreement of the outputs and the
+    precision that ran are recorded, but do not fail the row; the caller decides.
     """
 
     artifacts: Sequence[Artifact]
@@ -38,10 +37,10 @@ class Entry:
 @final
 @dataclass(kw_only=True)
 class Contender:
-    """A row, its process of the moment, and what it came to in all of them.
+    """A row with its current process, and its results from all processes.
 
-    `lane` is None until a first process is open. `expected` is what the reference gives for each
-    of `feeds`, None where it could not run.
+    `lane` is None until the first process is open. `expected` has the reference outputs for each of
+    `feeds`, None if the reference could not run. `broken` is set by an error that ended the row.
     """
 
     entry: Entry
@@ -56,11 +55,11 @@ class Contender:
 
     @property
     def alive(self) -> bool:
-        """Whether it takes part in what comes next."""
+        """Whether the row can still be measured."""
         return not self.broken and (self.lane is None or self.lane.failure is None)
 
     def fail(self, error: ToolkitError) -> None:
-        """Ends the row with the reason, which nothing that is found out later changes."""
+        """End the row with the reason in `error`, which no later check changes."""
         self.broken = True
         missing = isinstance(error, UnavailableError)
         self.row = replace(
@@ -70,10 +69,10 @@ class Contender:
         )
 
     def open(self) -> None:
-        """Starts the next process of the row; parity comes before any timing.
+        """Start the next process of the row, and check its outputs before any timing.
 
-        A row that fails it is still timed, so that one sees what the wrong answer costs; its
-        status keeps it from being compared.
+        A row with wrong outputs is still timed, to show how fast it is; its status excludes it from
+        comparisons. An error ends the row.
         """
         entry, settings = self.entry, self.settings
         options = entry.options or settings.of(entry.runtime)
@@ -108,7 +107,7 @@ class Contender:
             self.fail(error)
 
     def close(self) -> None:
-        """Ends the process of the moment."""
+        """End the current process."""
         if self.worker is None:
             return
         with self.worker as worker:
@@ -116,7 +115,7 @@ class Contender:
         self.worker = None
 
     def finish(self) -> None:
-        """Completes the row with what was measured, then with what really ran; ends the process."""
+        """Add the measurements and then the provenance to the row, and end the process."""
         if self.lane is not None:
             self.row = replace(self.row, measurements=self.lane.measurements())
         if self.worker is None:
@@ -127,7 +126,7 @@ class Contender:
                 self._ask(worker)
 
     def _keep(self, worker: WorkerProcess) -> None:
-        """The reason of a lane that failed, and the size of the process."""
+        """Add the failure of the lane and the peak memory of the process to the row."""
         if self.lane is None:
             return
         if self.lane.failure is not None and not self.broken:
@@ -138,7 +137,7 @@ class Contender:
                 self.row = replace(self.row, peak_rss_bytes=max(peak, self.row.peak_rss_bytes or 0))
 
     def _ask(self, worker: WorkerProcess) -> None:
-        """Provenance: after all else, since to tell it takes memory and time of its own."""
+        """Add the provenance and check it, last because reading it takes memory and time."""
         with self._failing():
             self.row = replace(self.row, provenance=worker.provenance())
             if not self.broken:
@@ -146,7 +145,7 @@ class Contender:
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
-        """An error ends the row, unless it has failed already."""
+        """End the row if the block raises a ToolkitError, unless the row has failed already."""
         try:
             yield
         except ToolkitError as error:
@@ -170,7 +169,7 @@ class Contender:
     def _check_outputs(
         self, worker: WorkerProcess, precision: str, earlier: Agreement | None = None
     ) -> None:
-        """Fails the row whose outputs are not the reference's, in this process or an earlier."""
+        """Fail the row if its outputs in this or an earlier process are not the reference's."""
         if self.expected is not None and self.row.computes:
             clients = self.settings.clients
             parity = self.expected.agreement(worker.run, precision, clients)

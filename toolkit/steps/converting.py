@@ -1,6 +1,6 @@
-"""Commands of the files worker that write model files, or run user code.
+"""Commands of the files worker that write model files or run user code.
 
-Each takes a message and arrays, and gives a reply as JSON; `Files` has a method of the same name.
+Each takes a message and arrays, and returns a JSON reply; `Files` has a method of the same name.
 """
 
 from __future__ import annotations

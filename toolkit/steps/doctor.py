@@ -1,4 +1,4 @@
-"""What can run here, and what to do about what cannot."""
+"""Diagnose which runtimes can run here, and how to fix those that cannot."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from toolkit.measuring.peak import COPY, PRECISIONS
 from toolkit.measuring.warnings import load_warnings
 from toolkit.steps.choices import PROBE_TIMEOUT_S, probe
 
-PEAK_SECONDS = 2.0  # for each ceiling
+PEAK_SECONDS = 2.0  # per precision, and for copies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +58,11 @@ class RuntimeInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """`conflicts` are packages that exclude each other and are both here, `ceilings` those stored
-    for this machine, by the number of threads."""
+    """Diagnosis of this machine.
+
+    `conflicts` are installed packages that exclude each other. `ceilings` are the stored peak
+    FLOP/s and bandwidths of this machine, one entry per number of threads.
+    """
 
     runtimes: tuple[RuntimeInfo, ...]
     conflicts: tuple[Conflict, ...]
@@ -79,12 +82,12 @@ class Diagnosis:
 def doctor(
     *, ceilings: bool = False, threads: int | None = None, progress: Progress | None = None
 ) -> Diagnosis:
-    """Probes every runtime in a process of its own, so that one that crashes costs one line, as
-    many at a time as there are cores.
+    """Probe every runtime, each in its own process, so that a crash affects only one.
 
-    With `ceilings` the limits of this machine are measured, by so many threads (all cores unless
-    told), and stored in the user's cache directory, where `bench` finds them; without, nothing is
-    written. Raises UsageError, and ToolkitError where nothing can be stored.
+    As many are probed at a time as there are cores. With `ceilings`, the peak FLOP/s and bandwidth
+    of this machine are measured with `threads` threads (by default one per core), and stored in the
+    user's cache directory, where `bench` finds them. Without it, nothing is written. Raises
+    UsageError for `threads` without `ceilings`, and ToolkitError if the peaks cannot be stored.
     """
     if threads is not None and not ceilings:
         raise UsageError(
@@ -109,7 +112,7 @@ def doctor(
 
 
 def _probed(at_a_time: int, progress: Progress) -> list[RuntimeInfo]:
-    """In the order of their names."""
+    """Probe all runtimes, and return the results in the order of the registry."""
     names, infos = RUNTIMES.names(), []
     pool = ThreadPoolExecutor(max_workers=at_a_time)
     try:
@@ -122,7 +125,10 @@ def _probed(at_a_time: int, progress: Progress) -> list[RuntimeInfo]:
 
 
 def _measure_ceilings(threads: int, cpu: Json, progress: Progress) -> Ceilings:
-    """Those of the precisions that the processor has instructions for, and torch a product."""
+    """Measure the peak bandwidth, and the peak FLOP/s of each supported precision.
+
+    A precision is supported if the processor has instructions and torch a matrix product for it.
+    """
     absent = {name: why for name in PRECISIONS if (why := absent_instructions(name, cpu))}
     wanted = [name for name in PRECISIONS if name not in absent]
     rates = {}

@@ -1,4 +1,4 @@
-"""Export a model: exporters, weight parity, passes, output parity, manifest."""
+"""Export a model, prove its weights and outputs, and write the manifest."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from toolkit.steps.sources import open_source
 
 PARITY_SCHEMA = "toolkit.parity/3"
 PROOF = "parity.json"
-FAILING = "inputs.npz"  # on which the outputs of a form that is kept are not the model's
+FAILING = "inputs.npz"  # inputs on which a kept variant that failed gives wrong outputs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """A proved artifact: every weight explained, every output within bounds."""
+    """An exported artifact with its proof: every weight explained, every output within bounds."""
 
     artifact: Artifact
     weights: WeightParity
@@ -71,23 +71,23 @@ def export(
     timeout_s: float | None = None,
     progress: Progress | None = None,
 ) -> Export:
-    """Writes the model of `source` in format `to` to the new directory `out`, with the proof.
+    """Export `source` to format `to`, and write it with the proof to the new directory `out`.
 
-    `source` is a checkpoint, an artifact, a file of somebody else's; or a user's code, or a family,
-    from which a checkpoint or SavedModel is made first and kept as `out/source`: `example` and
-    `inputs` are what the user's module is called with for that. Where the target is made
-    from another format than that, the model is exported to it first, through `via` if that is
-    named, to a place that is removed again: the proof is against `source`. `passes` rewrite the
-    ONNX graph, after the weights in it are proved and before anything is made of it; the outputs
-    are compared after them. `inputs` are what the outputs are compared on, as in `bench`. Where
-    nothing here runs the target, the outputs are those of the form that it was made from, and the
-    proof says so. `timeout_s` is how long reading a file, and each conversion, may take: 300 and
-    3600 s by default.
+    `source` is a checkpoint, an artifact, a model file without a manifest, user code, or a family.
+    From the last two, a checkpoint or SavedModel is made first and kept as `out/source`; for that,
+    a user's module is called with `example` and `inputs`. `to` may also name an exporter. If the
+    exporter takes another format than that of `source`, the model is first exported to that format,
+    via `via` if given, in a temporary directory; the proof compares with `source`. `passes` rewrite
+    the ONNX graph after its weights are proved and before anything is made from it. Outputs are
+    compared after the passes, on `inputs` as in `bench`. If a GPU runtime for the target cannot run
+    here, the outputs are those of the variant that the target was made from, and the proof says so.
+    `timeout_s` limits reading a file and each conversion: 300 s and 3600 s by default.
 
-    Raises ParityError, and leaves nothing behind, when a weight is missing or altered or an
-    output is not the model's; then `keep_failed` is a new directory for the form that failed, and
-    for the inputs on which its outputs did. Raises SourceError and IntegrityError for the source;
-    UsageError for a target that cannot be made of it; OutputExistsError.
+    Raises ParityError if a weight is missing or altered, or if an output is not the model's; the
+    variant that failed, and the inputs on which its outputs did, are then written to the new
+    directory `keep_failed` if it is given. Raises SourceError and IntegrityError for the source,
+    UnknownNameError for a target or pass, UsageError for a target that cannot be made from the
+    source, OutputExistsError. If it raises, nothing is written to `out`.
     """
     target = Path(out)
     refuse_existing(target)
@@ -100,7 +100,7 @@ def export(
         open_files(timeout_s, timeout_s) as files,
     ):
         if is_in_no_file(source):
-            files.prepare("torch")  # the most usual
+            files.prepare("torch")  # the most common framework of user code
         given, request = open_source(
             source, example, inputs or InputRequest(), partial / SOURCE, files
         )
@@ -152,9 +152,12 @@ def export(
 
 @dataclass(frozen=True, kw_only=True)
 class _Stage:
-    """A form on the way from `given`: what an exporter wrote, the proof of its weights, and what
-    passes have changed since. `runs` is that form, or the last one before it that something here
-    runs: the outputs are compared on that, with `checked_with`; `unable` says why."""
+    """A variant on the route from `given`, with the proof of its weights.
+
+    `changes` are the changes by passes. `runs` is the variant whose outputs are compared, on the
+    runtime `checked_with`: `artifact`, or the last variant before it that can run here if it
+    cannot. `unable` is the reason why it cannot.
+    """
 
     given: Artifact
     artifact: Artifact
@@ -167,7 +170,7 @@ class _Stage:
 
     @property
     def not_run(self) -> str | None:
-        """Says of outputs that they are those of another form; None where they are its own."""
+        """Statement that the outputs are those of an earlier variant; None if they are its own."""
         if self.runs is self.artifact:
             return None
         return (
@@ -183,12 +186,12 @@ class _Stage:
         passes: Sequence[str],
         home: Path,
     ) -> _Stage:
-        """What comes of it by an exporter, in `place`, on the way to what will lie in `home`;
-        without one a copy, for the passes.
+        """Return the stage that an exporter makes from this one in `place`, or a copy without one.
 
-        Raises ParityError where a weight is missing or altered. Where passes rewrote the graph
-        before, the proof is that of the graph before them, if what was made now is the graph
-        after them.
+        An ONNX graph is then rewritten by the passes, once. `home` is the final directory, to which
+        the paths of parents are relative. Raises ParityError if a weight is missing or altered. A
+        file made from a rewritten graph is compared with that graph, and the proof stays that of
+        the graph before the passes.
         """
         if exporter is None:
             exported, format = _copied(self.artifact, place), self.artifact.format
@@ -200,7 +203,7 @@ class _Stage:
         source = self.artifact if self.changes else self.given
         weights = self.files.weight_parity(source, format, place / exported.entry)
         if not weights.passed:
-            _saved(place, self.artifact, self.given, format, exported, home)  # it may be kept
+            _saved(place, self.artifact, self.given, format, exported, home)  # for --keep-failed
             raise _weights_differ(weights, format)
         changes = self.changes
         if format is Format.ONNX and passes and not changes:
@@ -226,8 +229,11 @@ class _Stage:
     def _rewrite(
         self, passes: Sequence[str], path: Path, exported: Exported, signature: Signature
     ) -> tuple[list[Json], Exported]:
-        """Run the passes on a graph. Return what each changed, and what is in the graph then, which
-        takes and gives what `signature` says, in the same order, but for what the passes fixed."""
+        """Run the passes on a graph, and return what each changed and a description of the result.
+
+        The inputs and outputs stay in the order of `signature`, which has the layouts and names of
+        axes that the file lacks; the passes may only fix extents.
+        """
         changes, precision, found = self.files.rewrite(self.artifact, passes, path)
         after = Signature(
             inputs=_with_layouts(found.inputs, signature.inputs),
@@ -236,7 +242,7 @@ class _Stage:
         return changes, replace(exported, precision=precision, signature=after)
 
     def save(self, directory: Path) -> None:
-        """The manifest once more, over all that lies in `directory` by now."""
+        """Write the manifest again, over all files that are in `directory` now."""
         kept = {
             name: getattr(self.artifact, name)
             for name in ("model", "format", "precision", "signature", "entry", "options")
@@ -252,10 +258,11 @@ def _keeping(
     made: Path,
     feeds: Feeds | None = None,
 ) -> Iterator[None]:
-    """Copy the form in `failed` to `keep`, if the block raises ParityError, and say so.
+    """Copy the variant in `failed` to `keep` if the block raises ParityError.
 
-    `made` is where the checkpoint of a user's code is, if there is one; it is copied as well, as
-    are `feeds`. The error then says how to repeat the comparison.
+    The checkpoint or SavedModel of user code in `made`, if there is one, and `feeds` are copied as
+    well. The error raised then names `keep` and the command that repeats the comparison. Without
+    `keep`, its hint mentions --keep-failed.
     """
     try:
         yield
@@ -281,11 +288,11 @@ def _keeping(
 
 
 def _storable(array: np.ndarray) -> np.ndarray:
-    """Strings as NumPy stores them without pickle."""
+    """Return an array that NumPy stores without pickle; strings are converted."""
     return array.astype(str) if array.dtype == object else array
 
 
-FLAGS = {  # where it is not the name of the option itself
+FLAGS = {  # of options whose flag has another name
     "compute_capabilities": "--compute-capability",
     "profiles": "--profile",
 }
@@ -294,8 +301,11 @@ FLAGS = {  # where it is not the name of the option itself
 def _route(
     given: Artifact, to: str, via: str | None, passes: Sequence[str], *, made: bool
 ) -> list[str | None]:
-    """The exporters in turn, by name; None stands for a copy, which the passes are applied to, or
-    which is all that is wanted of what was made from a user's code."""
+    """Return the names of the exporters in order.
+
+    None stands for a copy, on which the passes run, or which is all that is needed if the source
+    was `made` from user code in the format `to`. Raises UsageError if there is nothing to do.
+    """
     route: list[str | None] = [*find_route(given.format, to, via)]
     if (given.format is Format.ONNX and (passes or not route)) or (made and not route):
         return [None, *route]
@@ -314,7 +324,7 @@ def _saved(
     exported: Exported,
     home: Path,
 ) -> Artifact:
-    """The manifest of what an exporter wrote of `source`."""
+    """Write the manifest of what an exporter wrote from `source`, and return the artifact."""
     return Artifact.save(
         directory,
         model=given.model,
@@ -330,7 +340,7 @@ def _saved(
 def _with_layouts(
     found: Sequence[TensorSpec], known: Sequence[TensorSpec]
 ) -> tuple[TensorSpec, ...]:
-    """What a file declares, with the layouts that it cannot, and the names of axes that it lost."""
+    """Return the tensors that a file declares, with the layouts and names of axes from `known`."""
     return tuple(
         replace(
             a,
@@ -344,7 +354,7 @@ def _with_layouts(
 
 
 def _copied(artifact: Artifact, directory: Path) -> Exported:
-    """The files of an ONNX artifact, each under its own name."""
+    """Copy all files of an artifact except its proof, under the same names."""
     for name in artifact.files:
         if name != PROOF:
             artifact.copy_file(name, directory / name)
@@ -354,8 +364,10 @@ def _copied(artifact: Artifact, directory: Path) -> Exported:
 def _require_passes(
     passes: Sequence[str], to: str, given: Artifact, routes: Sequence[Route]
 ) -> None:
-    """Raises UnknownNameError for a pass that is none, UsageError for a number that it does not
-    take, and where there is no ONNX graph."""
+    """Raise UsageError for passes if the route has no ONNX graph.
+
+    Raises UnknownNameError for an unknown pass, and UsageError for a number that it does not take.
+    """
     if passes:
         with ours():
             from exporters.passes.rewriting import parse
@@ -369,7 +381,7 @@ def _require_passes(
 
 
 def _require_options(options: ExportOptions, to: str, routes: Sequence[Route]) -> None:
-    """Raises UsageError for an option that nothing on the way heeds."""
+    """Raise UsageError for an option that has no effect on this route."""
     heeded = {name for route in routes for name in route.options}
     if ignored := options.given().keys() - heeded:
         named = ", ".join(FLAGS.get(name, f"--{name}") for name in sorted(ignored))
@@ -380,10 +392,10 @@ def _require_options(options: ExportOptions, to: str, routes: Sequence[Route]) -
 
 
 def _require_builder(given: Artifact, routes: Sequence[Route]) -> None:
-    """Raises UnknownNameError for a checkpoint whose model the exporter's framework has not.
+    """Raise UnknownNameError if the exporter's framework cannot build a checkpoint's family.
 
-    A user's own torch module is a program, which asks for no builder in torch, and has none in any
-    other: SourceError.
+    A user's torch module is a program, which needs no builder in torch and has none in any other
+    framework; for the latter, raises SourceError.
     """
     first = next(iter(routes), None)
     if given.format is not Format.CHECKPOINT or first is None or first.framework is None:

@@ -1,4 +1,4 @@
-"""The client of the process in which model files are read and written, and user code runs."""
+"""Client of the process that reads and writes model files, and runs user code."""
 
 from __future__ import annotations
 
@@ -41,8 +41,12 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, kw_only=True)
 class Inventory:
-    """The contents of a model file: operators by kind, empty for a format without a graph; and the
-    tensors that could be weights and are read: their number, elements and bytes."""
+    """Contents of a model file.
+
+    `operators` counts the operators by kind, and is empty for a format without a graph. `tensors`,
+    `parameters` and `stored_bytes` are the number, elements and bytes of the tensors that could be
+    weights and are read.
+    """
 
     operators: Mapping[str, int]
     tensors: int
@@ -52,16 +56,16 @@ class Inventory:
 
 @final
 class Files:
-    """A process that reads and writes model files, started when it is first needed.
+    """Process that reads and writes model files, started when it is first needed.
 
-    Reading has limits of memory, processor time and file size, see Limits.for_reading, and
-    `reading_s` seconds for each request; converting has most of the machine's memory and
-    `converting_s` seconds. User code, and what is made of it, has no limit of memory. A file's
-    bytes are parsed nowhere else, and its tensors stay in that process.
+    Reading is limited in memory, processor time and file size, see Limits.for_reading, and to
+    `reading_s` seconds per request. Converting may use most of the machine's free memory, and
+    `converting_s` seconds per request. User code, and the conversion of a checkpoint, have no
+    memory limit. Model files are parsed only in the process, and their tensors stay in it.
 
-    A context manager: leaving it ends the process. All methods raise what readers and exporters
-    raise; WorkerTimeoutError, WorkerLimitError and WorkerDiedError for a file that takes too long
-    or too much memory, or ends the process.
+    As a context manager, it ends the process on exit. All methods raise what readers and exporters
+    raise, and WorkerTimeoutError, WorkerLimitError and WorkerDiedError for a file that takes too
+    long, needs too much memory, or ends the process.
     """
 
     def __init__(self, reading_s: float = READING_S, converting_s: float = CONVERTING_S) -> None:
@@ -71,7 +75,7 @@ class Files:
         self._worker: WorkerProcess | None = None
 
     def describe(self, format: Format, path: Path) -> Description:
-        """Return what a file of unknown origin says of itself."""
+        """Return what a file of unknown origin declares about itself."""
         found = self._read("describe", path, [format], _size(path), format=format, path=str(path))
         return Description(
             signature=decode(found["signature"], Signature, REPLY),
@@ -91,7 +95,7 @@ class Files:
         )
 
     def weight_parity(self, source: Artifact, format: Format, path: Path) -> WeightParity:
-        """Find every weight of `source` in another file, by value."""
+        """Find every weight of `source` by value in the file at `path`."""
         size = source.size_bytes + _size(path.parent)
         found = self._read(
             "weight_parity",
@@ -105,16 +109,16 @@ class Files:
         return WeightParity.from_json(found)
 
     def unread_weights(self, source: Artifact) -> list[str]:
-        """Return the weights of a user model that its program or SavedModel does not read.
+        """Return the names of the weights that the program or SavedModel of user code does not read.
 
-        Examples are those of an argument of forward that is left out.
+        That happens, for example, if an argument of forward is left out.
         """
         if PROGRAM not in source.files:
             return list(source.options.get("unread_weights", ()))
         return list(self._read_artifact("unread_weights", source)["names"])
 
     def count_work(self, path: Path, shapes: Mapping[str, Sequence[int]]) -> Work:
-        """As `exporters.graph_work.count_work`."""
+        """Count the operations and bytes of a pass: see `exporters.graph_work.count_work`."""
         asked = {"path": str(path), "shapes": {name: list(s) for name, s in shapes.items()}}
         found = self._read("count_work", path, [Format.ONNX], _size(path), **asked)
         return decode(found, Work, REPLY)
@@ -122,8 +126,11 @@ class Files:
     def matrix_operations(
         self, source: Artifact, shapes: Mapping[str, Sequence[int]]
     ) -> int | None:
-        """Return the operations of matrix products and convolutions in a pass over an ONNX graph or
-        a torch program, None for other formats and where they cannot be counted."""
+        """Count the operations of matrix products and convolutions in a pass.
+
+        Return None for anything but an ONNX graph or a torch program, and if they cannot be
+        counted.
+        """
         shapes = {name: list(shape) for name, shape in shapes.items()}
         try:
             found = self._read_artifact("matrix_operations", source, shapes=shapes)
@@ -132,14 +139,14 @@ class Files:
         return None if found["operations"] is None else int(found["operations"])
 
     def input_ranges(self, source: Artifact) -> Mapping[str, tuple[int, int]]:
-        """As `exporters.onnx_ranges.input_ranges`."""
+        """Return the ranges of indices and classes: see `exporters.onnx_ranges.input_ranges`."""
         found = self._read(
             "input_ranges", source.path, [Format.ONNX], source.size_bytes, path=str(source.path)
         )
         return {name: (low, high) for name, (low, high) in found["ranges"].items()}
 
     def wrong_extents(self, source: Artifact) -> list[str]:
-        """As `exporters.onnx_file.wrong_extents`; empty for other formats."""
+        """Return `exporters.onnx_file.wrong_extents` of an ONNX file; empty for other formats."""
         if source.format is not Format.ONNX:
             return []
         found = self._read(
@@ -148,7 +155,7 @@ class Files:
         return list(found["remarks"])
 
     def output_parts(self, source: Artifact) -> Mapping[str, tuple[int, list[int]]]:
-        """As `exporters.onnx_shapes.output_parts`; empty for other formats."""
+        """Return `exporters.onnx_shapes.output_parts` of an ONNX file; empty for other formats."""
         if source.format is not Format.ONNX:
             return {}
         found = self._read(
@@ -159,7 +166,7 @@ class Files:
     def export(
         self, exporter: str, source: Artifact, directory: Path, options: ExportOptions
     ) -> Exported:
-        """As `exporters.base.Exporter.export`."""
+        """Export a model: see `exporters.base.Exporter.export`."""
         found = self._convert(
             "export",
             source,
@@ -170,7 +177,7 @@ class Files:
         return _exported(found)
 
     def quantise_for_litert(self, source: Artifact, directory: Path, rows: Feeds) -> Exported:
-        """As `exporters.litert.LiteRt.quantise`."""
+        """Export to LiteRT in INT8: see `exporters.litert.LiteRt.quantise`."""
         found = self._convert(
             "quantise_for_litert", source, rows, directory=str(directory.resolve())
         )
@@ -179,22 +186,28 @@ class Files:
     def rewrite(
         self, source: Artifact, passes: Sequence[str], path: Path
     ) -> tuple[list[Json], str, Signature]:
-        """Run passes on an ONNX file in place, made of `source`. Return the changes, and the
-        precision and signature that the file has then. As `exporters.passes.rewriting.apply`."""
+        """Run passes in place on an ONNX file made from `source`.
+
+        Return the changes, and the new precision and signature of the file. See
+        `exporters.passes.rewriting.apply`.
+        """
         found = self._convert("rewrite", source, passes=list(passes), path=str(path))
         return found["changes"], found["precision"], decode(found["signature"], Signature, REPLY)
 
     def write_for_evaluator(self, source: Artifact, path: Path, *, double: bool) -> None:
-        """As `exporters.passes.rewriting.write_for_evaluator`."""
+        """Write a graph to evaluate: see `exporters.passes.rewriting.write_for_evaluator`."""
         self._convert("write_for_evaluator", source, path=str(path), double=double)
 
     def expose(self, source: Artifact, directory: Path) -> tuple[Path, Mapping[str, str]]:
-        """As `exporters.base.Exposer.expose`."""
+        """Write a copy that outputs its inner tensors: see `exporters.base.Exposer.expose`."""
         found = self._convert("expose", source, directory=str(directory.resolve()))
         return Path(found["path"]), dict(found["operators"])
 
     def capture(self, source: str, example: Example, directory: Path) -> Mapping[str, int]:
-        """As `toolkit.steps.capture.capture`. It runs user code, in a process of its own."""
+        """Capture a model in a separate process: see `toolkit.steps.capture.capture`.
+
+        Raises SourceError if the user code ends that process.
+        """
         message: Json = {
             "command": "capture",
             "code": source,
@@ -214,11 +227,11 @@ class Files:
         return dict(found["extents"])
 
     def prepare(self, runtime: str) -> None:
-        """Let the process import the framework of a runtime, while this one does other things."""
+        """Start importing the framework of a runtime in the process, without waiting for it."""
         self._started().prepare({"command": "probe", "runtime": runtime})
 
     def process(self) -> WorkerProcess:
-        """The process itself, in which runtimes can be opened as in any other worker."""
+        """Return the process, in which runtimes can be opened as in any other worker."""
         return self._started()
 
     def _read_artifact(self, command: str, source: Artifact, **asked: Any) -> Json:
@@ -282,7 +295,7 @@ class Files:
         return WorkerProcess(threads=self._threads, timeout_s=self._reading_s, module=MODULE)
 
     def close(self) -> None:
-        """End the process; the next request starts another."""
+        """End the process; the next request starts a new one."""
         if self._worker is not None:
             self._worker.close()
             self._worker = None
@@ -303,7 +316,7 @@ def open_files(
 ) -> Iterator[Files]:
     """Yield the process of the surrounding block, or one that ends with this block.
 
-    The outermost block decides on the seconds, READING_S and CONVERTING_S by default.
+    The outermost block sets the time limits, by default READING_S and CONVERTING_S.
     """
     outer = _shared.get()
     if outer is not None:
@@ -322,9 +335,9 @@ def open_files(
 
 
 def sharing_files(step: Callable[P, R]) -> Callable[P, R]:
-    """Let everything within a call of `step` read files in one process.
+    """Decorate `step` so that everything within a call uses one process to read files.
 
-    The keyword argument `timeout_s` of `step` is the seconds that reading may take.
+    The keyword argument `timeout_s` of `step` is the time limit for reading, in seconds.
     """
     default = inspect.signature(step).parameters["timeout_s"].default
 
@@ -337,12 +350,12 @@ def sharing_files(step: Callable[P, R]) -> Callable[P, R]:
 
 
 def _formats(source: Artifact) -> list[Format]:
-    """Return the formats whose readers an artifact needs."""
+    """Return the formats whose readers are needed to read an artifact."""
     return [source.format, *([Format.TORCH_EXPORT] if PROGRAM in source.files else [])]
 
 
 def _size(path: Path) -> int:
-    """Return the bytes of a file, or of all files in a directory."""
+    """Return the size in bytes of a file, or of all files below a directory."""
     found = path.rglob("*") if path.is_dir() else [path]
     return sum(each.stat().st_size for each in found if each.is_file())
 

@@ -1,4 +1,4 @@
-"""The process in which model files are read and written, and user code runs."""
+"""Worker process that reads and writes model files, and runs user code."""
 
 from __future__ import annotations
 
@@ -42,13 +42,15 @@ CONVERTING = frozenset(
         "write_for_evaluator",
     }
 )
-LARGEST_REPLY = 64 << 20  # bytes of JSON, which the parent unpacks to several times that
+LARGEST_REPLY = 64 << 20  # bytes of JSON, which take several times that in the parent
 
 
 @final
 class FilesWorker:
-    """Answers the requests of toolkit/steps/files.py, and those of any worker: the reference of an
-    export runs here, where its framework is imported already."""
+    """Handler of the requests of toolkit/steps/files.py, and of those of any other worker.
+
+    The reference of an export runs here, because its framework is already imported.
+    """
 
     def __init__(self) -> None:
         self._runtimes = Worker()
@@ -57,13 +59,13 @@ class FilesWorker:
         command = message["command"]
         if command not in READING | CONVERTING:
             if command == "open":
-                collect()  # models that were read, which the worker would spare from collection
+                collect()  # the models read so far, which the worker would exempt from collection
             return self._runtimes.handle(message, arrays)
         with ours():
             name = "reading" if command in READING else "converting"
             function = getattr(importlib.import_module(f"toolkit.steps.{name}"), command)
         for format in message["formats"]:
-            READERS.create(format)  # imports are not what is limited
+            READERS.create(format)  # imports before the limits apply
         limits = None if message["limits"] is None else Limits(**message["limits"])
         with contextlib.nullcontext() if limits is None else _explained(limits, message["about"]):
             if command not in READING:

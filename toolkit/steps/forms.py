@@ -1,4 +1,4 @@
-"""What `bench` measures: the forms that lie there, and those that it has made of them first."""
+"""Variants of a model that `bench` measures: existing ones, and exports made for it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,18 @@ from toolkit.steps.files import open_files
 from toolkit.steps.inputs import InputRequest
 from toolkit.steps.sources import absent_parent, candidates, open_source
 
-USUAL = ("onnx",)  # what is made of a model that lies in no file
+USUAL = ("onnx",)  # default targets of user code and families
 
 
 @dataclass(frozen=True, kw_only=True)
 class Forms:
-    """`name` is what the user called it; `source` is what all were made from; `artifacts` those
-    that the runtimes may open, the ones that were made first, and `named` those of them that were
-    asked for; `exports` what the proof of each export came to; `warnings` what cannot be said."""
+    """Variants of a model to measure.
+
+    `name` is the model as the user named it, and `source` the artifact that all exports were made
+    from. `artifacts` are the variants that runtimes may open, exports first, and `named` those that
+    were requested. `request` fits the inputs of `source`. `exports` has a summary of each export's
+    proof. `warnings` are about fresh weights, a missing checkpoint and wrong declared shapes.
+    """
 
     name: str
     source: Artifact
@@ -43,9 +47,10 @@ def forms_of(
     inputs: InputRequest,
     progress: Progress,
 ) -> Iterator[Forms]:
-    """Exports `source` to each target in `to`, with proof, for as long as the block lasts.
+    """Export `source` to each target in `to`, with proof, and yield the variants.
 
-    Raises what `export` raises.
+    The exports are removed after the block. By default, user code and families are exported to
+    USUAL, other sources to nothing. Raises what `export` raises.
     """
     unmade = is_in_no_file(source)
     targets = list(dict.fromkeys((USUAL if unmade else ()) if to is None else to))

@@ -1,4 +1,4 @@
-"""Inputs to measure with: the user's own, rows of a data set, or seeded random values."""
+"""Inputs for measuring: from a file, from a data set, or seeded random values."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ from toolkit.data.arrays import load_arrays
 from toolkit.data.base import Split
 from toolkit.steps.files import open_files
 
-SETS = 4  # rotated, so that a cache of results cannot pass for speed
+SETS = 4  # rotated, so that caching results does not look like speed
 SEED = 0
 EXAMPLE_EXTENT = 16
-UNBOUNDED = ("bfloat16", "float16", "float32", "float64")  # whose values may be large
+UNBOUNDED = ("bfloat16", "float16", "float32", "float64")  # dtypes whose values may be large
 
 
 @dataclass(frozen=True, kw_only=True)
 class RandomInput:
-    """What to draw for one input: uniform values from `low` to below `high`.
+    """Random values to draw for one input: uniform, from `low` to below `high`.
 
-    None stands for what the signature says, and for values that suit the dtype.
+    `shape` and `dtype` None stand for those of the signature, `low` and `high` None for a range
+    that suits the dtype.
     """
 
     shape: tuple[int, ...] | None = None
@@ -45,10 +46,11 @@ class RandomInput:
 
 @dataclass(frozen=True, kw_only=True)
 class InputRequest:
-    """What the user asked for: at most one of a data set and a file, extents of named axes,
-    and for single inputs what to draw.
+    """Requested inputs: at most one of a data set and a file, extents of axes, and random inputs.
 
-    `data_settings` and `data_dir` are as in `load_test_rows`.
+    `dims` has extents of dynamic axes by their name in --dim, `random` what to draw for single
+    inputs. `data_settings` and `data_dir` are `settings` and `directory` of `load_test_rows`.
+    Raises UsageError for both a data set and a file, and for an extent below 1.
     """
 
     data: str | None = None
@@ -71,15 +73,16 @@ class InputRequest:
 
 
 class InputSource(ABC):
-    """Gives the sets of inputs of a batch; `description` says where they come from."""
+    """Source of the sets of inputs for a batch; `description` says where they come from."""
 
     description: str
 
     @final
     def sets(self, batch: int) -> list[Feeds]:
-        """SETS sets of inputs of this batch, the same at every call.
+        """Return SETS sets of inputs of this batch, the same at every call.
 
-        Raises UsageError when they do not fit the model, or the memory.
+        There is only one if no stored array has a batch axis. Raises UsageError if the inputs do
+        not fit the model or the memory.
         """
         try:
             return self._sets(batch)
@@ -91,7 +94,7 @@ class InputSource(ABC):
 
     @abstractmethod
     def _sets(self, batch: int) -> list[Feeds]:
-        """The sets, whatever memory they take."""
+        """Return the sets; may raise MemoryError."""
 
 
 def load_test_rows(
@@ -102,7 +105,7 @@ def load_test_rows(
     directory: Path | None = None,
     progress: Progress | None = None,
 ) -> Split:
-    """The test rows of a data set or file, as `load_rows` gives both kinds."""
+    """Load the test samples of a data set or file: see `load_rows`."""
     return load_rows(
         artifact, data, settings=settings, directory=directory, progress=progress, kinds=("test",)
     )["test"]
@@ -117,11 +120,10 @@ def load_rows(
     progress: Progress | None = None,
     kinds: Sequence[str] = ("train", "test"),
 ) -> dict[str, Split]:
-    """The training and test rows of a data set or file, in the shape and layout that the model
-    takes.
+    """Load the training and test samples of a data set or file, in the model's shape and layout.
 
-    Of the model's own data, options that are not in `settings` are those that it was trained with.
-    Raises what `load_splits` raises.
+    For the data set that the model was trained on, options that are not in `settings` are those of
+    the training. Raises what `load_splits` raises.
     """
     own = artifact.model.data_settings if data == artifact.model.data else {}
     splits = load_splits(
@@ -143,11 +145,11 @@ def load_rows(
 def input_source(
     artifact: Artifact, request: InputRequest, graph: Artifact | None = None
 ) -> InputSource:
-    """What was asked for; else test rows of the model's own data set; else random values, as
-    `noise_source` draws them.
+    """Return the requested inputs, else test samples of the model's own data set, else random ones.
 
-    A data set of the model's own that cannot be loaded here is no reason not to measure: the
-    description says so. Raises UsageError and SourceError for what was asked for and cannot be.
+    Random values are those of `noise_source`. They are also used if the model's own data set cannot
+    be loaded here, and the description says so. Raises UsageError, SourceError and UnknownNameError
+    for a request that cannot be met.
     """
     signature = artifact.signature
     check_names(signature, request)
@@ -182,10 +184,12 @@ def noise_source(
     graph: Artifact | None = None,
     description: str = f"random values, seed {SEED}",
 ) -> Noise:
-    """Random values, whatever data the model has. The ranges of indices and classes are those that
-    the ONNX graph shows: the artifact's, or that of `graph`, which was made of it. Whole numbers
-    and booleans of a user's module, and of what was made of it, are rows of the example that it was
-    called with."""
+    """Return random inputs, whatever data the model has.
+
+    The ranges of indices and classes are inferred from the ONNX graph of the artifact, or of
+    `graph`, which was made from it. For a user's module, and variants made from it, integers and
+    booleans are samples of the example that the module was captured with.
+    """
     shown = next((a for a in (artifact, graph) if a and a.format is Format.ONNX), None)
     ranges = _input_ranges(shown) if shown else {}
     if shown and shown is not artifact:
@@ -195,8 +199,11 @@ def noise_source(
 
 
 def _example_of(artifact: Artifact) -> Feeds:
-    """The example inputs of a checkpoint, or of the one that an artifact was made from, by the
-    artifact's names; empty if there are none, or it is no longer in its place."""
+    """Return the example inputs of a checkpoint, or of the one that an artifact was made from.
+
+    They have the names of the artifact's inputs. Empty if there are none, or if the checkpoint is
+    missing or damaged.
+    """
     if EXAMPLE in artifact.files:
         return load_tensors(artifact.directory / EXAMPLE)
     try:
@@ -211,8 +218,11 @@ def _example_of(artifact: Artifact) -> Feeds:
 
 
 def load_inputs(path: Path, signature: Signature) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file by name. NumPy stores those of ml_dtypes as bytes without a dtype,
-    which is that of the input. Raises as `load_arrays`."""
+    """Load the arrays of an .npz file by name.
+
+    NumPy stores arrays of ml_dtypes as bytes without a dtype; they get the dtype of the input.
+    Raises what `load_arrays` raises.
+    """
     dtypes = {spec.name: dtype_of(spec.dtype) for spec in signature.inputs}
     found = load_arrays(path)
     for name, array in found.items():
@@ -224,7 +234,7 @@ def load_inputs(path: Path, signature: Signature) -> dict[str, np.ndarray]:
 
 @final
 class Rows(InputSource):
-    """Rows in memory: an array for each input, whose batch axis is the row."""
+    """Samples in memory: an array per input, with the samples along the batch axis."""
 
     def __init__(
         self, signature: Signature, rows: Mapping[str, np.ndarray], description: str
@@ -238,22 +248,22 @@ class Rows(InputSource):
         count = self._signature.count_rows(self._rows)
         picks = [rng.choice(count, batch, batch > count) for _ in range(SETS)] if count else []
         found: list[Feeds] = [self._signature.rows(self._rows, pick) for pick in picks]
-        found = found or [dict(self._rows)]  # there are no rows to choose from
+        found = found or [dict(self._rows)]  # no samples to choose from
         check_feeds(self._signature, found[0], self.description)
         return found
 
 
 @final
 class Noise(InputSource):
-    """Standard normal values; whole numbers in the range that the graph expects, else 0 and 1;
-    booleans.
+    """Random values: standard normal floats, integers in the range the graph expects, and booleans.
 
-    Where an example is given, whole numbers and booleans are its rows, unless all are equal.
+    Without a known range, integers are 0 or 1. An input that `example` has and `request` does not
+    name has samples of the example, unless all its values are equal.
 
-    An input of two values may be a mask. Attention that is given nothing to attend to is undefined,
-    and a mask may mean either by True, so each of its rows along the last axis has both values. A
-    mask of numbers has 1 where attention is allowed, and in a causal model the first token attends
-    to nothing but itself, so each row begins with 1.
+    An input of two values may be a mask. Attention without any position to attend to is undefined,
+    and True may mean either allowed or masked, so each row along the last axis has both values. A
+    numeric mask has 1 where attention is allowed, and in a causal model the first token attends
+    only to itself, so each row begins with 1.
     """
 
     def __init__(
@@ -272,7 +282,7 @@ class Noise(InputSource):
 
     @property
     def unbounded(self) -> frozenset[str]:
-        """The floating-point inputs that may have any value."""
+        """Names of the floating-point inputs that may have any value."""
         stated = {
             name
             for name, asked in self._request.random.items()
@@ -335,7 +345,7 @@ class Noise(InputSource):
     def _from_example(
         self, spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator
     ) -> np.ndarray:
-        """Rows of the example in random order; other axes repeated or cut to the extent."""
+        """Draw samples of the example with replacement; repeat or cut other axes to the extent."""
         array = self._example[spec.name]
         batch = self._signature.batch_position(spec)
         places = [
@@ -350,9 +360,9 @@ class Noise(InputSource):
 def shapes_of(
     signature: Signature, batch: int, request: InputRequest
 ) -> dict[str, tuple[int, ...]]:
-    """The shape of each input as it was asked for.
+    """Return the shape of each input at this batch, as requested.
 
-    Raises UsageError that names all dynamic axes that nobody gave an extent.
+    Raises UsageError, naming all of them, for dynamic axes without an extent.
     """
     found: dict[str, tuple[int, ...]] = {}
     missing: dict[str, str] = {}
@@ -373,7 +383,7 @@ def shapes_of(
 
 
 def extents_of(signature: Signature, feeds: Feeds) -> dict[str, int]:
-    """The extent of each dynamic axis but the batch in these feeds, by the names of --dim."""
+    """Return the extents in `feeds` of dynamic axes except the batch, by their names in --dim."""
     return {
         _axis_name(spec, axis): feeds[spec.name].shape[axis]
         for spec in signature.inputs
@@ -383,18 +393,21 @@ def extents_of(signature: Signature, feeds: Feeds) -> dict[str, int]:
 
 
 def _example(axes: Iterable[str]) -> str:
-    """Options that can be pasted into a shell."""
+    """Return --dim options for these axes, quoted for a shell."""
     return " ".join(f"--dim {shlex.quote(f'{axis}={EXAMPLE_EXTENT}')}" for axis in axes)
 
 
 def _axis_name(spec: TensorSpec, axis: int) -> str:
-    """What --dim calls a dynamic axis: its name, or INPUT:AXIS."""
+    """Return the name of a dynamic axis in --dim: its own, or INPUT:AXIS."""
     return str(spec.shape[axis] or f"{spec.name}:{axis}")
 
 
 def _refuse_too_large(spec: TensorSpec, shape: tuple[int, ...]) -> None:
-    """Raises UsageError for an input of which SETS sets, drawn in float64, do not fit into what
-    memory is left: a system that is short of it ends processes rather than refuse."""
+    """Raise UsageError if SETS sets of an input, drawn in float64, exceed the available memory.
+
+    A system that runs out of memory kills processes instead of failing the allocation. Also raises
+    UsageError for a negative extent.
+    """
     needed, left = SETS * 8 * math.prod(shape), psutil.virtual_memory().available
     if needed > left or min(shape, default=0) < 0:
         raise UsageError(
@@ -406,8 +419,10 @@ def _refuse_too_large(spec: TensorSpec, shape: tuple[int, ...]) -> None:
 
 
 def implied_batch(signature: Signature, request: InputRequest) -> int | None:
-    """The batch that --dim names, or a shape by --input has, or the model fixes, which is 1 if no
-    input has one; None for any."""
+    """Return the batch that the model fixes, or that --input or --dim sets; None if it is free.
+
+    It is 1 if no input has a batch axis.
+    """
     if isinstance(signature.batch_axis, int):
         return signature.batch_axis
     positions = {spec: signature.batch_position(spec) for spec in signature.inputs}
@@ -426,10 +441,9 @@ def implied_batch(signature: Signature, request: InputRequest) -> int | None:
 def resolve_batches(
     artifact: Artifact, batches: Sequence[int] | None, request: InputRequest
 ) -> list[int]:
-    """The batches to measure: those asked for, the one that --dim names or a shape by --input has,
-    the fixed one, or 1.
+    """Return the batches to measure: the requested ones, else `implied_batch`, else 1.
 
-    Raises UsageError for a batch that the model cannot take, and for an axis without an extent.
+    Raises UsageError for an empty list, a batch below 1, and one other than `implied_batch`.
     """
     implied = implied_batch(artifact.signature, request)
     chosen = list(dict.fromkeys(batches)) if batches is not None else [implied or 1]
@@ -453,7 +467,7 @@ def resolve_batches(
 def _extents(
     signature: Signature, spec: TensorSpec, batch: int, dims: Mapping[str, int]
 ) -> tuple[int | None, ...]:
-    """The shape of one input, with None for a dynamic axis that nobody gave an extent."""
+    """Return the shape of one input, with None for a dynamic axis without an extent."""
     position = signature.batch_position(spec)
     return tuple(
         dim
@@ -466,9 +480,10 @@ def _extents(
 def with_usual_shapes(
     request: InputRequest, signature: Signature, profiles: Mapping[str, Sequence[Sequence[int]]]
 ) -> InputRequest:
-    """The request, with the extents of the usual shape where it has none and the model has none.
+    """Return the request, with missing extents of dynamic axes taken from the usual shapes.
 
-    `profiles` has the least, the usual and the largest shape of inputs; the batch is left out.
+    `profiles` has the smallest, the usual and the largest shape of inputs, by name. The batch, and
+    inputs with a random request, are left out.
     """
     dims = dict(request.dims)
     for spec in signature.inputs:
@@ -484,7 +499,7 @@ def with_usual_shapes(
 
 
 def check_names(signature: Signature, request: InputRequest) -> None:
-    """Raises UnknownNameError for an axis or input that the model does not have."""
+    """Raise UnknownNameError for an axis or input that the model does not have."""
     axes = {
         _axis_name(spec, axis)
         for spec in signature.inputs
@@ -501,7 +516,7 @@ def check_names(signature: Signature, request: InputRequest) -> None:
 
 
 def check_feeds(signature: Signature, feeds: Feeds, what: str) -> None:
-    """Raises UsageError, naming where the inputs came from, unless they fit the signature."""
+    """Raise UsageError, with `what` as the name of the inputs, unless they fit the signature."""
     try:
         signature.check(feeds)
     except ToolkitError as error:
@@ -511,6 +526,6 @@ def check_feeds(signature: Signature, feeds: Feeds, what: str) -> None:
 
 
 def _input_ranges(artifact: Artifact) -> Mapping[str, tuple[int, int]]:
-    """As `exporters.onnx_ranges.input_ranges`."""
+    """Return `exporters.onnx_ranges.input_ranges` of an ONNX artifact."""
     with open_files() as files:
         return files.input_ranges(artifact)

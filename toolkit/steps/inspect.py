@@ -1,4 +1,4 @@
-"""What lies in an artifact, and how much it has to do."""
+"""Contents of an artifact, and the operation count of a pass."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from toolkit.steps.work import work_of
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """An artifact as its file has it.
+    """Contents of an artifact's files.
 
-    `operators` counts them by kind, empty for a format without a graph. `parameters` are the
-    numbers of all tensors that could be weights and are read, `stored_bytes` theirs. `work` is that
-    of the ONNX graph at `batch`, None without one. `warnings` say what could not be counted.
+    `operators` counts the operators by kind, and is empty for a format without a graph. `tensors`,
+    `parameters` and `stored_bytes` are the number, elements and bytes of the tensors that could be
+    weights and are read. `work` counts the operations and bytes of the ONNX graph at `batch`; it is
+    None without a graph, or if they cannot be counted. `warnings` say why, and name outputs whose
+    declared shapes are wrong.
     """
 
     artifact: Artifact
@@ -67,12 +69,13 @@ def inspect(
     inputs: InputRequest | None = None,
     timeout_s: float = READING_S,
 ) -> Inspection:
-    """Read an artifact, a checkpoint or a model file, in a process with limits; run nothing.
+    """Read an artifact, a checkpoint or a model file in a process with limits, without running it.
 
-    The work is counted at `batch`, the one that the model fixes or 1 unless told, and at the
-    extents that `inputs` give to named axes. Each reading of the file may take `timeout_s`.
-    Raises SourceError, IntegrityError, UsageError; WorkerLimitError, WorkerTimeoutError and
-    WorkerDiedError for a file that needs too much memory or time, or ends the process.
+    Operations are counted at `batch`, by default the one that the model or `inputs` fix, else 1,
+    and at the extents that `inputs` give to dynamic axes. Reading the file may take `timeout_s`
+    each time. Raises SourceError, IntegrityError, UnknownNameError, UsageError; WorkerLimitError,
+    WorkerTimeoutError and WorkerDiedError for a file that needs too much memory or time, or ends
+    the process.
     """
     source = open_artifact(artifact)
     request = inputs or InputRequest()
@@ -83,7 +86,7 @@ def inspect(
     (chosen,) = resolve_batches(source, None if batch is None else [batch], request)
     try:
         shapes = shapes_of(source.signature, chosen, request)
-    except UsageError as error:  # of an axis without an extent
+    except UsageError as error:  # an axis has no extent
         shapes = None
         warnings.append(f"The work is not counted: {error.problem} {error.hint}")
     return Inspection(

@@ -1,4 +1,4 @@
-"""Which Python runs a framework: this one, unless the framework needs one of its own."""
+"""Python interpreter of each framework: this one, unless the framework needs a separate one."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 
 from toolkit.core.errors import UnavailableError
 
-# Frameworks that cannot live beside the others, and where `make` puts their Python.
+# Interpreters, made by `make`, of frameworks that cannot share an environment with the others.
 HOMES = {"mxnet": Path(".venv-mxnet/bin/python")}
 WHY = {"mxnet": "mxnet 1.9.1 needs numpy 1.23, which this environment has not"}
 
 
 def interpreter(framework: str, given: Mapping[str, str | os.PathLike[str]]) -> str:
-    """The interpreter of a framework's worker: the one in `given`, its own, or this one.
+    """Return the interpreter for a framework's worker: from `given`, a separate one, or this one.
 
-    Raises UnavailableError, with what makes it, for one that is not there.
+    Raises UnavailableError, with how to get it, if it is missing or cannot be run.
     """
     if framework in given:
         named = Path(given[framework]).expanduser()

@@ -24,7 +24,6 @@ PRECISIONS: Mapping[str, str] = {
 METHODS = ("minmax", "mse", "percentile", "mixed")
 """Calibration methods, each tried if the one before is not accurate enough. The last one leaves
 some nodes in floating point."""
-FILES = frozenset({Format.ONNX, Format.OPENVINO, Format.TORCH_EXPORT})  # run without source code
 HINT = "INFERENCE_PRECISION_HINT"
 TF32 = "tf32"
 ENGINES: Mapping[str, Format] = {"tensorrt": Format.TENSORRT, "tensorrt-rtx": Format.TENSORRT_RTX}

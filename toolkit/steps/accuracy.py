@@ -39,7 +39,6 @@ from toolkit.steps.yardstick import Yardstick
 Named = str | os.PathLike[str]
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-SAME = "float32"  # precision whose tolerance decides whether outputs are the same
 
 
 @sharing_files

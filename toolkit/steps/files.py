@@ -109,7 +109,7 @@ class Files:
         return WeightParity.from_json(found)
 
     def unread_weights(self, source: Artifact) -> list[str]:
-        """Return the names of the weights that the program or SavedModel of user code does not read.
+        """Return the names of the weights that user code gave and that inference does not read.
 
         That happens, for example, if an argument of forward is left out.
         """

@@ -76,12 +76,14 @@ class LiteRtSession(Session):
         self._pass: Callable[[], None] = not_ready
 
     def _prepare(self, dims: Mapping[str, int]) -> None:
-        for spec in self.signature.inputs:
-            self._interpreter.resize_tensor_input(self._places[spec.name], spec.resolve(dims))
-        self._interpreter.allocate_tensors()
-        self._pass = self._interpreter.invoke
+        self._pass = not_ready  # until _upload has resized the inputs; an axis may have no name
 
     def _upload(self, feeds: Feeds) -> None:
+        if self._pass is not_ready:
+            for name, array in feeds.items():
+                self._interpreter.resize_tensor_input(self._places[name], np.shape(array))
+            self._interpreter.allocate_tensors()
+            self._pass = self._interpreter.invoke
         for name, array in feeds.items():
             self._interpreter.set_tensor(self._places[name], np.asarray(array, order="C"))
 

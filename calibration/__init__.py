@@ -1,5 +1,4 @@
-"""Calibration: methods that choose the range in which a tensor is quantised, and what each runtime
-wants of a graph of eight bits."""
+"""Registry of calibration methods, which choose the range in which a tensor is quantised."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a calibration method is, and the whole numbers that it chooses a range for."""
+"""Interface of calibration methods, and the ranges and 8-bit grids that they work with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from toolkit.core.options import Option
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """The values from `low` to `high`, 0 among them; what lies outside is clipped."""
+    """Range of values from `low` to `high`, which includes 0; values outside are clipped."""
 
     low: float
     high: float
@@ -22,8 +22,10 @@ class Range:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """The whole numbers that stand for values, 255 steps from the least to the greatest: from 0,
-    with the zero point that suits the range; or, where it is symmetric, -127 to 127 around 0."""
+    """Integers that represent quantised values: -127 to 127 around 0 if `symmetric`, else 0 to 255.
+
+    The zero point of 0 to 255 follows from the range.
+    """
 
     symmetric: bool
 
@@ -32,9 +34,9 @@ class Grid:
         return 254 if self.symmetric else 255
 
     def quantised(self, values: np.ndarray, chosen: Range) -> np.ndarray:
-        """What `values` become in `chosen`, as onnxruntime.quantization sets scale and zero point.
+        """Return `values` quantised in the range `chosen` and dequantised, in float64 as `values`.
 
-        float64, as are `values`.
+        Scale and zero point are those that onnxruntime.quantization sets.
         """
         if self.symmetric:
             bound = max(-chosen.low, chosen.high)
@@ -49,10 +51,10 @@ class Grid:
 
 
 class Method(ABC):
-    """Turns the histogram of a tensor into the range that it is quantised in.
+    """Calibration method: chooses the range to quantise a tensor in from the tensor's histogram.
 
-    Where it takes a number, as in `percentile=99.9`, `option` says which, and `number` is set
-    before it is asked.
+    If the method takes a number, as in `percentile=99.9`, `option` describes it, and `number` is
+    set before the first call of `range_of`.
     """
 
     option: ClassVar[Option | None] = None
@@ -60,11 +62,11 @@ class Method(ABC):
 
     @abstractmethod
     def range_of(self, histogram: Histogram, grid: Grid) -> Range:
-        """A range within the least and the greatest value and 0."""
+        """Return a range within that of the values, which is extended to include 0."""
 
 
 def within(histogram: Histogram, bound: float) -> Range:
-    """From -bound to bound, but no further than the values go."""
+    """Return the range from -bound to bound, limited to the values of the histogram and 0."""
     return Range(
         low=max(-bound, min(histogram.least, 0.0)), high=min(bound, max(histogram.greatest, 0.0))
     )

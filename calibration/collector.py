@@ -1,4 +1,4 @@
-"""A histogram for each tensor that a model computes."""
+"""Collector of a histogram for each tensor that a model computes."""
 
 from __future__ import annotations
 
@@ -14,16 +14,21 @@ from toolkit.core.errors import UsageError
 
 @final
 class Collector:
-    """Takes what a model gives, batch by batch, and keeps histograms alone."""
+    """Histograms of a model's tensors, filled batch by batch; the values are not kept.
+
+    `infinite` has the names of tensors with both finite and infinite values.
+    """
 
     def __init__(self) -> None:
         self.histograms: dict[str, Histogram] = {}
         self.infinite: set[str] = set()
 
     def add(self, tensors: Mapping[str, np.ndarray]) -> None:
-        """Counts those in floating point; of a tensor with infinite values, such as a mask, the
-        finite ones. Raises UsageError, which names the first tensor with NaN in it, or without
-        any finite value."""
+        """Count the values of NumPy floating-point tensors; skip infinite ones, as in a mask.
+
+        Raise UsageError if a tensor has NaN or no finite value; the error names the first such
+        tensor.
+        """
         for name, array in tensors.items():
             if array.dtype.kind != "f":
                 continue

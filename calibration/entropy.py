@@ -1,4 +1,4 @@
-"""The bound at which the quantised distribution tells least apart from the values'."""
+"""Calibration by entropy: minimise the divergence of the quantised distribution."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import numpy as np
 from calibration.base import Grid, Method, Range, within
 from calibration.histogram import Histogram
 
-STRIDE = 8  # bins from one bound that is tried to the next
+STRIDE = 8  # bins between candidate bounds
 
 
 @final
 class Entropy(Method):
-    """The bound with the least Kullback-Leibler divergence, as TensorRT's calibrator finds it.
+    """Bound with the smallest Kullback-Leibler divergence, as TensorRT's calibrator finds it.
 
-    For each bound, the absolute values below it with all others in the last bin are one
-    distribution; the other is what is left when its bins become as many as there are levels, each
-    shared out evenly among those that were not empty. Zeros, which are kept at any bound, are
-    counted as the bin beside them. Source: Migacz, 8-bit Inference with TensorRT, GTC 2017;
-    onnxruntime.quantization's EntropyCalibrater and NVIDIA's pytorch-quantization do the same.
+    For each candidate bound, the reference distribution has the absolute values below the bound,
+    and all larger ones in its last bin. The quantised distribution merges the bins below the bound
+    into the levels that the grid has for absolute values, and spreads each level evenly over its
+    non-empty bins. The bin at zero gets the count of its neighbour, because zeros are exact at any
+    bound. Source: Migacz, 8-bit Inference with TensorRT, GTC 2017; onnxruntime.quantization's
+    EntropyCalibrater and NVIDIA's pytorch-quantization do the same.
     """
 
     def range_of(self, histogram: Histogram, grid: Grid) -> Range:
@@ -36,7 +37,7 @@ class Entropy(Method):
 
 
 def _divergence(counts: np.ndarray, bound: int, levels: int) -> float:
-    """Infinite where the last bin holds nothing but what was beyond it."""
+    """Return the divergence at a bound; infinite if the last bin has only values beyond it."""
     kept, total = counts[:bound], counts.sum()
     inside = kept.sum()
     if not inside or (not kept[-1] and inside < total):

@@ -1,4 +1,4 @@
-"""A histogram of values that come batch by batch, of one size however many they are."""
+"""Histogram of fixed size for values that arrive batch by batch."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 
 from toolkit.core.errors import UsageError
 
-BINS = 4096  # on each side of 0, of which at least half are in use on the side that goes further
-LOWEST = -100  # the exponent of the narrowest: values this small are as good as 0
+BINS = 4096  # on each side of 0; the side with the larger values uses at least half of them
+LOWEST = -100  # exponent of the narrowest histogram, whose values are practically 0
 
 
 @final
 class Histogram:
     """Counts of values from -2**k to 2**k, in bins of equal width whose edges include 0.
 
-    When a value does not fit, k grows and neighbouring bins become one. As every width is a power
-    of two, nothing is rounded: the counts are the same in whichever batches and order the values
-    came. Count, least and greatest are exact.
+    If a value does not fit, k grows and neighbouring bins are merged. Every width is a power of
+    two, so nothing is rounded, and the counts do not depend on the batches or the order of the
+    values. `count`, `least` and `greatest` are exact.
     """
 
     def __init__(self) -> None:
@@ -34,20 +34,20 @@ class Histogram:
 
     @property
     def width(self) -> float:
-        """Of a bin."""
+        """Width of a bin."""
         return math.ldexp(1.0, self._exponent) / BINS
 
     @property
     def centres(self) -> np.ndarray:
-        """The middle of each bin, in float64."""
+        """Centre of each bin [2 * BINS], in float64."""
         return (np.arange(-BINS, BINS) + 0.5) * self.width
 
     def magnitudes(self) -> np.ndarray:
-        """Counts [BINS] of the absolute values, from 0 on."""
+        """Return the counts [BINS] of the absolute values, from 0 up."""
         return np.asarray(self.counts[BINS:] + self.counts[:BINS][::-1])
 
     def add(self, array: np.ndarray) -> None:
-        """Counts floating-point values. Raises UsageError for NaN and infinity."""
+        """Count floating-point values. Raise UsageError if any is NaN or infinite."""
         if not array.size:
             return
         values = array.reshape(-1).astype(np.promote_types(array.dtype, np.float32), copy=False)
@@ -64,7 +64,7 @@ class Histogram:
         if bound >= math.ldexp(1.0, self._exponent):
             self._widen(math.frexp(bound)[1])
         places = np.floor(values * values.dtype.type(1 / self.width)).astype(np.int32)
-        places -= (places == 0) & (values < 0)  # where the product was too small for a float
+        places -= (places == 0) & (values < 0)  # negative products that underflow
         places += BINS
         self.counts += np.bincount(places, minlength=2 * BINS)
 

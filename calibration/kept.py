@@ -1,4 +1,4 @@
-"""Which nodes stay in floating point, since one scale cannot hold what they merge."""
+"""Choice of the nodes of a graph that stay in floating point when it is quantised."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from onnx import numpy_helper
 from calibration.base import Range
 from calibration.qdq import OPERATORS, name_nodes
 
-# Operators whose output has one scale for the values of several inputs, from this input on.
+# Operators whose output has one scale for several inputs, with the index of the first of these.
 MERGING = {"Add": 0, "Concat": 0, "Max": 0, "Min": 0, "Sub": 0, "Sum": 0, "Where": 1}
-# Operators that give the values of their first input as they are.
+# Operators whose output has the unchanged values of their first input.
 MOVING = frozenset(
     {"Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile",
      "Transpose", "Unsqueeze"}
 )  # fmt: skip
 UNDEFINED, FLOAT = onnx.TensorProto.UNDEFINED, onnx.TensorProto.FLOAT
-# Of the 255 steps of an 8-bit scale, an input whose range is 16 times smaller uses 16.
+# An input whose range is 16 times smaller uses only 16 of the 255 steps of an 8-bit scale.
 MOST_APART = 16.0
 
 
@@ -29,11 +29,11 @@ def kept_in_float(
 ) -> dict[str, str]:
     """Return the nodes of a graph that should stay in floating point, with the reason.
 
-    These are: an Add of a constant, such as a bias, which would become an 8-bit tensor; a
-    node that merges inputs whose ranges are more than MOST_APART apart, such as boxes in pixels and
-    scores, or scores and a mask; what reads a merged tensor; what takes or gives a tensor with
-    infinite values; and what takes or gives one that has no range, since nothing tells its type, as
-    behind an If.
+    These are: an Add of a constant, such as a bias, which would become an 8-bit tensor; a node
+    that merges inputs whose ranges differ by more than a factor of MOST_APART, such as boxes in
+    pixels and scores, or scores and a mask; a node that reads a merged tensor; a node with an input
+    or output that has infinite values; and a node with an input or output that has neither a range
+    nor a known type, as after an If.
     """
     model = onnx.load(source)
     name_nodes(model)
@@ -67,7 +67,10 @@ def _reason(
     constants: Mapping[str, float | None],
     merged: set[str],
 ) -> tuple[str, bool] | None:
-    """Why a node stays in floating point, and whether its output has values that are far apart."""
+    """Return why a node stays in floating point, and whether its output mixes distant ranges.
+
+    Return None if the node can be quantised.
+    """
     if read := [name for name in node.input if name in merged]:
         return f"it reads {read[0]}", node.op_type in MOVING
     if unlimited := [n for n in (*node.input, *node.output) if np.isinf(sizes.get(n, 0.0))]:
@@ -85,11 +88,13 @@ def _reason(
 
 
 def _other_than_float(model: onnx.ModelProto) -> set[str] | None:
-    """The tensors that are known not to be float32, and those of Constant nodes; None where types
-    cannot be inferred."""
+    """Return the tensors known not to be float32, and the outputs of Constant nodes.
+
+    Return None if types cannot be inferred.
+    """
     try:
         graph = onnx.shape_inference.infer_shapes(model).graph
-    except (onnx.shape_inference.InferenceError, ValueError):  # ValueError beyond 2 GiB
+    except (onnx.shape_inference.InferenceError, ValueError):  # ValueError above 2 GiB
         return None
     typed = (*graph.value_info, *graph.input, *graph.output)
     found = {v.name for v in typed if v.type.tensor_type.elem_type not in (UNDEFINED, FLOAT)}
@@ -97,6 +102,6 @@ def _other_than_float(model: onnx.ModelProto) -> set[str] | None:
 
 
 def _magnitude(tensor: onnx.TensorProto) -> float | None:
-    """The largest absolute value; None for a tensor that is not floating-point."""
+    """Return the largest absolute value; None if the tensor is not floating-point."""
     array = numpy_helper.to_array(tensor)
     return float(np.abs(array).max(initial=0.0)) if array.dtype.kind == "f" else None

@@ -1,4 +1,4 @@
-"""Methods by what a user writes."""
+"""Parser of a calibration method and its number, such as `percentile=99.9`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from toolkit.core.errors import UsageError
 
 
 def parse(text: str) -> Method:
-    """The method that `name` or `name=number` stands for.
+    """Return the method for `name` or `name=number`.
 
-    Raises UnknownNameError for one that is none, UsageError for a number that cannot be meant.
+    Raise UnknownNameError if there is no such method, and UsageError if the number is invalid or
+    the method takes none.
     """
     name, equals, number = text.partition("=")
     made = METHODS.create(name)

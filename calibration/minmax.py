@@ -1,4 +1,4 @@
-"""All values."""
+"""Calibration by the smallest and largest value."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from calibration.histogram import Histogram
 
 @final
 class MinMax(Method):
-    """From the least value to the greatest: nothing is clipped, and one outlier widens all."""
+    """Range from the smallest to the largest value: no clipping, but one outlier widens it."""
 
     def range_of(self, histogram: Histogram, grid: Grid) -> Range:
         return within(histogram, float("inf"))

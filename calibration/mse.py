@@ -1,4 +1,4 @@
-"""The range with the least squared error."""
+"""Calibration by the smallest mean squared error."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ import numpy as np
 from calibration.base import Grid, Method, Range, within
 from calibration.histogram import Histogram
 
-SHARES = np.geomspace(1, 1 / 512, 91)  # of the least and of the greatest value: 7 % from one on
+SHARES = np.geomspace(1, 1 / 512, 91)  # candidate fractions of a bound, in steps of 7 %
 ROUNDS = 2
 
 
 @final
 class LeastSquares(Method):
-    """The range in which quantised values are off by least, in the mean of their squares: of all
-    shares of the greatest value with the least, then of the least with the best of these, twice;
-    where the numbers are symmetric, of all shares of both together."""
+    """Range with the smallest mean squared error of the quantised values.
+
+    On a symmetric grid, the search scales both bounds together by each of SHARES. Otherwise it
+    alternates, ROUNDS times: it scales the upper bound, then the lower bound with the best upper
+    bound.
+    """
 
     def range_of(self, histogram: Histogram, grid: Grid) -> Range:
         filled = histogram.counts > 0

@@ -1,4 +1,4 @@
-"""All values but the largest few."""
+"""Calibration by a percentile of the absolute values."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from toolkit.core.options import Option
 
 @final
 class Percentile(Method):
-    """Up to the least bound that so many percent of the absolute values do not exceed, rounded up
-    to the edge of a bin."""
+    """Smallest bound that at least `number` percent of the absolute values stay within.
+
+    The bound is rounded up to the edge of a bin.
+    """
 
     option: ClassVar[Option | None] = Option(
         default=99.99, help="The share of values that is kept, in percent.", least=50, most=100

@@ -1,4 +1,4 @@
-"""What each runtime wants of a graph of eight bits, and is made from: data only."""
+"""Quantisation presets: how each runtime needs an INT8 graph to be quantised. Data only."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from toolkit.core.errors import UsageError, unknown_name
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a graph is quantised.
+    """Settings for quantising a graph.
 
-    Weights are int8 around 0. Activations are int8 around 0 where they are `symmetric`, else uint8
-    with a zero point. `reduced` keeps weights to seven bits, `biases` makes int32 of them, and
-    `weights_in_float` keeps the weights as they are with both QuantizeLinear and DequantizeLinear
-    behind them.
+    Weights are symmetric int8. Activations are symmetric int8 if `symmetric`, else uint8 with a
+    zero point. `reduced` limits weights to seven bits, `biases` quantises biases to int32, and
+    `weights_in_float` keeps weights in floating point, followed by QuantizeLinear and
+    DequantizeLinear.
     """
 
     symmetric: bool
@@ -28,8 +28,12 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """A recipe, and why it is that. `needs_vnni` says that products of eight bits saturate on a
-    processor without VNNI, unless weights are kept to seven bits."""
+    """Recipe for a runtime, with the reason for it.
+
+    The source model has the format `takes`. With `needs_vnni`, 8-bit products saturate on a CPU
+    without VNNI unless weights are limited to seven bits. With `only_symmetric`, the runtime takes
+    no zero point other than 0.
+    """
 
     recipe: Recipe
     why: str
@@ -65,7 +69,7 @@ PRESETS: Mapping[str, Preset] = {
 
 
 def preset(name: str) -> Preset:
-    """Raises UnknownNameError for a preset that is none."""
+    """Return the preset of that name. Raise UnknownNameError if there is none."""
     if name not in PRESETS:
         raise unknown_name("preset", name, PRESETS)
     return PRESETS[name]
@@ -74,9 +78,12 @@ def preset(name: str) -> Preset:
 def recipe_for(
     name: str, *, symmetric: bool | None, per_channel: bool | None, vnni: bool
 ) -> Recipe:
-    """The recipe of a preset with what was asked for in its place, on a machine with or without
-    VNNI. Raises UnknownNameError for a preset that is none, UsageError for what its runtime does
-    not take."""
+    """Return the recipe of a preset for a machine with or without VNNI.
+
+    `symmetric` and `per_channel` replace the preset's values unless they are None. Raise
+    UnknownNameError if there is no such preset, and UsageError if `symmetric` is False but the
+    runtime takes symmetric activations only.
+    """
     chosen = preset(name)
     if chosen.only_symmetric and symmetric is False:
         raise UsageError(

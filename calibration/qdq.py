@@ -1,4 +1,4 @@
-"""Quantising a graph in ranges that are given, by onnxruntime.quantization."""
+"""Quantise an ONNX graph with given ranges, via onnxruntime.quantization."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from calibration.base import Range
 from calibration.presets import Recipe
 from toolkit.core.errors import SourceError, unknown_name
 
-LEAST_OPSET = 13  # QuantizeLinear with an axis
-COPY = re.compile(r"\d+$")  # what the quantiser appends to the name of a tensor that it copies
+LEAST_OPSET = 13  # the first with an axis in QuantizeLinear
+COPY = re.compile(r"\d+$")  # suffix that the quantiser appends to the name of a copied tensor
 OPERATORS = sorted({*QDQRegistry, *QLinearOpsRegistry})
 
 
 def check_nodes(source: Path, excluded: Collection[str]) -> None:
-    """Raises SourceError for a graph that is too old to be quantised, UnknownNameError for a node
-    that it does not have."""
+    """Raise SourceError if the graph's opset is too old to be quantised.
+
+    Raise UnknownNameError if the graph has no node with a name in `excluded`.
+    """
     model = onnx.load(source, load_external_data=False)
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
     if opset < LEAST_OPSET:
@@ -39,7 +41,7 @@ def check_nodes(source: Path, excluded: Collection[str]) -> None:
 
 
 def quantisable(source: Path, excluded: Collection[str]) -> dict[str, str]:
-    """The operator of each node, by its name, that may be quantised, in the order of the graph."""
+    """Return the nodes that may be quantised, as name to operator, in the order of the graph."""
     model = onnx.load(source, load_external_data=False)
     name_nodes(model)
     return {
@@ -50,7 +52,7 @@ def quantisable(source: Path, excluded: Collection[str]) -> dict[str, str]:
 
 
 def name_nodes(model: onnx.ModelProto) -> None:
-    """Names each node that has no name of its own after its first output, as TensorRT does."""
+    """Name each node without a unique name after its first output, as TensorRT does."""
     taken: set[str] = set()
     for node in model.graph.node:
         if not node.name or node.name in taken:
@@ -65,10 +67,11 @@ def quantise(
     recipe: Recipe,
     excluded: Collection[str] = (),
 ) -> None:
-    """Writes the graph of `source` with a pair of QuantizeLinear and DequantizeLinear at each
-    tensor that eight-bit kernels take or give, but at those of `excluded` nodes alone.
+    """Write the graph of `source`, quantised, to `target`.
 
-    The graph has passed `check_nodes`. Raises SourceError for one without any such operator.
+    Each input and output of an 8-bit kernel gets a pair of QuantizeLinear and DequantizeLinear,
+    except tensors that only `excluded` nodes use. The graph must have passed `check_nodes`. Raise
+    SourceError if nothing is quantised.
     """
     model = onnx.load(source)
     name_nodes(model)
@@ -108,8 +111,10 @@ def quantise(
 
 
 def _by_tensor(graph: onnx.GraphProto) -> dict[str, list[dict[str, object]]]:
-    """The kernels that have one scale each: those of transposed convolutions in groups, of which
-    the second axis has the channels of one group and not of all."""
+    """Return overrides for weights that get a single scale: those of grouped ConvTranspose nodes.
+
+    The second axis of these weights has the channels of one group, not of all groups.
+    """
     return {
         node.input[1]: [{"quant_type": QuantType.QInt8, "symmetric": True}]
         for node in graph.node
@@ -119,8 +124,10 @@ def _by_tensor(graph: onnx.GraphProto) -> dict[str, list[dict[str, object]]]:
 
 
 def _merge_copies(graph: onnx.GraphProto, own: Collection[str]) -> None:
-    """One tensor again for those that the quantiser copied for a second reader, and then left as
-    they were; `own` are the names from before."""
+    """Merge initializers that the quantiser copied for a second reader and left unchanged.
+
+    `own` has the names of the initializers before quantisation.
+    """
     held = {tensor.name: tensor for tensor in graph.initializer}
     original = {
         name: origin

@@ -1,4 +1,4 @@
-"""Runtimes by name, a file each."""
+"""Registry of the runtimes by name; each runtime is in a file of its own."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ RUNTIMES: Registry[Runtime] = Registry(
 )
 
 ON_REQUEST = frozenset({"null", "onnx-reference"})
-"""What nobody deploys: these are measured only where they are named."""
+"""Runtimes that nobody deploys, which are measured only if named."""
 
 PROVIDERS: Mapping[str, str] = {
     "cpu": "onnxruntime",
@@ -46,20 +46,22 @@ PROVIDERS: Mapping[str, str] = {
     "tensorrt": "onnxruntime-tensorrt",
     "nv-tensorrt-rtx": "onnxruntime-nv-tensorrt-rtx",
 }
-"""ONNX Runtime's execution providers, a runtime each: side by side in one run, and each with an
-answer of its own to whether it can run here."""
+"""Runtimes of ONNX Runtime's execution providers, by the provider's name on the command line.
+
+Each provider is a runtime of its own, so that one run can compare them, and each has its own probe.
+"""
 
 ON_CUDA: Mapping[str, str] = {
     "torch": "torch-cuda",
     "torch-compile": "torch-compile-cuda",
     "onnxruntime": "onnxruntime-cuda",
 }
-"""Where a model that a runtime opens for the CPU runs on a GPU."""
+"""GPU counterparts of runtimes for the CPU."""
 
 FOR_CUDA = frozenset(
     {*ON_CUDA.values(), *PROVIDERS.values(), "tensorrt", "tensorrt-rtx", "tripy"}
 ) - {"onnxruntime"}
-"""Those that run on a GPU. They say the same themselves (tested)."""
+"""Runtimes that run on a GPU. A test compares them with `Runtime.device`."""
 
 ACCEPTS: Mapping[str, frozenset[Format]] = {
     "torch": frozenset({Format.CHECKPOINT}),
@@ -81,5 +83,7 @@ ACCEPTS: Mapping[str, frozenset[Format]] = {
     "tensorrt-rtx": frozenset({Format.TENSORRT_RTX}),
     "tripy": frozenset({Format.TRIPY}),
 }
-"""What our own runtimes open, so that none has to be imported to know that it opens nothing of what
-there is. They say the same themselves (tested); one of a third party is asked."""
+"""Formats that each built-in runtime but null opens, known without importing the runtime.
+
+A test compares them with `Runtime.accepts`. Third-party runtimes have to be imported and asked.
+"""

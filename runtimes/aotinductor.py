@@ -1,4 +1,4 @@
-"""PyTorch's AOTInductor: a package that was compiled beforehand, and runs without a compiler."""
+"""PyTorch's AOTInductor, for packages that were compiled beforehand and run without a compiler."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from toolkit.core.files import wrapping_os_errors
 from toolkit.core.session import Availability, Runtime, Session, SessionOptions
 from toolkit.core.temporary import scratch_directory
 
-MODEL = "model"  # torch's name for a model that was given none
+MODEL = "model"  # torch's default name for a model
 
 
 @final
 class AotInductor(Runtime):
-    """Runs machine code that lies in the artifact: that is to trust whoever made it."""
+    """Runtime for machine code in the artifact, whose author has to be trusted."""
 
     name: ClassVar[str] = "aotinductor"
     accepts: ClassVar[frozenset[Format]] = frozenset({Format.AOTINDUCTOR})
@@ -52,11 +52,12 @@ class AotInductor(Runtime):
 
 
 def _load(package: Package) -> AOTIModelPackageLoader:
-    """The library, which lies on the disk only until it is mapped: the loader would unpack it to a
-    directory that stays behind when a process ends without freeing it.
+    """Return a loader of the package's library, which is unpacked to disk only until it is mapped.
 
-    torch._inductor.aoti_load_package loads it too, but asks for a C++ compiler to know the CPU, and
-    gives a module that reads a description of its inputs at every pass.
+    If the loader unpacked the package itself, its directory would stay behind whenever a process
+    ends without freeing the loader. torch._inductor.aoti_load_package needs a C++ compiler to
+    identify the CPU, and its module parses a description of the inputs at every pass. Raise
+    SourceError if the library cannot be loaded.
     """
     with scratch_directory() as place:
         directory = place / "data" / "aotinductor" / MODEL
@@ -65,7 +66,7 @@ def _load(package: Package) -> AOTIModelPackageLoader:
             (directory / f"{MODEL}{LIBRARY}").write_bytes(package.library)
             (directory / f"{MODEL}{METADATA}").write_text(json.dumps(package.metadata))
         try:
-            # Without locks: a session runs one pass at a time, and has a loader of its own.
+            # Locks are off: a session runs one pass at a time, and has a loader of its own.
             return AOTIModelPackageLoader(str(place), MODEL, True, 1, -1)
         except RuntimeError as error:
             raise SourceError(
@@ -76,8 +77,10 @@ def _load(package: Package) -> AOTIModelPackageLoader:
 
 
 def _nodes(package: Package) -> list[Node]:
-    """The kernels, and the calls that go to torch's kernels for the CPU past its dispatcher, so
-    that its trace of a pass does not show them."""
+    """Return the generated kernels, and the calls of torch's CPU kernels past the dispatcher.
+
+    PyTorch's trace of a pass shows neither.
+    """
     calls = package.calls_with_out()
     return [
         *(kernel_node(*kernel) for kernel in package.kernels().items()),
@@ -89,7 +92,7 @@ def _nodes(package: Package) -> list[Node]:
 
 
 def _require_this_machine(artifact: Artifact, package: Package) -> None:
-    """Raises SourceError for code that another kind of CPU was needed for: it would crash."""
+    """Raise SourceError if the code needs another kind of CPU: it would crash on this one."""
     machine = package.metadata.get("AOTI_MACHINE")
     needed = frozenset(artifact.options.get("cpu_features", ()))
     if machine != platform.machine():
@@ -105,6 +108,6 @@ def _require_this_machine(artifact: Artifact, package: Package) -> None:
 
 
 def _floats(package: Package) -> list[str]:
-    """The floating-point dtypes of its constants."""
+    """Return the floating-point dtypes of the package's constants."""
     dtypes = {constant.dtype for constant in package.constants()}
     return sorted(dtype for dtype in dtypes if "float" in dtype)

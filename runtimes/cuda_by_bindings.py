@@ -1,4 +1,4 @@
-"""A GPU by cuda-bindings, NVIDIA's own: calls of the driver, under their names in C."""
+"""CUDA device via NVIDIA's cuda-bindings, which has the driver's calls under their C names."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class CudaByBindings(CudaDevice):
         self._events: list[Any] = []
         try:
             _done(cuda.cuInit(0), "cuInit")
-        except (SessionError, RuntimeError) as error:  # the latter where there is no driver
+        except (SessionError, RuntimeError) as error:  # RuntimeError without a driver
             told = getattr(error, "problem", str(error))
             raise UnavailableError(f"There is no GPU: {told}", hint=NO_DRIVER) from error
         self._device = _done(cuda.cuDeviceGet(FIRST), "cuDeviceGet")
@@ -53,7 +53,7 @@ class CudaByBindings(CudaDevice):
         return int(_done(cuda.cuDeviceGetAttribute(which, self._device), "cuDeviceGetAttribute"))
 
     def _enter(self) -> None:
-        """A context is current for a thread."""
+        """Make the context current for this thread; each thread has its own current context."""
         if not hasattr(self._thread, "entered"):
             _done(cuda.cuCtxSetCurrent(self._context), "cuCtxSetCurrent")
             self._thread.entered = True
@@ -112,7 +112,7 @@ class CudaByBindings(CudaDevice):
 
 
 def _done(found: tuple[Any, ...], call: str) -> Any:
-    """What a call gave. Raises SessionError for an error code."""
+    """Return the value of a driver call. Raise SessionError if it has an error code."""
     code, *values = found
     if code != cuda.CUresult.CUDA_SUCCESS:
         raise refused(call, f"{code.name} ({int(code)})")

@@ -1,4 +1,4 @@
-"""A GPU by PyCUDA."""
+"""CUDA device via PyCUDA."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ FIRST = 0
 
 @functools.cache
 def _primary_context() -> Any:
-    """Retained until the process ends: PyCUDA lets go of it only in the thread that retained it,
-    and leaves it current there."""
+    """Return the primary context, which stays retained until the process ends.
+
+    PyCUDA releases it only in the thread that retained it, and leaves it current in that thread.
+    """
     return cuda.Device(FIRST).retain_primary_context()
 
 
 @final
 class CudaByPycuda(CudaDevice):
-    """PyCUDA frees what is no longer held, so that it is held here by its address."""
+    """GPU via PyCUDA, which frees memory without references, so references are kept by address."""
 
     package: ClassVar[str] = "pycuda"
 
@@ -51,7 +53,7 @@ class CudaByPycuda(CudaDevice):
 
     @contextmanager
     def _entered(self, call: str) -> Iterator[None]:
-        """With the context current for this thread, and errors of the driver as ours."""
+        """Make the context current for this thread, and convert driver errors to SessionError."""
         try:
             self._context.push()
         except cuda.Error as error:

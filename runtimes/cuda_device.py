@@ -1,4 +1,4 @@
-"""Device memory, a stream and events, whichever package brings them."""
+"""Interface for device memory, a stream and events of a GPU, via cuda-bindings or PyCUDA."""
 
 from __future__ import annotations
 
@@ -13,63 +13,63 @@ from toolkit.core.registry import Entry, Registry
 
 
 class CudaDevice(ABC):
-    """The first GPU of this process, in its primary context, which other libraries use as well, and
-    a stream of its own. May be used from any thread, one at a time.
+    """First GPU of this process, with a stream of its own, via the Python package `package`.
 
-    `package` names what it is made with. Making one raises UnavailableError where there is no GPU;
-    every other call raises SessionError for what the driver refuses.
+    It uses the primary context, as other libraries do. Any thread may use it, but only one at a
+    time. The constructor raises UnavailableError if there is no GPU; every other call raises
+    SessionError if the driver reports an error.
     """
 
     package: ClassVar[str]
     gpu: str
     capability: int
-    """The compute capability: 89 is 8.9."""
+    """Compute capability: 89 is 8.9."""
     stream: int
-    """The handle of the stream, for a library that enqueues on it."""
+    """Handle of the stream, for libraries that enqueue on it."""
 
     @abstractmethod
     def allocate(self, size: int) -> int:
-        """The address of so many bytes of device memory."""
+        """Allocate `size` bytes of device memory and return their address."""
 
     @abstractmethod
     def free(self, address: int) -> None:
-        """Gives them back."""
+        """Free memory that `allocate` returned."""
 
     @abstractmethod
     def allocate_pinned(self, size: int) -> np.ndarray:
-        """So many bytes of host memory that copies need no detour to, as uint8 [size]."""
+        """Allocate and return pinned host memory as uint8 [size], for copies without staging."""
 
     @abstractmethod
     def free_pinned(self, array: np.ndarray) -> None:
-        """Gives back what `allocate_pinned` gave: no view of it may be read any more."""
+        """Free an array of `allocate_pinned`; no view of it may be used afterwards."""
 
     @abstractmethod
     def to_device(self, address: int, array: np.ndarray) -> None:
-        """Enqueues a copy of a contiguous array, which must stay as it is until `synchronize`."""
+        """Enqueue a copy from a contiguous array, which must not change before `synchronize`."""
 
     @abstractmethod
     def to_host(self, array: np.ndarray, address: int) -> None:
-        """Enqueues a copy into a contiguous array, which is there after `synchronize`."""
+        """Enqueue a copy to a contiguous array, which is complete after `synchronize`."""
 
     @abstractmethod
     def event(self) -> Any:
-        """One that marks a place on the stream; freed with the device."""
+        """Create an event for marking a point on the stream; it is freed with the device."""
 
     @abstractmethod
     def record(self, event: Any) -> None:
-        """Enqueues the event."""
+        """Enqueue the event on the stream."""
 
     @abstractmethod
     def elapsed_ms(self, start: Any, end: Any) -> float:
-        """Between two that were recorded, after `synchronize`."""
+        """Return the time between two recorded events in ms; call it after `synchronize`."""
 
     @abstractmethod
     def synchronize(self) -> None:
-        """Waits for all that was enqueued."""
+        """Wait for everything that was enqueued."""
 
     @abstractmethod
     def close(self) -> None:
-        """Frees the stream and the events. May be called again."""
+        """Free the stream and the events. May be called again."""
 
 
 DEVICES: Registry[CudaDevice] = Registry(
@@ -81,19 +81,20 @@ DEVICES: Registry[CudaDevice] = Registry(
         "pycuda": Entry("runtimes.cuda_by_pycuda:CudaByPycuda", command="pip install pycuda"),
     },
 )
-"""In the order in which they are taken."""
+"""Devices by package, in order of preference."""
 
 
 def missing_packages() -> list[str] | None:
-    """Why none of them can be imported, a reason each; None where one can."""
+    """Return a reason per package why it cannot be imported; None if any can be."""
     reasons = [reason for name in DEVICES.names() if (reason := _missing(name))]
     return reasons if len(reasons) == len(DEVICES.names()) else None
 
 
 def open_device(package: str | None = None) -> CudaDevice:
-    """A GPU by the package that is named, or by the first that can be imported.
+    """Open the GPU with `package`, or with the first package that can be imported.
 
-    Raises UnknownNameError, and UnavailableError where there is none or no GPU.
+    Raise UnknownNameError for an unknown package, and UnavailableError if there is no package or
+    no GPU.
     """
     names = DEVICES.names()
     found = next((name for name in names if not _missing(name)), names[0])
@@ -103,13 +104,13 @@ def open_device(package: str | None = None) -> CudaDevice:
 def _missing(package: str) -> str | None:
     try:
         importlib.import_module(DEVICES.entry(package).target.partition(":")[0])
-    except (ImportError, OSError, RuntimeError) as error:  # of one that is only half there as well
+    except (ImportError, OSError, RuntimeError) as error:  # also if partly installed
         return f"{package} cannot be imported: {error}"
     return None
 
 
 def refused(call: str, told: str) -> SessionError:
-    """The error for what the driver refuses."""
+    """Return the error for a failed driver call; `told` is what the driver reported."""
     if "OUT_OF_MEMORY" in told or "out of memory" in told:
         hint = "Give a smaller batch, or end what else uses the GPU (`nvidia-smi` lists it)."
     else:

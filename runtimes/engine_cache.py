@@ -1,4 +1,4 @@
-"""Where engines that were built from a model are kept, so that the next process need not build."""
+"""Cache of engines built from a model, so that the next process need not build them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from toolkit.core.nvidia import Driver
 DIGITS = 32
 
 Shapes = Mapping[str, tuple[int, ...]]
-"""Of inputs by name."""
+"""Shapes of inputs by name."""
 
 
 def key(
@@ -27,10 +27,11 @@ def key(
     versions: Mapping[str, str],
     driver: Driver,
 ) -> str:
-    """The same for the same engine only: an engine holds the weights, is tuned to the shapes and
-    the GPU, and is read by the version that wrote it.
+    """Return a key that is the same only for the same engine.
 
-    The model is known by the digests of all its files, external data among them.
+    An engine contains the weights, is tuned to the shapes and the GPU, and can only be read by the
+    version that wrote it. The model is identified by the digests of all its files, including
+    external data.
     """
     gpu = driver.gpus[0] if driver.gpus else None
     parts = {
@@ -48,7 +49,7 @@ def key(
 
 
 def folder(key: str) -> Path:
-    """The place of one engine, made where it is not there. Raises ToolkitError where it cannot."""
+    """Return the directory of an engine, created if missing. Raise ToolkitError if that fails."""
     place = platformdirs.user_cache_path("inference-toolkit") / "engines" / key
     with wrapping_os_errors(f"keep engines in {place}"):
         place.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a pass ran, operator by operator, in one form for every runtime that can tell."""
+"""Records of the operators that a forward pass ran, in one format for all runtimes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ MOST_NODES = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """An operator as it ran, after the runtime's own fusions.
+    """Operator as it ran, after the runtime's fusions.
 
-    `dtype` is that of its arithmetic ("int8" for eight bits with or without a sign), and None where
-    it moves, converts or holds values without computing on them.
+    `dtype` is that of its arithmetic ("int8" for signed and unsigned 8-bit integers), or None if
+    the operator moves, converts or holds values without computing on them.
     """
 
     name: str
@@ -26,21 +26,22 @@ class Node:
 
 
 def precision_of(nodes: Collection[Node]) -> str:
-    """The dtype of all arithmetic: "mixed" for several, "none" where there is none."""
+    """Return the dtype of all arithmetic: "mixed" if there are several, "none" without any."""
     return _the_one({node.dtype for node in nodes if node.dtype is not None})
 
 
 def device_of(nodes: Collection[Node], devices: Mapping[str, str]) -> str:
-    """Where all arithmetic ran, by the device of each provider; without any, where nodes ran.
+    """Return the device of all arithmetic, or that of all nodes if none computes.
 
-    "mixed" for several, "none" for no nodes. A provider that has no device here stands for itself.
+    Return "mixed" for several devices, and "none" without nodes. `devices` has the device of each
+    provider; a provider that is not in it is its own device.
     """
     computing = [node for node in nodes if node.dtype is not None] or nodes
     return _the_one({devices.get(node.provider, node.provider) for node in computing})
 
 
 def describe(nodes: Collection[Node]) -> Json:
-    """How many nodes each provider and operator has, and each of them if there are few enough."""
+    """Return node counts by provider and operator, and the nodes if there are up to MOST_NODES."""
     kinds = Counter((node.operator, node.provider, node.dtype) for node in nodes)
     operators = sorted(kinds.items(), key=lambda kind: (-kind[1], str(kind[0])))
     return {

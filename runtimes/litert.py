@@ -1,4 +1,4 @@
-"""LiteRT's interpreter on a .tflite file, with its XNNPACK kernels."""
+"""LiteRT's interpreter for .tflite files, with XNNPACK kernels."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class LiteRt(Runtime):
 
 @final
 class LiteRtSession(Session):
-    """Without optimisation, the kernels are those built in, and XNNPACK's are left out."""
+    """Session of LiteRT's interpreter; without optimisation, it uses built-in kernels only."""
 
     def __init__(self, artifact: Artifact, options: SessionOptions) -> None:
         super().__init__(artifact.signature)
@@ -111,7 +111,10 @@ class LiteRtSession(Session):
         )
 
     def _nodes(self) -> list[Node]:
-        """The operators as they run: one that a delegate took has its dtype from its outputs."""
+        """Return the operators as they run, each with the dtype of its outputs.
+
+        A part of the graph that the delegate took is one operator.
+        """
         details = {
             t["index"]: np.dtype(t["dtype"]).name for t in self._interpreter.get_tensor_details()
         }
@@ -139,8 +142,11 @@ def _arithmetic(op: Mapping[str, Any], outputs: list[str]) -> str | None:
 
 
 def _places(interpreter: Any, artifact: Artifact) -> dict[str, int]:
-    """The numbers of the inputs and outputs by the names of the signature, which has them in the
-    order of the file where the file does not name them."""
+    """Return the tensor indices of the inputs and outputs, by the names in the signature.
+
+    The file's own signature, if it has one, takes precedence over the names of its tensors. Raise
+    KeyError if the file lacks one of the names.
+    """
     signatures = interpreter.get_signature_list()
     found: dict[str, int] = {}
     sides = (

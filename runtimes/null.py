@@ -1,4 +1,4 @@
-"""A runtime that does nothing: what is left when it is timed is the cost of the harness."""
+"""Null runtime, which computes nothing: its measured time is the overhead of the harness."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from toolkit.core.version import VERSION
 
 @final
 class Null(Runtime):
-    """Gives zeros of the right names, shapes and dtypes."""
+    """Runtime whose outputs are zeros with the right names, shapes and dtypes."""
 
     name: ClassVar[str] = "null"
     accepts: ClassVar[frozenset[Format]] = frozenset(Format)

@@ -1,6 +1,6 @@
-"""ONNX's reference evaluator: each operator as the standard defines it, in NumPy.
+"""ONNX's reference evaluator, which runs each operator in NumPy as the standard defines it.
 
-It is not made for speed, but takes float64, and so tells how exact other runtimes are.
+It is slow, but it runs float64 graphs, against which the accuracy of other runtimes is checked.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class OnnxReferenceSession(Session):
 
 
 def _evaluator(path: Path) -> ReferenceEvaluator:
-    """Of a graph whose weights in other files stay there, mapped into memory."""
+    """Return an evaluator that maps initializers in external files into memory."""
     model = onnx.load(path, load_external_data=False)
     initializers = list(model.graph.initializer)
     del model.graph.initializer[:]
@@ -137,14 +137,17 @@ def _evaluator(path: Path) -> ReferenceEvaluator:
 
 
 def _mapped(tensor: onnx.TensorProto, directory: Path) -> np.ndarray:
-    """The values of a tensor in another file. What is written to them is not written there."""
+    """Return the values of a tensor in an external file; writing to them leaves the file as is.
+
+    Only float32 and float64 tensors are mapped (copy-on-write); others are loaded.
+    """
     where = ExternalDataInfo(tensor)
     file = (directory / where.location).resolve()
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
     shape = tuple(tensor.dims)
     is_inside = file.is_relative_to(directory.resolve()) and file.is_file()
     if dtype not in (np.float32, np.float64) or not math.prod(shape) or not is_inside:
-        load_external_data_for_tensor(tensor, str(directory))  # which refuses other places
+        load_external_data_for_tensor(tensor, str(directory))  # refuses other folders
         return onnx.numpy_helper.to_array(tensor)
     return np.memmap(file, dtype, "c", where.offset or 0, shape)
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU, with bound inputs and outputs."""
+"""ONNX Runtime on the CPU, with inputs and outputs bound via IO binding."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _create(artifact: Artifact, settings: ort.SessionOptions) -> ort.InferenceSe
 
 
 def _differ(declared: Sequence[int | str | None], shape: Sequence[int | None]) -> bool:
-    """Whether a declared number is not the extent."""
+    """Return whether an extent differs from the fixed extent that is declared for it."""
     return any(
         isinstance(dim, int) and dim != extent for dim, extent in zip(declared, shape, strict=False)
     )
@@ -62,7 +62,7 @@ def _differ(declared: Sequence[int | str | None], shape: Sequence[int | None]) -
 
 @final
 class OnnxRuntimeSession(Session):
-    """Inputs are read from the caller's memory; outputs are written to buffers made once."""
+    """Session that reads inputs from the caller's memory and writes outputs to reused buffers."""
 
     def __init__(
         self, artifact: Artifact, options: SessionOptions, session: ort.InferenceSession
@@ -78,8 +78,8 @@ class OnnxRuntimeSession(Session):
     def _prepare(self, dims: Mapping[str, int]) -> None:
         specs, own = self.signature.outputs, self._session.get_outputs()
         shapes = [spec.resolve(dims) for spec in specs]
-        # What cannot be bound is given to each pass, and comes from it: strings, and outputs of
-        # other extents than the file declares.
+        # Strings, and outputs whose extents differ from those that the file declares, cannot be
+        # bound: each pass takes its inputs as arguments and returns its outputs.
         if any(spec.dtype == STRINGS for spec in (*self.signature.inputs, *specs)) or any(
             _differ(declared.shape, shape) for declared, shape in zip(own, shapes, strict=True)
         ):
@@ -88,7 +88,7 @@ class OnnxRuntimeSession(Session):
             return
         self._binding = binding = self._session.io_binding()
         for spec, shape in zip(specs, shapes, strict=True):
-            # An extent known only after a pass, or a dtype that NumPy lacks: let it be allocated.
+            # ONNX Runtime allocates outputs of unknown extents, or of a dtype that NumPy lacks.
             if None in shape or is_foreign(dtype_of(spec.dtype)):
                 binding.bind_output(spec.name, "cpu")
             else:
@@ -110,8 +110,10 @@ class OnnxRuntimeSession(Session):
                 self._binding.bind_cpu_input(name, array)
 
     def _run_first(self, binding: Any) -> None:
-        """The first pass with outputs of unknown extents. A binding refuses a second pass where an
-        output has another rank than the file declares."""
+        """Run the first pass with outputs of unknown extents.
+
+        A binding refuses a second pass if an output has another rank than the file declares.
+        """
         self._session.run_with_iobinding(binding)
         ranks = [len(value.shape()) for value in binding.get_outputs()]
         if ranks == [len(spec.shape) for spec in self.signature.outputs]:

@@ -1,4 +1,4 @@
-"""ONNX Runtime with inputs and outputs in the memory of a device."""
+"""ONNX Runtime session with inputs and outputs in device memory."""
 
 from __future__ import annotations
 
@@ -32,23 +32,24 @@ DEVICES = {
     "TensorrtExecutionProvider": "cuda",
     "NvTensorRTRTXExecutionProvider": "cuda",
 }
-NVIDIA = 0x10DE  # the vendor in PCI's list
+NVIDIA = 0x10DE  # PCI vendor ID
 NO_FALLBACK = "session.disable_cpu_ep_fallback"
 ASSIGNMENTS = "session.record_ep_graph_assignment_info"
 MOST_NAMED = 5
 
 Axes = Mapping[str, tuple[str, int]]
-"""The named axes of a file: an input that has each, and its place there."""
+"""Named axes of a graph: for each, an input that has it, and its index in that input's shape."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """Where sessions run, and what it takes to make one there.
+    """Model, provider and settings from which sessions on a device are created.
 
-    `axes` are the named ones of the graph, `provider_options` those for inputs of given shapes.
-    `further` providers, with their options, take the nodes that `provider` leaves; the CPU does so
-    where `allow_cpu_nodes`. `plugin` gives the devices of a provider that comes as a library of its
-    own. `precision` judges the nodes that ran, `details` tells of the device.
+    `axes` are the named axes of the graph. `provider_options` returns the options of `provider` for
+    given input shapes. `further` has more providers, with their options, for nodes that `provider`
+    does not take; with `allow_cpu_nodes`, the CPU takes the rest. `plugin` returns the devices of a
+    provider that is in a separate library. `precision` returns the precision of the nodes that ran,
+    and `details` describes the device for the provenance.
     """
 
     runtime: str
@@ -66,10 +67,10 @@ class Target:
 
 
 def read_axes(artifact: Artifact) -> Axes:
-    """Raises SourceError for a file that is no ONNX graph."""
+    """Return the named axes of a graph. Raise SourceError if the file is not an ONNX model."""
     try:
         graph = onnx.load(artifact.path, load_external_data=False).graph
-    except Exception as error:  # protobuf's, which share no base but Exception
+    except Exception as error:  # protobuf's exceptions share no base but Exception
         raise unreadable(artifact.path, error) from error
     fed = {spec.name for spec in artifact.signature.inputs}
     return {
@@ -82,10 +83,10 @@ def read_axes(artifact: Artifact) -> Axes:
 
 
 def create(target: Target, settings: ort.SessionOptions, shapes: Shapes) -> ort.InferenceSession:
-    """A session on the target, and on nothing else.
+    """Return a session on the target, without fallback to providers that it does not allow.
 
-    Raises SourceError for a model that it does not take, or takes in part only, UnavailableError
-    where ONNX Runtime left the provider out.
+    Raise SourceError if the target does not take the model or takes only part of it, and
+    UnavailableError if ONNX Runtime left the provider out.
     """
     if not target.allow_cpu_nodes:
         settings.add_session_config_entry(NO_FALLBACK, "1")
@@ -121,12 +122,12 @@ def _make(target: Target, settings: ort.SessionOptions, shapes: Shapes) -> ort.I
         return ort.InferenceSession(path, settings, enable_fallback=0)
     named = {target.provider: options, **target.further}
     providers = [(name, dict(given)) for name, given in named.items()]
-    # Or else, where a provider fails, another session on the CPU is made in its place.
+    # With the fallback enabled, a session on the CPU would replace one whose provider fails.
     return ort.InferenceSession(path, settings, providers=providers, enable_fallback=0)
 
 
 def _left_to_the_cpu(target: Target, shapes: Shapes) -> SourceError:
-    """The error that names the nodes which the provider did not take."""
+    """Return the error that names the nodes that the provider did not take."""
     settings = settings_of(target.options)
     settings.add_session_config_entry(ASSIGNMENTS, "1")
     session = _make(target, settings, shapes)
@@ -142,9 +143,9 @@ def _left_to_the_cpu(target: Target, shapes: Shapes) -> SourceError:
 
 
 def nodes_on(provider: str, session: ort.InferenceSession) -> list[str]:
-    """The nodes that a session gave to a provider, as "name (operator)".
+    """Return the nodes that a session assigned to a provider, as "name (operator)".
 
-    None where ONNX Runtime is older than 1.24, which does not tell.
+    The list is empty for ONNX Runtime before 1.24, which does not report assignments.
     """
     if not hasattr(session, "get_provider_graph_assignment_info"):
         return []
@@ -158,11 +159,11 @@ def nodes_on(provider: str, session: ort.InferenceSession) -> list[str]:
 
 @final
 class DeviceSession(Session):
-    """Buffers on the device are made once for a shape, and filled in place.
+    """Session with buffers on the device, which are made once for given shapes and filled in place.
 
-    For new shapes a new session is made, in which the graph's named axes have the extents that are
-    fed: so that arithmetic on shapes, which a GPU leaves to the CPU, is done beforehand, and an
-    engine is built for these shapes and no range of them.
+    New shapes get a new session of ONNX Runtime, in which the graph's named axes are fixed to the
+    extents of the inputs. Shape arithmetic, which a GPU leaves to the CPU, is then folded, and an
+    engine is built for exactly these shapes instead of a range.
     """
 
     def __init__(self, target: Target, settings: ort.SessionOptions | None = None) -> None:
@@ -192,7 +193,7 @@ class DeviceSession(Session):
             self._inputs[spec.name] = self._buffer(shapes[spec.name], spec.dtype)
         for spec in self.signature.outputs:
             shape = spec.resolve(self._extents)
-            # An extent known only after a pass, or a dtype that NumPy lacks: let it be allocated.
+            # ONNX Runtime allocates outputs of unknown extents, or of a dtype that NumPy lacks.
             if None in shape or spec.dtype not in np.sctypeDict:
                 binding.bind_output(spec.name, self._target.device)
             else:
@@ -216,7 +217,7 @@ class DeviceSession(Session):
                 ort.copy_tensors([ort.OrtValue.ortvalue_from_numpy(dense)], [buffer])
             else:
                 buffer.update_inplace(dense)
-            # Binding copies an input that is read on another device, so it is bound again.
+            # Binding copies an input that is read on another device, so bind it after each update.
             self._binding.bind_ortvalue_input(name, buffer)
         self._binding.synchronize_inputs()
         self._feeds = feeds

@@ -1,4 +1,4 @@
-"""ONNX Runtime on an NVIDIA GPU: its providers for CUDA, TensorRT and TensorRT-RTX."""
+"""ONNX Runtime on an NVIDIA GPU, with its providers for CUDA, TensorRT and TensorRT-RTX."""
 
 from __future__ import annotations
 
@@ -44,10 +44,11 @@ FOR_PLUGIN_LIBRARIES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """What is different from one provider to the next.
+    """GPU provider of ONNX Runtime, with its options and what it takes to use it.
 
-    `fault` says what keeps its libraries from being used. `cached` gives the options that make it
-    keep engines in a directory.
+    `options` are the names of the provider's options, and `ours` those of the toolkit's options.
+    `fault` returns why the provider's libraries cannot be used, and `remedy` is the hint for it.
+    `cached` returns the options that make the provider cache engines in a directory.
     """
 
     runtime: str
@@ -96,14 +97,14 @@ KINDS = {
 
 
 class OnGpu(Runtime):
-    """One of KINDS."""
+    """Runtime for one of KINDS, chosen by its name."""
 
     accepts: ClassVar[frozenset[Format]] = frozenset({Format.ONNX})
     device: ClassVar[str] = "cuda"
 
     @final
     def probe(self) -> Availability:
-        """The first thing that is missing: packages, then a GPU, then libraries."""
+        """Check for packages, then for a GPU, then for libraries; report the first one missing."""
         kind, version = KINDS[self.name], str(ort.__version__)
         packaged = _has_plugin if kind.provider == NV_TENSORRT_RTX else _has_provider
         if wrong := nvidia.conflict_of(kind.runtime, version) or packaged(kind):
@@ -130,14 +131,14 @@ class OnnxRuntimeCuda(OnGpu):
 
 @final
 class OnnxRuntimeTensorRt(OnGpu):
-    """Builds an engine for each shape that it meets, in its first pass: that pass takes long."""
+    """TensorRT's provider, which builds an engine for new shapes in a slow first pass."""
 
     name: ClassVar[str] = "onnxruntime-tensorrt"
 
 
 @final
 class OnnxRuntimeNvTensorRtRtx(OnGpu):
-    """TensorRT-RTX through its plugin for ONNX Runtime; an engine for each shape that it meets."""
+    """TensorRT-RTX via its plugin for ONNX Runtime, with an engine for each shape."""
 
     name: ClassVar[str] = "onnxruntime-nv-tensorrt-rtx"
 
@@ -178,7 +179,7 @@ def _open(kind: Kind, found: Availability, artifact: Artifact, options: SessionO
 
 
 def target(kind: Kind, artifact: Artifact, options: GpuOptions) -> Target:
-    """Raises SourceError for a file that is no ONNX graph."""
+    """Return the target of sessions. Raise SourceError if the file is not an ONNX model."""
     plugin = kind.provider == NV_TENSORRT_RTX
     return Target(
         runtime=kind.runtime,
@@ -199,7 +200,7 @@ def target(kind: Kind, artifact: Artifact, options: GpuOptions) -> Target:
 def provider_options(
     kind: Kind, artifact: Artifact, options: GpuOptions, shapes: Shapes
 ) -> Mapping[str, str]:
-    """Those that the provider is given for inputs of these shapes."""
+    """Return the options to pass to the provider for inputs of these shapes."""
     ours: Mapping[str, str] = {}
     if kind.provider == CUDA:
         ours = _tf32_of_cuda(options)
@@ -214,7 +215,7 @@ def _tf32_of_cuda(options: GpuOptions) -> Mapping[str, str]:
 
 
 def engine_key(kind: Kind, artifact: Artifact, options: GpuOptions, shapes: Shapes) -> str:
-    """The name under which the engine of these shapes is kept."""
+    """Return the key of the engine for these shapes in the engine cache."""
     session = {name: options.session.tuning[name] for name in options.session.tuning}
     return engine_cache.key(
         artifact,
@@ -243,11 +244,12 @@ def _versions(kind: Kind) -> dict[str, str]:
 
 
 def precision(provider: str, asked: str, options: GpuOptions, nodes: Collection[Node]) -> str:
-    """What the arithmetic was in, where a record of the pass shows an engine as one node, with the
-    dtypes of its inputs and outputs only.
+    """Return the precision of the arithmetic of a pass; `asked` is the precision of the model.
 
-    TensorRT computes a graph of float32 in float32 unless an option lowers that; whether it keeps
-    to float16 in a graph of float16 is not recorded. TensorRT-RTX keeps to the graph's types.
+    A profile shows an engine as one node, with the dtypes of its inputs and outputs only. TensorRT
+    computes a float32 graph in float32 unless an option lowers the precision; for a graph of
+    another precision, the profile does not show what it computes in. TensorRT-RTX keeps to the
+    types of the graph.
     """
     inside = None
     if options.lowered:

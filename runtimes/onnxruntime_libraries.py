@@ -1,7 +1,7 @@
-"""Whether the libraries that ONNX Runtime's providers for GPUs stand on can be loaded here.
+"""Checks whether the libraries that ONNX Runtime's GPU providers need can be loaded.
 
-A provider's own library is never loaded from here before ONNX Runtime has tried to: it must find
-ONNX Runtime's host, and one that is loaded too early ends the process later.
+A provider's own library is never loaded here before ONNX Runtime has tried to load it: the library
+must find ONNX Runtime's host, and crashes the process later if it is loaded too early.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FOLDER = Path(ort.__file__).parent / "capi"
 CUDA_PROVIDER = "libonnxruntime_providers_cuda.so"
 TENSORRT_PROVIDER = "libonnxruntime_providers_tensorrt.so"
 TENSORRT_LIBRARY = re.compile(rb"libnv(?:infer|infer_plugin|onnxparser)\.so\.\d+")
-TENSORRT_WHEEL = "tensorrt_libs"  # where the wheels of TensorRT put them
+TENSORRT_WHEEL = "tensorrt_libs"  # package in which TensorRT's wheels install them
 PLUGIN = "onnxruntime_ep_nv_tensorrt_rtx"
 PLUGIN_WHEELS = tuple(
     f"onnxruntime-ep-nv-tensorrt-rtx{suffix}" for suffix in ("-cu13", "-cu12", "")
@@ -34,10 +34,10 @@ PLUGIN_WHEELS = tuple(
 
 @functools.cache
 def cuda_fault() -> str | None:
-    """Why nothing can be placed on the GPU; None where it can."""
+    """Return why no tensor can be placed on the GPU; None if one can."""
     preload = getattr(ort, "preload_dlls", None)  # since 1.21
     if preload is not None:
-        # CUDA's and cuDNN's wheels are on no path of the loader. It prints what it does not find.
+        # The loader does not search the wheels of CUDA and cuDNN. This prints what it misses.
         with contextlib.redirect_stdout(sys.stderr):
             preload()
     try:
@@ -49,7 +49,7 @@ def cuda_fault() -> str | None:
 
 @functools.cache
 def tensorrt_fault() -> str | None:
-    """Why the TensorRT that the provider was built for cannot be loaded; None where it is."""
+    """Return why the TensorRT that the provider was built for cannot be loaded; None if it can."""
     if fault := cuda_fault():
         return fault
     try:
@@ -61,7 +61,7 @@ def tensorrt_fault() -> str | None:
 
 
 def tensorrt_version() -> str:
-    """That of the library which was loaded, such as 10.16.1; "unknown" before."""
+    """Return the version of the loaded TensorRT, such as 10.16.1; "unknown" if there is none."""
     try:
         name = next(iter(TENSORRT_LIBRARY.findall((FOLDER / TENSORRT_PROVIDER).read_bytes())))
         library = ctypes.CDLL(name.decode().replace("_plugin", ""))
@@ -73,8 +73,11 @@ def tensorrt_version() -> str:
 
 @functools.cache
 def plugin_devices() -> list[Any]:
-    """The devices of TensorRT-RTX's provider, which is registered. Raises what goes wrong there."""
-    package = importlib.import_module(PLUGIN)  # loads its libraries, and makes links beside them
+    """Register TensorRT-RTX's provider and return its devices.
+
+    Raise whatever its import or ONNX Runtime raises.
+    """
+    package = importlib.import_module(PLUGIN)  # loads its libraries, creates links
     name = package.get_ep_name()
     ort.register_execution_provider_library(name, package.get_library_path())
     return [device for device in ort.get_ep_devices() if device.ep_name == name]
@@ -82,7 +85,7 @@ def plugin_devices() -> list[Any]:
 
 @functools.cache
 def plugin_fault() -> str | None:
-    """Why the plugin's provider has no device; None where it has one."""
+    """Return why the plugin's provider has no device; None if it has one."""
     try:
         devices = plugin_devices()
     except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
@@ -91,14 +94,14 @@ def plugin_fault() -> str | None:
 
 
 def plugin_version() -> str | None:
-    """None where the package is not there."""
+    """Return the version of the plugin's package; None if it is not installed."""
     if importlib.util.find_spec(PLUGIN) is None:
         return None
     return next((found for name in PLUGIN_WHEELS if (found := installed(name))), "unknown")
 
 
 def _load(name: str) -> str | None:
-    """Loads a library from the loader's path or from TensorRT's wheel; why not, or None."""
+    """Load a library from the loader's path or TensorRT's wheel; return why not, or None."""
     try:
         ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
     except OSError as error:
@@ -116,7 +119,7 @@ def _load_from_wheel(name: str) -> bool:
 
 
 def _said_by_the_loader(library: Path) -> str | None:
-    """What keeps a library from being loaded; None where nothing does."""
+    """Return the loader's error for a library; None if it loads."""
     try:
         ctypes.CDLL(str(library))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The nodes that ONNX Runtime ran, from its record of a pass."""
+"""Reader of ONNX Runtime's profile of a forward pass, which lists the nodes that ran."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DTYPES = {
     "int8": "int8",
     "uint8": "int8",
 }
-# Operators that move, convert or hold values, or only run the nodes of a subgraph.
+# Operators that move, convert or hold values, or that only run the nodes of a subgraph.
 MOVING = frozenset(
     {
         "Cast", "Concat", "Constant", "ConstantOfShape", "DepthToSpace", "DequantizeLinear",
@@ -28,18 +28,19 @@ MOVING = frozenset(
         "Squeeze", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where",
     }
 )  # fmt: skip
-# They take and give float32 and compute in eight bits; weights in packed form are not recorded.
+# Operators with float32 inputs and outputs that compute in INT8. Profiles lack packed weights.
 EIGHT_BITS = frozenset({"DynamicQuantizeLSTM", "DynamicQuantizeMatMul"})
-# Weights of a few bits; whether the products are of float32 or int8 is not recorded.
+# Operators with weights of a few bits. Profiles do not show if they multiply float32 or int8.
 UNTOLD = frozenset({"MatMulBnb4", "MatMulNBits", "QMoE"})
 
 NAME = re.compile(r'"name" :"(.*)","args" :')
 
 
 def read_nodes(record: str) -> tuple[Node, ...]:
-    """The nodes in the order in which they first ran, to a microsecond; a loop's body once.
+    """Return the nodes in the order in which they first ran; the nodes of a loop's body once.
 
-    `record` is the text of the file that InferenceSession.end_profiling() names.
+    `record` is the text of the file that InferenceSession.end_profiling() names. Its timestamps
+    have a resolution of a microsecond.
     """
     events = sorted(_parse(record), key=lambda event: event["ts"])
     return tuple(
@@ -53,7 +54,7 @@ def _parse(record: str) -> list[dict[str, Any]]:
     try:
         events: list[dict[str, Any]] = json.loads(record)
     except json.JSONDecodeError:
-        # Old versions write names as they are, with quotes and backslashes that JSON forbids.
+        # Old versions do not escape quotes and backslashes in names.
         sound = NAME.sub(lambda found: f'"name" :{json.dumps(found[1])},"args" :', record)
         events = json.loads(sound)
     return events
@@ -71,9 +72,9 @@ def _node(name: str, arguments: Mapping[str, Any]) -> Node:
 
 
 def _arithmetic(operator: str, kinds: Iterable[str]) -> str | None:
-    """The dtype in which an operator computes on tensors of these kinds, outputs first.
+    """Return the dtype in which an operator computes on tensors of these types, outputs first.
 
-    Integers of more than eight bits are extents and indices, not the model's arithmetic.
+    Integers of more than 8 bits are extents and indices, not the model's arithmetic.
     """
     if operator in MOVING:
         return None

@@ -1,6 +1,6 @@
-"""The options of ONNX Runtime's providers for GPUs: theirs by their own names, and ours.
+"""Options of ONNX Runtime's GPU providers, by the provider's names, and options of the toolkit.
 
-Left out are those that hold addresses of the caller's memory, and `use_tf32`, which is `tf32` here.
+Options that hold addresses of the caller's memory are left out. `tf32` replaces `use_tf32`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ NV_TENSORRT_RTX = frozenset(
     }
 )  # fmt: skip
 
-# What TensorRT takes as leave to compute in less than float32, layer by layer, as it likes.
+# Options that allow TensorRT to choose a lower precision than float32 for any layer.
 LOWERING = ("trt_bf16_enable", "trt_fp16_enable", "trt_int8_enable")
 TRUE = frozenset({"1", "true", "True"})
 
@@ -56,12 +56,12 @@ OURS: Mapping[str, bool] = {
     "engine_cache": True,
     "tf32": False,
 }
-"""What each is unless told."""
+"""Options of the toolkit, with their defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GpuOptions:
-    """`session` are those of a session on any provider, `provider` those of the provider."""
+    """Options of a GPU session: `session` for any provider, `provider` for its own provider."""
 
     session: SessionOptions
     provider: Mapping[str, str]
@@ -72,14 +72,18 @@ class GpuOptions:
 
     @property
     def lowered(self) -> bool:
-        """Whether TensorRT may compute in less than the graph says."""
+        """Whether TensorRT may compute in a lower precision than the graph's."""
         return any(self.provider.get(name) in TRUE for name in LOWERING)
 
 
 def parse(
     options: SessionOptions, *, runtime: str, provider: frozenset[str], ours: frozenset[str]
 ) -> GpuOptions:
-    """Raises UnknownNameError for a name that is none of these, UsageError for a wrong value."""
+    """Return the options in `options.tuning`, sorted into those of GpuOptions.
+
+    `provider` and `ours` are the names of the options that the runtime has. Raise UnknownNameError
+    for any other name, and UsageError if an option in `ours` is not a bool.
+    """
     known = {*provider, *ours, *CHOICES, *FIELDS}
     given: dict[str, str] = {}
     session: dict[str, str] = {}

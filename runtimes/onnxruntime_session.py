@@ -1,4 +1,4 @@
-"""What every session of ONNX Runtime is made with, and what one says of a pass."""
+"""Session settings, tensor conversion and profiled passes for all ONNX Runtime runtimes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,11 @@ CHOICES = {"graph_optimization_level": LEVELS, "execution_mode": MODES}
 
 
 def settings_of(options: SessionOptions) -> ort.SessionOptions:
-    """Raises UnknownNameError for an option that a session does not have."""
+    """Return ONNX Runtime's session options for `options`.
+
+    Raise UnknownNameError if an option or its choice is unknown, and UsageError if a value has the
+    wrong type.
+    """
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
@@ -51,8 +55,10 @@ def settings_of(options: SessionOptions) -> ort.SessionOptions:
 
 
 def _tune(settings: ort.SessionOptions, options: SessionOptions) -> None:
-    """Sets the options of the runtime's own; a name with a dot is a session configuration entry,
-    such as session.intra_op.allow_spinning."""
+    """Set the options of ONNX Runtime itself.
+
+    A name with a dot is a session configuration entry, such as session.intra_op.allow_spinning.
+    """
     tuning = {"graph_optimization_level": "all" if options.optimize else "disable"}
     tuning.update(options.tuning)
     named = {name: text for name, text in tuning.items() if "." not in name}
@@ -69,7 +75,7 @@ def _tune(settings: ort.SessionOptions, options: SessionOptions) -> None:
 
 
 def unreadable(path: Path, error: Exception) -> SourceError:
-    """The error for a model that ONNX Runtime does not take."""
+    """Return the error for a model that ONNX Runtime cannot open."""
     return SourceError(
         f"ONNX Runtime {ort.__version__} could not open {path}: {error}",
         hint="Check the file with onnx.checker, or choose another runtime.",
@@ -77,8 +83,11 @@ def unreadable(path: Path, error: Exception) -> SourceError:
 
 
 def value_of(array: np.ndarray) -> Any:
-    """A tensor over the memory of an array of ml_dtypes, which ONNX Runtime takes as whole numbers
-    with the type beside. Raises SessionError for several elements to a byte."""
+    """Return a tensor that shares the memory of an array with a dtype of ml_dtypes.
+
+    ONNX Runtime takes such an array as integers, with the ONNX type as an argument. Raise
+    SessionError if an element is smaller than a byte.
+    """
     import onnx
 
     _require_whole_bytes(array.dtype)
@@ -87,7 +96,7 @@ def value_of(array: np.ndarray) -> Any:
 
 
 def array_of(value: Any, spec: TensorSpec) -> np.ndarray:
-    """A copy of a tensor on the CPU. Raises SessionError for several elements to a byte."""
+    """Return a copy of a CPU tensor. Raise SessionError if an element is smaller than a byte."""
     dtype = dtype_of(spec.dtype)
     if not is_foreign(dtype):
         return host_copy(value.numpy())
@@ -112,11 +121,12 @@ def recorded(
     settings: ort.SessionOptions,
     run: Callable[[ort.SessionOptions], tuple[ort.InferenceSession, Outputs]],
 ) -> tuple[tuple[Node, ...], Outputs]:
-    """What a second session of the same file and settings runs, and its outputs; `run` makes it.
+    """Return the nodes that a second, profiled session runs, and its outputs.
 
-    A session records from its making on or never, and one of several threads is another once it
-    has recorded a pass: end_profiling() does not stop the thread pool's own profiler, so that each
-    later pass takes longer and keeps some bytes (1.31). One that is timed therefore never records.
+    `run` makes the session with the given settings and runs a pass. A session records either from
+    its creation or never. After profiling, each later pass of a session with several threads takes
+    longer and leaks some bytes, because end_profiling() does not stop the profiler of the thread
+    pool (ONNX Runtime 1.31). A session that is timed is therefore never profiled.
     """
     settings.enable_profiling = True
     with scratch_directory() as place:
@@ -127,12 +137,12 @@ def recorded(
 
 
 def identical(own: Outputs, others: Outputs) -> bool:
-    """Bit for bit."""
+    """Return whether the outputs are identical bit for bit."""
     return all(own[name].tobytes() == others[name].tobytes() for name in own)
 
 
 def details_of(session: ort.InferenceSession, nodes: Collection[Node], same: bool) -> Json:
-    """What a session and the record of its twin say for the provenance."""
+    """Return the provenance details of a session; `nodes` are from its profiled twin."""
     settings = session.get_session_options()
     return {
         "providers": session.get_providers(),

@@ -33,7 +33,7 @@ DTYPES = {
     "i8": "int8",
     "u8": "int8",
 }
-# Parts of the executable graph that are there before a pass and after it.
+# Layers of the executable graph that hold values before or after a pass.
 HELD = frozenset({"Const", "Input", "Output"})
 # Layers that move or convert values without computing on them.
 MOVING = frozenset(
@@ -43,17 +43,17 @@ MOVING = frozenset(
     }
 )  # fmt: skip
 BODIES = frozenset({"If", "Loop", "TensorIterator"})
-# Layers with 8-bit arithmetic. OpenVINO reports u8 for others too that take or return booleans,
-# such as a comparison, or a Select with a mask.
+# Layers with 8-bit arithmetic. OpenVINO also reports u8 for other layers that take or return
+# booleans, such as a comparison, or a Select with a mask.
 EIGHT_BITS = frozenset(
     {"Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNSeq", "RNNCell"}
 )
-BFLOAT16 = "bfloat16"  # which NumPy does not have: its bytes are passed as whole numbers
+BFLOAT16 = "bfloat16"  # NumPy lacks it, so its bytes are passed as integers
 
 
 @functools.cache
 def _core() -> ov.Core:
-    """Return the Core that all sessions of this process share. It is never destroyed.
+    """Return the Core that all sessions of this process share, which is never destroyed.
 
     The CPU plugin of a Core replaces the thread's alternate signal stack, and restores the previous
     one when the Core is destroyed. If the previous one belonged to another Core that is gone too,
@@ -76,7 +76,7 @@ class OpenVino(Runtime):
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": options.threads,
-            # Unless told not to, it runs float32 models in bfloat16 where the processor can.
+            # By default, OpenVINO runs float32 models in bfloat16 if the CPU supports it.
             "INFERENCE_PRECISION_HINT": "f32",
         }
         core = _core()
@@ -95,8 +95,11 @@ class OpenVino(Runtime):
 
 @final
 class OpenVinoSession(Session):
-    """Inputs are read from the caller's memory; outputs are in the request's own tensors, except
-    those that are an unchanged input (see `_passed_on`)."""
+    """Session that reads inputs from the caller's memory.
+
+    Outputs are in the request's own tensors, except outputs that are an unchanged input (see
+    `_passed_on`).
+    """
 
     def __init__(
         self, artifact: Artifact, compiled: Any, passed_on: Sequence[tuple[Any, str]]
@@ -105,13 +108,13 @@ class OpenVinoSession(Session):
         self._compiled = compiled
         self._request = compiled.create_infer_request()
         named = {name: port for port in compiled.outputs for name in port.get_names()}
-        # Two outputs that are one tensor bear one name.
+        # Outputs that are the same tensor share one name; others are then found by their order.
         self._ports = {
             spec.name: named.get(spec.name, port)
             for spec, port in zip(self.signature.outputs, compiled.outputs, strict=True)
         }
         self._passed_on = passed_on
-        # An input that no output depends on, or that is empty, may be left out of the program.
+        # OpenVINO may drop an input that no output depends on, or that is empty.
         self._taken = {name for port in compiled.inputs for name in port.get_names()}
         self._infer: Callable[[], object] = not_ready
 
@@ -119,7 +122,7 @@ class OpenVinoSession(Session):
         self._infer = self._request.infer
 
     def _upload(self, feeds: Feeds) -> None:
-        # Memory is shared, which OpenVINO refuses for arrays that are read-only.
+        # Tensors share the arrays' memory, which OpenVINO refuses for read-only arrays.
         shared = {
             name: np.require(array, requirements=["C", "W"])
             for name, array in feeds.items()
@@ -128,7 +131,7 @@ class OpenVinoSession(Session):
         copies = [(port, np.empty_like(shared[name])) for port, name in self._passed_on]
         for port, array in (*shared.items(), *copies):
             self._request.set_tensor(port, _tensor(array))
-        # A tensor does not keep the array alive whose memory it has.
+        # A tensor does not keep the array alive whose memory it shares.
         self._held = [*shared.values(), *(array for _, array in copies)]
 
     def forward(self) -> None:
@@ -165,11 +168,11 @@ class OpenVinoSession(Session):
 
 
 def _passed_on(model: Any, compiled: Any) -> list[tuple[Any, str]]:
-    """Return the outputs that are an input as it is once the graph is simplified, with its name.
+    """Return each output that is an unchanged input after simplification, with the input's name.
 
-    OpenVINO 2026.4 writes such an output into the memory of an earlier request's input if shapes
-    are dynamic, where that may be freed. It does not if the output has a tensor of its own. Where
-    the given graph itself returns an input, output and input are one tensor.
+    With dynamic shapes, OpenVINO 2026.4 writes such an output to the memory of an earlier request's
+    input, which may have been freed, unless the output has a tensor of its own. Outputs that are an
+    input in the given graph already are left out: they share the input's tensor.
     """
     given, executed = (
         {
@@ -190,15 +193,18 @@ def _passed_on(model: Any, compiled: Any) -> list[tuple[Any, str]]:
 
 
 def _tensor(array: np.ndarray) -> Any:
-    """A tensor over the memory of an array."""
+    """Return a tensor that shares the memory of an array."""
     if array.dtype.name == BFLOAT16:
         return ov.Tensor(array.view(np.uint16), array.shape, ov.Type.bf16)
     return ov.Tensor(array, shared_memory=True)
 
 
 def _array(tensor: Any, spec: TensorSpec) -> np.ndarray:
-    """A copy of a tensor in the dtype of the signature. Raises SessionError for a tensor of another
-    dtype, such as one of four bits, of which OpenVINO gives the packed bytes."""
+    """Return a copy of a tensor, in the dtype of the signature.
+
+    Raise SessionError if the tensor has another dtype, such as a 4-bit one, for which OpenVINO
+    returns packed bytes.
+    """
     if tensor.element_type == ov.Type.bf16 and spec.dtype == BFLOAT16:
         import ml_dtypes
 
@@ -214,7 +220,7 @@ def _array(tensor: Any, spec: TensorSpec) -> np.ndarray:
 
 
 def _executed(graph: Any) -> list[Node]:
-    """The layers of the executable graph in the order in which they run."""
+    """Return the layers of the executable graph in execution order."""
     layers = [
         (operation.get_friendly_name(), operation.get_rt_info()) for operation in graph.get_ops()
     ]
@@ -232,8 +238,12 @@ def _executed(graph: Any) -> list[Node]:
 
 
 def _dtype(kind: str, info: Any) -> str | None:
-    """Of the arithmetic; what lies in the body of a branch or loop is not told but by its outputs,
-    since its own precision is that of the condition."""
+    """Return the dtype of a layer's arithmetic; None if it is not in DTYPES.
+
+    For a branch or loop it is that of the outputs: the reported precision is that of the condition,
+    and the body is not reported. It is also that of the outputs for a layer that reports 8-bit
+    precision but is not in EIGHT_BITS.
+    """
     if kind in BODIES:
         told = info["outputPrecisions"].astype(str).split(",")
         return next((DTYPES[name] for name in told if name in DTYPES), None)

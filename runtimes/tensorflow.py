@@ -1,4 +1,4 @@
-"""TensorFlow on a SavedModel or a Keras file: its function, as its graph optimiser leaves it."""
+"""TensorFlow for SavedModels and Keras files, with the graph optimiser but without XLA."""
 
 from __future__ import annotations
 
@@ -50,9 +50,10 @@ class TensorFlow(Runtime):
 
 
 def _nodes(function: Pass, inputs: list[Any]) -> list[Node]:
-    """The operators of the graph that runs, after the optimiser's own fusions.
+    """Return the operators of the graph that runs, after the fusions of the optimiser.
 
-    A function tells them when it is made ready for its first call, so it is a twin that is asked.
+    TensorFlow reports them only when it prepares a function for its first call, so a new function
+    around `function` is called.
     """
     twin = tf.function(lambda *tensors: function(*tensors))
     state = context.context()
@@ -76,7 +77,7 @@ def _nodes(function: Pass, inputs: list[Any]) -> list[Node]:
 
 
 def _device(name: str) -> str:
-    """`/job:localhost/replica:0/task:0/device:CPU:0` as cpu; without a name, the default."""
+    """Return "cpu" for `/job:localhost/replica:0/task:0/device:CPU:0` and for an empty name."""
     return name.rpartition("device:")[2].partition(":")[0].lower() or "cpu"
 
 

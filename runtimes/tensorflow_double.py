@@ -1,4 +1,4 @@
-"""A TensorFlow function in float64."""
+"""Conversion of a TensorFlow function from float32 to float64."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ DOUBLE = tf.float64.as_datatype_enum
 
 
 def in_double(serve: Any) -> Callable[..., dict[str, Any]]:
-    """The same computation with float64 in place of float32, variables as constants.
+    """Return a function with float64 in place of float32, and with variables as constants.
 
-    `serve` is a tf.function with an input signature that gives a dict. Raises UnavailableError for
-    a function with an operator that TensorFlow has in float32 only.
+    `serve` is a tf.function with an input signature that returns a dict. Raise UnavailableError if
+    it has an operator for which TensorFlow has no float64; the returned function raises it too,
+    since a missing kernel shows only when it runs.
     """
     concrete = serve.get_concrete_function()
     frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
     graph = frozen.graph.as_graph_def()
     del graph.library.gradient[:]
-    # The functions of the graph are registered already, by their names.
+    # TensorFlow has registered the graph's functions already, so the copies need other names.
     names_of = {f.signature.name: f"{f.signature.name}_double" for f in graph.library.function}
     for node in graph.node:
         _widen(node, names_of)
@@ -36,7 +37,7 @@ def in_double(serve: Any) -> Callable[..., dict[str, Any]]:
                 argument.type = DOUBLE
         for node in function.node_def:
             _widen(node, names_of)
-    names = sorted(concrete.structured_outputs)  # as TensorFlow flattens a dict
+    names = sorted(concrete.structured_outputs)  # TensorFlow flattens a dict in this order
     try:
         imported = tf.compat.v1.wrap_function(
             lambda: tf.graph_util.import_graph_def(graph, name=""), []
@@ -55,7 +56,7 @@ def in_double(serve: Any) -> Callable[..., dict[str, Any]]:
         wide = [tf.cast(t, tf.float64) if t.dtype == tf.float32 else t for t in tensors]
         try:
             return dict(zip(names, pruned(*wide), strict=True))
-        except tf.errors.OpError as error:  # no kernel, which shows when it runs
+        except tf.errors.OpError as error:  # a missing kernel shows only here
             raise UnavailableError(
                 f"TensorFlow {tf.__version__} has no float64 for this model: {_first(error)}.",
                 hint="Its outputs can be compared with those in float32.",

@@ -1,4 +1,4 @@
-"""The session that both TensorFlow runtimes open."""
+"""Session shared by the TensorFlow runtimes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ Pass = Callable[..., dict[str, Any]]
 
 
 def use_threads(count: int) -> None:
-    """Raises UnavailableError where TensorFlow has started in this process with another number."""
+    """Set TensorFlow's number of threads for operators.
+
+    Raise UnavailableError if TensorFlow has already started in this process with another number.
+    """
     if _threads() != count:
-        with contextlib.suppress(RuntimeError):  # it has started already
+        with contextlib.suppress(RuntimeError):  # if it has started already
             tf.config.threading.set_intra_op_parallelism_threads(count)
     if _threads() != count:
         raise UnavailableError(
@@ -32,15 +35,17 @@ def use_threads(count: int) -> None:
 
 
 def _threads() -> int:
-    """What operators are given. If that was not set (0), TensorFlow takes the environment's number,
-    and without one that of the processors."""
+    """Return the number of threads for operators.
+
+    If it was not set (0), TensorFlow takes TF_NUM_INTRAOP_THREADS, or else the number of CPUs.
+    """
     set_here = int(tf.config.threading.get_intra_op_parallelism_threads())
     return set_here or int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or os.cpu_count() or 1
 
 
 @final
 class TensorFlowSession(Session):
-    """Runs a function on tensors of the CPU; `nodes` says what a pass over them ran."""
+    """Session that runs a function on CPU tensors; `nodes` returns the operators of a pass."""
 
     def __init__(
         self,
@@ -71,7 +76,7 @@ class TensorFlowSession(Session):
         self._pass()
 
     def _run(self) -> None:
-        self._outputs = self._function(*self._inputs)  # type: ignore[misc]  # open: not None
+        self._outputs = self._function(*self._inputs)  # type: ignore[misc]  # not None while open
 
     def synchronize(self) -> None:
         pass  # a function on the CPU is complete when the call returns

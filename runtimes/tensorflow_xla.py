@@ -1,4 +1,4 @@
-"""TensorFlow through XLA: the function compiled for each batch that it meets."""
+"""TensorFlow with XLA, which compiles the function for each new set of input shapes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class TensorFlowXla(Runtime):
 
 
 def _nodes(function: Pass, inputs: list[Any]) -> list[Node]:
-    """The instructions of the program that XLA compiled, those inside of fusions too."""
+    """Return the instructions of the program that XLA compiled, including those in fusions."""
     program = function.experimental_get_compiler_ir(*inputs)(stage="optimized_hlo")  # type: ignore[attr-defined]
     return [
         Node(

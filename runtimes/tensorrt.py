@@ -1,4 +1,4 @@
-"""TensorRT 10 and 11 on a GPU: runs the engines that `toolkit export --to tensorrt` built."""
+"""TensorRT 10 and 11 on a GPU, for engines built by `toolkit export --to tensorrt`."""
 
 from __future__ import annotations
 

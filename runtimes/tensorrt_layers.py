@@ -1,4 +1,4 @@
-"""What TensorRT's engine inspector says of the layers, as operators that ran.
+"""Reader of the layers that TensorRT's engine inspector reports, as operators that ran.
 
 The JSON is that of an engine built with detailed profiling verbosity:
 https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/engine-tools.html
@@ -18,7 +18,7 @@ PROVIDER = "TensorRT"
 UNKNOWN = "unknown"
 TF32 = "tf32"
 
-# In this order: the kernel of a float16 product in float32 names both.
+# The first match counts: a kernel with float16 products and float32 sums names both.
 TACTICS = {
     TF32: r"tf32|tensorop_s1688gemm(?!_f16|_bf16)",
     "int8": r"i8i8|i8i32|i8f32|i8816|i8832|i16832|imma|int8|_s8_",
@@ -27,7 +27,7 @@ TACTICS = {
     "float16": r"f16f16|[hs]884|[hs]1688|[hs]16816|hmma|hgemm|hcudnn|fp16",
     "float32": r"f32f32|sgemm|scudnn|ffma|fp32",
 }
-"""What names of kernels say of their products. That of TF32 takes float32 and multiplies less."""
+"""Patterns for the dtype of products in kernel names. TF32 rounds float32 factors to fewer bits."""
 
 DATATYPES = {
     "bfloat16": r"bf16|bfloat16",
@@ -36,7 +36,7 @@ DATATYPES = {
     "int8": r"int8",
     "float32": r"fp32|float\b|float32",
 }
-"""What descriptions of tensors and weights say, of those that are computed in."""
+"""Patterns for dtypes of arithmetic in descriptions of tensors and weights."""
 
 FLOATING = ("float32", "bfloat16", "float16")
 PRODUCTS = re.compile(r"conv|gemm|matmul|matrix|fullyconnected|einsum|mha|attention", re.IGNORECASE)
@@ -45,14 +45,14 @@ MOVING = frozenset({
     "quantize", "dequantize", "reformat", "reshape", "resize", "shape", "shape_call", "shuffle",
     "signal", "slice", "squeeze", "transpose", "unsqueeze", "wait",
 })  # fmt: skip
-"""Types of layers that compute nothing on the values."""
+"""Layer types that do not compute on the values."""
 FUSED = re.compile(r"__myl_([A-Za-z]+)")
 MOVED = re.compile(r"(?:Cast|Move|Copy|Tran|Resh|Repl|Slic|Conc|Gath|Fill|Shap|Squeeze|Reshape)+")
 DESCRIBED_BY = ("Format/Datatype", "DataType", "Datatype", "Format")
 
 
 def read_layers(text: str) -> tuple[Node, ...]:
-    """The layers of an engine, in order. Raises SessionError for what is no such JSON.
+    """Return the layers of an engine, in order. Raise SessionError if the JSON is not as expected.
 
     A layer that is only a name, as in an engine built with less verbosity, has an unknown operator
     and dtype.
@@ -76,15 +76,18 @@ def _node(layer: str | Mapping[str, Any]) -> Node:
 
 
 def _only_moves(name: str, kind: str) -> bool:
-    """Whether it holds, moves or converts values; a fused kernel says in its name what it does."""
+    """Return whether a layer only holds, moves or converts values.
+
+    The name of a fused kernel lists its operations.
+    """
     fused = FUSED.match(name)
     return kind.lower() in MOVING or (fused is not None and bool(MOVED.fullmatch(fused[1])))
 
 
 def _computes_in(layer: Mapping[str, Any], kind: str) -> str:
-    """The dtype of its arithmetic: as its kernel says, or its weights, or what it takes and gives.
+    """Return the dtype of a layer's arithmetic, from its kernel, weights, or inputs and outputs.
 
-    Where a layer without products takes int8, it computes on what that stands for.
+    A layer without products that takes int8 computes in floating point, on the dequantised values.
     """
     tactic = str(layer.get("TacticName", "")).lower()
     if found := _first(TACTICS, tactic):

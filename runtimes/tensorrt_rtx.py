@@ -1,4 +1,4 @@
-"""TensorRT for RTX on a GPU: runs the engines that `toolkit export --to tensorrt-rtx` built."""
+"""TensorRT for RTX on a GPU, for engines built by `toolkit export --to tensorrt-rtx`."""
 
 from __future__ import annotations
 

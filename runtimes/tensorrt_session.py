@@ -1,5 +1,8 @@
-"""Engines of TensorRT on a GPU. Its Python module and the device are passed in: TensorRT 10 and 11
-and TensorRT for RTX have the same names for all that is used here."""
+"""Session that runs TensorRT engines on a GPU.
+
+TensorRT's Python module and the device are parameters: TensorRT 10, TensorRT 11 and TensorRT for
+RTX have the same names for everything used here.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
-import ml_dtypes  # noqa: F401  # gives NumPy the name bfloat16
+import ml_dtypes  # noqa: F401  # registers bfloat16 with NumPy
 import numpy as np
 
 from runtimes.cuda_device import DEVICES, CudaDevice, missing_packages, open_device
@@ -31,11 +34,11 @@ MEMORY = "memory"
 PROFILE = 0
 PASSES = 20
 DEVICES_OF = {PROVIDER: "cuda"}
-SAME_VERSION = 3  # its first numbers, which an engine is bound to
+SAME_VERSION = 3  # count of leading version numbers that must match those of the engine
 
 
 def probed(version: str) -> Availability:
-    """Whether engines can be run here, by a library that could be imported."""
+    """Return whether an imported library of that version can run engines on this machine."""
     found = nvidia.available(version)
     missing = missing_packages()
     if found.ok and missing:
@@ -51,7 +54,11 @@ def open_engine(
     options: SessionOptions,
     make_device: Callable[[str | None], CudaDevice] = open_device,
 ) -> Session:
-    """Opens an engine that `toolkit export` built with the same library."""
+    """Open an engine that `toolkit export` built with the same library.
+
+    Raise SourceError if the engine is for another version or GPU or cannot be read, and
+    UnavailableError if TensorRT cannot start.
+    """
     options.require_optimize(runtime)
     options.require_known(runtime, (MEMORY,))
     record = EngineRecord.load(artifact.directory)
@@ -102,7 +109,7 @@ def _deserialized(trt: Any, runtime: str, artifact: Artifact) -> Any:
     log.take()
     try:
         loader = trt.Runtime(log)
-    except TypeError as error:  # what its bindings make of a library that gives no runtime
+    except TypeError as error:  # from the bindings, if the library returns no runtime
         raise UnavailableError(
             f"{runtime} {trt.__version__} could not start: {log.take()}.", hint=nvidia.NO_DRIVER
         ) from error
@@ -117,8 +124,10 @@ def _deserialized(trt: Any, runtime: str, artifact: Artifact) -> Any:
 
 
 def _require_signature(trt: Any, artifact: Artifact, engine: Any) -> None:
-    """Raises SourceError for an engine that takes or gives other tensors than the manifest says,
-    or reads one on the host."""
+    """Raise SourceError if the engine's inputs or outputs differ from those of the manifest.
+
+    Raise it too if one of them is in host memory.
+    """
     names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
     found = {
         name: (
@@ -140,7 +149,7 @@ def _require_signature(trt: Any, artifact: Artifact, engine: Any) -> None:
 
 
 def _profile(engine: Any, name: str) -> list[list[int]] | None:
-    """The least, the usual and the largest shape; None where there is one only."""
+    """Return the smallest, optimal and largest shape of an input; None if its shape is fixed."""
     if min(engine.get_tensor_shape(name), default=0) >= 0:
         return None
     return [list(shape) for shape in engine.get_tensor_profile_shape(name, PROFILE)]
@@ -148,7 +157,7 @@ def _profile(engine: Any, name: str) -> list[list[int]] | None:
 
 @final
 class _Buffer:
-    """Device memory of a tensor, and pinned host memory of the same size; both grow."""
+    """Device memory of a tensor, and pinned host memory of the same size; both can grow."""
 
     def __init__(self, device: CudaDevice, spec: TensorSpec) -> None:
         self.name = spec.name
@@ -163,7 +172,7 @@ class _Buffer:
         return self._address or 0
 
     def shape(self, shape: tuple[int, ...]) -> None:
-        """Makes room for it."""
+        """Make room for a tensor of this shape, of which `staged` is the array in host memory."""
         count = int(np.prod(shape, dtype=np.int64))
         size = max(1, count * self._dtype.itemsize)
         if self._pinned is None or self._pinned.nbytes < size:
@@ -193,8 +202,10 @@ class _Buffer:
 
 @final
 class TensorRtSession(Session):
-    """Inputs go by way of pinned memory to the device and outputs back, all on one stream, which is
-    waited for once in a run."""
+    """Session of an engine, which copies inputs and outputs via pinned memory.
+
+    All copies and passes are on one stream, which is synchronised once per run.
+    """
 
     def __init__(
         self,
@@ -235,10 +246,10 @@ class TensorRtSession(Session):
 
     def _prepare(self, dims: Mapping[str, int]) -> None:
         self._execute = lambda _: not_ready()
-        self._bound = False  # an axis without a name is seen in the inputs alone
+        self._bound = False  # extents of unnamed axes are known only from the inputs
 
     def _upload(self, feeds: Feeds) -> None:
-        if self._pending:  # the last copies may still read what is written now
+        if self._pending:  # earlier copies may still read the memory to be written
             self.synchronize()
         if not self._bound:
             self._bind({name: array.shape for name, array in feeds.items()})
@@ -248,7 +259,7 @@ class TensorRtSession(Session):
             buffer.upload()
 
     def _bind(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Tells the context the shapes, makes buffers, tells it their addresses."""
+        """Set the context's input shapes, make buffers, and set their addresses in the context."""
         for name, shape in shapes.items():
             self._require_in_profile(name, shape)
         self.synchronize()
@@ -325,9 +336,11 @@ class TensorRtSession(Session):
         )
 
     def _ran_in(self, nodes: Sequence[Node]) -> tuple[str, str]:
-        """The precision, and what tells it: the layers whose dtype the inspector knows, or, where
-        it knows none, that a strongly typed network computes in the floating-point dtype of its
-        graph. Of whole numbers the types do not say whether they were multiplied as such.
+        """Return the precision, and the source from which it is known.
+
+        The source is the engine inspector if it reports the dtype of any layer. Otherwise it is the
+        strongly typed network, which computes in the floating-point dtype of its graph; integer
+        types do not show whether products are computed in integers.
         """
         if known := [node for node in nodes if node.dtype != UNKNOWN]:
             return precision_of(known), "engine inspector"
@@ -336,7 +349,7 @@ class TensorRtSession(Session):
         return UNKNOWN, "nothing"
 
     def _device_times(self) -> dict[str, float | int]:
-        """Medians of passes on what was uploaded last, each part between two events."""
+        """Return median times in ms of the parts of a pass over the last upload, between events."""
         device = self._device
         self._events = self._events or [device.event() for _ in range(4)]
         start, uploaded, computed, end = self._events

@@ -1,6 +1,6 @@
-"""TF32: float32 whose products are taken with ten bits of fraction, on GPUs from Ampere on.
+"""Control of TF32: float32 products with a 10-bit mantissa, on GPUs from Ampere on.
 
-It is off unless asked for, since it is coarser than the float32 that a model asks for.
+TF32 is off by default, since it is less precise than the float32 of the model.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ from toolkit.core import nvidia
 OPTION = "tf32"
 FIRST_CAPABILITY = 80
 OVERRIDE = "NVIDIA_TF32_OVERRIDE"
-"""NVIDIA's libraries read it: 0 and 1 overrule what a program sets."""
+"""Environment variable of NVIDIA's libraries: 0 and 1 override what a program sets."""
 
 
 def precision_with(tf32: bool, precision: str) -> str:
-    """What float32 comes to where TF32 is allowed: "tf32", but on a GPU that has it not."""
+    """Return "tf32" in place of "float32" if TF32 is allowed and the GPU has it, else `precision`.
+
+    `tf32` is whether the session allows TF32; NVIDIA_TF32_OVERRIDE takes precedence.
+    """
     gpus = nvidia.driver().gpus
     has_it = not gpus or gpus[0].capability >= FIRST_CAPABILITY
     allowed = {"0": False, "1": True}.get(os.environ.get(OVERRIDE, ""), tf32)
@@ -24,7 +27,10 @@ def precision_with(tf32: bool, precision: str) -> str:
 
 
 def forbid_in_libraries(*, unless: bool) -> None:
-    """For what has no option of its own; before its first engine is built."""
+    """Forbid TF32 via NVIDIA_TF32_OVERRIDE, for libraries without an option for it.
+
+    With `unless`, remove the variable instead. Call it before the first engine is built.
+    """
     if unless:
         os.environ.pop(OVERRIDE, None)
     else:

@@ -1,4 +1,4 @@
-"""What a session of torch asks of a device that works beside the host."""
+"""Interface of a device that works asynchronously for torch's sessions, and its CUDA version."""
 
 from __future__ import annotations
 
@@ -11,45 +11,47 @@ import torch
 
 
 class Accelerator(ABC):
-    """A device with one queue of work of its own: what is enqueued runs in order, and later."""
+    """Device with a queue of its own, which runs what is enqueued asynchronously and in order."""
 
     device: ClassVar[str]
 
     @abstractmethod
     def queue(self) -> AbstractContextManager[Any]:
-        """Within it, copies and operators are enqueued."""
+        """Return a context in which copies and operators are enqueued."""
 
     @abstractmethod
     def synchronize(self) -> None:
-        """Returns when all that was enqueued is done."""
+        """Wait for everything that was enqueued."""
 
     @abstractmethod
     def staging(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """Host memory that the device copies from and to while the host goes on."""
+        """Allocate host memory that the device copies from and to asynchronously."""
 
     @abstractmethod
     def mark(self) -> Any:
-        """A mark in the queue."""
+        """Enqueue and return a time mark."""
 
     @abstractmethod
     def between_ms(self, start: Any, end: Any) -> float:
-        """What the device took from one mark to another, once both are done."""
+        """Return the device time between two completed marks, in ms."""
 
     @abstractmethod
     def captured(self, work: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
-        """Work that can be enqueued at once from now on, and what it writes its result to: the
-        same memory each time."""
+        """Capture `work`; return a callable that replays it, and its result.
+
+        Each replay writes its result to the same memory.
+        """
 
 
 @final
 class Cuda(Accelerator):
-    """The current GPU."""
+    """Current GPU, with a CUDA stream as its queue."""
 
     device: ClassVar[str] = "cuda"
     WARM_UPS = 3
 
     def __init__(self) -> None:
-        torch.cuda.synchronize()  # what was enqueued elsewhere: weights on their way
+        torch.cuda.synchronize()  # copies of weights may be pending
         self._stream = torch.cuda.Stream()
 
     def queue(self) -> AbstractContextManager[Any]:
@@ -71,8 +73,11 @@ class Cuda(Accelerator):
         return float(start.elapsed_time(end))
 
     def captured(self, work: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
-        """https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs: warmed up on a side
-        stream; other threads may work on the GPU meanwhile."""
+        """Capture `work` as a CUDA graph after a warm-up on a side stream.
+
+        Other threads may use the GPU meanwhile. Source:
+        https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
+        """
         side = torch.cuda.Stream()
         side.wait_stream(self._stream)
         with torch.cuda.stream(side):

@@ -1,4 +1,4 @@
-"""PyTorch through torch.compile: Inductor, with the weights frozen into the compiled code."""
+"""PyTorch on the CPU with torch.compile, and Inductor's setup, which the GPU runtime shares."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from toolkit.core.session import Availability, Runtime, Session, SessionOptions,
 
 @final
 class TorchCompile(Runtime):
-    """Compiles for each batch that it meets, in its first pass: that pass takes seconds."""
+    """Runtime that compiles for new input shapes, in a first pass that takes seconds."""
 
     name: ClassVar[str] = "torch-compile"
     accepts: ClassVar[frozenset[Format]] = frozenset({Format.CHECKPOINT})
@@ -56,8 +56,11 @@ class TorchCompile(Runtime):
 
 @dataclass(frozen=True, kw_only=True)
 class Compiler:
-    """`compile` makes a callable of a module; `details` and `kernels` tell of all that was
-    compiled since."""
+    """Inductor as set up for a session: `compile` compiles a module.
+
+    `kernels` returns the kernels generated since the setup. `details` returns settings, and counts
+    of everything that the process has compiled.
+    """
 
     compile: Callable[[nn.Module], Callable[..., Any]]
     details: Callable[[], Json]
@@ -65,10 +68,13 @@ class Compiler:
 
 
 def compiler(runtime: str, options: SessionOptions) -> Compiler:
-    """Inductor with the options of a session. Raises UnknownNameError, UsageError."""
+    """Set up Inductor for a session, with weights frozen into the code, and return its compiler.
+
+    Raise UnknownNameError if Inductor does not have an option, and UsageError for a wrong value.
+    """
     tuning = _parse(runtime, options)
     inductor.freezing = True
-    # Each session of a process compiles the same code for itself; by default 8 of them may.
+    # Each session of a process compiles the same code again; dynamo's default limit is 8.
     dynamo.recompile_limit = dynamo.accumulated_recompile_limit
     torch.compiler.reset()
     loaded = len(PyCodeCache.modules)
@@ -80,7 +86,7 @@ def compiler(runtime: str, options: SessionOptions) -> Compiler:
 
 
 def _parse(runtime: str, options: SessionOptions) -> dict[str, Any]:
-    """Inductor's own options (torch._inductor.config), each as the type of its default."""
+    """Return Inductor's options (torch._inductor.config), each with the type of its default."""
     defaults = inductor.get_config_copy()
     options.require_known(runtime, defaults)
     return {
@@ -89,7 +95,7 @@ def _parse(runtime: str, options: SessionOptions) -> dict[str, Any]:
 
 
 def _details() -> Json:
-    """How many graphs were compiled, and how often the compiler gave up on a part."""
+    """Return settings, and how many graphs were compiled and graph breaks made in this process."""
     return {
         "backend": "inductor",
         "freezing": inductor.freezing,
@@ -102,10 +108,10 @@ KERNEL = re.compile(r"^(\w+) = async_compile\.cpp_pybinding\(\[(.*?)\]", re.MULT
 
 
 def _kernels(modules: Sequence[ModuleType]) -> list[Node]:
-    """The kernels in the code that Inductor generated, by the types of their arguments: in C++ for
-    the CPU, in Triton for a GPU.
+    """Return the kernels in the code that Inductor generated: C++ for the CPU, Triton for a GPU.
 
-    The trace of a pass shows the library calls between them, such as mkl::_mkl_linear.
+    Their dtypes are known from the types of their arguments. Calls of libraries between kernels,
+    such as mkl::_mkl_linear, are in PyTorch's trace of a pass instead.
     """
     codes = [Path(module.__file__).read_text() for module in modules if module.__file__]
     found = [

@@ -1,4 +1,4 @@
-"""PyTorch on an NVIDIA GPU through torch.compile: Inductor, whose kernels are in Triton."""
+"""PyTorch on an NVIDIA GPU with torch.compile: Inductor, with kernels in Triton."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from toolkit.core.session import Availability, Runtime, Session, SessionOptions
 
 @final
 class TorchCompileCuda(Runtime):
-    """Compiles for each batch that it meets, in its first pass: that pass takes seconds."""
+    """Runtime that compiles for new input shapes, in a first pass that takes seconds."""
 
     name: ClassVar[str] = "torch-compile-cuda"
     accepts: ClassVar[frozenset[Format]] = frozenset({Format.CHECKPOINT})

@@ -1,4 +1,4 @@
-"""PyTorch on an NVIDIA GPU: the module, run operation by operation."""
+"""PyTorch on an NVIDIA GPU in eager mode, and functions shared by torch's GPU runtimes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FLAGS = ("cuda_graph", "cudnn_benchmark", tf32.OPTION)
 
 @dataclass(frozen=True, kw_only=True)
 class CudaOptions:
-    """`others` are what the runtime itself takes besides."""
+    """Options of torch on a GPU; `others` has the remaining options of the session."""
 
     cuda_graph: bool = False
     cudnn_benchmark: bool = False
@@ -39,7 +39,7 @@ class CudaOptions:
 
 
 def parse(options: SessionOptions) -> CudaOptions:
-    """Raises UsageError for a flag that is neither true nor false."""
+    """Return the options of a session. Raise UsageError if a flag is neither true nor false."""
     flags = {name: text for name, text in options.tuning.items() if name in FLAGS}
     others = {name: text for name, text in options.tuning.items() if name not in FLAGS}
     return CudaOptions(
@@ -83,7 +83,10 @@ def open_on(
     details: Callable[[], Json] = dict,
     generated: Callable[[], list[Node]] = list,
 ) -> Session:
-    """A session of `module` on an accelerator; `runs` makes what is called of the module there."""
+    """Return a session of `module` on an accelerator.
+
+    `runs` returns the callable to run, given the module on the device.
+    """
     torch.set_num_threads(options.others.threads)
     set_arithmetic(options)
     dtypes = dtypes_of(module)
@@ -91,7 +94,7 @@ def open_on(
     return TorchDeviceSession(
         artifact.signature,
         runs(placed),
-        accelerator=accelerator(),  # once the weights are on their way
+        accelerator=accelerator(),  # after the copy of the weights was started
         runtime=runtime,
         graph=options.cuda_graph,
         precision=lambda ran: tf32.precision_with(options.tf32, ran),
@@ -101,7 +104,7 @@ def open_on(
 
 
 def set_arithmetic(options: CudaOptions) -> None:
-    """How products are taken, of matrices and in cuDNN: for the whole process."""
+    """Set TF32 and cuDNN's benchmark mode for the whole process."""
     nvidia.hush_tf32_advice()
     torch.set_float32_matmul_precision("high" if options.tf32 else "highest")
     torch.backends.cuda.matmul.allow_tf32 = options.tf32
@@ -110,7 +113,7 @@ def set_arithmetic(options: CudaOptions) -> None:
 
 
 def describe_device() -> Json:
-    """Asked of torch, not of what was set."""
+    """Return the GPU, its libraries and the arithmetic settings, as torch reports them."""
     found: dict[str, Any] = {
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
@@ -125,7 +128,7 @@ def describe_device() -> Json:
 
 
 def require(runtime: Runtime) -> None:
-    """Raises UnavailableError where the runtime is not."""
+    """Raise UnavailableError if the runtime cannot be used here."""
     found = runtime.probe()
     if not found.ok:
         raise UnavailableError(
@@ -134,7 +137,7 @@ def require(runtime: Runtime) -> None:
 
 
 def probe_torch() -> Availability:
-    """Why torch has no GPU: its build, the driver, or what it makes of both."""
+    """Return whether torch can use a GPU, or why not: its build, the driver, or both together."""
     version = torch.__version__
     if torch.version.cuda is None:
         return Availability(
@@ -156,13 +159,16 @@ def probe_torch() -> Availability:
 
 
 def install_command() -> str:
-    """How to get a torch for the driver here, or for the newest CUDA."""
+    """Return the command that installs torch for this machine's driver, or for the newest CUDA."""
     index = index_for(nvidia.driver().version)
     return f"pip install --force-reinstall torch --index-url {INDEX}/{index}"
 
 
 def index_for(cuda: str | None) -> str:
-    """The newest of torch's indexes that a driver for this CUDA runs, such as "cu128" for 12.9."""
+    """Return torch's newest package index for a driver's CUDA version: "cu128" for 12.9.
+
+    Return the newest index of all for None, and the oldest for a driver that is older.
+    """
     if cuda is None:
         return INDEXES[-1]
     major, minor = (int(part) for part in cuda.split("."))

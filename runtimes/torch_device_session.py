@@ -1,4 +1,4 @@
-"""The session that torch's runtimes open on a device that works beside the host."""
+"""Session of torch's runtimes on a device that works asynchronously."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ TIMED_PASSES = 20
 
 @final
 class TorchDeviceSession(Session):
-    """Inputs lie in buffers on the device, made for a shape and filled from staging memory.
+    """Session with inputs in device buffers, which are made for given shapes.
 
-    Uploads and passes are enqueued, and waited for once, by `download` or `synchronize`. With
-    `graph` a pass is captured for each new shape, and replayed. `generated` and `details` are as
-    in TorchSession; `precision` is what float32 comes to.
+    The buffers are filled from staging memory. Uploads and passes are enqueued, and waited for
+    once, by `download` or `synchronize`. With `graph`, a pass is captured for each new shape and
+    then replayed. `generated` and `details` are as in TorchSession; `precision` maps the recorded
+    precision to the real one, such as float32 to TF32.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class TorchDeviceSession(Session):
         self._forget()
 
     def _forget(self) -> None:
-        """The buffers of a shape and what was captured on them."""
+        """Drop the buffers of the last shapes, and what was captured with them."""
         self._pass: Callable[[], None] = not_ready
         self._staged: tuple[torch.Tensor, ...] = ()
         self._inputs: tuple[torch.Tensor, ...] = ()
@@ -66,7 +67,7 @@ class TorchDeviceSession(Session):
 
     def _upload(self, feeds: Feeds) -> None:
         arrays = [feeds[spec.name] for spec in self.signature.inputs]
-        self._wait()  # the last copy may still read the staging memory
+        self._wait()  # an earlier copy may still read the staging memory
         if len(self._inputs) != len(arrays):
             self._make_buffers(arrays)
         for staged, array in zip(self._staged, arrays, strict=True):
@@ -95,7 +96,7 @@ class TorchDeviceSession(Session):
 
     def _run_module(self) -> Any:
         with torch.inference_mode():
-            return self._module(*self._inputs)  # type: ignore[misc]  # open: not None
+            return self._module(*self._inputs)  # type: ignore[misc]  # not None while open
 
     def _enqueue_pass(self) -> None:
         self._busy = True
@@ -103,7 +104,7 @@ class TorchDeviceSession(Session):
             self._outputs = self._run_module()
 
     def _first_pass(self) -> None:
-        """Captures the pass, and replays it from then on."""
+        """Capture the pass, and replay it from now on."""
         self._wait()
         replay, self._outputs = self._accelerator.captured(self._run_module)
 
@@ -165,7 +166,7 @@ class TorchDeviceSession(Session):
         )
 
     def _device_times(self) -> Json:
-        """Medians of what the device took for each part of a pass, host to host."""
+        """Return median device times in ms of a pass's upload, computation and download."""
         self.forward()
         self._download()
         mark, passes = self._accelerator.mark, []

@@ -1,4 +1,4 @@
-"""PyTorch as it is: the module, run operation by operation."""
+"""PyTorch on the CPU in eager mode."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from toolkit.core.session import Availability, Runtime, Session, SessionOptions
 
 @final
 class TorchEager(Runtime):
-    """The model's own framework: the reference for parity and the baseline for latency."""
+    """Runtime for the model's own framework: the parity reference and the latency baseline."""
 
     name: ClassVar[str] = "torch"
     accepts: ClassVar[frozenset[Format]] = frozenset({Format.CHECKPOINT})

@@ -1,4 +1,4 @@
-"""PyTorch on an exported program: operation by operation, without the code of the model."""
+"""PyTorch for exported programs in eager mode, which needs no code of the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A module in float64, to tell how exact it is in float32."""
+"""Conversion of a torch module to float64, as a reference for its accuracy in float32."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ OPTIONS = (DTYPE,)
 
 
 def in_asked_dtype(module: nn.Module, runtime: str, options: SessionOptions) -> nn.Module:
-    """The module as it is, or in the dtype that the options ask for."""
+    """Return the module unchanged, or wrapped in Doubled if the options ask for float64.
+
+    Raise UnknownNameError for an option other than `dtype`, and UsageError for any other dtype than
+    float32 and float64.
+    """
     options.require_known(runtime, OPTIONS)
     dtype = options.tuning.get(DTYPE, "float32")
     if dtype not in ("float32", "float64"):
@@ -29,9 +33,9 @@ def in_asked_dtype(module: nn.Module, runtime: str, options: SessionOptions) -> 
 
 @final
 class Doubled(nn.Module):
-    """Takes float32 inputs, computes on their values in float64, and gives float64.
+    """Module that takes float32 inputs, computes in float64 and returns float64 outputs.
 
-    Where the module is a graph, the float32 that its operators name is float64 too.
+    In parts that are an fx graph, float32 arguments of operators become float64 too.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -56,7 +60,7 @@ def _widen(module: fx.GraphModule) -> None:
     for node in module.graph.nodes:
         node.args = pytree.tree_map(wider, node.args)
         node.kwargs = pytree.tree_map(wider, node.kwargs)
-    for name, value in vars(module).items():  # tensors that are no parameter and no buffer
+    for name, value in vars(module).items():  # neither parameters nor buffers
         if isinstance(value, torch.Tensor):
             setattr(module, name, _double(value))
     module.recompile()

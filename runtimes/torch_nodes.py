@@ -1,4 +1,4 @@
-"""The operators that PyTorch ran, from its own trace of a pass."""
+"""Recorder of the operators that PyTorch runs, from its execution trace of a pass."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TENSOR = re.compile(r"Tensor\(([^)]*)\)")
 
 
 def record(run: Callable[[], object]) -> list[Node]:
-    """The operators that `run` calls, see `read_nodes`."""
+    """Call `run` and return the operators that it runs, as `read_nodes` does."""
     with scratch_directory() as place:
         path = place / "pass.json"
         observer = ExecutionTraceObserver()
@@ -53,10 +53,10 @@ def record(run: Callable[[], object]) -> list[Node]:
 
 
 def read_nodes(trace: Mapping[str, Any]) -> list[Node]:
-    """The operators that compute, without those that hand on what an inner one computed: not
-    aten::linear, but aten::addmm, which it calls.
+    """Return the operators that compute, without those that only return an inner operator's output.
 
-    `trace` is what an ExecutionTraceObserver wrote: calls, each with that which it came from.
+    For example, aten::linear calls aten::addmm, and only the latter is returned. `trace` is what
+    an ExecutionTraceObserver wrote: calls, each with its caller.
     """
     calls = {call["id"]: call for call in sorted(trace["nodes"], key=lambda call: call["id"])}
     computing = {number: dtype for number, call in calls.items() if (dtype := _arithmetic(call))}
@@ -79,14 +79,14 @@ def read_nodes(trace: Mapping[str, Any]) -> list[Node]:
 
 
 def _callers(calls: Mapping[int, Call], number: int) -> Iterator[int]:
-    """The calls that a call came from, the nearest first; the outermost names itself."""
+    """Yield the callers of a call, the nearest first; the outermost names itself as its caller."""
     while (caller := calls[number]["ctrl_deps"]) in calls and caller != number:
         yield caller
         number = caller
 
 
 def _storages(call: Call) -> set[int]:
-    """The memory that the outputs of a call lie in."""
+    """Return the storages of the outputs of a call."""
     return {tensor[1] for tensor in _tensors(call["outputs"]["values"])}
 
 
@@ -96,7 +96,7 @@ def _device(call: Call) -> str:
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[list[Any]]:
-    """The tensors among values and lists of values: [tensor, storage, offset, ..., device]."""
+    """Yield the tensors in nested lists of values: [tensor, storage, offset, ..., device]."""
     for value in values:
         if isinstance(value, list):
             if value and isinstance(value[0], int) and isinstance(value[-1], str):
@@ -106,9 +106,9 @@ def _tensors(values: Iterable[Any]) -> Iterator[list[Any]]:
 
 
 def _arithmetic(call: Call) -> str | None:
-    """The dtype in which an operator computes; None for what is none, or computes nothing.
+    """Return the dtype in which a call computes; None if it is no operator or computes nothing.
 
-    Integers of more than eight bits are extents and indices, not the model's arithmetic.
+    Integers of more than 8 bits are extents and indices, not the model's arithmetic.
     """
     space, _, operator = call["name"].rpartition("::")
     if not space or operator.removesuffix("_") in MOVING or not _storages(call):

@@ -1,4 +1,4 @@
-"""The session that every torch runtime opens."""
+"""Session shared by torch's runtimes on the CPU."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from toolkit.core.specs import Feeds, Outputs, Signature
 
 @final
 class TorchSession(Session):
-    """Runs a callable on CPU tensors that share the memory of the caller's arrays.
+    """Session that runs a callable on CPU tensors, which share the memory of the caller's arrays.
 
-    `dtypes` are those of its parameters, `generated` gives the kernels of the callable that
-    PyTorch's own trace does not show.
+    `dtypes` are those of its parameters. `details` returns more details for the provenance, and
+    `generated` returns kernels of the callable that PyTorch's own trace does not show.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class TorchSession(Session):
 
     def _run_module(self) -> None:
         with torch.inference_mode():
-            self._outputs = self._module(*self._inputs)  # type: ignore[misc]  # open: not None
+            self._outputs = self._module(*self._inputs)  # type: ignore[misc]  # not None while open
 
     def synchronize(self) -> None:
         pass  # a pass on the CPU is complete when the call returns
@@ -97,6 +97,6 @@ class TorchSession(Session):
 
 
 def dtypes_of(module: Any) -> list[str]:
-    """Those of its floating-point parameters and buffers."""
+    """Return the dtypes of a module's floating-point parameters and buffers."""
     tensors = module.state_dict().values()
     return sorted({str(t.dtype).removeprefix("torch.") for t in tensors if t.is_floating_point()})

@@ -1,4 +1,4 @@
-"""NVIDIA Tripy: an executable that was compiled for this GPU."""
+"""NVIDIA Tripy, for executables that were compiled for this GPU."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Tripy(Runtime):
         options.require_known("tripy", ())
         try:
             executable = tp.Executable.load(str(artifact.path))
-        except Exception as error:  # those of its compiled half share no base with Tripy's own
+        except Exception as error:  # those of its compiled part share no base with Tripy's own
             raise _unloadable(artifact, words_of(error)) from error
         if not isinstance(executable, tp.Executable):
             raise _unloadable(artifact, "it holds something else")
@@ -63,9 +63,9 @@ def _unloadable(artifact: Artifact, told: str) -> SourceError:
 
 @final
 class TripySession(Session):
-    """Inputs are copied to the device; each pass allocates its own outputs there.
+    """Session that copies inputs to the device, where each pass allocates its outputs.
 
-    What a pass still reads is kept until it is waited for.
+    Replaced inputs are kept until `synchronize`, since a pass may still read them.
     """
 
     def __init__(self, artifact: Artifact, options: SessionOptions, executable: Any) -> None:
@@ -96,7 +96,7 @@ class TripySession(Session):
 
     def _upload(self, feeds: Feeds) -> None:
         self._replaced.append((*self._host, *self._inputs))
-        # A tensor reads the memory of the array that it is made of, so that is kept as well.
+        # Copies to the device read the host tensors, which share the arrays' memory: keep both.
         self._host = tuple(
             _counted(tp.Tensor(np.require(feeds[spec.name], requirements=["C", "W"])))
             for spec in self.signature.inputs
@@ -149,9 +149,11 @@ class TripySession(Session):
 
 
 def _counted(tensor: Any) -> Any:
-    """Lets a tensor's memory go with the last reference to it. A tensor and its trace hold each
-    other, so that it would stay until garbage is collected, which is never while something is
-    timed. Those that an executable gives are without that cycle already."""
+    """Break a tensor's reference cycle, so that its memory is freed with the last reference.
+
+    A tensor and its trace refer to each other, so its memory would stay until garbage collection,
+    which is off during measurements. Outputs of an executable have no such cycle.
+    """
     trace = tensor.trace_tensor
     trace.weaken_frontend_tensor_reference()
     trace.producer.outputs = []
@@ -159,6 +161,6 @@ def _counted(tensor: Any) -> Any:
 
 
 def _bounds(info: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The least and the largest shape. They come back from a file as lists."""
+    """Return the smallest and largest shape, as tuples: a loaded executable has lists."""
     bounds = info.shape_bounds
     return tuple(bounds.min), tuple(bounds.max)

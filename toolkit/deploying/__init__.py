@@ -1,1 +1,1 @@
-"""Deployment: what was chosen, as others serve it."""
+"""Deployment to a Triton model repository or a standalone folder."""

@@ -1,4 +1,4 @@
-"""Deploy a bundle or an artifact: as a Triton model repository, or as a folder that runs alone."""
+"""Deploy a bundle or an artifact as a Triton model repository or as a standalone folder."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ TARGETS = ("triton", "folder")
 
 @dataclass(frozen=True, kw_only=True)
 class Deployed:
-    """What is to be served: the artifact, how it is run, the batch that it was chosen for, and on
-    what evidence. `bundle` is where it lies; it and `runtime` are None for an artifact by itself.
+    """Model to deploy: its artifact, how to run it, and the batch size that it was chosen for.
+
+    `evidence` has the measurements behind that choice, and `bundle` is the directory of the bundle.
+    For an artifact without a bundle, `bundle` and `runtime` are None and `evidence` is empty.
     """
 
     artifact: Artifact
@@ -63,15 +65,15 @@ def deploy(
     instances: int | None = None,
     timeout_s: float = READING_S,
 ) -> Deployment:
-    """Writes `source`, a bundle or an artifact, to the new directory `out`.
+    """Deploy `source`, a bundle or an artifact, to the new directory `out`.
 
-    `to` is triton: a model repository for Triton Inference Server with one model, `name`; or
-    folder: the bundle with rows to check it by. `max_batch` and `instances` take the place of what
-    follows from the bundle's evidence, for Triton alone. Each reading of a model file may take
-    `timeout_s`.
+    `to` is "triton" for a Triton Inference Server model repository with one model, `name`, or
+    "folder" for the bundle with samples to check it. `max_batch` and `instances` are for Triton
+    only, and replace the values derived from the bundle's evidence. `timeout_s` limits each read of
+    a model file.
 
-    Raises SourceError, IntegrityError, OutputExistsError; UsageError for a format that the target
-    has no place for; UnavailableError without the packages that it takes.
+    Raise SourceError, IntegrityError or OutputExistsError; UsageError if the target does not
+    support the format or an option; and UnavailableError if packages that it needs are missing.
     """
     target = Path(out)
     refuse_existing(target)
@@ -135,7 +137,7 @@ def _deployed(source: Path) -> Deployed:
 
 
 def _model_name(name: str | None, deployed: Deployed) -> str:
-    """Raises UsageError for one that is no folder's name."""
+    """Return the model's name in the repository. Raise UsageError if it is no valid folder name."""
     found = name or deployed.artifact.model.name
     if not found.replace("-", "").replace("_", "").replace(".", "").isalnum() or found[0] == ".":
         raise UsageError(

@@ -1,4 +1,4 @@
-"""A folder that runs without the toolkit: the bundle, and rows to check it by."""
+"""Deployment to a folder that runs without the toolkit: a bundle with samples to check it."""
 
 from __future__ import annotations
 
@@ -33,11 +33,14 @@ for name, right in expected.items():
         sys.exit(f"{name} is not what it was")
 print("ok")
 '''
-TOLERANCE = 1e-4  # of the largest value: another processor sums in another order
+TOLERANCE = 1e-4  # relative to the largest value: another CPU may sum in another order
 
 
 def write_folder(directory: Path, deployed: Deployed) -> list[str]:
-    """Raises UsageError for what is no bundle: it has no program."""
+    """Write the bundle with its check to `directory`, and return how to run the check.
+
+    Raise UsageError if the model is an artifact without a bundle, which has no program to run it.
+    """
     if deployed.bundle is None:
         raise UsageError(
             f"{deployed.artifact.path} is an artifact by itself, with no program to run it.",

@@ -1,8 +1,8 @@
-"""A model repository for Triton Inference Server.
+"""Deployment to a model repository for Triton Inference Server.
 
-Its form and the fields of config.pbtxt are those of
+The layout and the fields of config.pbtxt follow
 https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/model_configuration.html;
-the message is Triton's own (model_config.proto, in tritonclient).
+the protobuf message is Triton's own (model_config.proto, in tritonclient).
 """
 
 from __future__ import annotations
@@ -30,15 +30,18 @@ DTYPES = {
     "int8": "INT8", "int16": "INT16", "int32": "INT32", "int64": "INT64",
     "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64",
 }  # fmt: skip
-WAIT = 0.5  # of a pass: how long a query may wait for others to join it
+WAIT = 0.5  # how long a request may wait for others to join its batch, as a fraction of a pass
 WARMUPS = 10
 
 
 def write_repository(
     directory: Path, deployed: Deployed, name: str, max_batch: int | None, instances: int | None
 ) -> list[str]:
-    """Writes `directory/NAME`: the artifact's files as version 1, and its configuration; what is
-    to be told of it."""
+    """Write `directory/NAME`, with the artifact's files as version 1 and config.pbtxt.
+
+    Return remarks for the user. Raise UsageError if Triton cannot serve the model, if `max_batch`
+    or `instances` is below 1, or if `max_batch` is given for a model that Triton cannot batch.
+    """
     artifact = deployed.artifact
     backend = backend_of(deployed)
     entry = FILES[backend, artifact.format]
@@ -71,7 +74,7 @@ def write_repository(
 
 
 def _not_batched(signature: Signature) -> str | None:
-    """Return why Triton cannot put the rows of several requests together; None if it can.
+    """Return why Triton cannot batch the samples of several requests; None if it can.
 
     Triton adds a first axis to every input and output of a model with a `max_batch_size`, so all of
     them need a dynamic first axis, and it must be the same.
@@ -91,7 +94,7 @@ def _not_batched(signature: Signature) -> str | None:
 
 
 def _refuse_scalars(signature: Signature, backend: str) -> None:
-    """Raises UsageError for a tensor without an axis: only ONNX Runtime's backend serves these."""
+    """Raise UsageError if a tensor is a scalar: only the ONNX Runtime backend serves scalars."""
     for spec in (*signature.inputs, *signature.outputs):
         if not spec.shape:
             raise UsageError(
@@ -101,7 +104,7 @@ def _refuse_scalars(signature: Signature, backend: str) -> None:
 
 
 def _needed(deployed: Deployed) -> list[str]:
-    """The files that a backend reads: not the proof, nor the manifest."""
+    """Return the files that a backend reads: all but the manifest and the records of checks."""
     apart = {"parity.json", "calibration.json", "manifest.json"}
     return [name for name in deployed.artifact.files if name not in apart]
 
@@ -117,7 +120,7 @@ def _told(deployed: Deployed) -> Iterator[str]:
 def _config(
     deployed: Deployed, name: str, backend: str, settings: Settings, batches: int, instances: int
 ) -> str:
-    """The text of config.pbtxt. Raises UnavailableError without Triton's client."""
+    """Return the text of config.pbtxt. Raise UnavailableError if Triton's client is missing."""
     try:
         from google.protobuf import text_format
         from tritonclient.grpc import model_config_pb2
@@ -151,10 +154,10 @@ def _config(
 
 
 def _tensor(spec: TensorSpec, batches: int) -> dict[str, Any]:
-    """Without its batch, where Triton adds that by itself.
+    """Return the declaration of a tensor, without its batch axis if Triton adds that.
 
-    Triton has no tensors without an axis: they are declared with one of extent 1. Where there is a
-    batch, a reshape removes that axis; where there is none, ONNX Runtime's backend does.
+    Triton has no tensors without axes, so they are declared with one axis of extent 1. With a batch
+    axis, a reshape removes that axis; without, the ONNX Runtime backend does.
     """
     shape = _own_axes(spec, batches)
     declared: dict[str, Any] = {
@@ -179,7 +182,7 @@ def _dtype(spec: TensorSpec) -> str:
 
 
 def _warmup(deployed: Deployed, batches: int) -> dict[str, Any]:
-    """Passes at the batch that was measured, before the first query is answered."""
+    """Return a warm-up with zeros at the measured batch size, which precedes the first request."""
     return {
         "name": f"batch of {deployed.batch}",
         "batch_size": min(deployed.batch, batches) if batches else 0,
@@ -199,13 +202,13 @@ def _warmup(deployed: Deployed, batches: int) -> dict[str, Any]:
 
 
 def _instances(deployed: Deployed) -> int:
-    """As many as the cores that were measured on have room for, each with its threads."""
+    """Return how many instances, each with its own threads, fit the measured machine's cores."""
     cpu = deployed.evidence.get("cpu") or {}
     cores = cpu.get("container_cores") or cpu.get("available_cores") or deployed.options.threads
     return max(1, int(cores) // deployed.options.threads)
 
 
 def _delay(deployed: Deployed) -> int:
-    """Microseconds: a share of the pass that was measured, 100 where none was."""
+    """Return the queue delay in microseconds: WAIT of the measured pass, or 100 without one."""
     median = (deployed.evidence.get("forward") or {}).get("median_ns")
     return max(1, int(WAIT * median / 1000)) if median else 100

@@ -1,9 +1,9 @@
-"""What Triton's back ends read of a configuration: fewer options than the runtimes have.
+"""Settings of a model for Triton's backends, which read fewer options than the runtimes have.
 
-As of the back ends' own sources: src/onnxruntime.cc and src/openvino.cc of
+Sources: src/onnxruntime.cc and src/openvino.cc of
 https://github.com/triton-inference-server/onnxruntime_backend (00fd3e8; for GPUs 02ffb9e) and
-openvino_backend (db19304). Their documents call a level of optimisation by numbers that the source
-maps so.
+openvino_backend (db19304). The backend's documentation gives optimisation levels as numbers, which
+the source maps as in LEVELS.
 """
 
 from __future__ import annotations
@@ -22,23 +22,22 @@ FILES: Mapping[tuple[str, Format], str] = {
     ("openvino", Format.ONNX): "model.onnx",
     ("tensorrt", Format.TENSORRT): "model.plan",
 }
-"""What a back end calls the file of a format that it serves."""
+"""Name that a backend expects of the model file, by backend and format."""
 
 SERVED_BY: Mapping[str, tuple[str, str]] = {
     "onnxruntime-cuda": ("onnxruntime", "cuda"),
     "onnxruntime-tensorrt": ("onnxruntime", "tensorrt"),
 }
-"""The back end that serves what a runtime of another name was chosen for, and what it calls the
-execution provider of that."""
+"""Backend of each runtime with another name, and what it calls the runtime's execution provider."""
 
 USUAL = {
     Format.ONNX: "onnxruntime",
     Format.OPENVINO: "openvino",
     Format.TENSORRT: "tensorrt",
 }
-"""The back end of an artifact for which no runtime was chosen; both have one name."""
+"""Backend, by format, for an artifact without a chosen runtime; also the name of a runtime."""
 
-LEVELS = {"basic": -1, "extended": 1, "disable": 2}  # of ONNX Runtime's optimiser; else all
+LEVELS = {"basic": -1, "extended": 1, "disable": 2}  # of ONNX Runtime's optimiser; by default all
 BFLOAT16 = (
     "Triton's OpenVINO backend cannot be held to float32: a processor that has bfloat16 computes "
     "in that, less exactly than was measured."
@@ -49,8 +48,11 @@ MODES = {"sequential": "0", "parallel": "1"}
 
 @dataclass(kw_only=True)
 class Settings:
-    """Of one model: `parameters` and other fields of its configuration, and what is to be told,
-    such as the options that it was measured with and the back end does not read."""
+    """Backend settings of a model: `parameters` and other `fields` of its configuration.
+
+    `told` has remarks for the user, such as options that the model was measured with but that the
+    backend does not read.
+    """
 
     parameters: dict[str, str] = field(default_factory=dict)
     fields: dict[str, Any] = field(default_factory=dict)
@@ -58,7 +60,7 @@ class Settings:
 
 
 def backend_of(deployed: Deployed) -> str:
-    """Raises UsageError for a format, or a runtime, that none serves."""
+    """Return the backend for a model. Raise UsageError if none serves its format and runtime."""
     artifact = deployed.artifact
     runtime = deployed.runtime or USUAL.get(artifact.format, "")
     backend, _ = SERVED_BY.get(runtime, (runtime, ""))
@@ -76,7 +78,7 @@ def on_gpu(backend: str, deployed: Deployed) -> bool:
 
 
 def settings_for(backend: str, deployed: Deployed, *, instances: int, batches: int) -> Settings:
-    """`batches` is max_batch_size."""
+    """Return the settings of a model for a backend; `batches` is its max_batch_size."""
     if deployed.runtime in SERVED_BY:
         return _onnxruntime_on_gpu(deployed)
     if backend == "onnxruntime":
@@ -88,7 +90,7 @@ def settings_for(backend: str, deployed: Deployed, *, instances: int, batches: i
 
 
 def _onnxruntime(deployed: Deployed) -> Settings:
-    """Each instance is a session of its own, with its own threads."""
+    """Return settings for the CPU, where each instance is a session with its own threads."""
     made = Settings(
         parameters={
             "intra_op_thread_count": str(deployed.options.threads),
@@ -110,7 +112,10 @@ def _onnxruntime(deployed: Deployed) -> Settings:
 
 
 def _onnxruntime_on_gpu(deployed: Deployed) -> Settings:
-    """Its providers take their options by name, and TF32 is the usual of both."""
+    """Return settings for an execution provider on a GPU, whose options are passed on by name.
+
+    Both providers use TF32 by default.
+    """
     _, name = SERVED_BY[deployed.runtime or ""]
     tuning = deployed.options.tuning
     options = {key: value for key, value in tuning.items() if "cuda_graph" not in key}
@@ -132,7 +137,10 @@ def _onnxruntime_on_gpu(deployed: Deployed) -> Settings:
 
 
 def _openvino(deployed: Deployed, instances: int, batches: int) -> Settings:
-    """Instances are requests of one compiled model, so that each needs a stream of it."""
+    """Return settings for OpenVINO, where instances are requests of one compiled model.
+
+    Each instance needs a stream of that model.
+    """
     made = Settings(
         parameters={
             "INFERENCE_NUM_THREADS": str(deployed.options.threads * instances),

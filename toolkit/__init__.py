@@ -1,9 +1,9 @@
-"""Export a trained model, prove that the artifact is the model, and measure how fast it runs.
+"""Toolkit that exports trained models, verifies the artifacts and measures their speed.
 
-The functions here are the steps of the command line: `train`, `export`, `calibrate`, `verify`,
-`bench`, `optimize`, `deploy`, `bench_training`, `compare`, `run_study`, `write_report`,
-`parity_outputs`, `parity_weights`, `inspect`, `doctor`, `models`; `load` opens a session to run.
-Nothing heavy is imported before its use.
+The functions are those of the command line: `train`, `export`, `calibrate`, `verify`, `bench`,
+`optimize`, `deploy`, `bench_training`, `compare`, `run_study`, `write_report`, `parity_outputs`,
+`parity_weights`, `inspect`, `doctor`, `models`. `load` opens a session that runs a model.
+Heavy dependencies are imported only when a function needs them.
 """
 
 from __future__ import annotations

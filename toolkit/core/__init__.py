@@ -1,1 +1,1 @@
-"""The floor: types and file formats that everything else stands on."""
+"""Basic types and file formats, used by all other packages."""

@@ -1,4 +1,4 @@
-"""Artifacts and checkpoints: directories whose manifest says what they are and came from."""
+"""Artifacts and checkpoints: directories with a manifest of their content and origin."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ ARTIFACT_SCHEMA = "toolkit.artifact/2"
 CHECKPOINT_SCHEMA = "toolkit.checkpoint/2"
 WEIGHTS = "weights.safetensors"
 RESUME = "resume.safetensors"
-SOURCE = "source"  # beside an artifact: what it was made from, where that lay in no file
-PROGRAM = "program.pt2"  # of a user's own module, so that it opens without its code
-EXAMPLE = "example.safetensors"  # whole numbers and booleans that it was called with
+SOURCE = "source"  # in an artifact: its source model, if that had no file
+PROGRAM = "program.pt2"  # a user model, exported so that it opens without its code
+EXAMPLE = "example.safetensors"  # integer and boolean example inputs of the model
 
 
 class Format(StrEnum):
-    """What a runtime is handed."""
+    """File format that a runtime opens."""
 
     CHECKPOINT = "checkpoint"
     ONNX = "onnx"
@@ -44,11 +44,11 @@ class Format(StrEnum):
     KERAS = "keras"  # a .keras file
     SAVEDMODEL = "savedmodel"  # a directory with saved_model.pb and its variables
     LITERT = "litert"  # a .tflite file
-    AOTINDUCTOR = "aotinductor"  # a .pt2 archive with machine code in it
+    AOTINDUCTOR = "aotinductor"  # a .pt2 archive with compiled code
     OPENVINO = "openvino"  # an .xml graph with its .bin beside it
-    TENSORRT = "tensorrt"  # an .engine with the ONNX graph that it was built from beside it
-    TENSORRT_RTX = "tensorrt-rtx"  # the same of TensorRT for RTX, which is another library
-    TRIPY = "tripy"  # an executable of NVIDIA Tripy, with the weights that it was compiled with
+    TENSORRT = "tensorrt"  # an .engine, next to the ONNX graph it was built from
+    TENSORRT_RTX = "tensorrt-rtx"  # the same for TensorRT-RTX, a separate library
+    TRIPY = "tripy"  # an executable of NVIDIA Tripy, with its weights
 
 
 ParentPath = Annotated[str, Meta(pattern=r"^[^/\\\x00-\x1f\x7f][^\\\x00-\x1f\x7f]*\Z")]
@@ -56,9 +56,9 @@ ParentPath = Annotated[str, Meta(pattern=r"^[^/\\\x00-\x1f\x7f][^\\\x00-\x1f\x7f
 
 @dataclass(frozen=True, kw_only=True)
 class Parent:
-    """Where an artifact came from: the digest identifies it, the path is where it lay.
+    """Source of an artifact, identified by its digest, with its path at the time.
 
-    `path` is relative to the directory of the child, so that both may move together.
+    `path` is relative to the directory of the child, so that both can be moved together.
     """
 
     kind: str
@@ -81,10 +81,10 @@ class _Training(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """A model in a form that a runtime can open.
+    """Model in a format that a runtime can open.
 
-    `entry` is the file in `directory` that a runtime reads; the digest is that of the manifest,
-    which holds the digest of every other file.
+    `entry` is the file in `directory` that the runtime reads. `digest` is that of the manifest,
+    which has the digests of all other files.
     """
 
     model: ModelSpec
@@ -100,16 +100,16 @@ class Artifact:
 
     @property
     def path(self) -> Path:
-        """The file that a runtime reads."""
+        """File that a runtime reads."""
         return self.directory / self.entry
 
     @property
     def size_bytes(self) -> int:
-        """Of all files together."""
+        """Total size of all files."""
         return sum(record.size_bytes for record in self.files.values())
 
     def verify(self) -> None:
-        """Raises IntegrityError unless every file is as the manifest says."""
+        """Raise IntegrityError unless every file matches the manifest."""
         if self.entry not in self.files:
             raise IntegrityError(
                 f"The manifest of {self.directory} names {self.entry} as its entry, and has no "
@@ -119,9 +119,10 @@ class Artifact:
         verify_files(self.directory, self.files)
 
     def copy_file(self, name: str, target: Path) -> None:
-        """Copy one of its files to `target`. Raises IntegrityError for a link that leads out.
+        """Copy one of the files to `target`.
 
-        The entry of an artifact without a manifest is the file that the user named, and may be one.
+        Raises IntegrityError for a symbolic link that leads out of the directory. The entry of an
+        artifact without a manifest is exempt, since the user named that file.
         """
         named = name == self.entry and not (self.directory / MANIFEST).is_file()
         source = self.path.resolve() if named else self.directory / name
@@ -129,19 +130,20 @@ class Artifact:
         copy_file(directory, source.relative_to(directory).as_posix(), target)
 
     def place_of(self, parent: Parent) -> Path:
-        """Where a parent lay: the directory of its manifest, or the file itself."""
+        """Return the recorded path of a parent: the directory of its manifest, or its file."""
         return Path(os.path.normpath(self.directory / parent.path))
 
     def parent_directory(self) -> Path | None:
-        """Where the checkpoint lay that the artifact was made from; None without one."""
+        """Return the recorded directory of the parent checkpoint, None if there is none."""
         of_kind = (parent for parent in self.parents if parent.kind == Format.CHECKPOINT)
         parent = next(of_kind, None)
         return None if parent is None else self.place_of(parent)
 
     def parent_checkpoint(self) -> Checkpoint:
-        """The checkpoint that the artifact was made from.
+        """Load the checkpoint that the artifact was made from.
 
-        Raises SourceError when it is not where it was, IntegrityError when another lies there.
+        Raises SourceError if there is none or it is no longer in its directory, IntegrityError if
+        the directory has another checkpoint.
         """
         place = self.parent_directory()
         if place is None:
@@ -171,7 +173,7 @@ class Artifact:
         parents: tuple[Parent, ...],
         options: Mapping[str, Any],
     ) -> Self:
-        """Writes the manifest over the files that lie in `directory`, and loads the artifact."""
+        """Write the manifest of the files in `directory`, and load the artifact."""
         body = {
             "model": model,
             "format": format,
@@ -186,17 +188,17 @@ class Artifact:
 
     @classmethod
     def load(cls, directory: Path) -> Self:
-        """Reads a manifest. Raises SourceError or IntegrityError; see also `verify`."""
+        """Read the manifest; `verify` checks the files. Raises SourceError or IntegrityError."""
         place = str(directory.resolve())
         return read_as(directory / MANIFEST, ARTIFACT_SCHEMA, cls, directory=place)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A trained model: its spec and, in safetensors, its weights under their own names.
+    """Trained model: its spec, and its weights by name in a safetensors file.
 
-    `training` is what the training run recorded: recipe, history, data and its preprocessing.
-    Beside the weights lies the state that the training can go on from.
+    `training` is the record of the training run: recipe, history, data and its preprocessing. The
+    directory can also have the state from which the training can be resumed.
     """
 
     spec: ModelSpec
@@ -209,7 +211,7 @@ class Checkpoint:
     training: Mapping[str, Any] = holding(_Training)
 
     def verify(self) -> None:
-        """Raises IntegrityError unless every file is as the manifest says."""
+        """Raise IntegrityError unless every file matches the manifest."""
         if WEIGHTS not in self.files:
             raise IntegrityError(
                 f"The manifest of {self.directory} has no record of {WEIGHTS}.",
@@ -218,16 +220,16 @@ class Checkpoint:
         verify_files(self.directory, self.files)
 
     def weights(self) -> dict[str, np.ndarray]:
-        """Every tensor, in order of its name. Raises IntegrityError when the file was altered."""
+        """Return all tensors, sorted by name. Raises IntegrityError if a file was altered."""
         from toolkit.core.tensors import load_tensors
 
         self.verify()
         return dict(sorted(load_tensors(self.directory / WEIGHTS).items()))
 
     def resume_state(self) -> dict[str, np.ndarray]:
-        """What the trainer's session goes on from, under the trainer's own names.
+        """Return the state from which the trainer resumes, under the trainer's names.
 
-        Raises SourceError when the checkpoint has none, IntegrityError when it was altered.
+        Raises SourceError if the checkpoint has none, IntegrityError if a file was altered.
         """
         from toolkit.core.tensors import load_tensors
 
@@ -240,7 +242,7 @@ class Checkpoint:
         return load_tensors(self.directory / RESUME)
 
     def artifact(self) -> Artifact:
-        """The checkpoint as what the runtimes of its own framework open."""
+        """Return the checkpoint as an artifact, for the runtimes of its framework."""
         return Artifact(
             model=self.spec,
             format=Format.CHECKPOINT,
@@ -266,8 +268,7 @@ class Checkpoint:
         resume: Mapping[str, np.ndarray] | None = None,
         example: Mapping[str, np.ndarray] | None = None,
     ) -> Self:
-        """Writes weights, what to resume from, example inputs and manifest into `directory`, and
-        loads them."""
+        """Write weights, resume state, example inputs and manifest, and load the checkpoint."""
         _write_tensors(directory / WEIGHTS, weights)
         if resume is not None:
             _write_tensors(directory / RESUME, resume)
@@ -285,14 +286,16 @@ class Checkpoint:
 
     @classmethod
     def load(cls, directory: Path) -> Self:
-        """Reads a manifest. Raises SourceError or IntegrityError; see also `verify`."""
+        """Read the manifest; `verify` checks the files. Raises SourceError or IntegrityError."""
         place = str(directory.resolve())
         return read_as(directory / MANIFEST, CHECKPOINT_SCHEMA, cls, directory=place)
 
 
 def parents_of(child_directory: Path, source: Artifact) -> tuple[Parent, ...]:
-    """The records of `source`, and of what that was made from, nearest first, for an artifact that
-    will lie in `child_directory`."""
+    """Return the parents of an artifact made from `source`: `source`, then its own parents.
+
+    Their paths are relative to `child_directory`, the future directory of the artifact.
+    """
     place = source.directory if (source.directory / MANIFEST).is_file() else source.path
     known = [(source.format.value, source.digest, place)]
     known += [(p.kind, p.digest, source.place_of(p)) for p in source.parents]
@@ -304,7 +307,7 @@ def parents_of(child_directory: Path, source: Artifact) -> tuple[Parent, ...]:
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Write a safetensors file, without a copy of the tensors in memory."""
+    """Write a safetensors file without copying contiguous tensors in memory."""
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 

@@ -1,4 +1,4 @@
-"""A bundle: the form of a model that was chosen, how it is run, and on what evidence."""
+"""Bundles: a chosen variant of a model, how to run it, and the evidence for the choice."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from toolkit.core.session import SessionOptions
 
 BUNDLE_FILE = "bundle.json"
 SCHEMA = "toolkit.bundle/1"
-MODEL = "model"  # the folder of the artifact
+MODEL = "model"  # the directory of the artifact
 
 
 class _Processor(TypedDict, total=False):
@@ -34,7 +34,7 @@ class _Evidence(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class _Stored:
-    """The part of `bundle.json` that the toolkit reads."""
+    """Part of `bundle.json` that the toolkit reads."""
 
     artifact_digest: Digest
     runtime: str
@@ -45,7 +45,7 @@ class _Stored:
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """What lies in a bundle's directory. `batch` is the one that it was chosen for."""
+    """Content of a bundle's directory. `batch` is the batch size that it was chosen for."""
 
     artifact: Artifact
     runtime: str
@@ -55,7 +55,10 @@ class Bundle:
 
     @classmethod
     def load(cls, directory: Path) -> Self:
-        """Raises SourceError for what is no bundle, IntegrityError for one that was altered."""
+        """Read and verify a bundle.
+
+        Raises SourceError if it is not a bundle, IntegrityError if it was altered.
+        """
         stored = read_as(directory / BUNDLE_FILE, SCHEMA, _Stored)
         artifact = Artifact.load(directory / MODEL)
         artifact.verify()

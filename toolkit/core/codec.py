@@ -1,7 +1,7 @@
-"""Conversion between JSON values and frozen dataclasses, and the constraints that fields state.
+"""Conversion between JSON values and frozen dataclasses, and types with constraints.
 
-The annotations of a dataclass are the schema of its JSON: `decode` checks them, with the limits
-that `Annotated` adds. Paths and 1-D arrays of int64 are stored as text and as lists.
+The annotations of a dataclass are the schema of its JSON. `decode` checks them, including the
+constraints in `Annotated`. Paths are stored as strings, and 1-D int64 arrays as lists.
 """
 
 from __future__ import annotations
@@ -47,27 +47,27 @@ _PARTS = "parts"
 
 
 def holding(parts: Any, **options: Any) -> Any:
-    """Return the field of a mapping that is kept as it is, and must have at least `parts`.
+    """Return a dataclass field for a mapping that is stored unchanged but checked against `parts`.
 
-    `parts` is a dataclass or TypedDict; further keys of the mapping may hold anything.
-    `options` are those of `dataclasses.field`.
+    `parts` is a dataclass or TypedDict. Keys that it does not define may have any value. `options`
+    are passed to `dataclasses.field`.
     """
     return field(metadata={_PARTS: parts}, **options)
 
 
 def encode(value: Any) -> Any:
-    """Return a dataclass, or any value that holds some, as JSON has it."""
+    """Return a dataclass, or a value that contains dataclasses, as JSON values."""
     return msgspec.to_builtins(value, enc_hook=_encoded)
 
 
 def decode(value: Any, cls: type[T], what: object) -> T:
-    """Return `value`, which `what` stores, as an instance of `cls`.
+    """Convert JSON values to an instance of `cls`. `what` names their origin in messages.
 
-    Raises SourceError, which names the field and what was expected of it.
+    Raises SourceError, which names the field and the expected value, if they do not fit `cls`.
     """
     try:
         found = msgspec.convert(value, cls, dec_hook=_decoded)
-    except ToolkitError as error:  # of a dataclass that checks itself
+    except ToolkitError as error:  # raised by __post_init__ of a dataclass
         raise SourceError(f"Could not read {what}: {error.problem}", hint=error.hint) from error
     except (msgspec.ValidationError, RecursionError) as error:
         raise SourceError(
@@ -80,7 +80,7 @@ def decode(value: Any, cls: type[T], what: object) -> T:
 
 
 def _described(error: Exception) -> str:
-    """Return msgspec's message with the path of the field, and patterns in words."""
+    """Return msgspec's message with the path of the field and with patterns described in words."""
     problem, _, path = str(error).partition(" - at ")
     for constrained, meaning in _MEANINGS.items():
         (meta,) = constrained.__metadata__  # type: ignore[attr-defined]
@@ -99,7 +99,7 @@ def _encoded(value: Any) -> Any:
         return str(value)
     if isinstance(value, Mapping):
         return dict(value)
-    if isinstance(value, str):  # of a subclass, as torch.__version__ is
+    if isinstance(value, str):  # a subclass, such as that of torch.__version__
         return str(value)
     raise NotImplementedError(f"{type(value).__name__} cannot be stored as JSON")
 

@@ -1,7 +1,8 @@
-"""JSON documents: canonical encoding, schema version, producer, digest.
+"""JSON documents with a schema version, producer and digest, and their canonical encoding.
 
-A document is an object with `schema` (`toolkit.<kind>/<version>`), `producer`, `digest` and its
-own keys beside them. The digest is the SHA-256 of the canonical encoding of all the rest.
+A document is a JSON object with the keys of its content, `schema` (`toolkit.<kind>/<version>`),
+`producer` and `digest`. The digest is the SHA-256 of the canonical encoding of the document without
+`digest`.
 """
 
 from __future__ import annotations
@@ -26,16 +27,19 @@ MOST_DEPTH = 64
 
 
 def canonical(value: Any) -> bytes:
-    """The one encoding of a JSON value: sorted keys, no spaces, UTF-8, no NaN or infinity."""
+    """Return the canonical encoding of a JSON value: sorted keys, no spaces, UTF-8.
+
+    Raises ValueError for NaN and infinity.
+    """
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     ).encode()
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON has it: NumPy's scalars as Python's, NaN and infinity as None (unknown).
+    """Convert a value to JSON types: NumPy scalars to Python's, NaN and infinity to None (unknown).
 
-    Raises PluginError for a key that is not a string: it would come back as another.
+    Raises PluginError for a key that is not a string, since JSON would turn it into one.
     """
     if isinstance(value, Mapping):
         for key in value:
@@ -50,7 +54,11 @@ def plain(value: Any) -> Any:
 
 
 def seal(schema: str, body: Mapping[str, Any]) -> Json:
-    """`body` as a document: with its schema, producer and digest."""
+    """Return `body` as a document, with schema, producer and digest.
+
+    Raises PluginError if `body` has one of the reserved keys, is nested more than MOST_DEPTH deep
+    or has an integer of more than 64 bits.
+    """
     if reserved := {"schema", "producer", "digest"} & set(body):
         raise PluginError(
             f"The body of a {schema} document has the keys {sorted(reserved)}.",
@@ -71,12 +79,12 @@ def seal(schema: str, body: Mapping[str, Any]) -> Json:
 
 
 def write_document(path: Path, document: Mapping[str, Any], *, indent: int | None = 1) -> None:
-    """Write a sealed document, atomically."""
+    """Write a sealed document to a file atomically."""
     write_atomically(path, encoded(document, indent=indent))
 
 
 def encoded(document: Mapping[str, Any], *, indent: int | None = 1) -> bytes:
-    """Return a sealed document as its file has it."""
+    """Return the content of a document's file."""
     text = json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
     return text.encode() + b"\n"
 
@@ -84,8 +92,8 @@ def encoded(document: Mapping[str, Any], *, indent: int | None = 1) -> bytes:
 def read_document(path: Path, schema: str) -> Json:
     """Read a document, and check its schema and digest.
 
-    Raises SourceError for a file that is not such a document, IntegrityError for one that was
-    altered since it was written.
+    Raises SourceError if the file is not a document of that schema, IntegrityError if its digest is
+    wrong, which means that it was altered.
     """
     try:
         document = _parsed(path)
@@ -111,15 +119,15 @@ def read_document(path: Path, schema: str) -> Json:
 
 
 def read_as(path: Path, schema: str, cls: type[T], **more: Any) -> T:
-    """Read a document as an instance of `cls`, of which `more` are fields that it does not store.
+    """Read a document as an instance of `cls`; `more` are fields that the document does not store.
 
-    Raises as `read_document`, and SourceError for a field that is not as `cls` states it.
+    Raises the errors of `read_document`, and SourceError for a field that does not fit `cls`.
     """
     return decode({**read_document(path, schema), **more}, cls, path)
 
 
 def schema_of(path: Path) -> object:
-    """Return the schema that a document states; None where it cannot be read."""
+    """Return the schema that a document states, None if the file cannot be read."""
     try:
         return _parsed(path).get("schema")
     except (OSError, ValueError, RecursionError):
@@ -127,10 +135,10 @@ def schema_of(path: Path) -> object:
 
 
 def _parsed(path: Path) -> Json:
-    """Return the object in a file; OSError, ValueError or RecursionError say why there is none.
+    """Return the JSON object in a file. Raises OSError, ValueError or RecursionError.
 
-    Whatever the rest of the toolkit does with a value is safe for what passes here: no key is
-    there twice, integers have 64 bits, and values are nested MOST_DEPTH deep at most.
+    The result is safe for all further processing: it has no duplicate keys, its integers fit into
+    64 bits, and it is nested at most MOST_DEPTH deep.
     """
     document = json.loads(path.read_bytes(), object_pairs_hook=_object)
     if not isinstance(document, dict):

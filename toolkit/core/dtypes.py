@@ -1,4 +1,4 @@
-"""Dtypes by name: NumPy's own, those of ml_dtypes, and strings."""
+"""Dtypes by name: those of NumPy and ml_dtypes, and strings."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import numpy as np
 
 from toolkit.core.errors import FeedError
 
-STRINGS = "object"  # a tensor of strings, which NumPy holds as objects
+STRINGS = "object"  # a tensor of strings, which NumPy stores as objects
 
 
 def dtype_of(name: str) -> np.dtype:
-    """Return the dtype of that name. Raise FeedError if neither NumPy nor ml_dtypes has one."""
+    """Return the dtype of that name. Raises FeedError if neither NumPy nor ml_dtypes has it."""
     import ml_dtypes
 
     try:
@@ -23,16 +23,16 @@ def dtype_of(name: str) -> np.dtype:
 
 
 def is_floating(dtype: np.dtype) -> bool:
-    """Whether it is a floating-point dtype, of NumPy or ml_dtypes."""
+    """Return whether a dtype of NumPy or ml_dtypes is floating-point."""
     name: str = dtype.name
     return "float" in name
 
 
 def is_foreign(dtype: np.dtype) -> bool:
-    """Whether it is a dtype of ml_dtypes, whose bytes other libraries take as whole numbers."""
+    """Return whether a dtype is of ml_dtypes; other libraries accept its bytes as integers."""
     return dtype.kind == "V" and dtype.names is None and dtype.name != f"void{8 * dtype.itemsize}"
 
 
 def as_integers(array: np.ndarray) -> np.ndarray:
-    """A view of an array of ml_dtypes as unsigned integers of the same size."""
+    """Return a view of an array of ml_dtypes as unsigned integers of the same size."""
     return array.view(f"u{array.dtype.itemsize}")

@@ -1,5 +1,4 @@
-"""What builds engines of TensorRT and what runs them agree on: the record beside an engine, and one
-logger a process."""
+"""Record stored beside a TensorRT engine, and the TensorRT logger of the process."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from toolkit.core.codec import Count, Digest, FileName, Size
 from toolkit.core.documents import read_as, seal, write_document
 
 ENGINE = "model.engine"
-GRAPH = "model.onnx"  # the very one that was parsed, since an engine does not give its weights back
+GRAPH = "model.onnx"  # the graph that was built, as engines do not expose their weights
 RECORD = "engine.json"
 SCHEMA = "toolkit.engine/1"
 MOST_MESSAGES = 20
@@ -28,19 +27,20 @@ DTYPES = {
     "UINT8": "uint8",
     "BOOL": "bool",
 }
-"""By TensorRT's names."""
+"""NumPy dtypes by the names of TensorRT's data types."""
 
 WHOLE = "Give a whole directory that `toolkit export` wrote, or export again."
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineRecord:
-    """What an engine was built with, for and from.
+    """Library, target GPUs and source files of an engine.
 
-    `library` is "tensorrt" or "tensorrt-rtx", `compute_capabilities` those of the GPUs that it runs
-    on (89 is 8.9), `gpu` the name of the one that it was built on, None where that took none.
-    `batches` are the least, the usual and the largest, None where the model fixes its batch; `tf32`
-    is whether float32 may be multiplied in TF32, `files` the digests of the engine and its graph.
+    `library` is "tensorrt" or "tensorrt-rtx". `compute_capabilities` are those of the GPUs that the
+    engine supports (89 is 8.9), `gpu` is the name of the GPU that built it, None if none was
+    needed. `batches` are the smallest, the usual and the largest batch, None if the model fixes it.
+    `tf32` is whether float32 products may run in TF32. `files` has the digests of the engine and of
+    its graph.
     """
 
     library: str
@@ -56,18 +56,19 @@ class EngineRecord:
 
     @classmethod
     def load(cls, directory: Path) -> Self:
-        """Raises SourceError for a directory without one, IntegrityError for one that was
-        altered."""
+        """Read the record. Raises SourceError if it is missing, IntegrityError if altered."""
         return read_as(directory / RECORD, SCHEMA, cls)
 
 
 @functools.cache
 def log_of(trt: Any) -> Any:
-    """The logger of TensorRT, whose module this is: it keeps the first of a process, and ignores
-    every later one."""
+    """Return the logger for the TensorRT module `trt`.
 
-    class Log(trt.ILogger):  # type: ignore[misc]  # whichever library it is
-        """Keeps the last of what went wrong, in TensorRT's words."""
+    It is cached because TensorRT keeps the first logger of a process and ignores later ones.
+    """
+
+    class Log(trt.ILogger):  # type: ignore[misc]  # the base class depends on the library
+        """Logger that keeps TensorRT's last MOST_MESSAGES error messages."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -78,7 +79,7 @@ def log_of(trt: Any) -> Any:
                 self._errors.append(message.strip())
 
         def take(self) -> str:
-            """What went wrong since it was last asked."""
+            """Return the errors since the last call, and clear them."""
             told = "; ".join(self._errors).rstrip(".")
             self._errors.clear()
             return told or "it does not say why"

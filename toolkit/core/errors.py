@@ -1,22 +1,22 @@
-"""Every error that the toolkit raises on purpose.
+"""Exceptions of the toolkit, with the exit codes of the command line.
 
-ToolkitError                  exit code 3: it could not be done
-├── UsageError                exit code 2: what was asked for cannot be meant
-│   ├── UnknownNameError      a name that no registry holds
-│   ├── SourceError           a path that is no model, checkpoint, artifact or data
-│   ├── OutputExistsError     the place to write to is taken
+ToolkitError                  exit code 3: the operation failed
+├── UsageError                exit code 2: the request is invalid
+│   ├── UnknownNameError      a name that does not exist
+│   ├── SourceError           a path that is not a model, checkpoint, artifact or data file
+│   ├── OutputExistsError     the output path exists already
 │   └── FeedError             an input with a wrong name, dtype or shape
-├── CheckFailedError          exit code 1: the check that was asked for failed
-│   └── ParityError           the artifact is not the model
-├── IntegrityError            a stored file is not what its manifest says
+├── CheckFailedError          exit code 1: the requested check failed
+│   └── ParityError           the artifact differs from the model
+├── IntegrityError            a stored file differs from its manifest or digest
 ├── UnavailableError          a package, device or compiler is missing
-├── StorageError             a result could not be stored where it was to be
+├── StorageError              a result could not be stored in its directory
 ├── PluginError               a plugin breaks its contract
 ├── SessionError              a session was used out of order, or its runtime failed
-└── WorkerError               a worker process could not do its work
-    ├── WorkerDiedError       it ended by itself or was killed
-    ├── WorkerLimitError      it reached a limit of its memory or of a file's size
-    └── WorkerTimeoutError    it gave no answer in time
+└── WorkerError               a worker process failed
+    ├── WorkerDiedError       it exited or was killed
+    ├── WorkerLimitError      it reached its limit of memory or file size
+    └── WorkerTimeoutError    it did not answer in time
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any, ClassVar, Self
 
 
 class ToolkitError(Exception):
-    """What was attempted, what was got and expected (`problem`); what to do next (`hint`)."""
+    """Base class of the errors: `problem` says what failed and why, `hint` what to do."""
 
     exit_code: ClassVar[int] = 3
 
@@ -39,7 +39,7 @@ class ToolkitError(Exception):
         self.hint = hint
 
     def __reduce__(self) -> tuple[Callable[[], Self], tuple[()]]:
-        """Pickling keeps the hint, which `Exception` knows nothing of."""
+        """Keep the hint when pickling, which `Exception` would lose."""
         return functools.partial(type(self), self.problem, hint=self.hint), ()
 
     def __str__(self) -> str:
@@ -47,7 +47,7 @@ class ToolkitError(Exception):
 
 
 class ToolkitWarning(UserWarning):
-    """Something that the user should change, though the command goes on."""
+    """Warning about something that the user should change, while the command continues."""
 
 
 class UsageError(ToolkitError):
@@ -87,7 +87,7 @@ class UnavailableError(ToolkitError):
 
 
 class StorageError(ToolkitError):
-    """A `result` that was measured and not stored in its place; `path` is where it is instead."""
+    """Failure to store `result` in its directory; `path` is where it was stored instead, if any."""
 
     def __init__(
         self, problem: str, *, hint: str, result: Any = None, path: Path | None = None
@@ -122,7 +122,7 @@ class WorkerTimeoutError(WorkerError):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
-    """The error for a name that is not among `known`, with the nearest one that is."""
+    """Return the error for a name that is not in `known`, with the closest match as a hint."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     guess = f"Did you mean {near[0]!r}? " if near else ""
@@ -131,12 +131,12 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
 
 
 def to_wire(error: ToolkitError) -> dict[str, str]:
-    """An error as plain data, to cross from one process to another."""
+    """Convert an error to plain data, to send it to another process."""
     return {"error": type(error).__name__, "problem": error.problem, "hint": error.hint}
 
 
 def from_wire(data: dict[str, str]) -> ToolkitError:
-    """The error that `to_wire` described; a class unknown here comes back as ToolkitError."""
+    """Return the error that `to_wire` converted; an unknown class becomes ToolkitError."""
     cls = globals().get(data["error"], ToolkitError)
     if not (isinstance(cls, type) and issubclass(cls, ToolkitError)):
         cls = ToolkitError
@@ -144,8 +144,8 @@ def from_wire(data: dict[str, str]) -> ToolkitError:
 
 
 def first_words(error: BaseException) -> str:
-    """Return the first line of an error's message that has text, with the error's type."""
+    """Return the type of an error and the first non-empty line of its message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
-    if lines[0].startswith("Exception from "):  # OpenVINO: the place comes before the message
+    if lines[0].startswith("Exception from "):  # OpenVINO: a source location comes first
         lines = [" ".join(lines[:3])]
     return f"{type(error).__name__}: {lines[0]}"

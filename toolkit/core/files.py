@@ -1,4 +1,4 @@
-"""Digests, locks, atomic files, and directories that appear whole or not at all."""
+"""Digests and locks, and atomic writing of files and directories."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RENAME_EXCHANGE = 2  # linux/fs.h
 
 
 def digest_bytes(*parts: bytes | memoryview) -> str:
-    """SHA-256 of all parts in a row, as `sha256:<hex>`."""
+    """Return the SHA-256 of the concatenated parts as `sha256:<hex>`."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)
@@ -35,22 +35,24 @@ def digest_bytes(*parts: bytes | memoryview) -> str:
 
 
 def digest_file(path: Path) -> str:
-    """SHA-256 of a file's content as `sha256:<hex>`."""
+    """Return the SHA-256 of a file's content as `sha256:<hex>`."""
     with path.open("rb") as stream:
         return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileRecord:
-    """What a manifest says of one file."""
+    """Entry of a manifest for one file."""
 
     digest: Digest
     size_bytes: Size
 
 
 def record_files(directory: Path, apart: Collection[str] = ()) -> dict[str, FileRecord]:
-    """A record of every file below `directory`, by its relative POSIX path, but for those in the
-    directories `apart`."""
+    """Return a record of every file below `directory`, by relative POSIX path.
+
+    Files in the subdirectories `apart` are left out.
+    """
     return {
         path.relative_to(directory).as_posix(): FileRecord(
             digest=digest_file(path), size_bytes=path.stat().st_size
@@ -61,7 +63,7 @@ def record_files(directory: Path, apart: Collection[str] = ()) -> dict[str, File
 
 
 def verify_files(directory: Path, records: Mapping[str, FileRecord]) -> None:
-    """Raises IntegrityError for the first file that is missing or not as recorded."""
+    """Raise IntegrityError for the first file that is missing or differs from its record."""
     for name, record in records.items():
         path = directory / name
         with wrapping_os_errors(f"check {path}"):
@@ -81,10 +83,10 @@ def verify_files(directory: Path, records: Mapping[str, FileRecord]) -> None:
 
 
 def copy_file(directory: Path, name: str, target: Path) -> None:
-    """Copy the file `name` of `directory` to `target`, and make the directories above it.
+    """Copy the file `name` of `directory` to `target`, and create the directories above it.
 
-    Raises IntegrityError for a symbolic link that leads out of `directory`: whoever made the
-    directory may not choose which other files of this machine are copied.
+    Raises IntegrityError for a symbolic link that leads out of `directory`, so that the author of
+    the directory cannot have other files of this machine copied.
     """
     with wrapping_os_errors(f"copy {directory / name}"):
         source = (directory / name).resolve()
@@ -99,7 +101,7 @@ def copy_file(directory: Path, name: str, target: Path) -> None:
 
 
 def copy_directory(directory: Path, target: Path) -> None:
-    """Copy all files below `directory` to below `target`. Raises as `copy_file`."""
+    """Copy all files below `directory` to `target`. Raises the errors of `copy_file`."""
     for path in sorted(directory.rglob("*")):
         if path.is_symlink() or not path.is_dir():
             name = path.relative_to(directory)
@@ -108,10 +110,11 @@ def copy_directory(directory: Path, target: Path) -> None:
 
 @final
 class NewFile:
-    """A temporary file beside `path`, with `reserved_bytes` of the disk, that `write` moves there.
+    """Temporary file next to `path` that replaces it on `write`, with reserved disk space.
 
-    A reader finds the old content of `path` or the new, never a part. A context manager: leaving
-    it removes a file that was not written. Raises OSError if it, or the space, cannot be had.
+    A reader finds either the old or the new content of `path`, never a part. As a context manager,
+    it removes the temporary file on exit if nothing was written. Raises OSError if the file cannot
+    be created or `reserved_bytes` are not available.
     """
 
     def __init__(self, path: Path, reserved_bytes: int = 0) -> None:
@@ -129,7 +132,7 @@ class NewFile:
             raise
 
     def write(self, data: bytes) -> None:
-        """Write `data` as the whole content of the path. Raises ToolkitError."""
+        """Write `data` as the complete content of the path. Raises ToolkitError on failure."""
         assert self._temporary is not None, "written or closed"
         with wrapping_os_errors(f"write {self._path}"):
             self._stream.write(data)
@@ -141,8 +144,8 @@ class NewFile:
             sync(self._path.parent)
 
     def close(self) -> None:
-        """Remove the file unless it was written. Idempotent."""
-        with contextlib.suppress(OSError):  # the buffer, onto a disk that is full
+        """Remove the temporary file unless it was written. Idempotent."""
+        with contextlib.suppress(OSError):  # flushing the buffer to a full disk
             self._stream.close()
         if self._temporary is not None:
             self._temporary.unlink(missing_ok=True)
@@ -156,21 +159,24 @@ class NewFile:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader finds the old content or the new, never a part."""
+    """Write a file atomically: a reader finds either the old or the new content, never a part.
+
+    Raises ToolkitError on failure.
+    """
     with wrapping_os_errors(f"write {path}"), NewFile(path) as file:
         file.write(data)
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes an .npz file, atomically, of arrays by name."""
+    """Write named arrays to an .npz file atomically."""
     stream = io.BytesIO()
-    save: Any = np.savez  # its stubs take a name for one of its options
+    save: Any = np.savez  # its stubs take an array name for an option
     save(stream, **arrays)
     write_atomically(path, stream.getvalue())
 
 
 def refuse_existing(target: Path) -> None:
-    """Raises OutputExistsError unless `target` is free, or an empty directory."""
+    """Raise OutputExistsError unless `target` does not exist or is an empty directory."""
     with wrapping_os_errors(f"look at {target}"):
         if target.is_dir() and not any(target.iterdir()):
             return
@@ -184,14 +190,15 @@ def refuse_existing(target: Path) -> None:
 
 @contextlib.contextmanager
 def new_directory(target: Path) -> Iterator[Path]:
-    """Create a temporary directory beside `target` that becomes `target` if the block succeeds.
+    """Create a temporary directory next to `target` that becomes `target` if the block succeeds.
 
-    If the block raises, for Ctrl-C too, nothing is left behind; what a killed process left is
-    removed by the next call in the same place. Raises OutputExistsError, ToolkitError.
+    If the block raises, Ctrl-C included, nothing is left behind. Remains of a killed process are
+    removed by the next call in the same place. Raises OutputExistsError if `target` exists and is
+    not an empty directory, ToolkitError if it cannot be created.
     """
     refuse_existing(target)
     attempt = f"create {target}"
-    target = target.resolve()  # a link to an empty directory, or the current one
+    target = target.resolve()  # it may be a link to an empty directory, or "."
     missing = [parent for parent in target.parents if not parent.exists()]
     with _partial_directory(target, attempt) as partial:
         try:
@@ -201,7 +208,7 @@ def new_directory(target: Path) -> Iterator[Path]:
                 move_whole(partial, target)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
-            with contextlib.suppress(OSError):  # one that is no longer empty stays
+            with contextlib.suppress(OSError):  # a directory that is no longer empty is kept
                 for parent in missing:
                     parent.rmdir()
             raise
@@ -209,10 +216,11 @@ def new_directory(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replaced_directory(target: Path) -> Iterator[Path]:
-    """Create a temporary directory beside `target` that takes its place if the block succeeds.
+    """Create a temporary directory next to `target` that replaces it if the block succeeds.
 
-    A reader finds the old directory or the new, whole. If the block raises, the old one stays as
-    it was, and nothing else is left. The writer must be the one who made `target`.
+    A reader finds either the complete old directory or the complete new one. If the block raises,
+    the old one is unchanged and nothing else is left. Only use it for a `target` that the caller
+    created.
     """
     attempt = f"write {target}"
     target = target.resolve()
@@ -226,7 +234,10 @@ def replaced_directory(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _partial_directory(target: Path, attempt: str) -> Iterator[Path]:
-    """A temporary directory beside `target`; what has its name after the block is removed."""
+    """Create a temporary directory next to `target`; remove whatever has its name after the block.
+
+    An OSError of the block that reports a full disk and no file name becomes a ToolkitError.
+    """
     with wrapping_os_errors(attempt):
         target.parent.mkdir(parents=True, exist_ok=True)
         sweep(target.parent)
@@ -245,14 +256,14 @@ def _partial_directory(target: Path, attempt: str) -> Iterator[Path]:
 
 
 def move_whole(partial: Path, target: Path) -> None:
-    """Move a directory to where nothing or an empty one is, with its content safe on the disk."""
+    """Move a directory to `target`, which is missing or empty, once its content is on the disk."""
     _sync_tree(partial)
     partial.replace(target)
     sync(target.parent)
 
 
 def _exchange(partial: Path, target: Path) -> None:
-    """Swap two directories: in one step on Linux, elsewhere in three."""
+    """Swap two directories: atomically on Linux, in three steps elsewhere."""
     if _exchanged_at_once(partial, target):
         return
     before = partial.with_name(f"{partial.name}-before")
@@ -266,14 +277,14 @@ def _exchange(partial: Path, target: Path) -> None:
 
 
 def _exchanged_at_once(one: Path, other: Path) -> bool:
-    """Whether the system can swap two names in one step, and did."""
+    """Swap two names atomically; return False if the system does not support it."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is None:
         return False
     if rename(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0:
         return True
     code = ctypes.get_errno()
-    if code in (errno.EINVAL, errno.ENOSYS):  # a file system, or a kernel, without it
+    if code in (errno.EINVAL, errno.ENOSYS):  # not supported by the file system or kernel
         return False
     raise OSError(code, os.strerror(code), str(one))
 
@@ -292,12 +303,12 @@ def _sync_tree(directory: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the names in a directory, are on the disk: a rename alone does not."""
+    """Wait until a file or the entries of a directory are on disk, which a rename does not do."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # not supported by the file system
             raise
     finally:
         os.close(descriptor)
@@ -305,10 +316,11 @@ def sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def locked_directory(directory: Path, use: str) -> Iterator[int]:
-    """Create `directory`, and hold its lock file for one process at a time.
+    """Create `directory` and hold its lock, which only one process can have at a time.
 
-    Give the descriptor of the lock: a process that inherits it holds the lock too. `use` says in a
-    message what the other process does. Raises UsageError if another process holds it.
+    Yields the descriptor of the lock; a process that inherits it holds the lock too. `use` is what
+    another process does with the directory, for the message: "runs a study". Raises UsageError if
+    another process holds the lock.
     """
     with wrapping_os_errors(f"create {directory}"):
         directory.mkdir(parents=True, exist_ok=True)
@@ -326,7 +338,7 @@ def locked_directory(directory: Path, use: str) -> Iterator[int]:
 
 @contextlib.contextmanager
 def wrapping_os_errors(attempt: str) -> Iterator[None]:
-    """Turns an OSError into a ToolkitError that says what was attempted."""
+    """Convert an OSError to a ToolkitError that names the attempted operation."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a check that may be impossible to decide comes to."""
+"""Outcome of a check: passed, failed or inconclusive."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Gate(StrEnum):
-    """Whether B is worse than A beyond what is allowed."""
+    """Outcome of a check that B is not worse than A by more than is allowed."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -15,7 +15,7 @@ class Gate(StrEnum):
 
 
 def overall(gates: Iterable[Gate]) -> Gate:
-    """FAILED if any failed, else UNKNOWN if any could not be told, or there is none."""
+    """Return FAILED if any gate failed, else UNKNOWN if any is unknown or there is none."""
     found = set(gates)
     for gate in (Gate.FAILED, Gate.UNKNOWN):
         if gate in found:

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP, held back while what was done is brought to safety."""
+"""Handling of Ctrl-C, SIGTERM and SIGHUP, and their deferral while results are stored."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def handlers_kept() -> Iterator[None]:
-    """Undo what a library within the block changes in the handling of Ctrl-C, SIGTERM and SIGHUP.
+    """Restore the handlers of Ctrl-C, SIGTERM and SIGHUP after the block.
 
-    A library's handler would end a command with another exit code, or although its caller ignores
-    the signal, as `nohup` does. Outside the main thread, where no handler can be set, do nothing.
+    A handler that a library leaves behind could change the exit code of a command, or end it even
+    though its caller ignores the signal, as `nohup` does. Outside the main thread, where Python
+    cannot set handlers, this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -32,7 +33,7 @@ def handlers_kept() -> Iterator[None]:
 
 @final
 class Interrupts:
-    """After `hold`, Ctrl-C does nothing until `release`; outside the main thread neither does."""
+    """Switch that ignores Ctrl-C from `hold` to `release`; no effect outside the main thread."""
 
     def __init__(self) -> None:
         self._before: Any = None
@@ -49,11 +50,12 @@ class Interrupts:
 
 @final
 class FirstOnly:
-    """Within the block, the first Ctrl-C, SIGTERM or SIGHUP interrupts, and no other after it.
+    """Block in which only the first Ctrl-C, SIGTERM or SIGHUP takes effect; the rest are ignored.
 
-    What the signals did before decides how the first one interrupts; one that ended the process
-    without a word is left alone. One that comes in a `with calm` waits for its end. Outside the
-    main thread, where no handler can be set, nothing changes.
+    The first signal calls the handler that was set before the block. Signals without a Python
+    handler (SIG_DFL or SIG_IGN) are left unchanged. A signal that arrives in a `with calm` block
+    is handled at the end of that block. Outside the main thread, where Python cannot set handlers,
+    nothing changes.
     """
 
     def __init__(self) -> None:
@@ -86,7 +88,7 @@ class FirstOnly:
 
     @property
     def calm(self) -> Calm:
-        """A block that no signal interrupts: one that came in it interrupts at its end."""
+        """Block that no signal interrupts: a signal that arrives in it is handled at its end."""
         return Calm(self)
 
     def hold(self) -> None:

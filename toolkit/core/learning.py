@@ -1,4 +1,4 @@
-"""What a measured training came to beside its times."""
+"""Losses of a measured training, which are stored with its times."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from toolkit.core.codec import Count
 
 @dataclass(frozen=True, kw_only=True)
 class Learning:
-    """The losses of a row that trains, so that one that is fast and wrong shows.
+    """Losses of a row that trains, which reveal a training that is fast but wrong.
 
-    `rows` are those of an epoch. `start` is the digest of the weights and of the first epoch's
-    batches that it began with. `first_steps` are the losses of the first steps of all, `losses` the
-    mean loss of each epoch, those of the warm-up included, in order; None stands for NaN in a file.
+    `rows` is the number of samples per epoch. `start` is a digest of the initial weights and of the
+    batches of the first epoch. `first_steps` are the losses of the first steps of the first epoch,
+    `losses` the mean loss of each epoch in order, including warm-up epochs. NaN is stored as None.
     """
 
     rows: Count

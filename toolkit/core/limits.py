@@ -1,4 +1,4 @@
-"""Resource limits for code that reads files of unknown origin."""
+"""Resource limits for processes that read untrusted files."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from pathlib import Path
 from toolkit.core.documents import Json
 from toolkit.core.memory import available_bytes
 
-MEMORY_BYTES = 2 << 30  # what a framework and a small model need
-MEMORY_TIMES = 16  # copies of a file's tensors, some of them in float64
-MEMORY_SHARE = 0.8  # of what the machine has left
-FILE_BYTES = 64 << 20  # messages of a framework, and its caches
-FILE_TIMES = 4  # an unpacked copy of an archive
+MEMORY_BYTES = 2 << 30  # enough for a framework and a small model
+MEMORY_TIMES = 16  # copies of the tensors in a file, some in float64
+MEMORY_SHARE = 0.8  # of the available memory
+FILE_BYTES = 64 << 20  # logs and caches of a framework
+FILE_TIMES = 4  # the uncompressed content of an archive
 CAUSES = (
     "bad_alloc", "bad allocation", "can't allocate memory", "cannot allocate memory",
     "not enough memory", "oom when allocating", "out of memory", "unable to allocate",
 )  # fmt: skip
-"""What libraries say when an allocation fails, in lower case."""
+"""Lower-case texts in the messages of libraries when an allocation fails."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Resources that a process may use on top of those that it uses already; None is no limit.
+    """Limits on the resources that a process may use in addition to its current use.
 
-    `memory_bytes` counts private memory (RLIMIT_DATA): address space that a framework only reserves
-    does not count. `cpu_s` is the processor time of all threads together, and `file_bytes` the
-    largest file that may be written.
+    `memory_bytes` limits private memory (RLIMIT_DATA), which excludes address space that is only
+    reserved. `cpu_s` limits the processor time of all threads together, and `file_bytes` the size
+    of each file that is written. None means no limit.
     """
 
     memory_bytes: int
@@ -41,7 +41,11 @@ class Limits:
 
     @classmethod
     def for_reading(cls, size_bytes: int, seconds: float, threads: int) -> Limits:
-        """Return the limits for reading files of `size_bytes` in all, in `seconds`."""
+        """Return the limits for reading files of `size_bytes` in total within `seconds`.
+
+        The processor time is `seconds` for each of `threads`. The memory is at most that of
+        `for_converting`.
+        """
         memory = MEMORY_BYTES + MEMORY_TIMES * size_bytes
         return cls(
             memory_bytes=min(memory, cls.for_converting().memory_bytes),
@@ -51,7 +55,7 @@ class Limits:
 
     @classmethod
     def for_converting(cls) -> Limits:
-        """Return the limits for converting a model: most of the memory that is left."""
+        """Return the limits for converting a model: MEMORY_SHARE of the available memory."""
         return cls(memory_bytes=int(MEMORY_SHARE * available_bytes()))
 
     def to_json(self) -> Json:
@@ -59,7 +63,7 @@ class Limits:
 
     @property
     def text(self) -> str:
-        """The limits in words, for a message."""
+        """Description of the limits for a message."""
         words = [f"{self.memory_bytes / 1e9:.1f} GB of memory"]
         if self.cpu_s is not None:
             words.append(f"{self.cpu_s:g} s of processor time")
@@ -69,10 +73,10 @@ class Limits:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """Limit this process within the block.
+        """Apply the limits to this process within the block.
 
-        A failed allocation raises what the library makes of it; a process that used up its time is
-        ended by SIGXCPU.
+        A failed allocation raises whatever error the library raises. A process that exceeds its
+        processor time is ended by SIGXCPU.
         """
         asked: dict[int, int | None] = {
             resource.RLIMIT_DATA: _data_bytes() + self.memory_bytes,
@@ -95,7 +99,7 @@ class Limits:
 
 
 def limit_reached(error: BaseException) -> str | None:
-    """Return the limit, "memory" or "file size", that caused an error; None for another cause."""
+    """Return the limit that caused an error, "memory" or "file size"; None for other causes."""
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
@@ -110,7 +114,7 @@ def limit_reached(error: BaseException) -> str | None:
 
 
 def _data_bytes() -> int:
-    """Return what the system counts against RLIMIT_DATA now; 0 where it does not tell."""
+    """Return the current bytes that count against RLIMIT_DATA, 0 if they are unknown."""
     status = Path("/proc/self/status")
     if status.exists():
         for line in status.read_text().splitlines():

@@ -1,4 +1,4 @@
-"""What a measurement leaves behind: raw nanoseconds, and everything needed to judge them."""
+"""Results of measurements: raw samples in nanoseconds, and all that is needed to assess them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from toolkit.core.work import Work
 
 
 class Scope(StrEnum):
-    """What is timed: see docs/measuring.md, and docs/bench-training.md for EPOCH."""
+    """Timed part of a run: see docs/measuring.md, and docs/bench-training.md for EPOCH."""
 
     FORWARD = "forward"
     END_TO_END = "end_to_end"
@@ -27,13 +27,12 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Consecutive runs of one row, between runs of other rows; int64 nanoseconds each.
+    """Consecutive runs of one row, in int64 nanoseconds; blocks of different rows are interleaved.
 
-    `round` and `process` count from 0 over all of a row's blocks: how many turns went before, and
-    which of the row's processes ran it.
-    `lead` holds the first runs after the switch, which meet cold caches and sleeping threads:
-    kept, and not part of any statistic. `rss_bytes` is the resident size of the row's process
-    after it.
+    `round` is the number of the round, and `process` that of the row's process that ran the block;
+    both count from 0. `lead` has the first runs after the switch from another row, which meet cold
+    caches and sleeping threads: they are stored but not part of any statistic. `rss_bytes` is the
+    resident size of the process after the block.
     """
 
     round: Size
@@ -47,9 +46,9 @@ class Block:
 class Measurement:
     """All runs of one row in one scope.
 
-    `warmup` are those of each of its processes, one after the other; `settled` is whether all came
-    to rest.
-    `disturbance` is the share of the processor, 0 to 1, that others took meanwhile.
+    `warmup` has the warm-up runs of all its processes, in order; `settled` is whether every warm-up
+    reached a steady state. `disturbance` is the fraction of the processor, 0 to 1, that other load
+    took during the measurement.
     """
 
     scope: Scope
@@ -60,17 +59,17 @@ class Measurement:
 
     @property
     def samples(self) -> np.ndarray:
-        """Every measured run in order, nanoseconds."""
+        """All measured runs in order, in nanoseconds."""
         parts = [block.samples for block in self.blocks]
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Opening:
-    """How long a new process took to its first output, and by how much it grew.
+    """Time and memory growth of a new process until its first output: import, open and first run.
 
-    Nanoseconds, and bytes of resident size: negative where memory was given back, None where the
-    system does not tell it.
+    Times are in nanoseconds. Growth is in bytes of resident size: negative if memory was returned
+    to the system, None if the system does not report it.
     """
 
     import_ns: Size
@@ -87,11 +86,12 @@ class Opening:
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How close outputs came to the reference; None where nothing was compared.
+    """Comparison of outputs with the reference outputs.
 
-    `max_abs` is the largest absolute difference, `max_rel` the same over the largest magnitude
-    of the reference; both over all outputs. `remark` says how outputs were judged that the table
-    of tolerances alone would refuse.
+    `max_abs` is the largest absolute difference. `max_rel` is that difference divided by the
+    largest magnitude of the same reference output. Both are maxima over all outputs, and None if
+    nothing could be compared; `max_rel` is also None if the reference outputs are all zero.
+    `remark` explains why outputs beyond the table of tolerances passed.
     """
 
     passed: bool
@@ -109,12 +109,12 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One runtime on one artifact at one batch: what it was asked, did and took.
+    """Settings and measurements of one runtime on one artifact at one batch size.
 
-    Rows of one group were measured in turn, and are compared with the first of them. `device` is
-    the one that was asked for: the runtime's.
-    `artifact_bytes` are those of all files of the artifact that was opened. A row that trains has
-    its trainer as `runtime`, and `learning`.
+    The measurements of rows in the same group were interleaved, and are compared with the first row
+    of the group. `device` is the requested one: that of the runtime. `artifact_bytes` is the total
+    size of the files of the artifact. A row that trains has its trainer as `runtime`, and
+    `learning`.
     """
 
     group: Size = 0
@@ -139,7 +139,7 @@ class Row:
     learning: Learning | None = None
 
     def samples_a_run(self, scope: Scope) -> int:
-        """How many samples go through the model in one run."""
+        """Return the number of samples that one run processes."""
         return self.learning.rows if scope is Scope.EPOCH and self.learning else self.batch
 
     def measurement(self, scope: Scope) -> Measurement | None:
@@ -151,7 +151,7 @@ class _Options(TypedDict):
 
 
 class _Plan(TypedDict):
-    artifact: NotRequired[str]  # a round of a search names its candidates instead
+    artifact: NotRequired[str]  # a search round lists its candidates instead
     runtimes: NotRequired[list[str]]
     batches: NotRequired[list[Count]]
     inputs: NotRequired[str]
@@ -179,7 +179,7 @@ class _Environment(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One run of `toolkit bench`: immutable, with every raw sample."""
+    """Immutable result of one measurement, such as `toolkit bench`, with all raw samples."""
 
     id: Name
     created: str

@@ -1,4 +1,4 @@
-"""The resident size of this process, and the memory that the machine has left."""
+"""Resident size of this process, and available memory of the machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def rss_bytes() -> int | None:
-    """The resident size now; None where the system has no /proc to tell it."""
+    """Return the current resident size, None on a system without /proc."""
     try:
         pages = Path("/proc/self/statm").read_text().split()[1]
     except OSError:
@@ -20,9 +20,9 @@ def rss_bytes() -> int | None:
 
 
 def peak_rss_bytes() -> int:
-    """The largest resident size so far.
+    """Return the peak resident size.
 
-    On Linux from /proc, since ru_maxrss starts at the size of the process that forked this one.
+    On Linux it is read from /proc, since ru_maxrss starts at the size of the parent process.
     """
     status = Path("/proc/self/status")
     if status.exists():
@@ -34,17 +34,16 @@ def peak_rss_bytes() -> int:
 
 
 def collect() -> None:
-    """Collect objects that refer to themselves, and give freed memory back to the system, where
-    the C library can (glibc)."""
+    """Run the garbage collector, and return freed memory to the system where glibc is used."""
     gc.collect()
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def reset_peak() -> bool:
-    """Lets the peak begin anew at the size of now; False where the system does not allow it.
+    """Reset the peak to the current resident size; return False if the system does not allow it.
 
-    Linux: see /proc/pid/clear_refs in proc(5).
+    On Linux, via /proc/pid/clear_refs: see proc(5).
     """
     try:
         Path("/proc/self/clear_refs").write_text("5")
@@ -54,9 +53,9 @@ def reset_peak() -> bool:
 
 
 def available_bytes() -> int:
-    """Return the memory that this process can still get: the machine's, or its control group's.
+    """Return the memory that this process can still allocate, in the machine and its control group.
 
-    Where the system does not tell, the largest size there is.
+    The result is sys.maxsize if the system reports neither.
     """
     found = [sys.maxsize]
     meminfo = Path("/proc/meminfo")
@@ -68,6 +67,6 @@ def available_bytes() -> int:
     try:
         limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
         found.append(max(0, limit - used))
-    except (OSError, ValueError):  # no control group of the second version, or "max"
+    except (OSError, ValueError):  # no cgroup v2, or the limit is "max"
         pass
     return min(found)

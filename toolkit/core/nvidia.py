@@ -1,6 +1,6 @@
-"""The NVIDIA GPUs of this machine, asked of the driver itself; and packages that exclude others.
+"""NVIDIA GPUs of this machine, as reported by the driver, and conflicts between GPU packages.
 
-Nothing but the standard library: what needs a GPU asks here before it imports anything heavy.
+This module imports no GPU package, so that code can check for a GPU before it imports one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from toolkit.core.session import Availability
 
 INDEX = "--extra-index-url https://pypi.nvidia.com"
 TRIPY_INDEX = "--find-links https://nvidia.github.io/TensorRT-Incubator/packages.html"
-"""For pip: where the packages are that PyPI has only the names of."""
+"""Options of pip that name the index of packages for which PyPI only has placeholders."""
 
 DRIVER = "libcuda.so.1"
 NAME_BYTES = 256
@@ -31,7 +31,7 @@ NO_DRIVER = (
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
-    """`capability` is the compute capability, 89 for 8.9."""
+    """NVIDIA GPU. `capability` is its compute capability times ten: 89 for 8.9."""
 
     name: str
     capability: int
@@ -40,8 +40,11 @@ class Gpu:
 
 @dataclass(frozen=True, kw_only=True)
 class Driver:
-    """`version` is the newest CUDA that it runs, such as 13.0; `reason` says why there is no GPU,
-    which is None where there is one."""
+    """NVIDIA driver and its GPUs.
+
+    `version` is the newest CUDA version that the driver supports, such as "13.0". `reason` says why
+    there is no GPU, and is None if there is one.
+    """
 
     version: str | None = None
     gpus: tuple[Gpu, ...] = ()
@@ -50,7 +53,7 @@ class Driver:
 
 @functools.cache
 def driver() -> Driver:
-    """What the driver says, through CUDA's driver API. Never raises."""
+    """Query the driver and its GPUs via the CUDA driver API. Never raises."""
     try:
         cuda = ctypes.CDLL(DRIVER)
     except OSError:
@@ -62,7 +65,7 @@ def driver() -> Driver:
 
 
 class _CudaError(Exception):
-    """What a call of the driver came to."""
+    """Error code returned by a call of the driver API."""
 
 
 def _asked(cuda: ctypes.CDLL) -> Driver:
@@ -100,7 +103,7 @@ def _asked(cuda: ctypes.CDLL) -> Driver:
 
 
 def available(version: str) -> Availability:
-    """That of a runtime whose packages are there: whether there is a GPU for it."""
+    """Return the availability of a runtime of that installed version: whether there is a GPU."""
     reason = driver().reason
     return Availability(
         ok=reason is None,
@@ -111,12 +114,12 @@ def available(version: str) -> Availability:
 
 
 def hush_tf32_advice() -> None:
-    """Keeps torch from advising TF32, which is off on purpose."""
+    """Suppress torch's warning that recommends TF32, which is off on purpose."""
     warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
 
 
 def installed(distribution: str) -> str | None:
-    """Its version."""
+    """Return the version of an installed distribution, None if it is not installed."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -125,7 +128,7 @@ def installed(distribution: str) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Conflict:
-    """Distributions that must not lie in one environment, why, and what to do."""
+    """Conflict between installed distributions: the affected runtimes, the reason and the fix."""
 
     runtimes: frozenset[str]
     reason: str
@@ -136,7 +139,7 @@ class Conflict:
 
 
 def conflicts() -> Sequence[Conflict]:
-    """Those of this environment."""
+    """Return the package conflicts in this environment."""
     found = []
     ours, theirs = installed("onnxruntime"), installed("onnxruntime-gpu")
     if ours and theirs:
@@ -164,7 +167,7 @@ def conflicts() -> Sequence[Conflict]:
 
 
 def conflict_of(runtime: str, version: str | None) -> Availability | None:
-    """Unavailable, with the reason, where packages that `runtime` needs exclude each other."""
+    """Return `runtime` as unavailable if it is affected by a package conflict, else None."""
     for conflict in conflicts():
         if runtime in conflict.runtimes:
             return Availability(

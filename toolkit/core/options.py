@@ -1,4 +1,4 @@
-"""Named values that a plugin takes, with their defaults, types and bounds: what `--set` gives."""
+"""Options of plugins, as given by `--set`: their defaults, types and bounds."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """One value, of the type of its default.
+    """Option of a plugin. Its type is that of its default.
 
-    Numbers are held to `least` and `most`, where given; all else to `choices`, where given.
+    Numbers must be from `least` to `most`, and any value must be one of `choices`, where given.
     """
 
     default: Value
@@ -27,7 +27,7 @@ class Option:
     choices: tuple[Value, ...] | None = None
 
     def describe(self) -> str:
-        """What is expected, in words."""
+        """Return the expected values in words."""
         if self.choices is not None:
             return " or ".join(map(str, self.choices))
         if isinstance(self.default, bool):
@@ -43,7 +43,7 @@ class Option:
         return f"{what}, {', '.join(bounds)}" if bounds else what
 
     def parse(self, name: str, given: Value) -> Value:
-        """The value of a text or a value. Raises UsageError for one that cannot be meant."""
+        """Convert a text or value to the option's type. Raises UsageError if it is invalid."""
         try:
             value = self._convert(given)
         except (KeyError, TypeError, ValueError, OverflowError):
@@ -78,10 +78,10 @@ class Option:
 def settle(
     what: str, options: Mapping[str, Option], given: Mapping[str, Any] | None
 ) -> dict[str, Value]:
-    """Every option's value: what is given, else its default.
+    """Return the value of every option: the given one, or its default.
 
-    `what` names the plugin in the error. Raises UnknownNameError for an option that is none, and
-    UsageError for a value that cannot be meant.
+    `what` names the plugin in errors. Raises UnknownNameError for an unknown option, and UsageError
+    for an invalid value.
     """
     given = given or {}
     for name in given:

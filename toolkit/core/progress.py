@@ -1,4 +1,4 @@
-"""How long work tells how far it is: the caller decides who hears it."""
+"""Interface through which long operations report their progress to the caller."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import final
 
 
 class Progress(ABC):
-    """A listener to the progress of a step."""
+    """Listener to the progress of a step."""
 
     @abstractmethod
     def update(self, task: str, done: int, total: int, detail: str = "") -> None:
-        """`done` of `total` parts of `task` are finished; `detail` says what came of the last."""
+        """Report that `done` of `total` parts of `task` are finished; `detail` is on the last."""
 
     @abstractmethod
     def note(self, text: str) -> None:
-        """One line about what is happening."""
+        """Report one line about what is happening."""
 
 
 @final
 class Silent(Progress):
-    """Says nothing: the default of the Python API."""
+    """Listener that ignores all reports, the default of the Python API."""
 
     def update(self, task: str, done: int, total: int, detail: str = "") -> None:
         pass

@@ -1,4 +1,4 @@
-"""What a load scenario leaves behind: when each query was due, begun and answered."""
+"""Records of a load scenario: when each query was scheduled, started and finished."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from toolkit.core.codec import Count, Size
 
 
 class Scenario(StrEnum):
-    """When queries come: see docs/measuring.md."""
+    """Arrival pattern of queries, described in docs/measuring.md."""
 
-    SINGLE = "single"  # a client's next one when its last is answered
-    SERVER = "server"  # at random, at a given rate, whatever became of the last
-    OFFLINE = "offline"  # all are there from the start
+    SINGLE = "single"  # each client sends the next query when it has its answer
+    SERVER = "server"  # random arrivals at a given mean rate, independent of answers
+    OFFLINE = "offline"  # all queries arrive at the start
 
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """Queries in a stretch of time, between the windows of other rows; int64 ns since its start.
+    """Queries of one row in one period, in int64 nanoseconds since its start.
 
-    They are in the order of arrival, and were taken in that order. `scheduled` is longer than
-    `started` and `finished` where the time was over before all were taken. `qps` is the rate that
-    was asked for, None where there was none. `lead` are the times of the runs with which the
-    clients began: kept, and not part of any statistic.
+    Windows of different rows are interleaved. Queries are in order of arrival, which is also the
+    order in which clients took them. `scheduled` is longer than `started` and `finished` if the
+    time was over before all queries were taken. `qps` is the requested rate, None if there was
+    none. `lead` holds the durations of the runs that the clients made before the start; they are
+    stored but not part of any statistic.
     """
 
     round: Size
@@ -45,7 +46,7 @@ class Window:
 
     @property
     def elapsed_ns(self) -> int:
-        """From the window's start to the last answer."""
+        """Time from the start of the window to the last answer, 0 without answers."""
         return int(self.finished.max()) if self.answered else 0
 
 
@@ -53,9 +54,9 @@ class Window:
 class Served:
     """All queries of one row in one scenario, answered by `concurrency` clients.
 
-    `settled` is whether the warm-up came to rest. Where the largest rate was searched for that
-    keeps the 99th percentile within `p99_bound_ns`, each window is a try of the search, and
-    `alone` is what one client had before, with nothing else going on.
+    `settled` is whether the warm-up reached a steady state. If the scenario searches for the
+    highest rate that keeps the 99th percentile of the latency within `p99_bound_ns`, each window is
+    one trial, and `alone` holds the queries of a single client in a closed loop before the search.
     """
 
     scenario: Scenario

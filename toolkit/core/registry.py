@@ -1,7 +1,8 @@
-"""Plugins as strings: nothing is imported until it is used.
+"""Registries of plugins, which are named by strings and imported only when they are used.
 
-A registry maps a kebab-case name to `module:attribute`, a class that is made without arguments.
-Third parties add names through the registry's entry-point group, such as `toolkit.runtimes`.
+A registry maps a kebab-case name to `module:attribute`, a class that is instantiated without
+arguments. Other packages add names via the registry's entry-point group, such as
+`toolkit.runtimes`.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a plugin lies, and the distribution and its extra that install what it needs.
+    """Import path of a plugin, and how its dependencies are installed.
 
-    `options` are pip's, for packages that are not on PyPI. `command` makes what pip cannot put
-    beside the rest: an environment of its own.
+    `target` is `module:attribute`. The dependencies are those of `distribution` with `extra`;
+    `options` are passed to pip, for packages that are not on PyPI. `command` replaces pip where the
+    plugin needs a separate environment.
     """
 
     target: str
@@ -44,7 +46,7 @@ class Entry:
 
     @property
     def install(self) -> str:
-        """The exact command that installs what the plugin needs."""
+        """Command that installs the dependencies of the plugin."""
         if self.command is not None:
             return self.command
         extra = f"[{self.extra}]" if self.extra else ""
@@ -53,7 +55,10 @@ class Entry:
 
 
 class Registry(Generic[T]):
-    """The plugins of one kind by name; `group` is open to third parties, None is closed."""
+    """Plugins of one kind by name.
+
+    `group` is the entry-point group through which other packages add plugins, None if they cannot.
+    """
 
     def __init__(self, kind: str, entries: Mapping[str, Entry], group: str | None = None) -> None:
         self.kind = kind
@@ -62,10 +67,11 @@ class Registry(Generic[T]):
 
     @functools.cached_property
     def entries(self) -> Mapping[str, Entry]:
-        """The built-in plugins, then those of installed third parties.
+        """Built-in plugins, followed by those of other installed packages.
 
-        A third party's plugin with a built-in name is left out, with a ToolkitWarning. So are two
-        third parties' plugins of one name, without a warning: `entry` raises for their name.
+        A plugin of another package that has a built-in name is left out, with a ToolkitWarning
+        unless it is the built-in plugin itself. Plugins of several packages that share a name are
+        left out without a warning, since `entry` raises for that name.
         """
         return {
             **self._own,
@@ -74,7 +80,7 @@ class Registry(Generic[T]):
 
     @functools.cached_property
     def _theirs(self) -> Mapping[str, list[Entry]]:
-        """The plugins of third parties by name, without those with a built-in name."""
+        """Plugins of other packages by name, without those that have a built-in name."""
         found: dict[str, list[Entry]] = {}
         if self._group is None:
             return found
@@ -99,8 +105,8 @@ class Registry(Generic[T]):
     def entry(self, name: str) -> Entry:
         """Return the entry of a name.
 
-        Raise UnknownNameError, with the nearest name, for one that is not there, and PluginError
-        for one that several third parties use.
+        Raises UnknownNameError, with the closest name, if there is none, and PluginError if several
+        other packages use the name.
         """
         if len(several := self._theirs.get(name, [])) > 1:
             raise PluginError(
@@ -113,10 +119,10 @@ class Registry(Generic[T]):
         return self.entries[name]
 
     def create(self, name: str) -> T:
-        """Imports the plugin and makes it.
+        """Import the plugin and instantiate it.
 
-        Raises UnknownNameError for an unknown name, and UnavailableError, with the command that
-        installs what is missing, when the import fails.
+        Raises the errors of `entry`, and UnavailableError, with the command that installs the
+        dependencies, if the plugin cannot be imported or instantiated.
         """
         entry = self.entry(name)
         module, _, attribute = entry.target.partition(":")
@@ -130,7 +136,7 @@ class Registry(Generic[T]):
                 f"The {self.kind} {name!r} could not be imported: {error}.",
                 hint=f"Install what it needs: {entry.install}",
             ) from error
-        except Exception as error:  # what a vendor's package raises on import is not ours to list
+        except Exception as error:  # a package may raise anything on import
             raise UnavailableError(
                 f"The {self.kind} {name!r} failed on import: {type(error).__name__}: {error}.",
                 hint=f"Repair its installation: {entry.install}",

@@ -1,4 +1,4 @@
-"""The two interfaces that every runtime implements."""
+"""Interfaces that every runtime implements: Runtime and Session."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_THREADS = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Availability:
-    """Whether a runtime can be used here; if not, why, and what to do about it."""
+    """Whether a runtime can be used on this machine; if not, the reason and a hint."""
 
     ok: bool
     version: str | None = None
@@ -34,9 +34,10 @@ class Availability:
 
 @dataclass(frozen=True, kw_only=True)
 class SessionOptions:
-    """How to open a session. `optimize=False` asks for the graph as it is written.
+    """Options for opening a session. `optimize=False` runs the graph without optimisations.
 
-    `tuning` holds options of the runtime's own, by its own names, as text.
+    `tuning` has the options of the specific runtime, as strings. Raises UsageError unless `threads`
+    is from 1 to MOST_THREADS.
     """
 
     threads: int = 1
@@ -51,7 +52,7 @@ class SessionOptions:
             )
 
     def require_optimize(self, runtime: str) -> None:
-        """Raises UsageError when the graph is asked for as written, which `runtime` cannot do."""
+        """Raise UsageError if `optimize` is False, for a runtime that always optimises."""
         if not self.optimize:
             raise UsageError(
                 f"{runtime} was asked to run the graph without optimisation, which it cannot.",
@@ -59,7 +60,7 @@ class SessionOptions:
             )
 
     def require_known(self, runtime: str, known: Iterable[str]) -> None:
-        """Raises UnknownNameError for an option of the runtime's own that it does not have."""
+        """Raise UnknownNameError if `tuning` has an option that the runtime does not know."""
         names = sorted(known)
         for name in self.tuning:
             if name not in names:
@@ -68,11 +69,11 @@ class SessionOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """What really ran, as the runtime itself reports it.
+    """Precision, device and version with which a session ran, as reported by the runtime.
 
-    `precision` is the dtype in which the arithmetic ran and `device` where: "mixed" when layers
-    differ, "none" when there is none. `details` holds what only this runtime knows: nodes with
-    their operators and providers, compiled graphs.
+    `precision` is the dtype of the arithmetic and `device` is where it ran: "mixed" if layers
+    differ, "none" if there is no arithmetic. `details` has what is specific to the runtime, such as
+    nodes with their operators and execution providers, or compiled graphs.
     """
 
     runtime: str
@@ -84,12 +85,12 @@ class Provenance:
 
 
 class Session(ABC):
-    """A model opened by a runtime, on one device, ready to run.
+    """Model opened by a runtime on one device.
 
-    `forward` on device-resident inputs is `upload` once, then `forward(); synchronize()`; the
-    whole way of the data is `run`, in which a device is waited for once. Inputs handed to `upload`
-    may be read in place until the next upload, so they must not be altered before; outputs of
-    `download` are the caller's own.
+    To run on inputs that are already on the device, call `upload` once, then `forward` and
+    `synchronize` for each pass. `run` copies inputs and outputs as well, and waits for the device
+    once. Arrays given to `upload` may be read in place until the next upload, so the caller must
+    not modify them. Arrays returned by `download` belong to the caller.
     """
 
     def __init__(self, signature: Signature) -> None:
@@ -100,15 +101,15 @@ class Session(ABC):
 
     @final
     def upload(self, feeds: Feeds) -> None:
-        """Moves host arrays to the device's buffers. A NumPy scalar is an array without axes.
+        """Copy host arrays to the device's buffers; a NumPy scalar counts as a 0-d array.
 
-        Raises FeedError for a wrong name, dtype or shape, SessionError when closed.
+        Raises FeedError for a wrong name, dtype or shape, SessionError if the session is closed.
         """
         if self._closed:
             raise SessionError(
                 "The session is closed, and inputs were uploaded.", hint="Open a new session."
             )
-        # A full check costs microseconds, so feeds of the form that passed last pass at once.
+        # A full check takes microseconds: skip it if names, shapes and dtypes are the same.
         form = tuple(
             (k, getattr(v, "shape", None), getattr(v, "dtype", None)) for k, v in feeds.items()
         )
@@ -119,31 +120,32 @@ class Session(ABC):
             feeds = {**feeds, **{name: np.asarray(given[name]) for name in scalars}}
             self._dims = self.signature.check(feeds)
             self._prepare(self._dims)
-            # A scalar has the form of an array, and is to be converted at the next upload too.
+            # A scalar looks like a 0-d array, and must be converted at the next upload too.
             self._accepted = (*form, ()) if scalars else form
         self._upload(feeds)
 
     @abstractmethod
     def _prepare(self, dims: Mapping[str, int]) -> None:
-        """The shapes of the next upload differ from the last: make buffers for these extents."""
+        """Allocate buffers for named axes of these extents, before an upload of other shapes."""
 
     @abstractmethod
     def _upload(self, feeds: Feeds) -> None:
-        """Moves checked arrays to the device; they may be non-contiguous."""
+        """Copy checked arrays, which may be non-contiguous, to the device."""
 
     @abstractmethod
     def forward(self) -> None:
-        """Enqueues one pass over what was uploaded; may return before it is complete."""
+        """Enqueue one pass over the uploaded inputs; may return before it is complete."""
 
     @abstractmethod
     def synchronize(self) -> None:
-        """Returns when every pass is complete."""
+        """Wait until all passes are complete."""
 
     @final
     def download(self) -> Outputs:
-        """Waits for the last pass; its outputs as fresh host arrays that no later pass overwrites.
+        """Wait for the last pass and return its outputs as new host arrays.
 
-        Raises SessionError before the first upload and after close.
+        Later passes do not overwrite them. Raises SessionError before the first upload and after
+        `close`.
         """
         if self._closed or self._accepted is None:
             not_ready()
@@ -151,14 +153,14 @@ class Session(ABC):
 
     @abstractmethod
     def _download(self) -> Outputs:
-        """The outputs as fresh arrays, once the pass is complete; something was uploaded before."""
+        """Wait for the last pass and return its outputs as new arrays; inputs were uploaded."""
 
     @final
     def run(self, feeds: Feeds) -> Outputs:
-        """Upload, forward, download, which waits for the pass.
+        """Upload inputs, run one pass and return its outputs.
 
-        Raises FeedError for feeds that the signature does not allow, and SessionError for what the
-        runtime raises.
+        Raises FeedError if the inputs do not fit the signature, and SessionError if the runtime
+        fails.
         """
         try:
             self.upload(feeds)
@@ -174,11 +176,11 @@ class Session(ABC):
 
     @final
     def provenance(self) -> Provenance:
-        """What really ran, on the inputs of the last upload.
+        """Return the provenance of a pass over the inputs of the last upload.
 
-        It may run passes of its own, and take as much time and memory as opening the session
-        again: ask when there is nothing left to measure. Raises SessionError before the first
-        upload and after close.
+        This may run additional passes, and take as much time and memory as opening the session
+        again, so call it after all measurements. Raises SessionError before the first upload and
+        after `close`.
         """
         if self._closed or self._accepted is None:
             not_ready()
@@ -186,18 +188,18 @@ class Session(ABC):
 
     @abstractmethod
     def _provenance(self) -> Provenance:
-        """What really ran, asked of the runtime."""
+        """Return the provenance, as reported by the runtime."""
 
     @final
     def close(self) -> None:
-        """Frees what the session holds. May be called again."""
+        """Free all resources of the session. Idempotent."""
         if not self._closed:
             self._closed = True
             self._close()
 
     @abstractmethod
     def _close(self) -> None:
-        """Frees what the session holds, once."""
+        """Free all resources of the session; called only once."""
 
     @final
     def __enter__(self) -> Self:
@@ -209,10 +211,10 @@ class Session(ABC):
 
 
 class Runtime(ABC):
-    """What opens artifacts. Stateless; made without arguments.
+    """Stateless factory of sessions, instantiated without arguments.
 
-    `computes` is False for a runtime whose outputs are not the model's (the null runtime), `device`
-    is where it runs: "cpu" or "cuda".
+    `accepts` are the formats that it opens. `computes` is False if its outputs are not those of the
+    model (the null runtime). `device` is where it runs: "cpu" or "cuda".
     """
 
     name: ClassVar[str]
@@ -222,20 +224,20 @@ class Runtime(ABC):
 
     @abstractmethod
     def probe(self) -> Availability:
-        """Whether the runtime can be used on this machine. Never raises."""
+        """Return whether the runtime can be used on this machine. Never raises."""
 
     @abstractmethod
     def open(self, artifact: Artifact, options: SessionOptions) -> Session:
-        """Opens an artifact of one of the formats in `accepts`.
+        """Open an artifact of one of the formats in `accepts`.
 
-        Raises SourceError when the artifact is no model that the runtime can read.
+        Raises SourceError if the runtime cannot read it.
         """
 
 
 def open_session(runtime: Runtime, artifact: Artifact, options: SessionOptions) -> Session:
-    """Return the session that `runtime.open` makes.
+    """Open a session with `runtime.open`.
 
-    Raises what that raises, and SessionError for any other exception of the runtime.
+    Raises the ToolkitErrors of `runtime.open`, and SessionError for any other exception.
     """
     try:
         return runtime.open(artifact, options)
@@ -249,7 +251,7 @@ def open_session(runtime: Runtime, artifact: Artifact, options: SessionOptions) 
 
 
 def parse_value(name: str, text: str, kind: type) -> Any:
-    """The text of an option as bool, int, float or str. Raises UsageError for what is none."""
+    """Convert an option's text to bool, int, float or str. Raises UsageError if it cannot."""
     try:
         if kind is bool:
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
@@ -262,7 +264,7 @@ def parse_value(name: str, text: str, kind: type) -> Any:
 
 
 def not_ready() -> NoReturn:
-    """What a session calls in place of a pass while there is nothing to run."""
+    """Raise SessionError; sessions call this instead of a pass without inputs or once closed."""
     raise SessionError(
         "A pass was asked for, but no inputs are uploaded or the session is closed.",
         hint="Call upload(feeds) on an open session first.",
@@ -270,5 +272,5 @@ def not_ready() -> NoReturn:
 
 
 def host_copy(array: np.ndarray) -> np.ndarray:
-    """A fresh C-contiguous copy."""
+    """Return a C-contiguous copy."""
     return np.array(array, order="C", copy=True)

@@ -1,9 +1,10 @@
-"""Lets `models`, `exporters`, `runtimes`, `calibration` mean ours to us, the user's to the user.
+"""Isolation of the toolkit's top-level packages from user modules of the same names.
 
-Our packages are flat and have common names, so a user's `models.py` beside his script comes first
-on his path. Every import of ours that can happen in his process goes through `ours()`: when his
-path leads elsewhere for one of the names, it sets his modules aside, imports ours, and puts his
-back, so that each side keeps its own.
+The packages `models`, `exporters`, `runtimes` and `calibration` have common names, so a user's
+`models.py` beside a script precedes them on `sys.path`. Every import of these packages that can
+happen in a user's process is made within `ours()`. If a name resolves to a user module there, the
+user's modules are removed from `sys.modules`, the toolkit's are imported, and the user's are put
+back afterwards.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ SIBLINGS = ("models", "exporters", "runtimes", "calibration")
 ROOT = Path(__file__).resolve().parents[2]
 
 _lock = threading.RLock()
-_set_aside: dict[str, ModuleType] = {}  # ours, while the user's stand in sys.modules
-_theirs: dict[Path, dict[str, ModuleType]] = {}  # the user's, by folder, while ours stand there
+_set_aside: dict[str, ModuleType] = {}  # the toolkit's, while sys.modules has the user's
+_theirs: dict[Path, dict[str, ModuleType]] = {}  # the user's, by folder, between blocks of theirs()
 _depth = 0
 
 
 @contextlib.contextmanager
 def ours() -> Iterator[None]:
-    """Within the block, an import of a sibling package gives ours, whatever `sys.path` says."""
+    """Make imports of the SIBLINGS within the block give the toolkit's packages."""
     global _depth
     with _lock:
         if _depth or not (shadowed := [name for name in SIBLINGS if _is_shadowed(name)]):
@@ -52,7 +53,7 @@ def ours() -> Iterator[None]:
 
 @contextlib.contextmanager
 def theirs(folder: Path) -> Iterator[None]:
-    """Within the block, imports look in `folder` first, for modules named as our packages too."""
+    """Make imports within the block search `folder` first, even for the names in SIBLINGS."""
     global _depth
     with _lock:
         names = [name for name in SIBLINGS if _is_hidden_by_ours(folder, name)]
@@ -70,7 +71,7 @@ def theirs(folder: Path) -> Iterator[None]:
 
 
 def _is_hidden_by_ours(folder: Path, name: str) -> bool:
-    """Whether `folder` has a module of this name, and none but ours is loaded."""
+    """Return whether `folder` has a module `name` while the toolkit's or none is loaded."""
     loaded = sys.modules.get(name)
     ours_or_none = loaded is None or _is_ours(name, getattr(loaded, "__file__", None))
     spec = PathFinder.find_spec(name, [str(folder)])
@@ -78,7 +79,7 @@ def _is_hidden_by_ours(folder: Path, name: str) -> bool:
 
 
 def _is_shadowed(name: str) -> bool:
-    """Whether an import of `name` would give something that is not ours."""
+    """Return whether an import of `name` would not give the toolkit's package."""
     loaded = sys.modules.get(name)
     if loaded is not None and not _is_ours(name, getattr(loaded, "__file__", None)):
         return True
@@ -91,6 +92,6 @@ def _is_ours(name: str, file: str | None) -> bool:
 
 
 def _take(names: list[str]) -> dict[str, ModuleType]:
-    """Removes the modules of `names` from sys.modules and gives them."""
+    """Remove the modules of the packages `names` from sys.modules, and return them."""
     keys = [key for key in sys.modules if key.partition(".")[0] in names]
     return {key: sys.modules.pop(key) for key in keys}

@@ -1,4 +1,4 @@
-"""What a model takes and gives, and what a model is: data only."""
+"""Specifications of tensors, signatures, tasks and models."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ Outputs = dict[str, np.ndarray]
 """Host arrays by output name."""
 
 Dim = Size | Text | None
-"""An extent, the name of a dynamic axis, or None for a dynamic axis without a name."""
+"""Extent of an axis, name of a dynamic axis, or None for a dynamic axis without a name."""
 
 DType = Annotated[
     str, Meta(pattern=r"^(bool|object|str|string|u?int\d{1,2}|b?float\d{1,3}(_\w+)?|complex\d+)\Z")
 ]
-"""NumPy's name of a dtype, or that of ml_dtypes."""
+"""Name of a dtype of NumPy or ml_dtypes."""
 
 Axes = Mapping[str, Mapping[int, str]]
-"""Which axes of which inputs vary, and what they are called."""
+"""Names of dynamic axes, by input name and axis index."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TensorSpec:
-    """One input or output: NumPy's name of its dtype, its shape, and what its axes mean.
+    """Name, dtype, shape and layout of one input or output.
 
-    Axis 0 is the batch. `layout` is a letter for each axis, as in "NCHW", or None when unknown.
+    Axis 0 is normally the batch. `layout` has one letter per axis, as in "NCHW"; None if unknown.
     """
 
     name: str
@@ -52,7 +52,7 @@ class TensorSpec:
             )
 
     def resolve(self, dims: Mapping[str, int]) -> tuple[int | None, ...]:
-        """The shape with every named axis in `dims` replaced by its extent, others None."""
+        """Return the shape with named axes replaced by their extents in `dims`, None if unknown."""
         return tuple(dims.get(d) if isinstance(d, str) else d for d in self.shape)
 
     def __str__(self) -> str:
@@ -62,18 +62,18 @@ class TensorSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Signature:
-    """The inputs and outputs of a model, in order."""
+    """Inputs and outputs of a model, in order."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: Annotated[tuple[TensorSpec, ...], Meta(min_length=1)]
 
     @property
     def batch_axis(self) -> str | int | None:
-        """The name of the batch axis, or its extent if that is fixed; None if it has no name, or
-        no input has an axis.
+        """Name of the batch axis, its extent if fixed, or None.
 
-        The batch axis is the first that has "batch" in its name; else the first dynamic axis 0;
-        else axis 0 of the first input that is not a scalar.
+        The batch axis is the first axis of an input that has "batch" in its name, else the first
+        dynamic axis 0, else axis 0 of the first input that is not a scalar. The value is None if
+        that axis is dynamic without a name, or if all inputs are scalars.
         """
         named = (dim for spec in self.inputs for dim in spec.shape if isinstance(dim, str))
         batch = next((dim for dim in named if "batch" in dim.lower()), None)
@@ -84,7 +84,7 @@ class Signature:
         return next(iter([*dynamic, *leading]), None)
 
     def batch_position(self, spec: TensorSpec) -> int | None:
-        """Which axis of an input or output is the batch; None if it has no batch."""
+        """Return the index of the batch axis of an input or output, None if it has none."""
         axis = self.batch_axis
         if isinstance(axis, str) and axis in spec.shape:
             return spec.shape.index(axis)
@@ -93,7 +93,7 @@ class Signature:
         return 0 if spec.shape[0] in (axis, None) else None
 
     def rows(self, arrays: Feeds, places: np.ndarray) -> dict[str, np.ndarray]:
-        """The rows at these places of each input that has a batch; other inputs as they are."""
+        """Return samples `places` of inputs with a batch axis, and all other inputs unchanged."""
         positions = {spec.name: self.batch_position(spec) for spec in self.inputs}
         return {
             name: array
@@ -103,7 +103,7 @@ class Signature:
         }
 
     def count_rows(self, arrays: Feeds) -> int | None:
-        """How many rows there are of all inputs that have a batch; None if none has."""
+        """Return the smallest number of samples in inputs with a batch axis, None if none has."""
         positions = {spec.name: self.batch_position(spec) for spec in self.inputs}
         return min(
             (
@@ -115,7 +115,10 @@ class Signature:
         )
 
     def check(self, feeds: Feeds) -> dict[str, int]:
-        """The extent of every named axis, or FeedError for a wrong name, dtype or shape."""
+        """Check inputs and return the extent of every named axis.
+
+        Raises FeedError for a wrong name, dtype or shape.
+        """
         names = [spec.name for spec in self.inputs]
         if missing := [name for name in names if name not in feeds]:
             raise FeedError(
@@ -137,8 +140,11 @@ class Signature:
 
 
 def relaid(feeds: Feeds, given: Signature, wanted: Signature) -> Feeds:
-    """Inputs for one signature as another has them: axes in its layout, and its names, which are
-    taken by place where they are not the same. Feeds of neither are left as they are."""
+    """Convert inputs for signature `given` to signature `wanted`: rename and transpose them.
+
+    Inputs correspond by name, or by position if the names differ. Axes are permuted if both layouts
+    are known. Feeds whose names are not those of `given` are returned unchanged.
+    """
     if set(feeds) != {spec.name for spec in given.inputs}:
         return feeds
     found = {}
@@ -155,9 +161,9 @@ def relaid(feeds: Feeds, given: Signature, wanted: Signature) -> Feeds:
 
 
 def paired(mine: Sequence[TensorSpec], theirs: Sequence[TensorSpec]) -> dict[str, str]:
-    """Which tensor of one signature is which of another: by name, or by place if the names differ.
+    """Map the tensor names of one signature to another's: by name, or by position if they differ.
 
-    Raises FeedError when they are not as many.
+    Raises FeedError if the numbers of tensors differ.
     """
     names, others = [spec.name for spec in mine], [spec.name for spec in theirs]
     if len(names) != len(others):
@@ -175,8 +181,10 @@ CHANNELS_LAST = "NHWC"
 
 
 def row_shape(signature: Signature) -> tuple[int, ...] | None:
-    """The shape of one row of the only input, channels first as data sets have it; None when there
-    are several inputs, or the shape is not fixed."""
+    """Return the shape of one sample of the only input, channels first as in data sets.
+
+    Return None if there are several inputs, or if the shape is not fixed.
+    """
     if len(signature.inputs) != 1:
         return None
     row = signature.inputs[0].shape[1:]
@@ -187,20 +195,20 @@ def row_shape(signature: Signature) -> tuple[int, ...] | None:
 
 
 def _written(dtype: str) -> str:
-    """A dtype as Python code."""
+    """Return a dtype as Python code."""
     if dtype == STRINGS:
         return "str"
     return f"ml_dtypes.{dtype}" if is_foreign(dtype_of(dtype)) else repr(dtype)
 
 
 def _check_tensor(spec: TensorSpec, array: object, dims: dict[str, int]) -> None:
-    """Checks one array against its spec, and notes the extents of its named axes in `dims`."""
+    """Check one array against its spec, and add the extents of its named axes to `dims`."""
     if not isinstance(array, np.ndarray):
         raise FeedError(
             f"Input {spec.name!r} is a {type(array).__name__}, expected a NumPy array.",
             hint="Convert it, for example with np.asarray(value, dtype=...).",
         )
-    # By name, since NumPy itself knows no bfloat16.
+    # Compare by name, since NumPy itself has no bfloat16.
     is_string = spec.dtype == STRINGS and array.dtype.kind == "U"
     if (array.dtype.name != spec.dtype and not is_string) or not array.dtype.isnative:
         raise FeedError(
@@ -221,7 +229,7 @@ def _check_tensor(spec: TensorSpec, array: object, dims: dict[str, int]) -> None
 
 
 class TaskKind(StrEnum):
-    """What is learned of a row: one of so many classes, or so many numbers."""
+    """Kind of target of a sample: a class, or one or more numbers."""
 
     CLASSIFICATION = "classification"
     REGRESSION = "regression"
@@ -229,10 +237,10 @@ class TaskKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a data set asks and a model answers.
+    """Learning task that a data set poses and a model solves.
 
-    `input_shape` is that of one row, without the batch and channels first: (3, 32, 32), or (8,).
-    `outputs` is the number of classes, or of values, a row.
+    `input_shape` is the shape of one sample, without the batch axis and with channels first:
+    (3, 32, 32), or (8,). `outputs` is the number of classes, or of values per sample.
     """
 
     kind: TaskKind
@@ -247,12 +255,13 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """Which model this is: enough, with the weights, to build it again in any of its frameworks.
+    """Specification of a model.
 
-    `framework` is the one that trained it. Names, layouts and signature are the same whichever
-    that was (channels first, and the names of torch's state_dict: see models/weights.py). `task`
-    is None for a model that is not of a family here. `data` is what it was trained on, with
-    `data_settings`.
+    A model of a built-in family can be rebuilt from it and the weights in any of its frameworks.
+    `framework` is the one that trained it. Weight names, layouts and signature do not depend on it:
+    channels come first, and names are those of torch's state_dict (see models/weights.py). `task`
+    is None for a model that the toolkit did not train. `data` is the data set of the training, with
+    the options `data_settings`.
     """
 
     name: str

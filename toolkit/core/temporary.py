@@ -1,8 +1,8 @@
-"""Temporary files and directories that a later process removes if their own was killed.
+"""Temporary files and directories that a later process removes if their creator was killed.
 
-Each has `MARK` in its name and is locked (flock) by the process that made it for as long as it is
-in use. The kernel releases the lock however that process ends, so an entry that can be locked is
-abandoned. A file system without such locks keeps its entries: there, a sweep cannot lock either.
+Each entry has `MARK` in its name and is locked (flock) by its creator while it is in use. The
+kernel releases the lock however that process ends, so an entry that can be locked is abandoned.
+On a file system without such locks, abandoned entries are kept, since a sweep cannot lock them.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def prefix_for(name: str) -> str:
-    """Return how the names of temporary entries begin that are to become `name`."""
+    """Return the name prefix of temporary entries that will be renamed to `name`."""
     return f".{name}.{MARK}"
 
 
 def make_file(parent: Path, prefix: str) -> tuple[Path, int]:
-    """Create an empty locked file in `parent`; return its path and its descriptor, for writing."""
+    """Create an empty, locked file in `parent`; return its path and a descriptor for writing."""
     while True:
         descriptor, name = tempfile.mkstemp(dir=parent, prefix=prefix)
         if _lock_own(Path(name), descriptor):
@@ -42,11 +42,11 @@ def make_file(parent: Path, prefix: str) -> tuple[Path, int]:
 def make_directory(parent: Path, prefix: str) -> tuple[Path, int]:
     """Create a locked directory in `parent`, with mode 0700; return its path and a descriptor.
 
-    The lock lasts until the descriptor is closed, under whatever name the directory has then.
+    The lock lasts until the descriptor is closed, even if the directory is renamed.
     """
     while True:
         path = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
-        with contextlib.suppress(FileNotFoundError):  # a sweep came before the lock
+        with contextlib.suppress(FileNotFoundError):  # a sweep removed it before it was locked
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
             if _lock_own(path, descriptor):
                 return path, descriptor
@@ -55,9 +55,10 @@ def make_directory(parent: Path, prefix: str) -> tuple[Path, int]:
 
 @contextlib.contextmanager
 def scratch_directory() -> Iterator[Path]:
-    """Create a directory in the temporary directory, and remove it after the block.
+    """Create a directory in the system's temporary directory, and remove it after the block.
 
-    Raises ToolkitError that names it if its file system is full.
+    Raises ToolkitError, which names the temporary directory, if the directory cannot be created or
+    its file system is full.
     """
     parent = Path(tempfile.gettempdir())
     sweep(parent)
@@ -77,19 +78,19 @@ def scratch_directory() -> Iterator[Path]:
 
 
 def sweep(directory: Path) -> None:
-    """Remove the temporary entries of `directory` whose process is gone; not those below it."""
+    """Remove the abandoned temporary entries of `directory`, but not of its subdirectories."""
     try:
         with os.scandir(directory) as entries:
             names = [entry.name for entry in entries if NAME.fullmatch(entry.name)]
     except OSError:
         return
     for name in names:
-        with contextlib.suppress(OSError):  # gone meanwhile, or of another user
+        with contextlib.suppress(OSError):  # removed meanwhile, in use, or owned by another user
             _remove_abandoned(directory / name)
 
 
 def sweep_below(directory: Path) -> None:
-    """Remove the temporary entries whose process is gone from `directory` and all below it."""
+    """Remove the abandoned temporary entries of `directory` and of all its subdirectories."""
     sweep(directory)
     for parent, names, _ in os.walk(directory):
         for name in names:
@@ -112,7 +113,7 @@ def _remove_abandoned(path: Path) -> None:
 
 
 def _lock_own(path: Path, descriptor: int) -> bool:
-    """Lock a new entry; return False if a sweep got hold of it before."""
+    """Lock a new entry; return False if a sweep locked or removed it first."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -126,7 +127,7 @@ def _lock_own(path: Path, descriptor: int) -> bool:
 
 
 def _is_full(path: Path) -> bool:
-    """Whether the file system of `path` has less than a megabyte left for this user."""
+    """Return whether the file system of `path` has less than 1 MiB left for this user."""
     found = os.statvfs(path)
     return found.f_bavail * found.f_frsize < 2**20
 

@@ -1,4 +1,4 @@
-"""Tensors in safetensors files, from untrusted sources too."""
+"""Reading of safetensors files, including untrusted ones."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from toolkit.core.files import wrapping_os_errors
 def load_tensors(path: Path) -> dict[str, np.ndarray]:
     """Load the tensors of a safetensors file.
 
-    Raises SourceError for a file that is damaged, or has a dtype or shape that NumPy does not have.
+    Raises SourceError if the file is damaged, or has a dtype or shape that NumPy does not support.
     """
     try:
         with wrapping_os_errors(f"read {path}"):
             tensors: dict[str, np.ndarray] = load_file(path, backend="pread")
         for array in tensors.values():
-            if array.dtype.isbuiltin != 1:  # of a package that extends NumPy
+            if array.dtype.isbuiltin != 1:  # defined by an extension package
                 raise TypeError(f"dtype {array.dtype}")
     except (AttributeError, SafetensorError, TypeError, ValueError) as error:
         raise SourceError(

@@ -1,4 +1,4 @@
-"""A user's own code, named as `file.py:callable` or `package.module:callable`."""
+"""Loading of user code, named as `file.py:callable` or `package.module:callable`."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ EXPECTED = "Give file.py:callable or package.module:callable."
 
 @dataclass(frozen=True, kw_only=True)
 class UserCode:
-    """A callable of the user's: where it came from, as he named it, and what it was.
+    """Callable of the user, with its `source` as the user named it.
 
-    `digest` is that of the file that defines it. `make` calls it without arguments, with the
-    user's folder first on the path, and raises UsageError for whatever goes wrong in it.
+    `digest` is that of the file of its module, None if there is no file. `make` calls it without
+    arguments, with the user's directory first on `sys.path`, and raises UsageError if it fails.
     """
 
     source: str
@@ -35,16 +35,17 @@ class UserCode:
 
 
 def is_user_code(text: str) -> bool:
-    """Whether a text names a user's callable, right or wrong, rather than something of ours."""
+    """Return whether a text is meant to name a user's callable, rather than a built-in one."""
     return ":" in text
 
 
 def load_user_code(source: str) -> UserCode:
-    """Imports what `source` names: a file by its path, under a name that no other module has.
+    """Import the callable that `source` names.
 
-    A file sees the modules of its folder first, a package those of the current directory, also
-    where they are named as ours are. Raises SourceError for a file or module that is not there,
-    UnknownNameError for a callable that is not in it, UsageError for code that fails.
+    A file is imported by its path, under a unique module name. Imports search the directory of the
+    file first, or the current directory for a package, even for names of the toolkit's packages.
+    Raises SourceError if the file or module does not exist, UnknownNameError if it does not have
+    the callable, UsageError if the import fails.
     """
     place, _, name = source.rpartition(":")
     if not place or not name.isidentifier():

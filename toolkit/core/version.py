@@ -1,3 +1,3 @@
-"""The version of the toolkit; pyproject.toml reads it from here."""
+"""Version of the toolkit, also read by pyproject.toml."""
 
 VERSION = "0.1.0"

@@ -1,4 +1,4 @@
-"""How much a model has to do: counted from its graph, before anything is measured."""
+"""Operation and byte counts of a model, derived from its graph."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from toolkit.core.codec import Size
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What one pass over a graph has to do, its inputs being of one shape, whatever runs it.
+    """Operation and byte counts of one forward pass at given input shapes, for any runtime.
 
-    `matrix_operations` are those of matrix products and convolutions, a multiplication and an
-    addition being two; None where one of these could not be counted. `least_bytes` move however
-    much is fused; `unfused_bytes` when every node reads its inputs and writes its outputs.
-    `uncounted` says by operator of how many nodes a part is missing: every figure is then a lower
-    bound.
+    `matrix_operations` counts the operations of matrix products and convolutions, with a
+    multiplication and an addition as two; None if one of these nodes could not be counted.
+    `least_bytes` must be moved even if all nodes are fused, `unfused_bytes` if every node reads its
+    inputs and writes its outputs. `uncounted` has the number of nodes, by operator, that could not
+    be counted completely; if there are any, all counts are lower bounds.
     """
 
     matrix_operations: Size | None

@@ -1,9 +1,9 @@
-"""Zip archives from untrusted sources: check the entries, then write a new archive for the loader.
+"""Safe copies of untrusted zip archives, for libraries that load models from them.
 
-Two zip parsers can read one file differently: they disagree on which central directory counts,
-on duplicate names, and on upper and lower case. A check by one parser therefore says nothing about
-what another loads. So the entries that Python's zipfile reads are checked, and written to a new
-archive, and only that archive is given to the library that loads the model.
+Zip parsers can read the same file differently: they disagree on which central directory counts,
+on duplicate names, and on upper and lower case. A check by one parser therefore does not cover
+what another one loads. The entries that Python's zipfile reads are checked and written to a new
+archive, and the library that loads the model only gets that archive.
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ Check = Callable[[str, Callable[[], bytes]], bytes | None]
 
 
 class RefusedEntry(Exception):
-    """The reason why an entry of an archive is not accepted."""
+    """Rejection of an entry of an archive, with the reason."""
 
 
 @contextlib.contextmanager
 def checked_copy(
     path: Path, *, kind: str, hint: str, allowed: re.Pattern[str], most_times: int, check: Check
 ) -> Iterator[BinaryIO]:
-    """Yield a temporary file, open for reading, that holds a new archive of the checked entries.
+    """Yield a temporary file, open for reading, with a new archive of the checked entries.
 
     Parameters
     ----------
     path
         The archive.
     kind
-        What the file should be, for messages: "an exported program".
+        Expected kind of file, for messages: "an exported program".
     hint
-        What to do with a file that is something else.
+        Hint of the error for a file of another kind.
     allowed
-        Pattern that every entry's whole name must match. Names are compared exactly, and two names
-        that differ in case alone are refused.
+        Pattern that the full name of every entry must match. Two names that differ only in case
+        are rejected.
     most_times
-        Largest size of the unpacked entries, as a multiple of the file's size.
+        Largest total size of the unpacked entries, as a multiple of the file's size.
     check
         Called with the name of each entry and a function that reads it. Returns the bytes to write
-        in its place, or None to copy the entry as it is. Raises RefusedEntry.
+        instead, or None to copy the entry unchanged. Raises RefusedEntry to reject it.
 
     Raises
     ------
     SourceError
-        If the file is no archive, or an entry is refused.
+        If the file is not a valid archive, or an entry is rejected.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -82,7 +82,7 @@ def checked_copy(
 def _accepted(
     path: Path, archive: zipfile.ZipFile, allowed: re.Pattern[str], most_times: int
 ) -> list[zipfile.ZipInfo]:
-    """Return the entries, after a check of their names and sizes."""
+    """Return the file entries. Raises RefusedEntry if their names or sizes are not allowed."""
     entries = [entry for entry in archive.infolist() if not entry.is_dir()]
     if sum(entry.file_size for entry in entries) > most_times * path.stat().st_size:
         raise RefusedEntry("it unpacks to many times its size")
@@ -110,5 +110,5 @@ def _copy(
         if replacement is not None:
             sink.write(replacement)
             return
-        with archive.open(entry) as source:  # ends with a check of the CRC
+        with archive.open(entry) as source:  # reading to the end checks the CRC
             shutil.copyfileobj(source, sink, CHUNK)

@@ -1,4 +1,4 @@
-"""Data sets by name, and the user's own files."""
+"""Data sets, by name or from a user's file."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ FILES: Mapping[str, Callable[[Path], DataSet]] = {".csv": CsvFile, ".npz": NpzFi
 
 
 def data_set(name: str) -> DataSet:
-    """The data set of that name; or the rows of the user's own file, when it is a path.
+    """Return the data set of that name, or that of a user's file if `name` is a path.
 
-    A path is what has a separator, or ends in .csv or .npz. Raises UnknownNameError for a name that
-    is none, SourceError for a path that leads to no such file.
+    A path has a separator or ends in .csv or .npz. Raises UnknownNameError for an unknown name,
+    SourceError for a path that is not a file with one of these suffixes.
     """
     path = Path(name)
     suffix = path.suffix.lower()
@@ -65,10 +65,10 @@ def load_splits(
     settings: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Splits:
-    """The rows of a data set, or of a file, as toolkit.data.base.Request says.
+    """Load the samples of a data set or file; for the arguments see toolkit.data.base.Request.
 
-    Raises what `data_set` and `DataSet.load` raise, and UnknownNameError or UsageError for an
-    option that is not there or a value that cannot be meant.
+    Raises the errors of `data_set` and `DataSet.load`, UnknownNameError for an unknown option in
+    `settings`, and UsageError for an invalid value.
     """
     source = data_set(name)
     return source.load(

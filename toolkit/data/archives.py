@@ -1,4 +1,4 @@
-"""Archives, read in memory: nothing of them is ever written to the disk."""
+"""Reading of zip and tar archives in memory, without unpacking to disk."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ DAMAGE = (
 
 
 def members(path: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
-    """The content of the wanted files of a zip or a tar archive, by name.
+    """Return the content of the wanted files of an archive, by name.
 
-    Raises IntegrityError for an archive that is damaged, or that has an entry which is no plain
-    file or directory, or whose name is absolute or leads out of the archive, wanted or not: such an
-    archive is not what it says it is.
+    The archive is a zip if its name ends in .zip, else a tar. Raises IntegrityError if it is
+    damaged, or if any entry, wanted or not, is neither a regular file nor a directory or has a name
+    that is absolute or leads out of the archive: such an archive cannot be trusted.
     """
     read = _zip if path.suffix == ".zip" else _tar
     with wrapping_os_errors(f"read {path}"):
@@ -40,12 +40,12 @@ def members(path: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
 
 
 def member(path: Path, name: str) -> bytes:
-    """The content of one file. Raises IntegrityError, as `members` does, or if it is not there."""
+    """Return the content of one file. Raises IntegrityError as `members`, or if it is missing."""
     return require(members(path, lambda other: other == name), name, path)
 
 
 def require(found: Mapping[str, bytes], name: str, path: Path) -> bytes:
-    """The content of `name` in what was found in `path`, or IntegrityError."""
+    """Return `found[name]`. Raises IntegrityError if the archive at `path` does not have it."""
     if name not in found:
         raise IntegrityError(
             f"Read the archive {path}: it has no {name}.",
@@ -60,14 +60,14 @@ def _tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes
             _refuse(path, entry.name, is_plain=entry.isfile() or entry.isdir())
             if entry.isfile() and wanted(entry.name):
                 stream = archive.extractfile(entry)
-                assert stream is not None  # since it is a file
+                assert stream is not None  # because it is a regular file
                 yield entry.name, stream.read()
 
 
 def _zip(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
-            kind = stat.S_IFMT(entry.external_attr >> 16)  # 0 where a maker knows of no modes
+            kind = stat.S_IFMT(entry.external_attr >> 16)  # 0 if the creator stored no mode
             _refuse(path, entry.filename, is_plain=kind in (0, stat.S_IFREG, stat.S_IFDIR))
             if not entry.is_dir() and wanted(entry.filename):
                 yield entry.filename, archive.read(entry)

@@ -1,4 +1,4 @@
-"""Arrays of NumPy in .npz files, from untrusted sources too."""
+"""Reading of .npz files, including untrusted ones."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ UNREADABLE = (
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Load the arrays of an .npz file by name. Nothing is unpickled.
+    """Load the arrays of an .npz file by name, without unpickling.
 
-    Raises SourceError for what is no such file, for arrays of Python objects, and for arrays that
-    unpacked do not fit into memory.
+    Raises SourceError if the file is not a valid .npz file, has arrays of Python objects, or does
+    not fit into memory when unpacked.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-            needed = 2 * sum(entry.file_size for entry in entries)  # as bytes, and as an array
+            needed = 2 * sum(entry.file_size for entry in entries)  # the bytes and the arrays
             import psutil
 
             left = psutil.virtual_memory().available
@@ -55,7 +55,7 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _array(content: bytes) -> np.ndarray:
-    """Return the array of a .npy file. Raise ValueError if it is not as large as its bytes."""
+    """Return the array of a .npy file. Raises ValueError if its size does not fit the content."""
     stream = io.BytesIO(content)
     array = np.lib.format.read_array(stream, allow_pickle=False)
     if array.dtype.hasobject or not array.dtype.itemsize or stream.tell() != len(content):

@@ -1,7 +1,7 @@
-"""Random changes to training images, a batch at a time.
+"""Random augmentation of batches of training images.
 
-A step maps images [N, C, H, W] float32 and a generator to images of the same shape; the same
-generator state gives the same images.
+A step maps images [N, C, H, W] float32 and a random generator to images of the same shape. The
+result only depends on the images and the state of the generator.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Step = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 def augmented(images: np.ndarray, steps: Sequence[str], rng: np.random.Generator) -> np.ndarray:
-    """The images after each of the named steps. Raises UsageError for rows that are no images."""
+    """Apply the named steps in order. Raises UsageError if the samples are not images."""
     if steps and images.ndim != 4:
         raise UsageError(
             f"Rows of shape {list(images.shape[1:])} cannot be augmented by {', '.join(steps)}.",
@@ -30,9 +30,10 @@ def augmented(images: np.ndarray, steps: Sequence[str], rng: np.random.Generator
 
 
 def _crop(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A window of the same size, anywhere in the image padded by PADDING zeros on each side.
+    """Pad each image by PADDING zeros on all sides, and crop it at random to its original size.
 
-    A line of a window is moved as one element: faster than a value, or an image, at a time.
+    A line of an image is copied as one element, which is faster than one value or one image at a
+    time.
     """
     count, channels, height, width = images.shape
     top, left = rng.integers(0, 2 * PADDING + 1, (2, count))[:, :, None, None]
@@ -40,7 +41,7 @@ def _crop(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     padded = np.zeros((count, channels, tall, wide), images.dtype)
     padded[:, :, PADDING:-PADDING, PADDING:-PADDING] = images
     lines = np.ndarray(
-        padded.size - width + 1,  # one begins at each value
+        padded.size - width + 1,  # a line can start at every value
         dtype=(np.void, width * images.itemsize),
         buffer=padded,
         strides=(images.itemsize,),
@@ -52,7 +53,7 @@ def _crop(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _flip(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Left and right exchanged, with probability one half for each image."""
+    """Mirror each image horizontally with probability 0.5."""
     chosen = rng.random(len(images)) < 0.5
     flipped = images.copy()
     flipped[chosen] = images[chosen][..., ::-1]

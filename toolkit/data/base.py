@@ -1,4 +1,4 @@
-"""What a data set is."""
+"""Interface of data sets, and their splits."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from toolkit.core.specs import Task
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Rows of a data set, preprocessed, all in memory.
+    """Preprocessed samples of a data set, in memory.
 
-    `inputs` [N, ...] float32, images as [N, C, H, W]. `targets` [N] int64 for classes,
-    [N, outputs] float32 for values.
+    `inputs` is float32 [N, ...], with images as [N, C, H, W]. `targets` is int64 [N] for classes,
+    float32 [N, outputs] for values.
     """
 
     inputs: np.ndarray
@@ -33,9 +33,9 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Splits:
-    """Training rows, and test rows that no training sees.
+    """Training samples, and test samples that are not used for training.
 
-    `preprocessing` says how raw values became inputs, so that a deployment can do the same.
+    `preprocessing` describes how inputs are computed from raw values, for use in a deployment.
     """
 
     task: Task
@@ -46,11 +46,11 @@ class Splits:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """How a data set is wanted.
+    """Arguments for loading a data set.
 
-    `shape` is the shape of a row that the model takes, None for the data set's own. `directory` is
-    where downloads lie or go, None for the user's cache. `settings` are all of the data set's
-    options.
+    `shape` is the shape of one sample that the model takes, None for the default of the data set.
+    `directory` is the directory for downloads, None for the default one. `settings` has the values
+    of all options of the data set.
     """
 
     shape: tuple[int, ...] | None = None
@@ -60,9 +60,9 @@ class Request:
 
 
 class DataSet(ABC):
-    """A source of labelled rows.
+    """Source of labelled samples.
 
-    `augmentation` are the steps of toolkit/data/augment.py that its study trains with.
+    `augmentation` names the steps of toolkit/data/augment.py that its study trains with.
     """
 
     name: ClassVar[str]
@@ -71,15 +71,15 @@ class DataSet(ABC):
 
     @abstractmethod
     def load(self, request: Request) -> Splits:
-        """The same rows in the same order for the same request: the seed of the split is fixed.
+        """Load the samples; equal requests give the same samples in the same order.
 
-        Raises UsageError, by `refuse_shape`, for a shape that it cannot give, and UnavailableError
-        when the files are neither there nor to be had.
+        Raises UsageError, from `refuse_shape`, for a shape that the data set does not support, and
+        UnavailableError if its files can be neither found nor downloaded.
         """
 
 
 def refuse_shape(name: str, asked: tuple[int, ...], *given: tuple[int, ...]) -> UsageError:
-    """The error for rows in a shape that the data set does not come in."""
+    """Return the error for samples of a shape that the data set does not support."""
     shapes = [" x ".join(map(str, shape)) for shape in (asked, *given)]
     return UsageError(
         f"The model takes rows of {shapes[0]}; {name} gives {' or '.join(shapes[1:])}.",

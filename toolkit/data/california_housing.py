@@ -1,4 +1,4 @@
-"""California Housing: prices of 1990 by block group."""
+"""California Housing: house prices of 1990 by block group."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from toolkit.data.base import DataSet, Request, Splits, refuse_shape
 from toolkit.data.downloads import RemoteFile, fetch
 from toolkit.data.tables import regression
 
-# Address and digest are those of sklearn/datasets/_california_housing.py.
+# URL and digest are those in sklearn/datasets/_california_housing.py.
 ARCHIVE = RemoteFile(
     name="cal_housing.tgz",
     url="https://ndownloader.figshare.com/files/5976036",
@@ -29,11 +29,11 @@ TARGET_UNIT = 100_000.0  # dollars
 
 @final
 class CaliforniaHousing(DataSet):
-    """20,640 block groups of eight numbers [N, 8], and the median value of a house [N, 1].
+    """20,640 block groups with eight features [N, 8], and their median house value [N, 1].
 
-    Source: Pace and Barry, Sparse Spatial Autoregressions, 1997. The columns are those of
-    `sklearn.datasets.fetch_california_housing`, made from the same archive, standardised by the
-    training rows; the target is in units of 100,000 dollars.
+    Source: Pace and Barry, Sparse Spatial Autoregressions, 1997. The features are those of
+    `sklearn.datasets.fetch_california_housing`, computed from the same archive, and standardised by
+    the training samples. The target is in units of 100,000 dollars.
     """
 
     name: ClassVar[str] = "california-housing"
@@ -57,7 +57,7 @@ class CaliforniaHousing(DataSet):
 
 
 def _columns(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """COLUMNS [N, 8] and prices [N] from the nine of the file; counts become means a household."""
+    """Return COLUMNS [N, 8], with counts as means per household, and prices [N]."""
     longitude, latitude, age, rooms, bedrooms, population, households, income, price = raw.T
     per_household = [counts / households for counts in (rooms, bedrooms, population)]
     average_rooms, average_bedrooms, occupation = per_household

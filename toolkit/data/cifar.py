@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100, from the binary archives."""
+"""CIFAR-10 and CIFAR-100, read from the binary archives."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from toolkit.data.images import RAW_MAXIMUM, normalised
 SHAPE = (3, 32, 32)
 MEAN = STD = (0.5, 0.5, 0.5)
 # https://www.cs.toronto.edu/~kriz/cifar.html publishes MD5 sums: c32a1d4ab5d03f1284b67883e8d87530
-# and, for CIFAR-100, 03b5dce01913d631647c71ecec9e9cb8. The SHA-256 of the same files are in
-# TensorFlow Datasets (url_checksums) and in MLDatasets.jl.
+# for CIFAR-10 and 03b5dce01913d631647c71ecec9e9cb8 for CIFAR-100. The SHA-256 sums of the same
+# files are in TensorFlow Datasets (url_checksums) and in MLDatasets.jl.
 CIFAR10_ARCHIVE = RemoteFile(
     name="cifar-10-binary.tar.gz",
     url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
@@ -35,10 +35,10 @@ CIFAR100_ARCHIVE = RemoteFile(
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How the files of an archive are named, and what a record of them is.
+    """File names and record format of an archive.
 
-    `labels` bytes, of which the last is the class, then 3,072 of the image: red, green, blue, each
-    line by line.
+    A record has `labels` bytes, of which the last is the class, and 3,072 bytes of the image: the
+    red, green and blue planes, each line by line.
     """
 
     train: tuple[str, ...]
@@ -63,10 +63,10 @@ CIFAR100_LAYOUT = Layout(
 
 @final
 class Cifar10(DataSet):
-    """50,000 and 10,000 photographs [N, 3, 32, 32], red first, in ten classes.
+    """50,000 training and 10,000 test photographs [N, 3, 32, 32] in RGB order, in ten classes.
 
-    Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009, in its own
-    split. Each channel is (value / 255 - 0.5) / 0.5.
+    Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009, with the
+    official split. Each channel is (value / 255 - 0.5) / 0.5.
     """
 
     name: ClassVar[str] = "cifar10"
@@ -81,7 +81,7 @@ class Cifar10(DataSet):
 
 @final
 class Cifar100(DataSet):
-    """As Cifar10, in the hundred fine classes. Its study trains on the images as they are."""
+    """Like Cifar10, with the hundred fine classes. Its study trains without augmentation."""
 
     name: ClassVar[str] = "cifar100"
 
@@ -121,7 +121,7 @@ def _load(name: str, archive: RemoteFile, layout: Layout, request: Request) -> S
 
 
 def _records(content: bytes, layout: Layout, name: str, path: Path) -> np.ndarray:
-    """uint8 [N, labels + 3072]. Raises IntegrityError for what cannot be records."""
+    """Return uint8 [N, labels + 3072]. Raises IntegrityError if the content is not records."""
     size = layout.labels + int(np.prod(SHAPE))
     if not content or len(content) % size:
         raise IntegrityError(

@@ -1,4 +1,4 @@
-"""The user's own rows, in a file of comma-separated values."""
+"""User data in a file of comma-separated values."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}
 
 @final
 class CsvFile(DataSet):
-    """Rows of numbers under a header of names [N, columns], and one column that is learned.
+    """Samples [N, columns] from rows of numbers under a header; one column is the target.
 
-    Every fifth row, drawn by a fixed seed, is a test row; the columns are standardised by the
-    training rows. A class is a text or a number, in order.
+    One fifth of the rows, drawn at random with a fixed seed, are test samples. The columns are
+    standardised by the training samples. Classes may be texts or numbers, and are numbered in
+    sorted order.
     """
 
     name: ClassVar[str] = "csv"
@@ -43,7 +44,11 @@ class CsvFile(DataSet):
         self._path = path
 
     def load(self, request: Request) -> Splits:
-        """Raises UsageError that names row and column for what is no table of numbers."""
+        """Load the file.
+
+        Raises UsageError, which names row and column, if it is not a table of numbers, and
+        UnknownNameError if it does not have the target column.
+        """
         table = _read(self._path)
         target = str(request.settings["target"]) or table.header[-1]
         if target not in table.header:
@@ -75,7 +80,7 @@ class CsvFile(DataSet):
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """The fields of a file. `lines` says where in the file each row ends, from 1."""
+    """Fields of a file. `lines` has the number of the line where each row ends, from 1."""
 
     path: Path
     header: list[str]
@@ -83,7 +88,7 @@ class Table:
     lines: list[int]
 
     def texts(self, column: str) -> list[str]:
-        """The fields of a column. Raises UsageError for one that is missing."""
+        """Return the fields of a column. Raises UsageError if one is missing."""
         at = self.header.index(column)
         found = [row[at].strip() for row in self.rows]
         for row, text in enumerate(found):
@@ -92,7 +97,7 @@ class Table:
         return found
 
     def numbers(self, column: str) -> np.ndarray:
-        """float64 [N]. Raises UsageError for a field that is no number float32 can hold."""
+        """Return a column as float64 [N]. Raises UsageError if a field is not a finite float32."""
         texts = self.texts(column)
         try:
             values = np.array(texts, dtype=np.float64)
@@ -115,7 +120,7 @@ class Table:
 
 
 def _read(path: Path) -> Table:
-    """Raises UsageError for what has no header of names, or no rows of as many fields."""
+    """Read a file. Raises UsageError without a header of names, or if rows do not fit it."""
     try:
         with (
             wrapping_os_errors(f"read {path}"),
@@ -174,7 +179,7 @@ def _is_number(text: str) -> bool:
 
 
 def _classes(table: Table, target: str) -> tuple[np.ndarray, list[str]]:
-    """int64 [N], and what each number stands for. Raises UsageError for too few or too many."""
+    """Return classes int64 [N] and their names. Raises UsageError for too few or too many."""
     texts = table.texts(target)
     distinct = set(texts)
     if not 2 <= len(distinct) <= len(texts) // 2:

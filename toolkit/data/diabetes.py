@@ -1,4 +1,4 @@
-"""scikit-learn's bundled diabetes data: needs no network."""
+"""Diabetes data that is bundled with scikit-learn, and needs no network."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ TARGET_UNIT = 100.0
 
 @final
 class Diabetes(DataSet):
-    """442 patients of ten measurements [N, 10], and how far the disease went in a year [N, 1].
+    """442 patients with ten features [N, 10], and the disease progression after a year [N, 1].
 
     Source: Efron, Hastie, Johnstone and Tibshirani, Least Angle Regression, 2004, as
-    `sklearn.datasets.load_diabetes(scaled=False)`: the measurements as they were taken, then
-    standardised by the training rows. The target, 25 to 346, is in units of 100.
+    `sklearn.datasets.load_diabetes(scaled=False)`. The raw features are standardised by the
+    training samples. The target, 25 to 346, is in units of 100.
     """
 
     name: ClassVar[str] = "diabetes"

@@ -1,4 +1,4 @@
-"""scikit-learn's bundled handwritten digits: needs no network."""
+"""Handwritten digits that are bundled with scikit-learn, and need no network."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SIDES = (32, 48, 64)
 
 @final
 class Digits(DataSet):
-    """1,797 digits of 8x8 grey values 0..16, as [N, 3, side, side] float32 in ten classes.
+    """1,797 digits of 8x8 grey values 0..16, as float32 [N, 3, side, side] in ten classes.
 
-    The side is 32, 48 or 64: 32 unless the model takes another.
+    The side is 32, 48 or 64, by default 32.
 
     Source: UCI, Optical Recognition of Handwritten Digits, as `sklearn.datasets.load_digits`.
     The images are resized by bilinear interpolation with pixel centres at half integers, repeated
-    over three channels, and normalised by the mean and standard deviation of the training rows.
+    over three channels, and normalised by the mean and standard deviation of the training samples.
     """
 
     name: ClassVar[str] = "digits"

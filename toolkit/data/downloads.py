@@ -1,4 +1,4 @@
-"""Files that data sets are made of: fetched once, checked, and kept in a folder."""
+"""Download of data set files, which are verified and cached in a directory."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ ATTEMPTS = 3
 PAUSE_S = 1.0
 TIMEOUT_S = 30.0
 CHUNK_BYTES = 1 << 16
-PARTS = 20  # of a download that are told
+PARTS = 20  # progress reports per download
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteFile:
-    """A file on the network. `digest` is `sha256:<hex>` or `md5:<hex>`, whichever is published."""
+    """File to download. `digest` is `sha256:<hex>` or `md5:<hex>`, whichever is published."""
 
     name: str
     url: str
@@ -36,16 +36,16 @@ class RemoteFile:
 
 
 def fetch(file: RemoteFile, directory: Path | None, progress: Progress) -> Path:
-    """Where the file lies, downloaded first when it is not there.
+    """Return the path of the file, after downloading it if it is missing.
 
-    It lies under its own name in `directory`, else in the folder that TOOLKIT_DATA_DIR names, else
-    in the user's cache, and appears there whole, after its digest was checked. With
-    TOOLKIT_DATA_MIRROR set, it comes from that address and its own name instead of its url; the
-    digest is the same. A download that is cut, or meets an error of the server, is tried again from
-    the start, ATTEMPTS times in all.
+    The file is stored under its name in `directory`, by default in the directory TOOLKIT_DATA_DIR
+    or else in the user's cache. It only appears there once it is complete and its digest was
+    checked. If TOOLKIT_DATA_MIRROR is set, the file is downloaded from that URL followed by its
+    name instead of from its `url`; the digest is the same. A download that is interrupted or gets a
+    server error is tried again from the start, up to ATTEMPTS times in all.
 
-    Raises UnavailableError, with what to put where, when it cannot be had; IntegrityError for a
-    file, here or from the network, with another digest.
+    Raises UnavailableError, which says where to put the file, if it cannot be downloaded, and
+    IntegrityError if the stored or downloaded file has another digest.
     """
     folder = directory or _default_directory()
     path = folder / file.name
@@ -70,7 +70,7 @@ def fetch(file: RemoteFile, directory: Path | None, progress: Progress) -> Path:
 
 
 class _Cut(Exception):
-    """A download that ended early; `may_pass` when another attempt could go better."""
+    """Failure of a download; `may_pass` is whether another attempt could succeed."""
 
     def __init__(self, reason: str, *, may_pass: bool) -> None:
         super().__init__(reason)
@@ -79,8 +79,8 @@ class _Cut(Exception):
 
 
 def _download(file: RemoteFile, url: str, path: Path, progress: Progress) -> None:
-    """Brings the file to `path`, by a temporary name beside it. Raises _Cut and IntegrityError."""
-    pooch.get_logger().setLevel(logging.WARNING)  # we have a voice of our own
+    """Download the file to `path` via a temporary file next to it. Raises _Cut, IntegrityError."""
+    pooch.get_logger().setLevel(logging.WARNING)  # progress is reported via `progress`
     try:
         pooch.retrieve(
             url,
@@ -101,7 +101,7 @@ def _download(file: RemoteFile, url: str, path: Path, progress: Progress) -> Non
         raise _Cut(
             f"{type(error).__name__}: {error}", may_pass=isinstance(error, passing)
         ) from error
-    except ValueError as error:  # what pooch raises for another digest
+    except ValueError as error:  # raised by pooch if the digest is wrong
         raise IntegrityError(
             f"Downloaded {url}: {error}",
             hint=f"The file at that address is not {file.name} as it was published. Get it "
@@ -136,14 +136,14 @@ def _default_directory() -> Path:
 
 @final
 class _Downloader:
-    """What brings a file for pooch. Unlike pooch's own, it closes its connection on an error."""
+    """Downloader for pooch. Unlike pooch's own, it closes its connection on an error."""
 
     def __init__(self, task: str, progress: Progress) -> None:
         self._task = task
         self._progress = progress
 
     def __call__(self, url: str, output: str, _: object) -> None:
-        headers = {"Accept-Encoding": "identity"}  # an archive is compressed already
+        headers = {"Accept-Encoding": "identity"}  # archives are compressed already
         with requests.get(url, stream=True, timeout=TIMEOUT_S, headers=headers) as answer:
             answer.raise_for_status()
             total = int(answer.headers.get("Content-Length", 0))

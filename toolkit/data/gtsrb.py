@@ -1,4 +1,4 @@
-"""The German Traffic Sign Recognition Benchmark, from the official archives."""
+"""German Traffic Sign Recognition Benchmark, read from the official archives."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from toolkit.data.downloads import RemoteFile, fetch
 from toolkit.data.images import RAW_MAXIMUM, normalised
 from toolkit.data.tables import SPLIT_SEED, split_rows
 
-# MD5 sums: those of the test archives are in torchvision/datasets/gtsrb.py. That of the training
-# archive, which torchvision does not use, is the same in several independent loaders.
+# The MD5 sums of the test archives are in torchvision/datasets/gtsrb.py. torchvision does not use
+# the training archive; several independent loaders have the same MD5 sum for it.
 BASE = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370/"
 TRAINING = RemoteFile(
     name="GTSRB_Final_Training_Images.zip",
@@ -54,9 +54,9 @@ TOLD_EVERY = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class Sign:
-    """An image of an archive, the corners of the sign in it, and its class.
+    """Image of an archive, with the bounding box and the class of its sign.
 
-    The region has columns `left` to `right` and lines `top` to `bottom`, the last of each outside.
+    The box has the columns `left` to `right` and the lines `top` to `bottom`, without the last.
     """
 
     image: str
@@ -68,7 +68,7 @@ class Sign:
 
     @classmethod
     def from_row(cls, folder: str, row: Mapping[str, str]) -> Self:
-        """Raises KeyError and ValueError for a row that is not of the benchmark's tables."""
+        """Parse a row of the benchmark's tables. Raises KeyError or ValueError if it is not one."""
         sign = cls(
             image=folder + row["Filename"],
             left=int(row["Roi.X1"]),
@@ -84,16 +84,17 @@ class Sign:
 
 @final
 class TrafficSigns(DataSet):
-    """39,209 and 12,630 traffic signs [N, 3, side, side] in 43 classes, in the official split.
+    """39,209 training and 12,630 test images of traffic signs [N, 3, side, side] in 43 classes.
 
-    The side is 32, 48 or 64: 32 unless the model takes another. Each image is cropped to the sign's
-    region, resized bilinearly, its contrast equalised (CLAHE on the lightness of CIE Lab), and
-    divided by 255.
+    The side is 32, 48 or 64, by default 32. Each image is cropped to the bounding box of the sign,
+    resized bilinearly, equalised in contrast (CLAHE on the lightness of CIE Lab), and divided by
+    255.
 
     Source: Stallkamp, Schlipsing, Salmen and Igel, Man vs. computer, 2012. The study trains on
-    31,367 of the training images, which is four fifths of them, `rows=study` here: which they are
-    it does not say, so they are drawn. Signs were filmed while passing them: a fifth of the images
-    held out at random has the same signs as the others, so the test rows are the official ones.
+    31,367 training images, which are four fifths, without naming them; `rows=study` draws as many
+    at random with a fixed seed. The images are frames of videos that pass the signs. A random fifth
+    of the training images would show the same physical signs as the others, so the test samples are
+    always those of the official split.
     """
 
     name: ClassVar[str] = "gtsrb"
@@ -156,7 +157,7 @@ class TrafficSigns(DataSet):
 
 
 def _training(path: Path) -> tuple[list[Sign], dict[str, bytes]]:
-    """The training images by class, and within it by name, as the archive's tables have them."""
+    """Return the training signs by class, in the order of its table, and the files by name."""
     content = members(
         path, lambda name: name.startswith(TRAINING_FOLDER) and name.endswith((".ppm", ".csv"))
     )
@@ -177,7 +178,7 @@ def _test(images: Path, classes: Path) -> tuple[list[Sign], dict[str, bytes]]:
 
 
 def _signs(table: bytes, folder: str, where: str) -> list[Sign]:
-    """Raises IntegrityError for a table that is not of the benchmark."""
+    """Parse a table. Raises IntegrityError if it is not of the benchmark."""
     try:
         rows = csv.DictReader(io.StringIO(table.decode()), delimiter=";")
         return [Sign.from_row(folder, row) for row in rows]
@@ -212,7 +213,7 @@ def _split(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """OpenCV alone in the block: to share out so small an image costs more than to work on it."""
+    """Limit OpenCV to one thread in the block, as distributing such small images costs more."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -222,7 +223,10 @@ def _one_thread() -> Iterator[None]:
 
 
 def _region(sign: Sign, content: Mapping[str, bytes], path: Path) -> np.ndarray:
-    """uint8 [H, W, 3], blue first. Raises IntegrityError for no image, or no such region in it."""
+    """Return the sign as uint8 [H, W, 3] in BGR order.
+
+    Raises IntegrityError if the file is not an image, or does not contain the bounding box.
+    """
     encoded = np.frombuffer(require(content, sign.image, path), np.uint8)
     image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if len(encoded) else None
     if image is None:
@@ -240,7 +244,7 @@ def _region(sign: Sign, content: Mapping[str, bytes], path: Path) -> np.ndarray:
 
 
 def _prepared(image: np.ndarray, side: int, equaliser: cv2.CLAHE) -> np.ndarray:
-    """uint8 [side, side, 3], blue first: resized, and its contrast equalised."""
+    """Resize an image and equalise its contrast; return uint8 [side, side, 3] in BGR order."""
     resized = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
     lab = cv2.cvtColor(resized, cv2.COLOR_BGR2LAB)
     lab[..., 0] = equaliser.apply(lab[..., 0])

@@ -1,4 +1,4 @@
-"""Grey values of 0 to 255 as the numbers that a network takes."""
+"""Normalisation of uint8 images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ RAW_MAXIMUM = 255.0
 
 
 def normalised(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """(value / 255 - mean) / std of uint8 images [N, C, H, W], as float32; one pass a channel."""
+    """Return (value / 255 - mean) / std of uint8 images [N, C, H, W] as float32.
+
+    `mean` and `std` have one value per channel. Each channel is mapped via a table of 256 values.
+    """
     rows = np.empty(images.shape, np.float32)
     values = np.arange(256) / RAW_MAXIMUM
     for channel, (middle, spread) in enumerate(zip(mean, std, strict=True)):

@@ -1,4 +1,4 @@
-"""The user's own rows, in a file of NumPy arrays."""
+"""User data in a file of NumPy arrays."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ HINT = (
 
 @final
 class NpzFile(DataSet):
-    """Arrays `inputs` [N, ...] and `targets`, [N] of whole numbers for classes, [N] or [N, outputs]
-    of floats for values; and `test_inputs`, `test_targets`, else every fifth row is a test row.
+    """Samples in arrays `inputs` and `targets`, optionally with `test_inputs` and `test_targets`.
 
-    The inputs are taken as they are. Classes are counted from 0.
+    `inputs` is [N, ...] and is not normalised. `targets` is [N] of integers for classes, numbered
+    from 0, or [N] or [N, outputs] of floats for values. Without test arrays, one fifth of the
+    samples, drawn at random with a fixed seed, are test samples.
     """
 
     name: ClassVar[str] = "npz"
@@ -37,7 +38,10 @@ class NpzFile(DataSet):
         self._path = path
 
     def load(self, request: Request) -> Splits:
-        """Raises UsageError that names the array, and the row, for what cannot be trained on."""
+        """Load the file.
+
+        Raises UsageError, which names the array and row, if it has invalid samples.
+        """
         arrays = self._read()
         train = self._split(arrays, TRAIN)
         if TEST[0] in arrays:

@@ -1,4 +1,4 @@
-"""How good outputs are, computed here for every framework and runtime alike."""
+"""Losses and metrics of model outputs, computed in the same way for all frameworks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ METRICS = {TaskKind.CLASSIFICATION: "accuracy", TaskKind.REGRESSION: "mae"}
 
 
 def loss_of(kind: TaskKind, outputs: np.ndarray, targets: np.ndarray) -> float:
-    """In float64, the mean cross-entropy of logits [N, C] to classes [N], or the mean squared error
-    over rows and values [N, outputs]."""
+    """Return the mean cross-entropy or the mean squared error, computed in float64.
+
+    For classification, `outputs` are logits [N, C] and `targets` classes [N]; for regression, both
+    are values [N, outputs], and the mean is over all of them.
+    """
     exact = outputs.astype(np.float64)
     if kind is TaskKind.REGRESSION:
         return float(np.square(exact - targets).mean())
@@ -22,25 +25,27 @@ def loss_of(kind: TaskKind, outputs: np.ndarray, targets: np.ndarray) -> float:
 
 
 def metric_of(kind: TaskKind, outputs: np.ndarray, targets: np.ndarray) -> float:
-    """The share of rows whose largest output is their class, or the mean absolute error."""
+    """Return the top-1 accuracy for classification, or the mean absolute error for regression."""
     if kind is TaskKind.CLASSIFICATION:
         return share_equal(top1(outputs), targets)
     return float(np.abs(outputs.astype(np.float64) - targets).mean())
 
 
 def top1(logits: np.ndarray) -> np.ndarray:
-    """The class of the largest logit, for each row of [N, C]."""
+    """Return the class of the largest logit for each row of [N, C], the first of equal ones."""
     return np.asarray(logits.argmax(axis=1))
 
 
 def share_equal(a: np.ndarray, b: np.ndarray) -> float:
-    """The share of equal elements of two arrays of one shape."""
+    """Return the fraction of equal elements of two arrays of the same shape."""
     return float((a == b).mean())
 
 
 def share_in_top(outputs: np.ndarray, targets: np.ndarray, count: int) -> float:
-    """The share of rows of [N, C] whose class is among the `count` of the largest outputs; of equal
-    outputs the class with the lower number comes first, as in `top1`."""
+    """Return the fraction of rows of [N, C] whose class is among the `count` largest outputs.
+
+    Of equal outputs, the class with the lower number comes first, as in `top1`.
+    """
     own = outputs[np.arange(len(targets)), targets][:, np.newaxis]
     earlier = np.arange(outputs.shape[1]) < targets[:, np.newaxis]
     before = (outputs > own) | ((outputs == own) & earlier)
@@ -48,14 +53,19 @@ def share_in_top(outputs: np.ndarray, targets: np.ndarray, count: int) -> float:
 
 
 def are_probabilities(outputs: np.ndarray) -> bool:
-    """Whether every row of [N, C] is of numbers from 0 to 1 that add up to 1, as of a softmax."""
+    """Return whether every row of [N, C] has values from 0 to 1 that sum to 1, as of a softmax.
+
+    The sum may deviate by 1e-2, and a value may exceed 1 by 1e-6.
+    """
     exact = outputs.astype(np.float64)
     whole = np.abs(exact.sum(axis=1) - 1).max(initial=0.0) <= 1e-2
     return bool(whole and (exact >= 0).all() and (exact <= 1 + 1e-6).all())
 
 
 def log_loss_of(probabilities: np.ndarray, targets: np.ndarray) -> float:
-    """The mean cross-entropy of probabilities [N, C] to classes [N], in float64; one of 0 counts as
-    the smallest float32 above it."""
+    """Return the mean cross-entropy of probabilities [N, C] and classes [N], in float64.
+
+    Probabilities below the smallest normal float32 count as that number.
+    """
     own = probabilities[np.arange(len(targets)), targets].astype(np.float64)
     return float(-np.log(np.maximum(own, np.finfo(np.float32).tiny)).mean())

@@ -1,4 +1,4 @@
-"""What data sets of numbers in columns share: the split, and columns brought to one scale."""
+"""Split and standardisation of tabular data sets."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from toolkit.data.base import Split, Splits
 
 SPLIT_SEED = 0
 TEST_FRACTION = 0.2
-LEAST_ROWS = 5  # of which one is a test row
+LEAST_ROWS = 5  # one of them is a test sample
 
 
 def split_rows(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which of `count` rows train and which test, one in five, in an order of their own."""
+    """Return random indices of training and test samples; TEST_FRACTION of `count` are for test.
+
+    The seed is fixed.
+    """
     order = np.random.default_rng(SPLIT_SEED).permutation(count)
     tested = round(count * TEST_FRACTION)
     return order[tested:], order[:tested]
@@ -25,7 +28,7 @@ def split_rows(count: int) -> tuple[np.ndarray, np.ndarray]:
 def regression(
     features: np.ndarray, targets: np.ndarray, columns: list[str], preprocessing: Mapping[str, Any]
 ) -> Splits:
-    """Splits of rows [N, columns] and targets [N, outputs], as `standardised` has them."""
+    """Return the splits of `standardised` for a regression with targets [N, outputs]."""
     task = Task(kind=TaskKind.REGRESSION, input_shape=(len(columns),), outputs=targets.shape[1])
     return standardised(task, features, targets.astype(np.float32), columns, preprocessing)
 
@@ -37,10 +40,11 @@ def standardised(
     columns: list[str],
     preprocessing: Mapping[str, Any],
 ) -> Splits:
-    """Splits of rows [N, columns] float64, each column less its mean and over its standard
-    deviation, both of the training rows; a column that has one value there is only centred.
+    """Split samples, float64 [N, columns], and standardise each column to float32.
 
-    Inputs too large for float32, of a column that hardly varies in training, are float32's largest.
+    The mean and standard deviation are those of the training samples. A column that is constant
+    there is only centred. Inputs beyond the range of float32, which can occur if a column hardly
+    varies in the training samples, are clipped to that range.
     """
     largest = np.finfo(np.float32).max
     train, test = split_rows(len(features))

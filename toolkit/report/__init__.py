@@ -1,1 +1,1 @@
-"""Reports: tables and plots of results, made of what is stored and of nothing else."""
+"""Reports with tables and plots, built only from stored results."""

@@ -1,4 +1,4 @@
-"""From what was gathered to what a report shows."""
+"""Content of a report, built from the gathered results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MIXED = (
 
 
 def build(gathered: Gathered, created: str) -> Content:
-    """The report of what was gathered."""
+    """Return the content of a report; `created` is the time that it shows."""
     studies = gathered.studies
     grids: list[Grid] = []
     shown: list[Chart] = []
@@ -57,7 +57,7 @@ def _title(gathered: Gathered) -> str:
 
 
 def _warnings(gathered: Gathered) -> Iterator[str]:
-    """What a reader must know first: what stands in for what, what failed, what is doubtful."""
+    """Yield warnings for the top of a report: replaced data, failures, doubtful measurements."""
     for study in gathered.studies:
         if study.stands_in:
             yield (
@@ -81,7 +81,7 @@ def _warnings(gathered: Gathered) -> Iterator[str]:
 
 
 def _named_warnings(gathered: Gathered) -> Iterator[str]:
-    """Those of the measurements, with their model where the report has several."""
+    """Yield the warnings of the results, with the model's name if the report has several."""
     models = {
         str(row["result"]): str(row["model"])
         for kind in ("rows", "training_rows")
@@ -95,7 +95,7 @@ def _named_warnings(gathered: Gathered) -> Iterator[str]:
 
 
 def _facts(results: Sequence[Result]) -> list[Mapping[str, Any]]:
-    """Each environment once: what differs between results is told apart."""
+    """Return the distinct environments of the results."""
     found: dict[str, Mapping[str, Any]] = {}
     for result in results:
         environment = result.environment
@@ -114,7 +114,7 @@ def _facts(results: Sequence[Result]) -> list[Mapping[str, Any]]:
 
 
 def _what_ran(results: Sequence[Result]) -> Grid | None:
-    """Provenance of each row, as its runtime told it."""
+    """Return a table of the provenance that each row's runtime reported, None without any."""
     rows = []
     for result in results:
         for row in result.rows:

@@ -1,4 +1,4 @@
-"""The plots of a report, as Vega-Lite has them (https://vega.github.io/vega-lite/docs/)."""
+"""Plots of a report, as Vega-Lite specifications (https://vega.github.io/vega-lite/docs/)."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Record = Mapping[str, Any]
 Spec = dict[str, Any]
 
 SCOPES = ("forward", "end_to_end")
-MOST_POINTS = 60_000  # of all time lines together
-LEAST, MOST = 20, 300  # points of one
+MOST_POINTS = 60_000  # in all time lines together
+LEAST, MOST = 20, 300  # points in one time line
 QUANTILES = np.linspace(0, 1, 81)
 HEIGHT = 260
 
 
 def general(kinds: Mapping[str, Sequence[Record]], results: Sequence[Result]) -> Iterator[Chart]:
-    """Those of every report for which there is anything to show."""
+    """Yield the plots that every report has, as far as there are records for them."""
     rows = [one for one in kinds.get("rows", ()) if one.get("status") == "ok"]
     if latencies := _latencies(rows):
         yield _latency(latencies)
@@ -42,13 +42,13 @@ def general(kinds: Mapping[str, Sequence[Record]], results: Sequence[Result]) ->
 
 
 def _named(row: Record) -> str:
-    """A row within its measurement."""
+    """Return the name of a row within its measurement."""
     parts = [row["runtime"], row.get("form", ""), row.get("tuning", "")]
     return " · ".join(str(part) for part in parts if part and part != "checkpoint")
 
 
 def _measurement(row: Record) -> str:
-    """What rows that were measured in turn share."""
+    """Return the name of a measurement, which is the same for rows that were interleaved."""
     told = f"{row.get('model', '')}, batch {row['batch']}, {row['threads']} threads"
     again = f", repetition {row['repetition'] + 1}" if row.get("repetition") else ""
     return f"{told}{again} ({str(row['result'])[-8:]}.{row['group']})"
@@ -100,7 +100,7 @@ def _latency(records: list[Spec]) -> Chart:
 
 
 def _ranked(records: Sequence[Spec]) -> str:
-    """The least and the most of the first measurement, in words."""
+    """Return the lowest and the highest latency of the first measurement in words."""
     first = [r for r in records if r["measurement"] == records[0]["measurement"]]
     best, worst = (pick(first, key=lambda one: one["median"]) for pick in (min, max))
     return (
@@ -111,13 +111,13 @@ def _ranked(records: Sequence[Spec]) -> str:
 
 
 def _shown(records: Sequence[Record]) -> list[str]:
-    """Of each record what is shown at a time: a model, on one machine."""
+    """Return the name of each record's choice: its model, and its machine if there are several."""
     keys = ["model", *apart(records)]
     return [", ".join(str(one.get(key, "")) for key in keys) for one in records]
 
 
 def _throughput(rows: Sequence[Record]) -> Chart | None:
-    """Samples a second against the batch, where there are several batches."""
+    """Plot samples per second by batch size; None if no model has several batch sizes."""
     rows = [row for row in rows if "forward_samples_per_s" in row]
     told = _told_apart(rows, ("model", "machine", "batch"))
     records = [
@@ -155,7 +155,10 @@ def _throughput(rows: Sequence[Record]) -> Chart | None:
 
 
 def _pareto(rows: Sequence[Record], accuracies: Sequence[Record]) -> Chart | None:
-    """Latency against memory, and what was lost of accuracy where that is known."""
+    """Plot latency against memory, with the Pareto front; None with fewer than two records.
+
+    The front also considers the drop in accuracy where it is known.
+    """
     lost = {
         (one.get("model"), one.get("form"), one.get("runtime")): one.get("drop", 0.0)
         for one in accuracies
@@ -207,14 +210,14 @@ def _pareto(rows: Sequence[Record], accuracies: Sequence[Record]) -> Chart | Non
 
 
 def _better(other: Spec, one: Spec) -> bool:
-    """Whether it is at least as good in all that is known of both, and better in something."""
+    """Return whether `other` is no worse in all values known for both, and better in one."""
     pairs = [(other[key], one[key]) for key in ("latency", "memory", "drop")]
     known = [(a, b) for a, b in pairs if a is not None and b is not None]
     return all(a <= b for a, b in known) and any(a < b for a, b in known)
 
 
 def _curves(epochs: Sequence[Record]) -> Iterator[Chart]:
-    """Loss and metric by epoch, and the time of each."""
+    """Yield plots of loss, metric, time and peak memory by epoch."""
     metric = "accuracy" if any("test_accuracy" in one for one in epochs) else "mae"
     for name in ("train_loss", f"test_{metric}", "train_s", "peak_mib"):
         known = [one for one in epochs if one.get(name) is not None]
@@ -261,7 +264,7 @@ NAMING = frozenset(
 
 
 def _told_apart(records: Sequence[Record], shown: Collection[str] = ()) -> list[str]:
-    """Each record by what sets it apart, but for what is `shown` in another way."""
+    """Return the values that distinguish each record, without the keys in `shown`."""
     keys = [
         key
         for key in dict.fromkeys(key for one in records for key in one)
@@ -329,7 +332,7 @@ def _rows(results: Sequence[Result]) -> Iterator[tuple[str, Row, Scope, np.ndarr
 
 
 def _series(results: Sequence[Result]) -> Iterator[tuple[str, list[Spec]]]:
-    """Samples in their order, thinned where there are many."""
+    """Yield name and samples of each row and scope, in order and thinned if there are many."""
     found = list(_rows(results))
     limit = int(min(MOST, max(LEAST, MOST_POINTS / max(1, len(found)))))
     for name, _, _, samples in found:
@@ -392,7 +395,7 @@ def _distribution(series: dict[str, list[Spec]]) -> Chart:
 
 
 def of_study(plot: Plot, records: Sequence[Record], tables: Sequence[Table]) -> Chart | None:
-    """A plot as a study asks for it; the reference's points beside ours. None without records."""
+    """Return a plot that a study defines, with reference points; None if there are no points."""
     x, y, by = plot.x, plot.y, list(plot.by)
     found = where(records, plot.where)
     ours = _points(found, x, y, [*by, *apart(found)], "ours")
@@ -458,7 +461,7 @@ def _tips(*names: str) -> list[Spec]:
 
 
 def _spec(values: Sequence[Record] | None, **parts: Any) -> Spec:
-    """With its data, or that of the choice of the moment."""
+    """Return a specification with `values` as data, or with the chosen series if None."""
     data: Spec = {"name": "chosen"} if values is None else {"values": list(values)}
     return {
         "width": "container",

@@ -1,4 +1,4 @@
-"""What a report shows, whatever it is written as."""
+"""Content of a report, independent of its file format."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from toolkit.report.figures import written
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """`name` is what its figures are written by; `numeric` ones are aligned to the right."""
+    """Column of a table.
+
+    `name` determines how values are formatted (see toolkit.report.figures). `numeric` columns are
+    right-aligned. `reference` marks values of the reference of a study.
+    """
 
     name: str
     label: str
@@ -22,7 +26,7 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """A table: `rows` hold a value for each column, None where it is not known."""
+    """Table of a report. `rows` have one value per column, None if it is unknown."""
 
     title: str
     columns: Sequence[Column]
@@ -31,7 +35,7 @@ class Grid:
     section: str = "results"
 
     def written(self) -> list[list[str]]:
-        """The rows as they are read."""
+        """Return the rows as formatted text."""
         return [
             [written(column.name, value) for column, value in zip(self.columns, row, strict=True)]
             for row in self.rows
@@ -48,9 +52,9 @@ class Grid:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A plot as Vega-Lite has it, with its data; `alt` says in words what it shows.
+    """Plot as a Vega-Lite specification with its data; `alt` describes it in words.
 
-    `choices` are series by name, each the records that the plot shows when it is chosen.
+    `choices` are sets of records by name, of which the reader chooses the one that is shown.
     """
 
     title: str
@@ -63,8 +67,11 @@ class Chart:
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """A report. `facts` are of the machines and the versions, by name; `records` all figures, by
-    kind."""
+    """Content of a report.
+
+    `facts` are the distinct environments: machine, versions and so on, by name. `records` are all
+    records, by kind.
+    """
 
     title: str
     about: str

@@ -1,4 +1,4 @@
-"""How a figure is named and written, by the name of its column."""
+"""Labels of columns, and formatting of their values, by the name of the column."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import math
 from typing import Any
 
 UNITS = {"ms": "ms", "s": "s", "mib": "MiB", "bytes": "bytes", "qps": "queries/s"}
-GIVEN = frozenset({"learning_rate", "momentum", "weight_decay"})  # not measured: as they were set
+GIVEN = frozenset({"learning_rate", "momentum", "weight_decay"})  # settings, shown exactly
 PERCENT = ("accuracy", "agreement", "share")
 SAMPLES = "_per_s"
-OPTIONS = ("settings.", "data_settings.")  # of a model or data set: "settings.accuracy" is a step
+OPTIONS = ("settings.", "data_settings.")  # prefixes of options, which are never shares
 NAMES = {"mae": "MAE", "mse": "MSE", "rss": "RSS"}
 DASH = "-"
 
 
 def label(name: str) -> str:
-    """The name of a column as it is read: "forward_p99_ms" is "forward p99, ms"."""
+    """Return the label of a column: "forward p99, ms" for "forward_p99_ms"."""
     if name.startswith(OPTIONS):
         return _words(name.partition(".")[2])
     if name.endswith(SAMPLES):
@@ -29,12 +29,12 @@ def label(name: str) -> str:
 
 
 def _is_share(name: str) -> bool:
-    """Whether it is a share of one, which is shown in percent."""
+    """Return whether a column has fractions, which are shown in percent."""
     return not name.startswith(OPTIONS) and any(word in name for word in PERCENT)
 
 
 def plotted(name: str, value: Any) -> Any:
-    """A value of a column as its axis has it."""
+    """Return a value of a column as plotted: fractions in percent, others unchanged."""
     return 100 * value if _is_share(name) and isinstance(value, int | float) else value
 
 
@@ -43,7 +43,7 @@ def _words(name: str) -> str:
 
 
 def written(name: str, value: Any) -> str:
-    """A value of a column; a dash for unknown."""
+    """Format a value of a column, with a dash if it is unknown."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return DASH
     if isinstance(value, bool):
@@ -60,7 +60,10 @@ def written(name: str, value: Any) -> str:
 
 
 def number(value: float) -> str:
-    """With four digits that count, whole numbers in full."""
+    """Format a number with four significant digits; integers and values from 1000 in full.
+
+    Values below 0.0001 have three digits and an exponent.
+    """
     if isinstance(value, int) or abs(value) >= 1000:
         return f"{value:,.0f}"
     if value == 0 or 1e-4 <= abs(value) < 1e6:
@@ -70,7 +73,7 @@ def number(value: float) -> str:
 
 
 def numeric(values: list[Any]) -> bool:
-    """Whether a column holds numbers, for its alignment."""
+    """Return whether all known values of a column are numbers, for its alignment."""
     known = [value for value in values if value is not None]
     return bool(known) and all(
         isinstance(value, int | float) and not isinstance(value, bool) for value in known

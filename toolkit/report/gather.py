@@ -1,4 +1,4 @@
-"""What lies behind a report: results, studies and checkpoints, read once."""
+"""Reading of the results, studies and checkpoints of a report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ from toolkit.study.store import Outcome, StoredStudy, is_study
 
 @dataclass(frozen=True, kw_only=True)
 class Gathered:
-    """`studies` are described as their `study.json` has it; `unreadable` names files left out."""
+    """Content of all sources of a report.
+
+    `studies` are as in their `study.json`. `kinds` are the records by kind. `outcomes` are those of
+    all cells, and `missing` is the number of cells that have not run. `unreadable` has a sentence
+    for each file that was left out.
+    """
 
     studies: Sequence[StoredStudy]
     results: Sequence[Result]
@@ -30,12 +35,13 @@ class Gathered:
 
 
 def gather(sources: Sequence[Path]) -> Gathered:
-    """Reads files of results, directories of them, directories of studies, checkpoints, and ids of
-    results in `results/`.
+    """Read the sources of a report.
 
-    A file that cannot be read is left out, with a sentence in `unreadable`. Raises SourceError for
-    what is none of these, or if nothing can be read, IntegrityError for a study or a checkpoint
-    that was altered.
+    A source is a result file, a directory of them, the directory of a study or checkpoint, or the
+    id of a result in `results/`. A result file that cannot be read is left out, with a sentence in
+    `unreadable`. Raises SourceError for a directory without results or if nothing can be read,
+    UnknownNameError or UsageError for an id that is unknown or ambiguous, and IntegrityError for a
+    study or checkpoint that was altered.
     """
     studies: list[StoredStudy] = []
     results: list[Result] = []

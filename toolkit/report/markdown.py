@@ -1,4 +1,4 @@
-"""Tables in GitHub's Markdown."""
+"""Tables in GitHub Flavored Markdown."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from collections.abc import Collection, Iterable, Sequence
 def markdown_table(
     head: Sequence[str], rows: Iterable[Sequence[str]], numeric: Collection[str] = ()
 ) -> str:
-    """A line for the head, one that aligns, and one for each row; what would end a cell or begin a
-    tag is written so that it does not."""
+    """Return a table; columns whose head is in `numeric` are right-aligned.
+
+    Characters that would end a cell or start an HTML tag are escaped.
+    """
     rule = ["---:" if name in numeric else "---" for name in head]
     return "\n".join([_line(head), _line(rule), *map(_line, rows)])
 

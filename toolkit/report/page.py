@@ -1,4 +1,4 @@
-"""The report as one page that needs nothing else."""
+"""Report as a single HTML page without external files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECTIONS = {"study": "The study", "results": "Results", "provenance": "Provenanc
 
 
 def page(content: Content) -> str:
-    """HTML with its styles, scripts and data in it."""
+    """Return the report as HTML with embedded styles, scripts and data."""
     place = resources.files("toolkit.report").joinpath("page")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(place.joinpath("report.html.j2").read_text("utf-8"))
@@ -37,23 +37,23 @@ def page(content: Content) -> str:
 
 
 def _of(parts: Any, section: str) -> list[tuple[int, Any]]:
-    """Those of a section, with their place among all."""
+    """Return the parts of a section, with their indices among all parts."""
     return [(n, part) for n, part in enumerate(parts) if part.section == section]
 
 
 @cache
 def _library() -> str:
-    """Vega-Embed with Vega and Vega-Lite in it, as a script that may stand in a page."""
+    """Return Vega-Embed, bundled with Vega and Vega-Lite, as a script for an HTML page."""
     bundle: str = vl_convert.javascript_bundle(GLUE)
     return bundle.replace("</script", "<\\/script")
 
 
 def _data(content: Content) -> str:
-    """Return the charts as JSON that may stand in a script element, whatever texts are in them.
+    """Return the charts as JSON that is safe within a script element, whatever text it contains.
 
-    Outside of strings JSON has no `<` or `>`, so the escapes change no value. Without these
-    characters no text can end the element or open a comment in it. Characters outside ASCII are
-    escaped as well: among them are line separators and lone surrogates, which UTF-8 cannot encode.
+    `<` and `>` are escaped, so that no text can end the element or open a comment in it; JSON has
+    them only in strings, so no value changes. Non-ASCII characters are escaped as well, since they
+    include line separators, and lone surrogates, which UTF-8 cannot encode.
     """
     charts = [_chart(chart) for chart in content.charts]
     text = json.dumps(plain(charts), separators=(",", ":"), allow_nan=False)
@@ -61,7 +61,7 @@ def _data(content: Content) -> str:
 
 
 def _chart(chart: Chart) -> dict[str, Any]:
-    """Choices as columns, which take a third of the room that records do."""
+    """Return a chart with its choices as columns, which take a third of the space of records."""
     choices = {}
     for name, records in chart.choices.items():
         keys = list(dict.fromkeys(key for one in records for key in one))

@@ -1,4 +1,4 @@
-"""Plots as pictures, drawn without a browser."""
+"""Plots as PNG images, rendered without a browser."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ CONFIG = {"background": "white", "font": "sans-serif"}
 
 
 def pictures(content: Content) -> Iterator[tuple[str, bytes]]:
-    """A PNG of each plot, by file name; of one with choices, each of them up to MOST."""
+    """Yield file name and PNG of each plot, or of each of its first MOST choices if it has any."""
     for chart in content.charts:
         for name, spec in _specs(chart):
             yield f"{_slug(name)}.png", vl_convert.vegalite_to_png(json.dumps(spec), scale=SCALE)
 
 
-MOST = 12  # of one plot
+MOST = 12  # images per plot
 
 
 def _specs(chart: Chart) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -1,4 +1,4 @@
-"""The tables of a report: those of every report, and those that a study asks for."""
+"""Tables of a report: those of every report, and those that a study defines."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ EVERY: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "accuracy": ("Accuracy on the whole test split", ACCURACY),
 }
 ALONE = frozenset({"tuning", "machine", "device", "threads", "data", "seed", "epochs"})
-"""Columns that say nothing where all rows have the same."""
+"""Columns that are replaced by a note if all rows have the same value."""
 
 
 def general(kinds: Mapping[str, Sequence[Record]]) -> list[Grid]:
-    """A table of each kind of record that there is, of the columns that hold anything."""
+    """Return a table for each kind of record that is present, without empty columns."""
     return [
         _grid(title, columns, kinds[kind])
         for kind, (title, columns) in EVERY.items()
@@ -83,10 +83,11 @@ def _column(name: str, records: Sequence[Record]) -> Column:
 
 
 def of_study(table: Table, records: Sequence[Record]) -> Grid:
-    """A table as a study asks for it, with the reference's figures beside ours.
+    """Return a table that a study defines, with reference values next to measured ones.
 
-    A line that only one of the two has shows that the other is not known. Of several records of a
-    line, seeds or repetitions, the median is shown; what different machines gave stays apart.
+    If a line exists on only one side, the values of the other are unknown. Several records for one
+    line, such as seeds or repetitions, are reduced to their median. Different machines have
+    separate lines.
     """
     if table.across:
         return _across(table, table.across, records)
@@ -132,7 +133,7 @@ def of_study(table: Table, records: Sequence[Record]) -> Grid:
 
 
 def _across(table: Table, over: str, records: Sequence[Record]) -> Grid:
-    """A column for each value of one dimension; ours and the reference's on lines of their own."""
+    """Return a table with one column per value of `over`; the reference has separate lines."""
     keys, (metric,), at = list(table.rows), table.metrics, list(table.at)
     records = where(records, table.where)
     keys += apart(records)
@@ -169,7 +170,7 @@ def _across(table: Table, over: str, records: Sequence[Record]) -> Grid:
 
 
 def apart(records: Sequence[Record]) -> list[str]:
-    """The column that keeps what different machines gave apart, where there are several."""
+    """Return the column that separates records of several machines; empty for one machine."""
     return ["machine"] if len({one.get("machine") for one in records}) > 1 else []
 
 
@@ -215,7 +216,7 @@ def _median(name: str, records: Sequence[Record]) -> Any:
 
 
 def _reason(records: Sequence[Record] | None) -> str | None:
-    """Why a line has no figures of ours."""
+    """Return why a line has no measured values, None if it has them."""
     if records is None:
         return "not part of this run"
     reasons = [

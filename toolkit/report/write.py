@@ -1,4 +1,4 @@
-"""Write a report: one file, or a folder of pictures."""
+"""Writing of a report, as one file or as a directory of images."""
 
 from __future__ import annotations
 
@@ -29,14 +29,15 @@ def write_report(
     format: str | None = None,
     warn: Callable[[str], None] = lambda warning: None,
 ) -> Path:
-    """Write what `sources` hold to `out`, in the place of an earlier report; return its path.
+    """Write a report of `sources` to `out`, replacing an earlier report, and return its path.
 
-    `sources` are as in toolkit.report.gather.gather. `format` is one of FORMATS: without it, the
-    ending of `out` says it. png makes a new folder with a picture of each plot. csv has all
-    records, with their kind. `warn` is given a sentence for each file that cannot be read and is
-    left out. Raises SourceError for what is no result, UnknownNameError and
-    UsageError for what cannot be meant, UnavailableError without the packages of the extra
-    `report`.
+    `sources` are those of toolkit.report.gather.gather. `format` is one of FORMATS, by default
+    determined by the suffix of `out`. "png" creates a new directory with an image of each plot.
+    "csv" has all records, with their kind. `warn` is called with a sentence for each file that
+    cannot be read and is left out. Raises the errors of `gather`, UnknownNameError for an unknown
+    format, UsageError for an unknown suffix, OutputExistsError for "png" if `out` exists and is not
+    an empty directory, and ModuleNotFoundError for "html" and "png" without the packages of the
+    extra `report`.
     """
     target = Path(out)
     chosen = format or SUFFIXES.get(target.suffix.lower())
@@ -58,7 +59,7 @@ def write_report(
             for name, data in pictures(content):
                 write_atomically(partial / name, data)
         return target
-    # A file name that is not UTF-8 reaches the report as lone surrogates.
+    # File names that are not UTF-8 contain lone surrogates.
     write_atomically(target, TEXTS[chosen](content).encode(errors="backslashreplace"))
     return target
 

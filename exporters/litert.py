@@ -174,9 +174,10 @@ def _numbered(tensors: Sequence[Any]) -> list[tuple[int, Any, bool]]:
 
 
 def _array(tensor: Any, data: np.ndarray, path: Path) -> np.ndarray:
-    """Return a tensor; packed numbers and strings as bytes, a sparse tensor as its stored values.
+    """Return the values of a tensor; packed numbers and strings as bytes.
 
-    Raises SourceError if the size of the shape differs from that of the stored bytes.
+    Raises SourceError if the size of the shape differs from that of the stored bytes, or if the
+    positions of a sparse tensor are not valid.
     """
     shape = [] if tensor.shape is None else [int(extent) for extent in tensor.shape]
     content = bytes(bytearray(data))
@@ -184,7 +185,14 @@ def _array(tensor: Any, data: np.ndarray, path: Path) -> np.ndarray:
         return np.frombuffer(content, np.uint8)
     dtype = np.dtype(DTYPES[tensor.type]).newbyteorder("<")
     if tensor.sparsity is not None:
-        shape = [len(content) // dtype.itemsize]
+        try:
+            values = np.frombuffer(content, dtype).astype(dtype.newbyteorder("="))
+            return _dense(tensor.sparsity, shape, values)
+        except (AttributeError, IndexError, MemoryError, TypeError, ValueError) as error:
+            raise SourceError(
+                f"{path} has a sparse tensor {_text(tensor.name)!r} that cannot be read: {error}.",
+                hint="The file is damaged, or was never valid.",
+            ) from error
     if min(shape, default=0) < 0 or int(np.prod(shape, dtype=object)) * dtype.itemsize != len(
         content
     ):
@@ -194,6 +202,43 @@ def _array(tensor: Any, data: np.ndarray, path: Path) -> np.ndarray:
             hint="The file is damaged, or was never valid.",
         )
     return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="))
+
+
+def _dense(sparsity: Any, shape: Sequence[int], values: np.ndarray) -> np.ndarray:
+    """Return a sparse tensor as a dense array of this shape.
+
+    The dimensions are traversed in `traversalOrder`; those beyond the rank are blocks of the
+    dimensions in `blockMap`. A dense dimension has all indices, a sparse one those of
+    `arrayIndices` between two entries of `arraySegments`, as in compressed sparse rows. The format
+    is that of SparsityParameters in LiteRT's schema.
+    """
+    positions = np.zeros(1, np.int64)  # of each entry in the dimensions so far
+    indices: dict[int, np.ndarray] = {}  # of each entry, by dimension
+    sizes: dict[int, int] = {}  # of the dense dimensions
+    for dimension, level in zip(sparsity.traversalOrder, sparsity.dimMetadata, strict=True):
+        if level.format == schema.DimensionType.DENSE:
+            counts = np.full(len(positions), level.denseSize)
+            index = np.tile(np.arange(level.denseSize), len(positions))
+            following = np.repeat(positions, counts) * level.denseSize + index
+            sizes[int(dimension)] = level.denseSize
+        else:
+            segments = np.asarray(level.arraySegments.values, np.int64)
+            counts = segments[positions + 1] - segments[positions]
+            ends = np.cumsum(counts)
+            within = np.arange(counts.sum()) - np.repeat(ends - counts, counts)
+            following = np.repeat(segments[positions], counts) + within
+            index = np.asarray(level.arrayIndices.values, np.int64)[following]
+            if min(counts.min(initial=0), index.min(initial=0)) < 0:
+                raise ValueError("an index is negative")
+        indices = {key: np.repeat(known, counts) for key, known in indices.items()}
+        indices[int(dimension)] = index
+        positions = following
+    for block, dimension in enumerate([] if sparsity.blockMap is None else sparsity.blockMap):
+        inner = len(shape) + block
+        indices[int(dimension)] = indices[int(dimension)] * sizes[inner] + indices[inner]
+    dense = np.zeros(shape, values.dtype)
+    dense[tuple(indices[axis] for axis in range(len(shape)))] = values[positions]
+    return dense
 
 
 def _quantisation(tensor: Any) -> Quantisation | None:

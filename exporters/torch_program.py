@@ -157,8 +157,11 @@ def _shared_memory(nodes: Iterable[Node]) -> tuple[dict[Node, Node], dict[Node, 
             schema = node.target._schema.arguments
             values = [*node.args, *(node.kwargs.get(a.name) for a in schema[len(node.args) :])]
             for argument, value in zip(schema, values, strict=True):
-                if isinstance(value, Node) and argument.alias_info is not None:
-                    base = bases[node] = bases.get(value, value)
-                    if argument.alias_info.is_write:
-                        writers[base].append(node)
+                if argument.alias_info is None:
+                    continue
+                for tensor in value if isinstance(value, Sequence) else [value]:
+                    if isinstance(tensor, Node):
+                        base = bases[node] = bases.get(tensor, tensor)
+                        if argument.alias_info.is_write:
+                            writers[base].append(node)
     return bases, writers

@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from models.torch.example import traced
+from exporters.torch_program import tensors_of
+from models.torch.example import explained, traced
 from models.torch.program import check_archive, load_program, signature_of_program
 from models.torch.program_checks import is_arithmetic
 from toolkit.core.errors import SourceError
@@ -242,3 +243,35 @@ def test_a_program_for_few_rows_is_exported_for_as_many(tmp_path: Path) -> None:
         assert signature_of_program(found).inputs[0].shape == ("batch", 5)
         (limits,) = found.range_constraints.values()
         assert limits.upper == 63
+
+
+class Sums(nn.Module):
+    """Two parameters that are added in place to lists of tensors, and one that changes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (nn.Parameter(torch.rand(3)) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts = [torch.zeros_like(x), x.clone()]
+        torch._foreach_add_(parts, [self.a, self.b])
+        torch.zeros_like(x).add_(self.c)
+        return parts[0] * parts[1]
+
+
+def test_a_weight_is_read_if_it_is_written_into_what_an_output_needs() -> None:
+    stored = tensors_of(torch.export.export(Sums(), (torch.rand(2, 3),)))
+    assert {tensor.name: bool(tensor.readers) for tensor in stored} == {
+        "a": True, "b": True, "c": False
+    }  # fmt: skip
+
+
+class Deciding(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 1 if x.sum() > 0 else x - 1
+
+
+def test_a_model_that_decides_by_values_is_refused_with_a_remedy() -> None:
+    with pytest.raises(SourceError) as caught, explained("net.py:Net"):
+        torch.export.export(Deciding(), (torch.rand(2, 3),))
+    assert "torch.where" in str(caught.value.hint)

@@ -6,7 +6,7 @@ import gc
 import logging
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, final
@@ -15,7 +15,7 @@ import onnx
 import onnx_ir as ir
 import onnxscript.optimizer
 import torch
-from onnx_ir.passes.common import OutputFixPass
+from onnx_ir.passes.common import OutputFixPass, RemoveUnusedNodesPass
 
 from exporters import ROUTES
 from exporters.base import Exported, Exporter, ExportOptions, Route
@@ -78,40 +78,21 @@ def _drop_zero_biases(model: ir.Model) -> None:
     Runtimes do not need them, and those of 3-D convolutions have two axes in onnxscript 0.7.2.
     """
     for node in model.graph.all_nodes():
-        if (
-            node.domain == DOMAIN
-            and node.op_type in CONVOLUTIONS
-            and len(node.inputs) > 2
-            and (bias := node.inputs[2]) is not None
-            and bias.producer() is not None
-            and _is_zero(bias)
-        ):
+        if node.domain == DOMAIN and node.op_type in CONVOLUTIONS and _is_zero(node.inputs[2:]):
             node.resize_inputs(2)
-            _remove_unread(bias)
+    RemoveUnusedNodesPass()(model)
 
 
-def _is_zero(value: ir.Value | None) -> bool:
-    """Return whether a value is a constant zero, cast or expanded, but not a stored tensor."""
+def _is_zero(values: Sequence[ir.Value | None]) -> bool:
+    """Return whether the first value is a constant zero, cast or expanded, and no stored tensor."""
+    value = values[0] if values else None
     node = None if value is None else value.producer()
-    if node is None or value is None:
+    if value is None or node is None:
         return False
     if node.op_type in ("Expand", "CastLike", "Cast"):
-        return _is_zero(node.inputs[0])
+        return _is_zero(node.inputs)
     constant = ir.convenience.get_const_tensor(value)
     return constant is not None and not constant.numpy().any()
-
-
-def _remove_unread(value: ir.Value) -> None:
-    """Remove the node of a value if nothing reads its outputs, then inputs that only it read."""
-    node = value.producer()
-    if node is None or any(output.uses() or output.is_graph_output() for output in node.outputs):
-        return
-    inputs = list(node.inputs)
-    assert node.graph is not None
-    node.graph.remove(node, safe=True)
-    for taken in inputs:
-        if taken is not None:
-            _remove_unread(taken)
 
 
 def fold_constants(model: ir.Model) -> None:

@@ -145,7 +145,7 @@ class _Run:
                     all_of_them.callback(self._finish, contender, rows)
 
     def _enter(self, number: int, group: Group, contenders: list[Contender]) -> None:
-        """Add a contender for each row, with the reference outputs for its inputs."""
+        """Append a Contender for each row, with the reference outputs for its inputs."""
         feeds = group.inputs.sets(group.batch)
         references: dict[tuple[object, ...], ReferenceOutputs | None] = {}
         for entry in group.entries:

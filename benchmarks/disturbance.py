@@ -17,6 +17,7 @@ from toolkit.measuring.statistics import Verdict
 
 RUNS = 10
 SECONDS = 4.0
+PROCESSES = 6
 
 
 def figures(place: Place) -> Iterator[Figure]:
@@ -42,7 +43,7 @@ def _compare(place: Place) -> Comparison:
             model,
             model,
             scopes=["forward"],
-            procedure=Procedure(max_seconds=SECONDS, target_ci=1e-6, processes=2),
+            procedure=Procedure(max_seconds=SECONDS, target_ci=1e-6, processes=PROCESSES),
             out=place.results,
             progress=busy,
         )
@@ -50,13 +51,13 @@ def _compare(place: Place) -> Comparison:
 
 @final
 class BusyHalf(Progress):
-    """While the second of the two processes of each row is measured, one that only runs."""
+    """A process that only runs, while the second half of the processes of each row is measured."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
     def update(self, task: str, done: int, total: int, detail: str = "") -> None:
-        if task.startswith("open 2 of 2") and done == total:
+        if task.startswith(f"open {PROCESSES // 2 + 1} of") and done == total:
             self._process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
 
     def note(self, text: str) -> None:

@@ -17,12 +17,12 @@ import data
 import disturbance
 import export_cost
 import harness
+import intervals
 import ode
 import passes
 import size
 import startup
 import training
-import verdicts
 from figure import Figure, Place
 from rich.console import Console
 from rich.table import Table
@@ -36,7 +36,7 @@ GROUPS: dict[str, Callable[[Place], Iterator[Figure]]] = {
     "size": size.figures,
     "agreement": agreement.figures,
     "disturbance": disturbance.figures,
-    "verdicts": verdicts.figures,
+    "coverage": intervals.figures,
     "training": training.figures,
     "ode": ode.figures,
     "passes": passes.figures,

@@ -35,6 +35,7 @@ import onnxruntime
 from bare import apart
 from faults import faults, one_reference, refused_by
 from members import Member, members
+from wheels import unpacked_wheels
 
 from tests import fork_server
 from toolkit.cli.options import input_request
@@ -97,7 +98,7 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := set(options.steps.split(",")) - set(STEPS):
         parser.error(f"no step {', '.join(sorted(unknown))}; there are {', '.join(STEPS)}")
-    chosen = [m for m in members(_wheels()) if not options.only or m.name in options.only]
+    chosen = [m for m in members(unpacked_wheels()) if not options.only or m.name in options.only]
     if missing := set(options.only or ()) - {member.name for member in chosen}:
         parser.error(f"no member {', '.join(sorted(missing))}")
     if options.shard is None:
@@ -303,26 +304,6 @@ def _error(stderr: str) -> str:
     errors = [line for line in lines if line.startswith("error: ")]
     told = errors[-1].removeprefix("error: ") if errors else " ".join(lines[-1:])
     return told.replace(f"{STORE}/", "")[:400]
-
-
-def _wheels() -> Path:
-    """The folder with the files of the wheels, which are downloaded once."""
-    place = STORE / "wheels"
-    done = place / ".done"
-    lock = ROOT / "locks" / "gallery-wheels.txt"
-    if not done.exists() or done.read_text() != lock.read_text():
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
-        subprocess.run(
-            [sys.executable, "-m", "pip", "download", "--quiet", "--require-hashes", "--no-deps",
-             "--dest", str(place), "--requirement", str(lock)],
-            check=True,
-        )  # fmt: skip
-        for wheel in place.glob("*.whl"):
-            shutil.unpack_archive(wheel, place, "zip")
-            wheel.unlink()
-        done.write_text(lock.read_text())
-    return place
 
 
 def report(chosen: Sequence[Member], *, page: bool) -> int:

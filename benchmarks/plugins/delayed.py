@@ -20,7 +20,6 @@ from toolkit.core.session import (
 from toolkit.core.specs import Feeds, Outputs
 
 
-@final
 class Delayed(Runtime):
     """Option `share`: the wait as a share of the pass that it follows, so that it stays true
     whatever the machine does."""
@@ -70,3 +69,10 @@ class DelayedSession(Session):
 
     def _close(self) -> None:
         self._inner.close()
+
+
+@final
+class DelayedByThree(Delayed):
+    """The same with a wait of another share, to be measured beside it."""
+
+    name: ClassVar[str] = "delayed-3"

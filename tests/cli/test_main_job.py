@@ -82,8 +82,8 @@ def test_bench_measures_every_runtime(toolkit_cli: Run, artifact_dir: Path, tmp_
         assert row["status"] == "ok", row["reason"]
         for scope in ("forward", "end_to_end"):
             figures = row["scopes"][scope]
-            low, high = figures["ci95_ns"]
-            assert figures["min_ns"] <= low <= figures["median_ns"] <= high
+            assert figures["min_ns"] <= figures["median_ns"]
+            assert figures["ci95_ns"] is None  # one process
             assert (figures["samples"], figures["warmup"]) == (100, 5)
             assert figures["p90_ns"] is not None
             assert figures["p99_ns"] is None  # 100 samples are too few for it

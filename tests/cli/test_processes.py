@@ -22,7 +22,7 @@ def processes_of(row: dict) -> set[int]:
 
 
 @pytest.mark.parametrize(
-    ("asked", "processes"), [((), 3), (("--processes", 2), 2), (("--runs", 20), 1)]
+    ("asked", "processes"), [((), 4), (("--processes", 2), 2), (("--runs", 20), 1)]
 )
 def test_the_measuring_is_shared_among_processes(
     toolkit_cli: Run, artifact_dir: Path, tmp_path: Path, asked: tuple, processes: int

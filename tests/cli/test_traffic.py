@@ -56,7 +56,7 @@ def test_a_scenario_is_measured_stored_and_shown_again(
     assert row["scopes"].keys() == {"open"}
     served = row["served"]
     assert (served["scenario"], served["concurrency"]) == (scenario, clients)
-    assert (served["windows"], served["warmup"]) == (WINDOWS, 3 * clients)
+    assert (served["windows"], served["warmup"]) == (WINDOWS, 3 * clients * WINDOWS)
     assert served["queries"]["answered"] >= 100
     assert served["samples_per_second"] == served["achieved_qps"] * row["batch"]
     assert null["ratio"] is None
@@ -131,7 +131,7 @@ def test_a_bound_below_any_query_s_time_is_answered(toolkit_cli: Run, artifact_d
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_what_was_answered_is_kept(artifact_dir: Path, tmp_path: Path, number: int) -> None:
-    """Ctrl-C for all, or the end of one worker, after the second of five rounds."""
+    """Ctrl-C for all, or the end of one worker, in the third of five rounds."""
     command = [
         TOOLKIT, "bench", artifact_dir, "--runtime", "onnxruntime,openvino", "--scenario",
         "server", "--qps", "50", "--max-seconds", "5", "--threads", "1", "--warmup", "3",
@@ -140,7 +140,7 @@ def test_what_was_answered_is_kept(artifact_dir: Path, tmp_path: Path, number: i
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stderr is not None
-        next(line for line in process.stderr if line.startswith("server, batch 1 2/5"))
+        next(line for line in process.stderr if line.startswith("open 3 of 5, batch 1 2/2"))
         workers = workers_of(process, 2)
         (process if number == signal.SIGINT else workers[0]).send_signal(number)
         stdout, stderr = process.communicate(timeout=120)

@@ -59,7 +59,7 @@ TRAIN = ("train", "lenet", "--data", "digits")
         (("bench", "lenet-onnx", "--processes", "0"), "Got --processes 0, expected 1 to 100"),
         (
             ("bench", "lenet-onnx", "--scenario", "single", "--processes", "2"),
-            "Got --processes 2 with a scenario",
+            "Got --processes together with --scenario",
         ),
         (("bench", "lenet-onnx", "--target-ci", "0"), "Got --target-ci 0"),
         (("bench", "lenet-onnx", "--max-seconds", "nan"), "Got --max-seconds nan"),

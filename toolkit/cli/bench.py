@@ -282,13 +282,14 @@ def time_cells(found: Json) -> dict[str, str]:
 
 def ratio_cells(ratio: Json | None) -> dict[str, str]:
     """The ratio with its interval, and the verdict; nothing where there is none."""
+    from toolkit.cli.output import ratio_with
+
     if ratio is None:
         return {}
-    low, high = ratio["ci95"]
-    if low == high == 1:
+    interval = ratio["ci95"]
+    if interval == [1.0, 1.0]:
         return {"ratio": "1", "verdict": "baseline"}
-    shown = f"{ratio['value']:.3f} ({low:.3f}..{high:.3f})"
-    return {"ratio": shown, "verdict": ratio["verdict"]}
+    return {"ratio": ratio_with(ratio["value"], interval), "verdict": ratio["verdict"]}
 
 
 def _rates(row: Json, found: Json) -> dict[str, str]:

@@ -67,6 +67,7 @@ def bench_training(
             help="Exactly so many epochs that count.  [default: until the intervals are narrow]",
         ),
     ] = None,
+    processes: options.Processes = None,
     target_ci: options.TargetCi = 0.01,
     max_seconds: Annotated[
         float, typer.Option(help="Stop a batch size after so many seconds at the latest.")
@@ -121,7 +122,11 @@ def bench_training(
             device=device,
             cpus=None if cpus is None else options.integers(cpus, "--cpus"),
             procedure=Procedure(
-                warmup=warmup, runs=epochs, target_ci=target_ci, max_seconds=max_seconds
+                warmup=warmup,
+                runs=epochs,
+                target_ci=target_ci,
+                max_seconds=max_seconds,
+                processes=processes,
             ),
             pythons=options.settings(python or [], "--python"),
             data_dir=data_dir,

@@ -183,15 +183,12 @@ def _subject(found: Comparison, side: str) -> str:
 
 
 def _cells(pair: Pair) -> tuple[str, ...]:
-    from toolkit.cli.output import duration
+    from toolkit.cli.output import duration, ratio_with
     from toolkit.measuring.summary import median_of
 
     row = pair.row
     times = (duration(median_of(one, pair.scope)) for one in (pair.a, pair.b))
     ratio = pair.ratio
-    shown = "-"
-    if ratio:
-        low, high = ratio.interval
-        shown = f"{ratio.value:.3f} ({low:.3f}..{high:.3f})"
+    shown = ratio_with(ratio.value, ratio.interval) if ratio else "-"
     verdict = ratio.verdict if ratio else "-"
     return (row.runtime, str(row.batch), pair.scope, *times, shown, verdict, pair.gate)

@@ -149,6 +149,8 @@ def _print(found: Optimized) -> None:
     for remark in found.remarks:
         console.out(f"warning: {remark}")
     console.out(f"chosen: {found.chosen.candidate.name}")
+    if found.ties:
+        console.out(f"not shown to be slower: {'; '.join(found.ties)}")
     if found.chosen.verdict is not None:
         console.out(f"accuracy: {found.chosen.verdict.why}")
     console.out(f"bundle: {found.bundle}")
@@ -175,7 +177,7 @@ def _cells(one: Standing, found: Optimized) -> list[str]:
     ]
     return [
         output.escape(name),
-        f"{one.ratio:.3f} ({one.interval[0]:.3f}..{one.interval[1]:.3f})",
+        output.ratio_with(one.ratio, one.interval),
         output.duration(one.median_ns),
         "-" if drop is None else f"{drop:.2f}",
         output.size(row.peak_rss_bytes),

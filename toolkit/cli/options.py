@@ -115,12 +115,12 @@ Runs = Annotated[
 Processes = Annotated[
     int | None,
     typer.Option(
-        help="Share the measuring among so many processes of each row, one after the other.  "
-        "[default: 3; 1 with --runs]"
+        help="Number of processes of each row, one after the other, which share the time or runs.  "
+        "[default: 4 to 10, fewer if opening takes long; 1 with --runs]"
     ),
 ]
 TargetCi = Annotated[
-    float, typer.Option(help="Stop when each median's 95 % interval is within this, ±.")
+    float, typer.Option(help="Stop when all 95 % intervals are within ± this fraction.")
 ]
 MaxSeconds = Annotated[
     float, typer.Option(help="Stop a scope of a batch after so many seconds at the latest.")

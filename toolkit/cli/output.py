@@ -191,6 +191,11 @@ def duration(nanoseconds: float | None) -> str:
     return f"{nanoseconds:.0f} ns"
 
 
+def ratio_with(value: float, interval: Sequence[float] | None) -> str:
+    """Return a ratio with its interval, if it has one, as text."""
+    return f"{value:.3f} ({interval[0]:.3f}..{interval[1]:.3f})" if interval else f"{value:.3f}"
+
+
 def size(size_bytes: float | None) -> str:
     """Bytes in the unit that suits them; a dash for unknown."""
     if size_bytes is None:

@@ -63,6 +63,23 @@ class Measurement:
         parts = [block.samples for block in self.blocks]
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
+    @property
+    def blocks_of_processes(self) -> list[list[Block]]:
+        """The blocks of each process, without blocks that have no samples."""
+        found: dict[int, list[Block]] = {}
+        for block in self.blocks:
+            if len(block.samples):
+                found.setdefault(block.process, []).append(block)
+        return list(found.values())
+
+    @property
+    def samples_of_processes(self) -> list[np.ndarray]:
+        """The samples of each process, in nanoseconds."""
+        return [
+            np.concatenate([block.samples for block in blocks])
+            for blocks in self.blocks_of_processes
+        ]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Opening:

@@ -26,7 +26,7 @@ class Window:
     order in which clients took them. `scheduled` is longer than `started` and `finished` if the
     time was over before all queries were taken. `qps` is the requested rate, None if there was
     none. `lead` holds the durations of the runs that the clients made before the start; they are
-    stored but not part of any statistic.
+    stored but not part of any statistic. `process` is the number of the row's process, from 0.
     """
 
     round: Size
@@ -35,6 +35,7 @@ class Window:
     scheduled: np.ndarray
     started: np.ndarray
     finished: np.ndarray
+    process: Size = 0
 
     @property
     def asked(self) -> int:

@@ -183,11 +183,12 @@ class WorkerProcess:
         options: SessionOptions,
         feeds: Sequence[Feeds] = (),
         sessions: int = 1,
+        core: int | None = None,
     ) -> Opened:
         """Open the first artifact that the runtime accepts, in `sessions` sessions.
 
         The worker keeps `feeds` for blocks and windows. The returned values are those of the first
-        session.
+        session. Here and in `block` and `window`, `core` is the core on which the worker begins.
         """
         message = {
             "command": "open",
@@ -196,6 +197,7 @@ class WorkerProcess:
             "options": encode(options),
             "sessions": sessions,
             "sets": len(feeds),
+            "core": core,
         }
         arrays = {
             f"{i}/{name}": array for i, one in enumerate(feeds) for name, array in one.items()
@@ -216,19 +218,20 @@ class WorkerProcess:
         """Close the sessions and free their memory. The process can then open others."""
         self.ask({"command": "release"})
 
-    def block(self, scope: Scope, count: int) -> Timed:
+    def block(self, scope: Scope, count: int, core: int | None = None) -> Timed:
         """Time `count` consecutive runs."""
-        message = {"command": "block", "scope": scope, "count": count}
+        message = {"command": "block", "scope": scope, "count": count, "core": core}
         reply, arrays = self.ask(message)
         return Timed(samples=arrays["samples"], rss_bytes=reply["rss_bytes"])
 
-    def window(self, schedule: Schedule) -> Answers:
+    def window(self, schedule: Schedule, core: int | None = None) -> Answers:
         """Answer the queries of a window: see `serving.answer`. `timeout_s` starts at its end."""
         message = {
             "command": "window",
             "clients": schedule.clients,
             "most_queries": schedule.most_queries,
             "most_ns": schedule.most_ns,
+            "core": core,
         }
         arrivals = {} if schedule.arrivals is None else {"arrivals": schedule.arrivals}
         planned_s = (schedule.most_ns or 0) / 1e9

@@ -30,7 +30,7 @@ CIRCUMSTANCES = ("cpu.governor", "platform", "python", "variables")
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Time of B divided by time of A in one scope; `reason` says why there is no ratio."""
+    """Time of B divided by time of A in one scope; `reason` says what is missing."""
 
     a: Row | None
     b: Row | None
@@ -52,7 +52,9 @@ class Pair:
             return Gate.UNKNOWN
         if self.ratio.is_above(1 + self.tolerance):
             return Gate.FAILED
-        return Gate.PASSED if self.ratio.interval[1] <= 1 + self.tolerance else Gate.UNKNOWN
+        interval = self.ratio.interval
+        passed = interval is not None and interval[1] <= 1 + self.tolerance
+        return Gate.PASSED if passed else Gate.UNKNOWN
 
     def to_json(self) -> Json:
         return {
@@ -61,8 +63,8 @@ class Pair:
             "tuning": dict(self.row.tuning),
             "scope": self.scope,
             "ratio": self.ratio and self.ratio.value,
-            "ci95": self.ratio and list(self.ratio.interval),
-            "ci99": self.ratio and list(self.ratio.wide),
+            "ci95": self.ratio and self.ratio.interval and list(self.ratio.interval),
+            "ci99": self.ratio and self.ratio.wide and list(self.ratio.wide),
             "verdict": self.ratio and self.ratio.verdict,
             "gate": self.gate,
             "reason": self.reason,
@@ -150,7 +152,7 @@ def _pairs(a: Row | None, b: Row | None, tolerance: float, *, in_turn: bool) -> 
         ratio = None
         if a is not None and b is not None and reason is None:
             ratio = compare_rows(b, a, scope) if in_turn else compare_apart(b, a, scope)
-            reason = None if ratio else "Too few samples or rounds: give more --max-seconds."
+            reason = _lack_of(ratio)
         yield Pair(a=a, b=b, scope=scope, ratio=ratio, reason=reason, tolerance=tolerance)
 
 
@@ -200,3 +202,12 @@ def _look_up(environment: object, path: str) -> object:
 def _brief(value: object) -> str:
     text = str(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _lack_of(ratio: Ratio | None) -> str | None:
+    """Return why a ratio or its interval is missing, None if both are there."""
+    if ratio is None:
+        return "Too few samples: give more --max-seconds or --runs."
+    if ratio.interval is None:
+        return "One process: there is no interval. Give --processes 5 or more."
+    return None

@@ -13,19 +13,19 @@ import numpy as np
 from toolkit.core.documents import Json
 from toolkit.core.errors import ToolkitError, UsageError
 from toolkit.core.measurement import Block, Measurement, Scope
-from toolkit.measuring.statistics import median_interval, reach, relative_reach
+from toolkit.measuring.statistics import median_interval, paired_ratio, reach, relative_reach
 from toolkit.measuring.timing import Clock, Timed
 
-BLOCK_NS = 10_000_000
+BLOCK_NS = 5_000_000
 WARMUP_CHUNK_NS = 20_000_000
 WARMUP_LIMIT_NS = 3_000_000_000
 SETTLED_CHUNKS = 3
 SETTLED_WITHIN = 1.05
-FEWEST_ROUNDS = 10
+BLOCKS = 10  # over which a fixed number of runs is spread
 LEAST_NS = 500_000_000  # least sum of a row's samples, so that percentiles have enough of them
 MOST_RUNS = 10_000
-PROCESSES = 3  # per row, since the memory layout of a process affects its times
-MOST_PROCESSES = 100
+FEWEST_PROCESSES, USUAL_PROCESSES, MOST_PROCESSES = 4, 10, 100
+STOPPING_PROCESSES = 6  # after fewer, stopping at a narrow interval would favour those too narrow
 MOST_SECONDS = 1e6
 LEAD_NS = 2_500_000  # duration of a block's lead: its first runs, which are in no statistic
 LONG_NS = 100 * LEAD_NS  # runs this long need no lead, since a block's start is negligible
@@ -35,12 +35,14 @@ LONG_NS = 100 * LEAD_NS  # runs this long need no lead, since a block's start is
 class Procedure:
     """Settings that determine how long to measure.
 
+    Each row has `processes` processes, one after the other, which share the runs and the time; each
+    is warmed up. None means one for a fixed number of runs, else as many as `plan` chooses.
+
     `warmup` and `runs` fix the number of runs; leads of blocks come on top. With `warmup` None,
-    warm-up continues until it settles. With `runs` None, blocks continue until every 95 % interval
-    is within `target_ci` of its median on either side, or until `max_seconds` are spent on one
-    scope of a batch, for all its rows together. Each row has `processes` processes, one after the
-    other, which share the runs and the time; each is warmed up. None means PROCESSES, or one for a
-    fixed number of runs. Raises UsageError for a value out of range.
+    warm-up continues until it settles. With `runs` None, a process is measured until the interval
+    over its rounds is within `target_ci` of every median and ratio, and processes are started until
+    the interval over processes is, or until `max_seconds` are spent on one scope of a batch, for
+    all its rows together. Raises UsageError for a value out of range.
     """
 
     warmup: int | None = None
@@ -68,10 +70,18 @@ class Procedure:
                     hint=f"Give --{option} a positive number.",
                 )
 
-    @property
-    def parts(self) -> int:
-        """Number of processes in which each row is measured."""
-        return self.processes or (PROCESSES if self.runs is None else 1)
+    def plan(self, preparation_s: float, scopes: int) -> int:
+        """Return the number of processes of each row.
+
+        `preparation_s` is the time it takes to open and warm up one process of every row, and
+        `scopes` the number of scopes. By default, opening and measuring together take at most 1.5
+        times as long as they would with three processes, which is the cost of a narrow interval;
+        there are at least FEWEST_PROCESSES and at most USUAL_PROCESSES.
+        """
+        if self.processes is not None or self.runs is not None:
+            return self.processes or 1
+        affordable = 4.5 + self.max_seconds * scopes / 2 / max(preparation_s, 1e-9)
+        return int(min(USUAL_PROCESSES, max(FEWEST_PROCESSES, affordable)))
 
     def to_json(self) -> Json:
         return asdict(self)
@@ -81,40 +91,34 @@ class Procedure:
 class Part:
     """Part of a procedure that one of a row's processes measures; all parts are equal.
 
-    `number` counts from 0. `share`, `runs`, `fewest_rounds` and `least_ns` are cumulative: they
-    include the parts of the processes before this one.
+    `number` counts from 0 to `count`, excluded. `runs` is cumulative: it includes the parts of the
+    processes before this one. `cores` are those on which blocks may begin: see `measure`.
     """
 
     procedure: Procedure
     number: int = 0
-
-    @property
-    def share(self) -> float:
-        return (self.number + 1) / self.procedure.parts
+    count: int = 1
+    cores: Sequence[int] = ()
 
     @property
     def runs(self) -> int | None:
         fixed = self.procedure.runs
-        return None if fixed is None else math.ceil(fixed * self.share)
-
-    @property
-    def fewest_rounds(self) -> int:
-        return math.ceil(FEWEST_ROUNDS * self.share)
+        return None if fixed is None else math.ceil(fixed * (self.number + 1) / self.count)
 
     @property
     def least_ns(self) -> float:
-        return LEAST_NS * self.share
+        return LEAST_NS / self.count
 
     @property
     def seconds(self) -> float:
-        """Time limit of this part alone."""
-        return self.procedure.max_seconds / self.procedure.parts
+        """Time limit of this part."""
+        return self.procedure.max_seconds / self.count
 
 
 class Probe(Protocol):
     """Interface of anything that can be timed: a worker, or a test double."""
 
-    def block(self, scope: Scope, count: int) -> Timed: ...
+    def block(self, scope: Scope, count: int, core: int | None = None) -> Timed: ...
 
 
 @final
@@ -199,11 +203,11 @@ class Lane:
         runs.warmups.append(warmup)
         warmup.run(lambda count: self.probe.block(scope, count).samples, procedure.warmup)
 
-    def run_block(self, scope: Scope, part: Part, round_number: int) -> None:
-        """Run one block: its lead, then the measured runs."""
+    def run_block(self, scope: Scope, part: Part, round_number: int, core: int | None) -> None:
+        """Run one block, which begins on `core`: its lead, then the measured runs."""
         runs = self._runs[scope]
         lead, count = runs.block_size(part)
-        timed = self.probe.block(scope, lead + count)
+        timed = self.probe.block(scope, lead + count, core)
         runs.blocks.append(
             Block(
                 round=round_number,
@@ -223,8 +227,15 @@ class Lane:
         blocks = self._runs[scope].blocks
         return blocks[-1].round + 1 if blocks else 0
 
-    def blocks(self, scope: Scope) -> list[np.ndarray]:
-        return [block.samples for block in self._runs[scope].blocks]
+    def medians(self, scope: Scope) -> np.ndarray:
+        """Return the median of each block of the current process, in nanoseconds."""
+        blocks = self._runs[scope].blocks
+        return np.array([np.median(b.samples) for b in blocks if b.process == self.process])
+
+    def spent_ns(self, scope: Scope) -> int:
+        """Return the sum of the samples of the current process, in nanoseconds."""
+        blocks = self._runs[scope].blocks
+        return sum(int(b.samples.sum()) for b in blocks if b.process == self.process)
 
     @contextmanager
     def keeping_failure(self) -> Iterator[None]:
@@ -249,14 +260,13 @@ class _Runs:
     def block_size(self, part: Part) -> tuple[int, int]:
         """Return the numbers of lead runs and measured runs, estimated from the latest runs.
 
-        A fixed number of runs is spread over FEWEST_ROUNDS blocks, the same for every row, since
-        one block does not show how blocks differ.
+        A fixed number of runs is spread over BLOCKS blocks, the same for every row.
         """
         recent = self.blocks[-1].samples if self.blocks else _join(self.warmups[-1].chunks[-1:])
         expected = max(1.0, float(np.median(recent))) if len(recent) else float(BLOCK_NS)
         lead = min(MOST_RUNS, math.ceil(LEAD_NS / expected)) if expected < LONG_NS else 0
         if part.procedure.runs is not None and part.runs is not None:
-            share = -(-part.procedure.runs // FEWEST_ROUNDS)
+            share = -(-part.procedure.runs // BLOCKS)
             return lead, min(share, part.runs - self.measured)
         return lead, min(MOST_RUNS, math.ceil(BLOCK_NS / expected))
 
@@ -265,8 +275,11 @@ def measure(lanes: Sequence[Lane], scope: Scope, part: Part, clock: Clock) -> No
     """Warm up every row, then run one block of each per round until all have done their part.
 
     Each round has a new random order, so that periodic activity, such as a container's quota that
-    is used up and refilled, affects all rows alike. A row that fails keeps its blocks and drops
-    out; the others continue. `clock` only decides when the time is over.
+    is used up and refilled, affects all rows alike. Each round also draws one of the part's cores,
+    on which every row begins its block: cores of a virtual machine differ while the hypervisor runs
+    something else beside one of them, and a thread that stays on its core would carry this
+    difference into every round. A row that fails keeps its blocks and drops out; the others
+    continue. `clock` only decides when the time is over.
     """
     for lane in _alive(lanes):
         with lane.keeping_failure():
@@ -275,38 +288,90 @@ def measure(lanes: Sequence[Lane], scope: Scope, part: Part, clock: Clock) -> No
     round_number = max((lane.rounds(scope) for lane in _alive(lanes)), default=0)
     rng = np.random.default_rng(part.number)
     while going := [lane for lane in _alive(lanes) if not lane.owed_nothing(scope, part)]:
+        core = int(rng.choice(part.cores)) if part.cores else None
         for index in rng.permutation(len(going)):
             lane = going[index]
             with lane.keeping_failure():
-                lane.run_block(scope, part, round_number)
+                lane.run_block(scope, part, round_number, core)
         round_number += 1
         if part.runs is None and (clock() >= deadline or _closed(_waited_for(lanes), scope, part)):
             return
 
 
 def _closed(lanes: Sequence[Lane], scope: Scope, part: Part) -> bool:
-    """Return whether the intervals of all medians, and of all ratios to the first row, are narrow.
+    """Return whether the rounds of the current process are enough.
 
-    Each row first needs its fewest rounds and least time. The medians of blocks are a cheap test;
-    if they pass, the reported intervals of the medians are computed.
+    The intervals over its rounds must be within the target for every median and ratio, after the
+    least time of each row.
     """
-    target = part.procedure.target_ci
-    blocks = [lane.blocks(scope) for lane in lanes]
-    if not blocks or min(map(len, blocks)) < part.fewest_rounds:
-        return not blocks
-    if min(sum(int(block.sum()) for block in lane) for lane in blocks) < part.least_ns:
+    if not lanes:
+        return True
+    if min(lane.spent_ns(scope) for lane in lanes) < part.least_ns:
         return False
-    medians = [np.array([np.median(block) for block in lane]) for lane in blocks]
+    medians = [lane.medians(scope) for lane in lanes]
     if (medians[0] <= 0).any():
         return False
     ratios = [other / medians[0] for other in medians[1:]]
-    if any(relative_reach(values) > target for values in (*medians, *ratios)):
+    target = part.procedure.target_ci
+    return all(relative_reach(values) <= target for values in (*medians, *ratios))
+
+
+def is_enough(lanes: Sequence[Lane], scopes: Sequence[Scope], part: Part) -> bool:
+    """Return whether the processes up to this part are enough, although more were planned.
+
+    The intervals over processes of all medians, and of all ratios to the first row, must be within
+    the target. A number of processes or runs that was asked for is always completed.
+    """
+    procedure = part.procedure
+    if procedure.processes is not None or procedure.runs is not None:
         return False
-    return all(
-        (interval := median_interval(lane)) is not None
-        and reach(interval, float(np.median(np.concatenate(lane)))) <= target
-        for lane in blocks
+    return part.number + 1 >= STOPPING_PROCESSES and _are_precise(
+        lanes, scopes, procedure.target_ci
     )
+
+
+def _are_precise(lanes: Sequence[Lane], scopes: Sequence[Scope], target_ci: float) -> bool:
+    rows = [
+        {measurement.scope: measurement for measurement in lane.measurements()}
+        for lane in _waited_for(lanes)
+    ]
+    for scope in scopes:
+        measured = [row[scope] for row in rows if scope in row]
+        for measurement in measured:
+            interval = median_interval(measurement.samples_of_processes)
+            median = float(np.median(measurement.samples))
+            if interval is None or reach(interval, median) > target_ci:
+                return False
+        for measurement in measured[1:]:
+            ratio = paired_ratio(round_ratios(measurement, measured[0]))
+            if ratio is None or ratio.interval is None:
+                return False
+            if reach(ratio.interval, ratio.value) > target_ci:
+                return False
+    return True
+
+
+def round_ratios(row: Measurement, baseline: Measurement) -> list[np.ndarray]:
+    """Return the ratios of the medians of each round, for each process.
+
+    Rounds in which one of the two has no samples are left out, as are those in which the median of
+    the baseline is 0.
+    """
+    theirs = {
+        (block.process, block.round): float(np.median(block.samples))
+        for blocks in baseline.blocks_of_processes
+        for block in blocks
+    }
+    return [
+        np.array(
+            [
+                float(np.median(block.samples)) / theirs[block.process, block.round]
+                for block in blocks
+                if theirs.get((block.process, block.round))
+            ]
+        )
+        for blocks in row.blocks_of_processes
+    ]
 
 
 def _alive(lanes: Sequence[Lane]) -> list[Lane]:

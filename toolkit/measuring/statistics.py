@@ -1,14 +1,13 @@
-"""Medians, percentiles, bootstrap intervals, ratios and verdicts.
+"""Medians, percentiles, intervals over processes, ratios and verdicts.
 
-Samples of one block are correlated, since they share the machine's state. The bootstrap therefore
-draws whole blocks, not samples (a block bootstrap: Efron and Tibshirani, An Introduction to the
-Bootstrap, 1993, chapter 8). With fewer than MINIMUM_BLOCKS blocks there is no interval, because the
-samples of a few blocks do not predict the next block.
+Two processes of the same row differ for their whole lifetime, and rounds of one process may be
+correlated. The unit of every interval is therefore the process: a figure is computed for each
+process, and the interval is that of Student's t over the logarithms of these figures (Kalibera and
+Jones, Rigorous Benchmarking in Reasonable Time, 2013: the highest level of repetition decides).
+Nothing is assumed about the rounds within a process. One process alone gives no interval.
 
-A ratio has one value per round. Its centre is the Hodges-Lehmann estimate, and its interval that of
-Wilcoxon's signed-rank test (Hollander, Wolfe and Chicken, Nonparametric Statistical Methods, 2014,
-section 3.3). The test only assumes that the ratio of a row to itself is above 1 as often, and as
-far, as below. This is true because rows are measured in random order.
+The figure of a process is its median or percentile, or for a ratio the median over the rounds of
+that process, which disturbed rounds hardly change.
 """
 
 from __future__ import annotations
@@ -16,27 +15,20 @@ from __future__ import annotations
 import bisect
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from statistics import NormalDist
 
 import numpy as np
 
-RESAMPLES = 1000
-MINIMUM_BLOCKS = 5
 CONFIDENCE = 0.95
-WIN_CONFIDENCE = 0.99  # for FASTER and SLOWER: see Ratio
-# Difference that is too small to report. Two processes of the same row differ by as much for their
-# whole lifetime (memory layout, thread placement). More rounds do not average that out, only more
-# processes do.
-BAND = 0.01
+VERDICT_CONFIDENCE = 0.99  # for FASTER and SLOWER: see Ratio
+BAND = 0.01  # difference that is too small to report
 DISTURBED = 0.05  # the fraction of the processor above which other load counts
-SKETCH = 200  # most samples per block that enter the bootstrap
 
 EARLY_STOPPING = 0.99
-MOST_PAIRED = 400  # most values of which all pairs are formed
-MOST_EXACT = 60
+MOST_HALF = 300.0  # so that no bound overflows
 
 Interval = tuple[float, float]
 
@@ -44,58 +36,66 @@ Interval = tuple[float, float]
 class Verdict(StrEnum):
     """Verdict on the ratio of a row to the baseline."""
 
-    FASTER = "FASTER"  # the whole wide interval is below 1 - BAND
-    SLOWER = "SLOWER"  # the whole wide interval is above 1 + BAND
-    SAME = "SAME"  # the whole interval is within BAND of 1
+    SAME = "SAME"  # the 95 % interval is within BAND of 1
+    FASTER = "FASTER"  # not SAME, and the whole 99 % interval is below 1
+    SLOWER = "SLOWER"  # not SAME, and the whole 99 % interval is above 1
     UNCLEAR = "UNCLEAR"  # anything else
+
+
+class Remedy(StrEnum):
+    """What would narrow an interval most."""
+
+    PROCESSES = "more processes"
+    TIME = "longer"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Deviation of the figures of a row's processes, as fractions of the figure.
+
+    `total` is the standard deviation over processes. `rounds` is the part of it that the rounds
+    within a process explain: the root mean square of the standard errors of the figures.
+    """
+
+    total: float
+    rounds: float
+
+    @property
+    def remedy(self) -> Remedy:
+        """What reduces the larger part: more rounds in each process, or more processes."""
+        return Remedy.TIME if self.rounds**2 > self.total**2 / 2 else Remedy.PROCESSES
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
     """Time of a row divided by the time of the baseline; below 1 is faster.
 
-    `interval` has the confidence CONFIDENCE. `wide` has WIN_CONFIDENCE and decides whether a row is
-    faster or slower, since of a hundred comparisons of equal rows five would be outside `interval`.
-
-    `disturbance` is the fraction of the processor that other load took meanwhile. In the worst case
-    it affected only one of the two rows, in every round, because their threads shared a core. That
-    row then had twice the fraction in its blocks, which lengthened its times by the factor `slack`.
-
-    `parts` are the centres of each process's rounds. Processes of the same row differ for their
-    whole lifetime, which an interval over rounds does not include. A row is therefore faster or
-    slower only if it is so in all of its processes.
+    `interval` has the confidence CONFIDENCE. `wide` has VERDICT_CONFIDENCE and decides whether a
+    row is faster or slower, since `interval` does not contain 1 in five of a hundred comparisons of
+    equal rows. Both are None if either row ran in one process. `processes` has the ratio of each
+    process, if the rows were measured in turn, and `spread` how these differ.
     """
 
     value: float
-    interval: Interval
-    wide: Interval
-    disturbance: float = 0.0
-    parts: tuple[float, ...] = ()
-
-    @property
-    def slack(self) -> float:
-        """Factor by which other load may have slowed one of the rows; 1 for none."""
-        share = 2 * self.disturbance if self.disturbance > DISTURBED else 0.0
-        return 1 / (1 - share) if share < 1 else math.inf
+    interval: Interval | None
+    wide: Interval | None
+    processes: tuple[float, ...] = ()
+    spread: Spread | None = None
 
     def is_above(self, bound: float) -> bool:
-        """Return whether the row takes longer than `bound` times the baseline.
-
-        All of `wide` must be above the bound times `slack`, and all `parts` above the bound.
-        """
-        return self.wide[0] > bound * self.slack and all(part > bound for part in self.parts)
+        """Return whether the whole wide interval is above `bound`."""
+        return self.wide is not None and self.wide[0] > bound
 
     @property
     def verdict(self) -> Verdict:
-        below = 1 - BAND
-        if self.wide[1] < below / self.slack and all(part < below for part in self.parts):
-            return Verdict.FASTER
-        if self.is_above(1 + BAND):
-            return Verdict.SLOWER
+        if self.interval is None or self.wide is None:
+            return Verdict.UNCLEAR
         low, high = self.interval
         if low >= 1 - BAND and high <= 1 + BAND:
             return Verdict.SAME
-        return Verdict.UNCLEAR
+        if self.wide[1] < 1:
+            return Verdict.FASTER
+        return Verdict.SLOWER if self.is_above(1) else Verdict.UNCLEAR
 
 
 def percentile(samples: np.ndarray, q: float) -> float | None:
@@ -149,193 +149,166 @@ def _most_beyond(n: int, p: float) -> int:
     return int(np.searchsorted(np.cumsum(np.exp(terms)), allowed, side="right")) - 1
 
 
-def median_interval(blocks: Sequence[np.ndarray]) -> Interval | None:
-    """Return the 95 % interval of the median of all samples, None with too little data."""
-    samples = sum(map(len, blocks))
-    if samples < fewest_samples(50) or len(blocks) < MINIMUM_BLOCKS:
-        return None
-    return _interval(_bootstrap_medians([block for block in blocks if len(block)]), CONFIDENCE)
+def percentile_interval(processes: Sequence[np.ndarray], q: float) -> Interval | None:
+    """Return the 95 % interval of the q-th percentile of all samples of a row.
 
-
-def ratio(row: Sequence[np.ndarray], baseline: Sequence[np.ndarray]) -> Ratio | None:
-    """Return the ratio of the medians of two interleaved rows.
-
-    `row[i]` and `baseline[i]` are blocks of the same round. The value is the centre of the ratios
-    of the rounds, so that a drift of the machine cancels. Returns None with too few samples or
-    rounds.
+    `processes` has the samples of each process. Returns None with one process, with too few samples
+    for the percentile, if a process has fewer than one sample beyond it, or if a value is 0.
     """
-    pairs = [(a, b) for a, b in zip(row, baseline, strict=False) if len(a) and len(b)]
-    if len(pairs) < MINIMUM_BLOCKS:
+    processes = [samples for samples in processes if len(samples)]
+    beyond = 100 / min(q, 100 - q)
+    if len(processes) < 2 or (q != 50 and min(map(len, processes)) < beyond):
         return None
-    mine, theirs = (np.array([np.median(block) for block in side]) for side in zip(*pairs))  # noqa: B905
-    fewest = min(sum(map(len, side)) for side in zip(*pairs))  # noqa: B905
-    return ratio_of_rounds(mine, theirs) if fewest >= fewest_samples(50) else None
+    value = percentile(np.concatenate(processes), q)
+    figures = np.array([np.percentile(samples, q) for samples in processes])
+    return None if value is None else interval_over(figures, CONFIDENCE, value)
 
 
-def ratio_of_rounds(mine: np.ndarray, theirs: np.ndarray) -> Ratio | None:
-    """Return the ratio of two rows from one figure per round.
+def median_interval(processes: Sequence[np.ndarray]) -> Interval | None:
+    """Return the 95 % interval of the median of all samples: see `percentile_interval`."""
+    return percentile_interval(processes, 50.0)
 
-    Returns None with too few rounds, or if a figure of the baseline (`theirs`) is not above 0.
+
+def paired_ratio(processes: Sequence[np.ndarray]) -> Ratio | None:
+    """Return the ratio of two rows that were measured in turn.
+
+    `processes` has the ratios of the rounds of each process, so that a drift of the machine
+    cancels. Returns None without any, and if one is not a positive number.
     """
-    if len(mine) < MINIMUM_BLOCKS or not (theirs > 0).all():
+    processes = [rounds for rounds in processes if len(rounds)]
+    if not processes or not all((rounds > 0).all() for rounds in processes):
         return None
-    ratios = mine / theirs
+    figures = np.array([np.median(rounds) for rounds in processes])
     return Ratio(
-        value=centre(ratios),
-        interval=exact_interval(ratios, CONFIDENCE),
-        wide=exact_interval(ratios, WIN_CONFIDENCE),
+        value=_geometric_mean(figures),
+        interval=interval_over(figures, CONFIDENCE),
+        wide=interval_over(figures, VERDICT_CONFIDENCE),
+        processes=tuple(figures.tolist()),
+        spread=spread_of(processes),
     )
 
 
 def unpaired_ratio(row: Sequence[np.ndarray], baseline: Sequence[np.ndarray]) -> Ratio | None:
-    """Return the ratio of the medians of two rows that were measured separately.
+    """Return the ratio of two rows that were measured separately, from the medians of processes.
 
-    Each row is bootstrapped separately, so the interval does not include changes of the machine
-    between the two measurements. Returns None with too few samples or blocks, or if a resampled
-    median of the baseline is not above 0.
+    `row` and `baseline` have the samples of each process. The interval is Welch's, on logarithms;
+    it does not include changes of the machine between the two measurements. Returns None with too
+    few samples for a median, or if a median is 0.
     """
-    if median_interval(row) is None or median_interval(baseline) is None:
+    sides = [[samples for samples in side if len(samples)] for side in (row, baseline)]
+    if min(sum(map(len, side)) for side in sides) < fewest_samples(50):
         return None
-    mine, theirs = (
-        _bootstrap_medians([block for block in blocks if len(block)], seed)
-        for seed, blocks in enumerate((row, baseline))
-    )
-    if not (theirs > 0).all():
+    mine, theirs = (np.array([np.median(samples) for samples in side]) for side in sides)
+    if not (mine > 0).all() or not (theirs > 0).all():
         return None
-    centres = [float(np.median(np.concatenate(blocks))) for blocks in (row, baseline)]
     return Ratio(
-        value=centres[0] / centres[1],
-        interval=_interval(mine / theirs, CONFIDENCE),
-        wide=_interval(mine / theirs, WIN_CONFIDENCE),
+        value=_geometric_mean(mine) / _geometric_mean(theirs),
+        interval=_welch_interval(mine, theirs, CONFIDENCE),
+        wide=_welch_interval(mine, theirs, VERDICT_CONFIDENCE),
     )
 
 
-def centre(values: np.ndarray) -> float:
-    """Return the Hodges-Lehmann estimate of positive values: the median of the means of all pairs.
+def interval_over(
+    figures: np.ndarray, confidence: float, value: float | None = None
+) -> Interval | None:
+    """Return the interval of Student's t over the logarithms of one figure per process.
 
-    Means are geometric, here and in `exact_interval`.
+    It is around `value`, by default the geometric mean of the figures. Returns None for fewer than
+    two figures, and if one is not positive.
     """
-    return float(np.exp(np.median(_pair_means(values))))
+    if len(figures) < 2 or not (figures > 0).all():
+        return None
+    error = float(np.log(figures).std(ddof=1)) / math.sqrt(len(figures))
+    half = _student(len(figures) - 1, confidence) * error
+    return _around(_geometric_mean(figures) if value is None else value, half)
 
 
-def exact_interval(values: np.ndarray, confidence: float) -> Interval:
-    """Return the interval of `centre`: the k-th smallest to k-th largest mean of all pairs.
+def spread_of(processes: Sequence[np.ndarray]) -> Spread | None:
+    """Return the deviation of the figures of processes, each given by the values of its rounds.
 
-    With too few values for this confidence, even for k = 1, it is the interval of Student's t on
-    the logarithms.
+    Returns None for fewer than two processes, or if one has too few rounds for an interval.
     """
-    means = _pair_means(values)
-    k = _signed_rank(min(len(values), MOST_PAIRED), (1 - confidence) / 2)
-    if not k:
-        return _student_interval(values, confidence)
-    return float(np.exp(means[k - 1])), float(np.exp(means[-k]))
+    intervals = [interval for rounds in processes if (interval := rounds_interval(rounds))]
+    if len(processes) < 2 or len(intervals) < len(processes):
+        return None
+    if not all((rounds > 0).all() for rounds in processes):
+        return None
+    figures = [np.median(rounds) for rounds in processes]
+    widths = np.array([np.log(high / low) for low, high in intervals])
+    errors = widths / 2 / NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    return Spread(
+        total=float(np.log(figures).std(ddof=1)),
+        rounds=float(np.sqrt((errors**2).mean())),
+    )
 
 
-def _pair_means(values: np.ndarray) -> np.ndarray:
-    """Return the mean logarithm of every pair, including each value with itself, ascending.
+def _welch_interval(mine: np.ndarray, theirs: np.ndarray, confidence: float) -> Interval | None:
+    """Return Welch's interval of the ratio of geometric means, None for one figure on a side."""
+    if min(len(mine), len(theirs)) < 2:
+        return None
+    errors = [float(np.log(side).var(ddof=1)) / len(side) for side in (mine, theirs)]
+    weights = [
+        error**2 / (len(side) - 1) for error, side in zip(errors, (mine, theirs), strict=True)
+    ]
+    value = _geometric_mean(mine) / _geometric_mean(theirs)
+    if not sum(weights):
+        return value, value
+    freedom = sum(errors) ** 2 / sum(weights)  # Welch and Satterthwaite
+    return _around(value, _student(freedom, confidence) * math.sqrt(sum(errors)))
 
-    More than MOST_PAIRED values are first averaged with their neighbours.
+
+def _student(freedom: float, confidence: float) -> float:
+    """Return the two-sided quantile of Student's t distribution."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, (1 + confidence) / 2))
+
+
+def _around(value: float, half: float) -> Interval:
+    """Return the interval from `value` divided by exp(half) to `value` times exp(half)."""
+    factor = math.exp(min(half, MOST_HALF))
+    return value / factor, value * factor
+
+
+def _geometric_mean(figures: np.ndarray) -> float:
+    return math.exp(float(np.log(figures).mean()))
+
+
+def rounds_interval(values: np.ndarray) -> Interval | None:
+    """Return the 95 % interval of the median of the rounds of one process, None for too few.
+
+    Its bounds are order statistics, so it only assumes that rounds are independent (Hollander,
+    Wolfe and Chicken, Nonparametric Statistical Methods, 2014, section 3.6).
     """
-    with np.errstate(divide="ignore"):  # a time of zero becomes minus infinity, which sorts first
-        logs = np.log(values)
-    if len(logs) > MOST_PAIRED:
-        logs = np.array([part.mean() for part in np.array_split(logs, MOST_PAIRED)])
-    first, second = np.triu_indices(len(logs))
-    return np.asarray(np.sort((logs[first] + logs[second]) / 2))
+    skipped = _skipped(len(values))
+    if skipped < 0:
+        return None
+    values = np.sort(values)
+    return float(values[skipped]), float(values[-1 - skipped])
 
 
 @functools.cache
-def _signed_rank(count: int, tail: float) -> int:
-    """Return the largest k for which a signed-rank sum is below k with probability <= `tail`, or 0.
+def _skipped(count: int) -> int:
+    """Return how many of the smallest values are below the interval, -1 for too few values.
 
-    The sum is that of `count` values. Above MOST_EXACT values, its normal approximation is used.
+    At most that many of `count` values are below their true median with a probability of at most
+    (1 - CONFIDENCE) / 2.
     """
-    if count > MOST_EXACT:
-        mean = count * (count + 1) / 4
-        deviation = math.sqrt(count * (count + 1) * (2 * count + 1) / 24)
-        return math.floor(mean + NormalDist().inv_cdf(tail) * deviation)
-    probability = np.ones(1)
-    for rank in range(1, count + 1):  # each rank is included with probability 1/2
-        probability = np.pad(probability, (0, rank)) + np.pad(probability, (rank, 0))
-        probability /= 2
-    return int(np.searchsorted(np.cumsum(probability), tail, side="right"))
+    from scipy.special import bdtr
 
-
-def _student_interval(values: np.ndarray, confidence: float) -> Interval:
-    from scipy.special import stdtrit
-
-    if (values <= 0).any():
-        return float(values.min()), float("inf")
-    logs = np.log(values)
-    error = logs.std(ddof=1) / math.sqrt(len(logs))
-    half = float(stdtrit(len(logs) - 1, (1 + confidence) / 2)) * error
-    return float(np.exp(logs.mean() - half)), float(np.exp(logs.mean() + half))
+    below = bdtr(np.arange(count // 2 + 1), count, 0.5)
+    return int(np.searchsorted(below, (1 - CONFIDENCE) / 2, side="right")) - 1
 
 
 def relative_reach(values: np.ndarray) -> float:
-    """Return the longer side of the interval of the centre, relative to the centre.
+    """Return the longer side of the interval of the median of rounds, relative to the median.
 
-    `values` has one value per round. This is cheap enough to call after each round. Returns
-    infinity below MINIMUM_BLOCKS values.
+    Returns infinity for too few values and for a median of 0.
     """
-    middle = centre(values) if len(values) >= MINIMUM_BLOCKS else 0.0
-    return reach(exact_interval(values, CONFIDENCE), middle) if middle > 0 else float("inf")
+    interval, median = rounds_interval(values), float(np.median(values))
+    return reach(interval, median) if interval and median > 0 else float("inf")
 
 
 def reach(interval: Interval, centre: float) -> float:
     """Return the longer side of an interval around `centre`, divided by `centre`."""
     return max(interval[1] - centre, centre - interval[0]) / centre
-
-
-def _bootstrap_medians(blocks: Sequence[np.ndarray], seed: int = 0) -> np.ndarray:
-    """Return the medians of RESAMPLES resamples, each a pool of blocks drawn with replacement.
-
-    A resample is a weighting of the sorted pool. Its median is where the running sum of the weights
-    passes one half, so nothing is sorted twice. The sum is computed in two steps: over parts of the
-    pool, then within the part where it passes one half. A block of more than SKETCH samples is
-    replaced by that many of its quantiles, each weighted by the number of samples it represents.
-    """
-    sketches = [_sketch(block) for block in blocks]
-    sizes = [len(sketch) for sketch in sketches]
-    owner = np.repeat(np.arange(len(blocks)), sizes)
-    weight = np.repeat([len(b) / s for b, s in zip(blocks, sizes, strict=True)], sizes)
-    order = np.argsort(pool := np.concatenate(sketches), kind="stable")
-    pool, owner, weight = pool[order], owner[order], weight[order]
-    drawn = _rng(seed).multinomial(len(blocks), np.full(len(blocks), 1 / len(blocks)), RESAMPLES)
-    draws, size = np.arange(RESAMPLES), math.isqrt(len(pool))
-    parts = np.zeros((-(-len(pool) // size), len(blocks)))
-    np.add.at(parts, (np.arange(len(pool)) // size, owner), weight)
-    sums = drawn @ parts.cumsum(axis=0).T
-    half = sums[:, -1:] / 2
-
-    def passing(first: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        part = first(sums)
-        before = np.where(part > 0, sums[draws, part - 1], 0.0)
-        places = np.minimum(part[:, None] * size + np.arange(size), len(pool) - 1)
-        within = np.cumsum(
-            np.take_along_axis(drawn, owner[places], axis=1) * weight[places], axis=1
-        )
-        return np.asarray(pool[places[draws, first(before[:, None] + within)]])
-
-    # The mean of the two middle samples, which are the same one if the total is odd.
-    lower = passing(lambda running: np.argmax(running >= half, axis=1))
-    upper = passing(lambda running: np.argmax(running > half, axis=1))
-    return np.asarray((lower + upper) / 2)
-
-
-def _sketch(block: np.ndarray) -> np.ndarray:
-    """Return the block, or SKETCH quantiles of a larger one at evenly spaced ranks."""
-    if len(block) <= SKETCH:
-        return block
-    return np.asarray(np.quantile(block, (np.arange(SKETCH) + 0.5) / SKETCH))
-
-
-def _interval(draws: np.ndarray, confidence: float) -> Interval:
-    tail = 100 * (1 - confidence) / 2
-    low, high = np.percentile(draws, [tail, 100 - tail])
-    return float(low), float(high)
-
-
-def _rng(seed: int = 0) -> np.random.Generator:
-    """Return a seeded generator, so that the same samples give the same interval."""
-    return np.random.default_rng(seed)

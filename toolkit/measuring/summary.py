@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -11,13 +10,17 @@ from toolkit.core.codec import encode
 from toolkit.core.documents import Json
 from toolkit.core.measurement import Measurement, Opening, Result, Row, Scope, Status
 from toolkit.core.queries import Scenario
+from toolkit.measuring.engine import round_ratios
 from toolkit.measuring.rates import rate_figures, work_figures
 from toolkit.measuring.statistics import (
     Ratio,
-    centre,
+    Spread,
+    fewest_samples,
     median_interval,
+    paired_ratio,
     percentile,
-    ratio,
+    percentile_interval,
+    spread_of,
     unpaired_ratio,
 )
 from toolkit.measuring.traffic_summary import ratio_of_served, served_figures
@@ -32,10 +35,12 @@ def scope_figures(
 ) -> Json:
     """Return the median with its interval, mean, deviation, percentiles and rate of a scope.
 
-    The median or a percentile is None if there are too few samples for it.
+    The median or a percentile is None if there are too few samples for it. There are no intervals
+    if the row ran in one process.
     """
     samples = measurement.samples
-    interval = median_interval([block.samples for block in measurement.blocks])
+    processes = measurement.samples_of_processes
+    interval = median_interval(processes)
     median = percentile(samples, 50.0)
     figures: Json = {
         "median_ns": median,
@@ -46,14 +51,35 @@ def scope_figures(
         "samples": len(samples),
         "warmup": len(measurement.warmup),
         "blocks": len(measurement.blocks),
+        "processes": len(processes),
+        "spread": _spread_figures(median_spread(measurement)),
         "settled": measurement.settled,
         "disturbance": measurement.disturbance,
         "median_ns_per_sample": median / batch if median else None,
         "samples_per_second": batch * 1e9 / median if median else None,
     }
     for q in percentiles:
-        figures[f"p{q:g}_ns".replace(".", "_")] = percentile(samples, q)
+        name = f"p{q:g}".replace(".", "_")
+        figures[f"{name}_ns"] = percentile(samples, q)
+        reached = percentile_interval(processes, q)
+        figures[f"{name}_ci95_ns"] = reached and list(reached)
     return figures
+
+
+def median_spread(measurement: Measurement) -> Spread | None:
+    """Return how the medians of processes differ, None with too few processes or blocks."""
+    return spread_of(
+        [
+            np.array([np.median(block.samples) for block in blocks])
+            for blocks in measurement.blocks_of_processes
+        ]
+    )
+
+
+def _spread_figures(spread: Spread | None) -> Json | None:
+    if spread is None:
+        return None
+    return {"total": spread.total, "rounds": spread.rounds, "remedy": spread.remedy}
 
 
 def opening_figures(openings: Sequence[Opening]) -> Json:
@@ -84,35 +110,20 @@ def compare_rows(row: Row, baseline: Row, scope: Scope) -> Ratio | None:
         return None
     if row is baseline:
         return SAME_ROW
-    found = ratio(blocks_of(row, scope), blocks_of(baseline, scope))
-    found = found and replace(found, parts=_of_each_process(row, baseline, scope))
-    return _disturbed(found, row, baseline, scope)
-
-
-def _of_each_process(row: Row, baseline: Row, scope: Scope) -> tuple[float, ...]:
-    """Return the centre of the rounds' ratios for each process."""
     mine, theirs = row.measurement(scope), baseline.measurement(scope)
     assert mine is not None
     assert theirs is not None
-    rounds: dict[int, list[float]] = {}
-    for a, b in zip(mine.blocks, theirs.blocks, strict=False):
-        if len(a.samples) and len(b.samples):
-            found = float(np.median(a.samples) / np.median(b.samples))
-            rounds.setdefault(a.process, []).append(found)
-    return tuple(centre(np.array(values)) for values in rounds.values())
+    if min(len(mine.samples), len(theirs.samples)) < fewest_samples(50):
+        return None
+    return paired_ratio(round_ratios(mine, theirs))
 
 
 def compare_apart(row: Row, baseline: Row, scope: Scope) -> Ratio | None:
     """Return the ratio of two rows that were measured separately. Does not check `doubt_of`."""
-    found = unpaired_ratio(blocks_of(row, scope), blocks_of(baseline, scope))
-    return _disturbed(found, row, baseline, scope)
-
-
-def _disturbed(found: Ratio | None, row: Row, baseline: Row, scope: Scope) -> Ratio | None:
-    """Return the ratio with the larger disturbance of the two rows."""
-    measured = [one.measurement(scope) for one in (row, baseline)]
-    disturbance = max((one.disturbance for one in measured if one), default=0.0)
-    return found and replace(found, disturbance=disturbance)
+    mine, theirs = row.measurement(scope), baseline.measurement(scope)
+    if mine is None or theirs is None:
+        return None
+    return unpaired_ratio(mine.samples_of_processes, theirs.samples_of_processes)
 
 
 def doubt_of(row: Row | None, scope: Scope) -> str | None:
@@ -147,12 +158,6 @@ def compare_served(row: Row, baseline: Row) -> Ratio | None:
         return None
     compared = ratio_of_served(mine, theirs)
     return SAME_ROW if compared and row is baseline else compared
-
-
-def blocks_of(row: Row, scope: Scope) -> list[np.ndarray]:
-    """Return the samples of each block in nanoseconds."""
-    measurement = row.measurement(scope)
-    return [block.samples for block in measurement.blocks] if measurement else []
 
 
 def median_of(row: Row | None, scope: Scope) -> float | None:
@@ -218,9 +223,10 @@ def _ratio_figures(compared: Ratio | None, baseline: Row, scope: Scope | Scenari
         "baseline": baseline.runtime,
         "scope": scope,
         "value": compared.value,
-        "ci95": list(compared.interval),
-        "ci99": list(compared.wide),
-        "processes": list(compared.parts),
+        "ci95": compared.interval and list(compared.interval),
+        "ci99": compared.wide and list(compared.wide),
+        "processes": list(compared.processes),
+        "spread": _spread_figures(compared.spread),
         "verdict": compared.verdict,
     }
 

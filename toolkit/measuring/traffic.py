@@ -14,13 +14,14 @@ from toolkit.core.errors import ToolkitError, UsageError, unknown_name
 from toolkit.core.queries import Scenario, Served, Window
 from toolkit.measuring.engine import Procedure, WarmUp
 from toolkit.measuring.serving import Answers, Schedule
-from toolkit.measuring.statistics import MINIMUM_BLOCKS, fewest_samples
+from toolkit.measuring.statistics import fewest_samples
 
-WINDOWS = MINIMUM_BLOCKS  # per row: the fewest that give an interval of a ratio
+WINDOWS = 5  # per row, each in a process of its own, since the interval is that over processes
 MOST_QUERIES = 20_000  # per window, so that at most a megabyte of it is stored
 MOST_CLIENTS = 256
 MOST_QPS = 1e6
 MOST_MS = 1e6
+NOTHING = np.empty(0, np.int64)
 
 Report = Callable[[int, int, str], None]
 """Callback for progress: windows done, windows in all, and a description of the last."""
@@ -133,19 +134,28 @@ def poisson(clients: int, qps: float, queries: int, rng: np.random.Generator) ->
 class Server(Protocol):
     """Interface of anything that answers queries: a worker, or a test double."""
 
-    def window(self, schedule: Schedule) -> Answers: ...
+    def window(self, schedule: Schedule, core: int | None = None) -> Answers: ...
 
 
 @final
 @dataclass(kw_only=True)
 class TrafficLane:
-    """State of one row while it answers queries."""
+    """State of one row while it answers queries.
+
+    `server` is the current process, `process` its number.
+    """
 
     server: Server
+    process: int = 0
     failure: ToolkitError | None = None
-    warmup: WarmUp = field(default_factory=WarmUp)
+    warmups: list[WarmUp] = field(default_factory=list)
     windows: list[Window] = field(default_factory=list)
     alone: Window | None = None
+
+    def move_to(self, server: Server) -> None:
+        """Continue in the next process of the row."""
+        self.server = server
+        self.process += 1
 
     def warm_up(self, traffic: Traffic, procedure: Procedure) -> None:
         clients = traffic.concurrency
@@ -154,11 +164,19 @@ class TrafficLane:
             answers = self.server.window(closed_loop(clients, None, count * clients))
             return np.asarray(answers.finished - answers.started)
 
-        self.warmup.run(chunk, procedure.warmup, clients)
+        warmup = WarmUp()
+        self.warmups.append(warmup)
+        warmup.run(chunk, procedure.warmup, clients)
 
-    def answer(self, schedule: Schedule, traffic: Traffic, qps: float | None = None) -> Window:
-        """Answer one schedule. The round is the number of windows so far."""
-        answers = self.server.window(schedule)
+    def answer(
+        self,
+        schedule: Schedule,
+        traffic: Traffic,
+        qps: float | None = None,
+        core: int | None = None,
+    ) -> Window:
+        """Answer one schedule, beginning on `core`. The round is the number of windows so far."""
+        answers = self.server.window(schedule, core)
         if schedule.arrivals is not None:
             scheduled = schedule.arrivals
         elif traffic.scenario == Scenario.OFFLINE:
@@ -172,14 +190,15 @@ class TrafficLane:
             scheduled=scheduled,
             started=answers.started,
             finished=answers.finished,
+            process=self.process,
         )
 
     def served(self, traffic: Traffic) -> Served:
         return Served(
             scenario=Scenario(traffic.scenario),
             concurrency=traffic.concurrency,
-            warmup=self.warmup.samples,
-            settled=self.warmup.settled,
+            warmup=np.concatenate([warmup.samples for warmup in self.warmups] or [NOTHING]),
+            settled=all(warmup.settled for warmup in self.warmups),
             windows=tuple(self.windows),
             p99_bound_ns=traffic.p99_bound_ns,
             alone=self.alone,
@@ -195,23 +214,26 @@ class TrafficLane:
 
 
 def serve(
-    lanes: Sequence[TrafficLane], traffic: Traffic, procedure: Procedure, report: Report
+    lanes: Sequence[TrafficLane],
+    traffic: Traffic,
+    procedure: Procedure,
+    number: int,
+    cores: Sequence[int] = (),
 ) -> None:
-    """Warm up every row, then run WINDOWS windows of each, interleaved.
+    """Warm up every row, then run one window of each: round `number` of WINDOWS.
 
-    A round has the same schedule for all rows and a new random order. A row that fails keeps its
-    windows; the others continue.
+    All rows have the same schedule, and begin on the same core of `cores`, in a random order. A row
+    that fails keeps its windows; the others continue.
     """
     warm_up(lanes, traffic, procedure)
-    rng = np.random.default_rng(0)
-    for number in range(WINDOWS):
-        schedule = _schedule(traffic, procedure, number)
-        going = alive(lanes)
-        for index in rng.permutation(len(going)):
-            lane = going[index]
-            with lane.keeping_failure():
-                lane.windows.append(lane.answer(schedule, traffic, traffic.qps))
-        report(number + 1, WINDOWS, "")
+    rng = np.random.default_rng(number)
+    schedule = _schedule(traffic, procedure, number)
+    core = int(rng.choice(cores)) if cores else None
+    going = alive(lanes)
+    for index in rng.permutation(len(going)):
+        lane = going[index]
+        with lane.keeping_failure():
+            lane.windows.append(lane.answer(schedule, traffic, traffic.qps, core))
 
 
 def _schedule(traffic: Traffic, procedure: Procedure, number: int) -> Schedule:

@@ -16,7 +16,13 @@ from toolkit.measuring.queueing import (
     services,
     waiting_share,
 )
-from toolkit.measuring.statistics import Ratio, percentile, ratio, ratio_of_rounds
+from toolkit.measuring.statistics import (
+    Ratio,
+    fewest_samples,
+    paired_ratio,
+    percentile,
+    percentile_interval,
+)
 
 
 def served_figures(served: Served, batch: int, percentiles: Sequence[float]) -> Json:
@@ -72,14 +78,32 @@ def _latency_figures(
     answered = samples[np.isfinite(samples)]
     figures: Json = {
         "median_ns": _percentile(samples, 50.0),
+        "ci95_ns": _interval(windows, 50.0),
         "min_ns": float(answered.min()) if len(answered) else None,
         "max_ns": float(samples.max()) if 0 < len(samples) == len(answered) else None,
         "mean_ns": float(samples.mean()) if 0 < len(samples) == len(answered) else None,
     }
     for q in percentiles:
-        figures[f"p{q:g}_ns".replace(".", "_")] = _percentile(samples, q)
+        name = f"p{q:g}".replace(".", "_")
+        figures[f"{name}_ns"] = _percentile(samples, q)
+        figures[f"{name}_ci95_ns"] = _interval(windows, q)
     figures["p99_early_stopping_ns"] = estimated_p99(windows)
     return figures
+
+
+def _interval(windows: Sequence[Window], q: float) -> list[float] | None:
+    """Return the 95 % interval of a percentile, None if it is unknown or a query has no answer."""
+    if any(window.answered < window.asked for window in windows):
+        return None
+    interval = percentile_interval([latencies(of_one) for of_one in _by_process(windows)], q)
+    return interval and list(interval)
+
+
+def _by_process(windows: Sequence[Window]) -> list[list[Window]]:
+    found: dict[int, list[Window]] = {}
+    for window in windows:
+        found.setdefault(window.process, []).append(window)
+    return list(found.values())
 
 
 def _percentile(samples: np.ndarray, q: float) -> float | None:
@@ -148,10 +172,25 @@ def ratio_of_served(row: Served, baseline: Served) -> Ratio | None:
         return None
     if any(w.answered < w.asked or not w.answered for one in both for w in one.windows):
         return None
-    rounds = min(len(one.windows) for one in both)
-    if row.scenario is Scenario.OFFLINE:
-        mine, theirs = (
-            np.array([w.elapsed_ns / w.answered for w in one.windows[:rounds]]) for one in both
-        )
-        return ratio_of_rounds(mine, theirs)
-    return ratio([latencies([w]) for w in row.windows], [latencies([w]) for w in baseline.windows])
+    if sum(w.answered for w in row.windows) < fewest_samples(50):
+        return None
+    theirs = {(w.process, w.round): _typical_ns(row.scenario, w) for w in baseline.windows}
+    return paired_ratio(
+        [
+            np.array(
+                [
+                    _typical_ns(row.scenario, w) / theirs[w.process, w.round]
+                    for w in windows
+                    if theirs.get((w.process, w.round))
+                ]
+            )
+            for windows in _by_process(row.windows)
+        ]
+    )
+
+
+def _typical_ns(scenario: Scenario, window: Window) -> float:
+    """Return the median latency of a window, or in the offline scenario the time per query."""
+    if scenario is Scenario.OFFLINE:
+        return window.elapsed_ns / window.answered
+    return float(np.median(latencies([window])))

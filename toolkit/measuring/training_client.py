@@ -70,11 +70,11 @@ class TrainingProbe:
         self._rows, self._start = rows, reply["start"]
         return decode(reply["opening"], Opening, REPLY)
 
-    def block(self, scope: Scope, count: int) -> Timed:
+    def block(self, scope: Scope, count: int, core: int | None = None) -> Timed:
         """Time the next `count` epochs of the training. Raises PluginError for another scope."""
         if scope is not Scope.EPOCH:
             raise PluginError(f"A training was timed in scope {scope}.", hint="Time epochs.")
-        reply, arrays = self._worker.ask({"command": "epochs", "count": count})
+        reply, arrays = self._worker.ask({"command": "epochs", "count": count, "core": core})
         self._losses += arrays["losses"].tolist()
         self._first_steps += arrays["first_steps"].tolist()
         return Timed(samples=arrays["samples"], rss_bytes=reply["rss_bytes"])

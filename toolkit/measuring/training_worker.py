@@ -26,6 +26,7 @@ from toolkit.core.specs import ModelSpec
 from toolkit.core.usercode import UserCode, load_user_code
 from toolkit.data.base import Split
 from toolkit.measuring.memory import watched
+from toolkit.measuring.placement import begin_on
 from toolkit.measuring.process import Reply, run
 from toolkit.measuring.timing import collector_at_rest
 from toolkit.measuring.wire import MESSAGE
@@ -49,6 +50,7 @@ class TrainingWorker:
 
     def handle(self, message: Json, arrays: Mapping[str, np.ndarray]) -> Reply:
         command = message["command"]
+        begin_on(message.get("core"))
         if command == "train":
             return self._open(message), {}
         if command == "memory":

@@ -8,14 +8,25 @@ from collections.abc import Sequence
 import numpy as np
 
 from toolkit.core.documents import Json
-from toolkit.core.measurement import Row
+from toolkit.core.measurement import Measurement, Row
 from toolkit.measuring.engine import Procedure
 from toolkit.measuring.environment import available_cores
 from toolkit.measuring.load import OtherLoad
 from toolkit.measuring.memory import steady_growth
-from toolkit.measuring.statistics import DISTURBED, fewest_samples, median_interval, reach
+from toolkit.measuring.statistics import (
+    DISTURBED,
+    Remedy,
+    fewest_samples,
+    median_interval,
+    reach,
+)
+from toolkit.measuring.summary import median_spread
 
 STOLEN_SHARE = 0.02
+ONE_PROCESS = (
+    "Each row ran in one process, so there are no intervals and no verdicts: processes of the same "
+    "row differ. Give --processes 5 or more."
+)
 DRIFT = 1.05  # largest ratio between the medians of the first and the last third of the blocks
 
 
@@ -74,21 +85,21 @@ def row_warnings(rows: Sequence[Row], procedure: Procedure) -> list[str]:
         for measurement in row.measurements:
             where = f"batch {row.batch}, {measurement.scope}"
             samples = len(measurement.samples)
-            interval = median_interval([block.samples for block in measurement.blocks])
+            processes = measurement.samples_of_processes
+            interval = median_interval(processes)
+            if samples and len(processes) == 1:
+                found[ONE_PROCESS] = []
             if not measurement.settled:
                 found[
                     f"{where}: the warm-up did not settle within 5 % (machine or runtime are not "
                     "steady): {rows}. Repeat it, or fix the number with --warmup."
                 ].append(row.runtime)
-            blocks = [float(np.median(block.samples)) for block in measurement.blocks]
-            third = len(blocks) // 3
-            if third:
-                first, last = np.median(blocks[:third]), np.median(blocks[-third:])
-                if first > 0 and last > 0 and max(first / last, last / first) > DRIFT:
-                    found[
-                        f"{where}: the times drifted between the first third of the blocks and the "
-                        "last: {rows}. The clock or the load changed; measure longer, or again."
-                    ].append(f"{row.runtime} ({last / first - 1:+.0%})")
+            drift = drift_of(measurement)
+            if not 1 / DRIFT <= drift <= DRIFT:
+                found[
+                    f"{where}: the times drifted between the first third of the blocks and the "
+                    "last: {rows}. The clock or the load changed; measure longer, or again."
+                ].append(f"{row.runtime} ({drift - 1:+.0%})")
             if growth := steady_growth(measurement.blocks):
                 found[
                     f"{where}: the resident size grew steadily: {{rows}}. Something is kept of "
@@ -107,6 +118,30 @@ def row_warnings(rows: Sequence[Row], procedure: Procedure) -> list[str]:
                 if half > procedure.target_ci:
                     found[
                         f"{where}: 95 % intervals wider than ±{procedure.target_ci:.1%}: {{rows}}. "
-                        "Stop other work, or give more --max-seconds or --runs."
+                        f"{_remedy_of(measurement)}"
                     ].append(f"{row.runtime} (±{half:.1%})")
     return [text.replace("{rows}", ", ".join(names)) for text, names in found.items()]
+
+
+def drift_of(measurement: Measurement) -> float:
+    """Return the median of the last third of the blocks over that of the first; 1 if unknown."""
+    blocks = [float(np.median(block.samples)) for block in measurement.blocks if len(block.samples)]
+    third = len(blocks) // 3
+    if not third:
+        return 1.0
+    first, last = float(np.median(blocks[:third])), float(np.median(blocks[-third:]))
+    return last / first if first > 0 and last > 0 else 1.0
+
+
+def _remedy_of(measurement: Measurement) -> str:
+    """Return a sentence that says what would narrow the interval of the median most."""
+    if measurement.disturbance > DISTURBED:
+        return "Stop other work on this machine."
+    if not 1 / DRIFT <= drift_of(measurement) <= DRIFT:
+        return "Most of it is the drift of this machine: measure on a quieter machine."
+    spread = median_spread(measurement)
+    if spread is None:
+        return "Give more --max-seconds or --processes."
+    if spread.remedy is Remedy.TIME:
+        return "Most of it is noise within each process: give more --max-seconds."
+    return "Most of it is the difference between processes: give more --processes."

@@ -28,6 +28,7 @@ from toolkit.core.session import Runtime, Session, SessionOptions, open_session
 from toolkit.core.specs import Feeds, Signature, relaid
 from toolkit.measuring.memory import watched
 from toolkit.measuring.peak import peak_rate
+from toolkit.measuring.placement import begin_on
 from toolkit.measuring.process import Reply, run
 from toolkit.measuring.serving import Schedule, answer, together
 from toolkit.measuring.timing import time_block
@@ -48,6 +49,7 @@ class Worker:
 
     def handle(self, message: Json, arrays: Mapping[str, np.ndarray]) -> Reply:
         command = message["command"]
+        begin_on(message.get("core"))
         if command == "probe":
             return self._probe(message["runtime"]), {}
         if command == "open":

@@ -29,7 +29,7 @@ from toolkit.steps.rows import Group, measure_groups
 from toolkit.steps.settings import Settings
 
 FORWARD = Scope.FORWARD
-ROUGH = 1.1  # relative half-width of the interval of a ratio with too few runs for a statistic
+ROUGH = 1.1  # factor on either side of a ratio of one process, which has no interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +196,8 @@ def standing_of(earlier: Standing, row: Row, first: Row, beside: Standing) -> St
     typical = typical_ns(row) / typical_ns(first)
     compared: Ratio | None = compare_rows(row, first, FORWARD)
     value = typical if compared is None else compared.value
-    low, high = (value / ROUGH, value * ROUGH) if compared is None else compared.interval
+    rough = (value / ROUGH, value * ROUGH)
+    low, high = (compared and compared.interval) or rough
     return replace(
         earlier,
         row=row,

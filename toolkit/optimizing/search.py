@@ -15,12 +15,15 @@ from toolkit.core.documents import Json, plain, read_document, seal, write_docum
 from toolkit.core.errors import CheckFailedError, ToolkitError, UsageError
 from toolkit.core.files import digest_bytes, locked_directory, wrapping_os_errors
 from toolkit.core.gates import Gate
+from toolkit.core.measurement import Scope
 from toolkit.core.progress import Progress
 from toolkit.core.session import SessionOptions
 from toolkit.core.specs import Feeds
 from toolkit.core.temporary import sweep_below
 from toolkit.measuring.engine import Procedure
 from toolkit.measuring.environment import describe_environment
+from toolkit.measuring.statistics import Verdict as Speed
+from toolkit.measuring.summary import compare_rows
 from toolkit.optimizing.accuracy import Judge, Verdict
 from toolkit.optimizing.bundle import BUNDLE, preprocessing_of, write_bundle
 from toolkit.optimizing.candidates import (
@@ -49,7 +52,6 @@ MOVED = 2.0  # largest ratio to the best for a thread count that other core plac
 TIE = 1.01  # largest ratio to the best at which the plainest candidate is chosen
 SCREENING = Procedure(max_seconds=5.0, target_ci=0.02, processes=1)
 FINAL = Procedure(max_seconds=12.0)
-FINAL_BRIEF = Procedure(max_seconds=12.0, processes=5)  # core placement affects short passes most
 RESERVED = {"final": 0.0, "late": 0.6}  # share of the budget left for a round to start; else 0.4
 
 
@@ -57,13 +59,15 @@ RESERVED = {"final": 0.0, "late": 0.6}  # share of the budget left for a round t
 class Optimized:
     """Result of a search: all candidates, the chosen one, and the path of its bundle.
 
-    `pareto` has the names of the Pareto-optimal candidates in latency, accuracy and memory.
+    `pareto` has the names of the Pareto-optimal candidates in latency, accuracy and memory, `ties`
+    those of the finalists that the last measurement did not show to be slower than the chosen one.
     `remarks` say what the search left out, and why. `max_drop` is None for an exact search.
     """
 
     standings: Sequence[Standing]
     chosen: Standing
     pareto: Collection[str]
+    ties: Sequence[str]
     bundle: Path
     batch: int
     objective: str
@@ -75,6 +79,7 @@ class Optimized:
             "chosen": self.chosen.to_json(),
             "standings": [standing.to_json() for standing in self.standings],
             "pareto": list(self.pareto),
+            "ties": list(self.ties),
             "bundle": str(self.bundle),
             "batch": self.batch,
             "objective": self.objective,
@@ -89,7 +94,8 @@ class Search:
     """One call of `optimize`: its settings, its tools, and the results of its candidates so far.
 
     `base` is the baseline, `entrants` are the candidates of the first round, and `late` those that
-    are slow to make. `forms` has the artifacts of each candidate's variant.
+    are slow to make. `forms` has the artifacts of each candidate's variant. `compared` is whether
+    the finalists were measured in turn with each other.
     """
 
     given: Artifact
@@ -108,6 +114,7 @@ class Search:
     judge: Judge | None
     progress: Progress
     remarks: list[str]
+    compared: bool = False
     standings: dict[str, Standing] = field(default_factory=dict)
     forms: dict[str, Forms] = field(default_factory=dict)
 
@@ -335,9 +342,8 @@ class Search:
             finalists = [one for one in self._hopeful(alive) if self._accurate(one)][:FINALISTS]
         if self._time_for("final"):
             others = [one for one in finalists if one != self.base]
-            best = self.standings[finalists[0].name].median_ns
-            brief = best is not None and best < BRIEF_NS
-            self._race("final", [self.base, *others], FINAL_BRIEF if brief else FINAL)
+            self._race("final", [self.base, *others], FINAL)
+            self.compared = True
         else:
             self.remarks.append("the budget was spent before the best were measured once more")
         return [one.name for one in finalists]
@@ -370,6 +376,7 @@ class Search:
             standings=sorted(self.standings.values(), key=self._order),
             chosen=chosen,
             pareto=pareto(self._alive()),
+            ties=self._ties(chosen, final),
             bundle=self.place / BUNDLE,
             batch=self.batch,
             objective=self.objective,
@@ -409,6 +416,20 @@ class Search:
                 self._drop(candidate, f"accuracy: {verdict.why}")
             remaining = [one for one in remaining if one not in tied]
         raise self._nothing_is_right()
+
+    def _ties(self, chosen: Standing, final: Sequence[Standing]) -> list[str]:
+        """Return the names of the finalists that may be as fast as the chosen one, or faster."""
+        if not self.compared or self.objective not in ("latency", "throughput"):
+            return []
+        assert chosen.row is not None
+        found = []
+        for one in final:
+            if one.candidate == chosen.candidate or one.row is None or one.out is not None:
+                continue
+            ratio = compare_rows(one.row, chosen.row, Scope.FORWARD)
+            if ratio is not None and ratio.verdict is not Speed.SLOWER:
+                found.append(one.candidate.name)
+        return found
 
     # Queries used by the steps.
 

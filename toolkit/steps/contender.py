@@ -68,8 +68,8 @@ class Contender:
             reason=f"{error.problem} {error.hint}",
         )
 
-    def open(self) -> None:
-        """Start the next process of the row, and check its outputs before any timing.
+    def open(self, core: int | None = None) -> None:
+        """Start the next process of the row on `core`, and check its outputs before any timing.
 
         A row with wrong outputs is still timed, to show how fast it is; its status excludes it from
         comparisons. An error ends the row.
@@ -86,6 +86,7 @@ class Contender:
                 options,
                 self.feeds,
                 settings.clients,
+                core,
             )
             sizes = {artifact.digest: artifact.size_bytes for artifact in entry.artifacts}
             self.row = replace(

@@ -17,11 +17,12 @@ from toolkit.core.measurement import Result, Row, Scope, Status
 from toolkit.core.progress import Progress
 from toolkit.core.specs import Feeds
 from toolkit.measuring.capacity import find_rates
-from toolkit.measuring.engine import Part, measure
+from toolkit.measuring.engine import USUAL_PROCESSES, Part, is_enough, measure
 from toolkit.measuring.environment import describe_environment
 from toolkit.measuring.gpus import gpu_warnings
 from toolkit.measuring.load import LoadMeter, OtherLoad, average
-from toolkit.measuring.traffic import Traffic, TrafficLane, serve
+from toolkit.measuring.placement import placement_cores
+from toolkit.measuring.traffic import WINDOWS, Traffic, TrafficLane, serve
 from toolkit.measuring.traffic_warnings import traffic_warnings
 from toolkit.measuring.warnings import load_warnings, machine_warnings, row_warnings
 from toolkit.steps.checks import ReferenceOutputs
@@ -32,6 +33,8 @@ from toolkit.steps.reference import reference_worker, what_runs
 from toolkit.steps.settings import Settings
 from toolkit.steps.work import work_of
 
+OPENINGS = 5  # fewest processes of a row, if scope open is requested
+WARM_UP_S = 0.15  # usual duration of a warm-up
 BYTES_A_ROW = 2**16  # in the file of a result, without the samples
 BYTES_A_WARM_UP = 2**19  # per process and scope
 BYTES_A_RUN = 32  # digits of a sample of up to 10 s, plus a share of the lead of its block
@@ -101,7 +104,7 @@ def _expected_bytes(groups: Sequence[Group], settings: Settings) -> int:
         samples = len(groups) * scopes * procedure.max_seconds * BYTES_A_SECOND
     else:
         samples = rows * scopes * procedure.runs * BYTES_A_RUN
-    warm_ups = rows * scopes * procedure.parts * BYTES_A_WARM_UP
+    warm_ups = rows * scopes * (procedure.processes or USUAL_PROCESSES) * BYTES_A_WARM_UP
     return int(rows * BYTES_A_ROW + warm_ups + samples)
 
 
@@ -115,27 +118,22 @@ class _Run:
     warnings: list[str] = field(default_factory=list)
     interrupts: Interrupts = field(default_factory=Interrupts)
 
+    @property
+    def _cores(self) -> Sequence[int]:
+        return placement_cores(self.settings.cpus)
+
     def measure_group(self, number: int, group: Group, rows: list[Row]) -> None:
-        """Open every row, then measure all in turn, in one process of each row at a time.
+        """Measure the rows of a group in turn, in one process of each row at a time.
 
         The rows are added to `rows` with their measurements, even if measuring is interrupted.
         """
         contenders: list[Contender] = []
         try:
             self._enter(number, group, contenders)
-            loads: dict[Scope, list[OtherLoad]] = {}
-            processes = self.settings.processes
-            for process in range(processes):
-                self._open(contenders, group.batch, process)
-                if process < self.settings.procedure.parts:
-                    self._measure(contenders, group.batch, process, loads)
-                if process < processes - 1:
-                    for contender in contenders:
-                        contender.close()
-            for scope, parts in loads.items():
-                self.warnings += load_warnings(f"batch {group.batch}, {scope}", average(parts))
-            if self.settings.traffic is not None:
-                self._serve(contenders, self.settings.traffic, group.batch)
+            if self.settings.traffic is None:
+                self._measure_all(contenders, group.batch)
+            else:
+                self._serve_all(contenders, self.settings.traffic, group.batch)
         except KeyboardInterrupt:
             self.interrupts.hold()  # a second Ctrl-C would lose the rows measured so far
             raise
@@ -163,34 +161,60 @@ class _Run:
                 )
             )
 
-    def _open(self, contenders: Sequence[Contender], batch: int, process: int) -> None:
-        """Start the next process of each row that has not failed."""
-        of = f" {process + 1} of {self.settings.processes}" if self.settings.processes > 1 else ""
+    def _measure_all(self, contenders: Sequence[Contender], batch: int) -> None:
+        """Measure every scope in several processes of each row."""
+        settings, procedure = self.settings, self.settings.procedure
+        scopes = [scope for scope in settings.scopes if scope is not Scope.OPEN]
+        openings = OPENINGS if Scope.OPEN in settings.scopes else 1
+        loads: dict[Scope, list[OtherLoad]] = {}
+        began = time.monotonic()
+        self._open(contenders, batch, 0, "open")
+        preparation_s = time.monotonic() - began + WARM_UP_S * len(contenders) * len(scopes)
+        count = procedure.plan(preparation_s, len(scopes)) if scopes else 0
+        total = max(count, openings)
+        for process in range(total):
+            of = f" {process + 1} of {total}"
+            if process:
+                self._open(contenders, batch, process, f"open{of}")
+            if process < count:
+                part = Part(procedure=procedure, number=process, count=count, cores=self._cores)
+                self._measure(contenders, batch, part, scopes, loads, f"measure{of}")
+                lanes = [contender.lane for contender in contenders if contender.lane]
+                if process + 1 >= openings and is_enough(lanes, scopes, part):
+                    break
+        for scope, parts in loads.items():
+            self.warnings += load_warnings(f"batch {batch}, {scope}", average(parts))
+
+    def _open(self, contenders: Sequence[Contender], batch: int, process: int, task: str) -> None:
+        """End the current process of each row, and start the next of each that has not failed."""
+        for contender in contenders:
+            contender.close()
+        core = self._cores[process % len(self._cores)] if self._cores else None
         for done, contender in enumerate(contenders):
             if contender.alive:
-                contender.open()
-            what = f"open{of}, batch {batch}"
-            self.progress.update(what, done + 1, len(contenders), contender.entry.runtime)
+                contender.open(core)
+            self.progress.update(
+                f"{task}, batch {batch}", done + 1, len(contenders), contender.entry.runtime
+            )
 
     def _measure(
         self,
         contenders: Sequence[Contender],
         batch: int,
-        process: int,
+        part: Part,
+        scopes: Sequence[Scope],
         loads: dict[Scope, list[OtherLoad]],
+        task: str,
     ) -> None:
         """Measure every scope in the current processes; add the load of others to `loads`."""
-        part = Part(procedure=self.settings.procedure, number=process)
-        of = f" {process + 1} of {part.procedure.parts}" if part.procedure.parts > 1 else ""
         lanes = [c.lane for c in contenders if c.lane and c.alive]
-        scopes = [scope for scope in self.settings.scopes if scope is not Scope.OPEN]
         for done, scope in enumerate(scopes):
             meter = LoadMeter([c.worker.pid for c in contenders if c.worker])
             measure(lanes, scope, part, time.monotonic_ns)
             loads.setdefault(scope, []).append(meter.read())
             for lane in lanes:
                 lane.disturbances[scope] = average(loads[scope]).disturbance
-            self.progress.update(f"measure{of}, batch {batch}", done + 1, len(scopes), scope)
+            self.progress.update(f"{task}, batch {batch}", done + 1, len(scopes), scope)
 
     def _finish(self, contender: Contender, rows: list[Row]) -> None:
         try:
@@ -233,27 +257,44 @@ class _Run:
             forms=artifacts, feeds=feeds, outputs=outputs, tolerance=settings.tolerance
         )
 
-    def _serve(self, contenders: Sequence[Contender], traffic: Traffic, batch: int) -> None:
-        """Run the load test on all rows; they keep their results even if it is interrupted."""
-        lanes = {
-            index: TrafficLane(server=contender.worker)
-            for index, contender in enumerate(contenders)
-            if contender.lane and contender.worker
-        }
+    def _serve_all(self, contenders: Sequence[Contender], traffic: Traffic, batch: int) -> None:
+        """Run the load test on all rows, with one process of each row per window.
+
+        A search for rates has one process. Rows keep their results even if it is interrupted.
+        """
         what = f"{traffic.scenario}, batch {batch}"
-        meter = LoadMeter([c.worker.pid for c in contenders if c.worker])
-        run = find_rates if traffic.find_qps else serve
+        procedure = self.settings.procedure
+        lanes: dict[int, TrafficLane] = {}
+        loads: list[OtherLoad] = []
+
+        def report(done: int, total: int, detail: str) -> None:
+            self.progress.update(what, done, total, detail)
+
         try:
-            run(
-                list(lanes.values()),
-                traffic,
-                self.settings.procedure,
-                lambda done, total, detail: self.progress.update(what, done, total, detail),
-            )
-            self.warnings += load_warnings(what, meter.read())
+            for number in range(1 if traffic.find_qps else WINDOWS):
+                of = "" if traffic.find_qps else f" {number + 1} of {WINDOWS}"
+                self._open(contenders, batch, number, f"open{of}")
+                for index, contender in enumerate(contenders):
+                    if contender.lane and contender.worker:
+                        if index in lanes:
+                            lanes[index].move_to(contender.worker)
+                        else:
+                            lanes[index] = TrafficLane(server=contender.worker)
+                going = [lane for index, lane in lanes.items() if contenders[index].alive]
+                meter = LoadMeter([c.worker.pid for c in contenders if c.worker])
+                if traffic.find_qps:
+                    find_rates(going, traffic, procedure, report)
+                else:
+                    serve(going, traffic, procedure, number, self._cores)
+                    report(number + 1, WINDOWS, "")
+                loads.append(meter.read())
+                for index, lane in lanes.items():
+                    if lane.failure is not None and contenders[index].alive:
+                        contenders[index].fail(lane.failure)
+            self.warnings += load_warnings(what, average(loads))
         finally:
             for index, lane in lanes.items():
                 contender = contenders[index]
                 contender.row = replace(contender.row, served=lane.served(traffic))
-                if lane.failure is not None:
+                if lane.failure is not None and contender.alive:
                     contender.fail(lane.failure)

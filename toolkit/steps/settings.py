@@ -17,7 +17,6 @@ from toolkit.measuring.environment import session_options
 from toolkit.measuring.traffic import Traffic
 
 SCOPES = (Scope.FORWARD, Scope.END_TO_END)
-OPENINGS = 5  # fewest processes of a row, if scope open is requested
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +68,10 @@ class Settings:
         chosen = procedure or Procedure()
         if traffic is not None:
             traffic.check(chosen)
-            if chosen.processes not in (None, 1):
+            if chosen.processes is not None:
                 raise UsageError(
-                    f"Got --processes {chosen.processes} with a scenario, which has one.",
-                    hint="Leave out --processes.",
+                    "Got --processes together with --scenario.",
+                    hint="Leave out --processes: each window of a scenario has its own process.",
                 )
         return cls(
             scopes=_parse_scopes(scopes, traffic),
@@ -94,13 +93,6 @@ class Settings:
 
     def of(self, runtime: str) -> SessionOptions:
         return replace(self.options, tuning=self.tuning.get(runtime, {}))
-
-    @property
-    def processes(self) -> int:
-        """Number of processes of a row, one after the other."""
-        if self.traffic is not None:
-            return 1
-        return max(self.procedure.parts, OPENINGS if Scope.OPEN in self.scopes else 1)
 
     @property
     def clients(self) -> int:

@@ -21,10 +21,17 @@ from toolkit.core.specs import ModelSpec, Task
 from toolkit.core.temporary import scratch_directory
 from toolkit.data.base import Split
 from toolkit.measuring.client import WorkerProcess
-from toolkit.measuring.engine import Lane, Part, Procedure, measure
+from toolkit.measuring.engine import (
+    Lane,
+    Part,
+    Procedure,
+    is_enough,
+    measure,
+)
 from toolkit.measuring.environment import describe_environment
 from toolkit.measuring.gpus import gpu_warnings
-from toolkit.measuring.load import LoadMeter
+from toolkit.measuring.load import LoadMeter, OtherLoad, average
+from toolkit.measuring.placement import placement_cores
 from toolkit.measuring.training_client import MODULE, TrainingProbe, write_split
 from toolkit.measuring.warnings import load_warnings, machine_warnings, row_warnings
 from toolkit.parity.losses import compare_losses
@@ -129,12 +136,22 @@ def measure_training(contest: Contest, out: Path, progress: Progress) -> Result:
 @final
 @dataclass(kw_only=True)
 class _Contender:
-    """A row while it is measured; `worker`, `probe` and `lane` are None if they did not start."""
+    """A row while it is measured.
+
+    `worker` and `probe` are those of the current process, None if it did not start. `lane` is None
+    until the first process is open.
+    """
 
     row: Row
     worker: WorkerProcess | None = None
     probe: TrainingProbe | None = None
     lane: Lane | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the row can still be measured."""
+        ended = self.lane is not None and self.lane.failure is not None
+        return self.row.status is Status.OK and not ended
 
     def fail(self, error: ToolkitError) -> None:
         """Set the status and reason of the row, unless it has failed already."""
@@ -146,26 +163,36 @@ class _Contender:
                 reason=f"{error.problem} {error.hint}",
             )
 
-    def finish(self) -> None:
-        """Add measurements, peak memory and provenance to the row, and end the worker."""
+    def close(self) -> None:
+        """Add losses, peak memory and provenance of the current process to the row, and end it.
+
+        Losses are those of the first process; the others repeat them.
+        """
         if self.worker is None:
             return
         with self.worker as worker:
+            self.worker = None
             if self.lane is None or self.probe is None:
                 return
-            self.row = replace(
-                self.row,
-                measurements=self.lane.measurements(),
-                learning=self.probe.learning(),
-            )
+            if self.row.learning is None:
+                self.row = replace(self.row, learning=self.probe.learning())
             if self.lane.failure is not None:
                 self.fail(self.lane.failure)
             if worker.answers:
                 try:
-                    self.row = replace(self.row, peak_rss_bytes=worker.peak_rss_bytes())
+                    peak = max(worker.peak_rss_bytes(), self.row.peak_rss_bytes or 0)
+                    self.row = replace(self.row, peak_rss_bytes=peak)
                     self.row = replace(self.row, provenance=worker.provenance())
                 except ToolkitError as error:
                     self.fail(error)
+
+    def finish(self) -> None:
+        """End the current process, and add the measurements of all to the row."""
+        try:
+            self.close()
+        finally:
+            if self.lane is not None:
+                self.row = replace(self.row, measurements=self.lane.measurements())
 
 
 @final
@@ -180,26 +207,16 @@ class _Run:
     interrupts: Interrupts = field(default_factory=Interrupts)
 
     def measure_group(self, number: int, recipe: Recipe, rows: list[Row]) -> None:
-        """Open every row, then measure all in turn; add them to `rows` even if interrupted."""
+        """Measure the rows in turn, in one process of each at a time.
+
+        Each process trains from the start. Adds the rows to `rows` even if interrupted.
+        """
         contest = self.contest
-        contenders: list[_Contender] = []
-        what = f"batch {recipe.batch}"
+        contenders = [
+            _Contender(row=self._new_row(label, number, recipe)) for label in contest.trainers
+        ]
         try:
-            for done, label in enumerate(contest.trainers, 1):
-                contenders.append(contender := _Contender(row=self._new_row(label, number, recipe)))
-                self._open(contender, label, recipe)
-                self.progress.update(f"prepare, {what}", done, len(contest.trainers), label)
-            lanes = [contender.lane for contender in contenders if contender.lane]
-            meter = LoadMeter([c.worker.pid for c in contenders if c.worker])
-            # One process: a second would have to resume training where the first stopped.
-            whole = Part(procedure=replace(contest.procedure, processes=1))
-            measure(lanes, Scope.EPOCH, whole, time.monotonic_ns)
-            load = meter.read()
-            if lanes:  # without any, no time passed in which to measure the load of others
-                self.warnings += load_warnings(f"{what}, {Scope.EPOCH}", load)
-            for lane in lanes:
-                lane.disturbances[Scope.EPOCH] = load.disturbance
-            self.progress.update(f"measure, {what}", 1, 1, Scope.EPOCH)
+            self._measure_all(contenders, recipe)
         except KeyboardInterrupt:
             self.interrupts.hold()  # a second Ctrl-C would lose the rows measured so far
             raise
@@ -208,6 +225,38 @@ class _Run:
                 for contender in contenders:
                     all_of_them.callback(contender.finish)
             rows += self._judged([contender.row for contender in contenders])
+
+    def _measure_all(self, contenders: Sequence[_Contender], recipe: Recipe) -> None:
+        """Measure epochs in several processes of each row."""
+        contest, procedure = self.contest, self.contest.procedure
+        what, loads = f"batch {recipe.batch}", list[OtherLoad]()
+        cores = placement_cores(contest.cpus)
+        count, process = 1, 0
+        while process < count:
+            began = time.monotonic()
+            for done, contender in enumerate(contenders):
+                contender.close()
+                if contender.alive:
+                    self._open(contender, recipe)
+                self.progress.update(
+                    f"prepare, {what}", done + 1, len(contenders), contender.row.runtime
+                )
+            if process == 0:
+                count = procedure.plan(time.monotonic() - began, 1)
+            lanes = [contender.lane for contender in contenders if contender.lane]
+            if not any(contender.alive for contender in contenders):
+                return
+            meter = LoadMeter([c.worker.pid for c in contenders if c.worker])
+            part = Part(procedure=procedure, number=process, count=count, cores=cores)
+            measure(lanes, Scope.EPOCH, part, time.monotonic_ns)
+            loads.append(meter.read())
+            for lane in lanes:
+                lane.disturbances[Scope.EPOCH] = average(loads).disturbance
+            process += 1
+            self.progress.update(f"measure, {what}", process, count, Scope.EPOCH)
+            if is_enough(lanes, [Scope.EPOCH], part):
+                break
+        self.warnings += load_warnings(f"{what}, {Scope.EPOCH}", average(loads))
 
     def _new_row(self, label: str, group: int, recipe: Recipe) -> Row:
         return Row(
@@ -220,10 +269,10 @@ class _Run:
             precision_requested="float32",
         )
 
-    def _open(self, contender: _Contender, label: str, recipe: Recipe) -> None:
-        """Start the worker and prepare training; a ToolkitError becomes the reason of the row."""
+    def _open(self, contender: _Contender, recipe: Recipe) -> None:
+        """Start a worker and prepare training; a ToolkitError becomes the reason of the row."""
         contest = self.contest
-        framework, _, mode = label.partition(":")
+        framework, _, mode = contender.row.runtime.partition(":")
         try:
             spec = contest.spec(framework)
             worker = contender.worker = WorkerProcess(
@@ -244,8 +293,13 @@ class _Run:
                 settings=Settings(threads=contest.threads, device=contest.device),
                 own=None if contest.family else contest.model,
             )
-            contender.row = replace(contender.row, openings=(opening,))
-            contender.probe, contender.lane = probe, Lane(probe=probe)
+            openings = (*contender.row.openings, opening)
+            contender.row = replace(contender.row, openings=openings)
+            contender.probe = probe
+            if contender.lane is None:
+                contender.lane = Lane(probe=probe)
+            else:
+                contender.lane.move_to(probe)
         except ToolkitError as error:
             contender.fail(error)
 

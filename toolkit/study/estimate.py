@@ -13,6 +13,7 @@ from toolkit.study.matrix import Cell
 from toolkit.study.store import Outcome, State
 
 OPENING_S = 2.0  # of a runtime in a new process, with its import
+TRAINER_S = 10.0  # of a trainer in a new process, with its import and the compilation
 SCOPES = 2  # that are measured unless told
 SECONDS = 60.0  # of the trainers of a batch, unless told
 BRIEF = {"export": 8.0, "calibrate": 12.0, "verify": 10.0}  # about what a small model takes
@@ -75,11 +76,15 @@ def _limit(cell: Cell) -> float | None:
     values = cell.values
     if cell.step == "bench":
         scopes = len(values["scopes"]) if "scopes" in values else SCOPES
-        usual = Procedure()
-        limit = values.get("max_seconds", usual.max_seconds)
-        parts = values.get("processes") or (1 if "runs" in values else usual.parts)
-        rows = len(values.get("runtimes", ("torch", "onnxruntime", "openvino")))
-        return float(scopes * limit + parts * rows * OPENING_S)
+        given = ("max_seconds", "processes", "runs")
+        procedure = Procedure(**{name: values[name] for name in given if name in values})
+        opening_s = OPENING_S * len(values.get("runtimes", ("torch", "onnxruntime", "openvino")))
+        processes = procedure.plan(opening_s, scopes)
+        return float(scopes * procedure.max_seconds + processes * opening_s)
     if cell.step == "bench-training":
-        return float(values.get("max_seconds", SECONDS) + len(values["trainers"]) * 5 * OPENING_S)
+        given = ("max_seconds", "processes", "runs")
+        usual = {"max_seconds": SECONDS, **{name: values[name] for name in given if name in values}}
+        procedure = Procedure(**usual)
+        opening_s = TRAINER_S * len(values["trainers"])
+        return float(procedure.max_seconds + procedure.plan(opening_s, 1) * opening_s)
     return BRIEF.get(cell.step)

@@ -23,10 +23,12 @@ class FakeServer:
     fails_at: int | None = None
     log: list[str] = field(default_factory=list)
     schedules: list[Schedule] = field(default_factory=list)
+    cores: list[int | None] = field(default_factory=list)
 
-    def window(self, schedule: Schedule) -> Answers:
+    def window(self, schedule: Schedule, core: int | None = None) -> Answers:
         number = len(self.schedules)
         self.schedules.append(schedule)
+        self.cores.append(core)
         self.log.append(self.name)
         if number == self.fails_at:
             raise WorkerError("The worker broke.", hint="Mend it.")

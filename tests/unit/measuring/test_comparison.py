@@ -47,11 +47,15 @@ PLAN = {"cpus": None, "inputs": "random values, seed 0"}
 
 
 def row(level: int, *, noise: float = 0.001, rounds: int = 20, seed: int = 0, **more: Any) -> Row:
-    """A row of `rounds` blocks whose own levels scatter by `noise` about `level`."""
+    """A row of `rounds` blocks whose own levels scatter by `noise` about `level`.
+
+    Four blocks at a time are of one process.
+    """
     rng = np.random.default_rng(seed)
     blocks = tuple(
         Block(
             round=number,
+            process=number // 4,
             lead=np.empty(0, np.int64),
             samples=(level * rng.normal(1, noise) * rng.normal(1, 0.001, 50)).astype(np.int64),
         )
@@ -101,18 +105,6 @@ def test_the_gate(b: Row, tolerance: float, gate: Gate, in_turn: bool) -> None:
     assert [pair.gate for pair in pairs] == [gate]
 
 
-@pytest.mark.parametrize("in_turn", [True, False])
-@pytest.mark.parametrize("disturbed", ["a", "b"])
-def test_other_work_leaves_a_difference_unknown(disturbed: str, in_turn: bool) -> None:
-    rows = {"a": row(1_000_000), "b": row(1_300_000, seed=1)}
-    (measured,) = rows[disturbed].measurements
-    busy = (replace(measured, disturbance=0.2),)
-    rows[disturbed] = replace(rows[disturbed], measurements=busy)
-    a, b = rows.values()
-    pairs = paired(result(a, b), 0.01) if in_turn else apart(result(a), result(b), 0.01)
-    assert [pair.gate for pair in pairs] == [Gate.UNKNOWN]
-
-
 def test_a_drift_that_meets_both_cancels_only_where_they_were_measured_in_turn() -> None:
     drift = np.linspace(1, 2, 20)
 
@@ -132,6 +124,17 @@ def test_a_drift_that_meets_both_cancels_only_where_they_were_measured_in_turn()
     assert in_turn.ratio is not None
     assert in_turn.ratio.value == pytest.approx(1.05, rel=0.005)
     assert by_itself.gate is Gate.UNKNOWN
+
+
+@pytest.mark.parametrize("in_turn", [True, False])
+def test_one_process_has_a_ratio_without_an_interval(in_turn: bool) -> None:
+    a, b = row(1_000_000, rounds=4), row(2_000_000, rounds=4, seed=1)
+    (pair,) = paired(result(a, b), 0.01) if in_turn else apart(result(a), result(b), 0.01)
+    assert pair.ratio is not None
+    assert pair.ratio.value == pytest.approx(2, rel=0.01)
+    assert (pair.gate, pair.to_json()["ci95"]) == (Gate.UNKNOWN, None)
+    assert pair.reason is not None
+    assert "--processes" in pair.reason
 
 
 def test_rows_of_two_results_meet_by_runtime_batch_and_options() -> None:

@@ -8,10 +8,23 @@ from typing import final
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from toolkit.core.errors import UsageError, WorkerError
 from toolkit.core.measurement import Measurement, Scope
-from toolkit.measuring.engine import WARMUP_LIMIT_NS, Lane, Part, Procedure, measure
+from toolkit.measuring.engine import (
+    FEWEST_PROCESSES,
+    STOPPING_PROCESSES,
+    USUAL_PROCESSES,
+    WARMUP_LIMIT_NS,
+    Lane,
+    Part,
+    Procedure,
+    is_enough,
+    measure,
+    round_ratios,
+)
 from toolkit.measuring.statistics import relative_reach
 from toolkit.measuring.timing import Timed
 
@@ -42,10 +55,12 @@ class FakeProbe:
     fails_at_call: int | None = None
     log: list[str] = field(default_factory=list)
     calls: list[tuple[Scope, int]] = field(default_factory=list)
+    cores: list[int | None] = field(default_factory=list)
 
-    def block(self, scope: Scope, count: int) -> Timed:
+    def block(self, scope: Scope, count: int, core: int | None = None) -> Timed:
         number = len(self.calls)
         self.calls.append((scope, count))
+        self.cores.append(core)
         self.log.append(self.name)
         if number == self.fails_at_call:
             raise WorkerError("The worker broke.", hint="Mend it.")
@@ -84,7 +99,7 @@ def run(procedure: Procedure, *levels: Callable[[int], float]) -> tuple[list[Lan
 
 def whole(procedure: Procedure) -> Part:
     """All of a procedure in one process."""
-    return Part(procedure=replace(procedure, processes=1))
+    return Part(procedure=procedure)
 
 
 @pytest.mark.parametrize("run_ns", [0, 1, 200, MS, 60 * MS, 2_000 * MS])
@@ -103,10 +118,10 @@ def test_fixed_runs_of_lanes_of_different_speed_are_all_done() -> None:
     assert [len(only(lane).samples) for lane in lanes] == [50, 50, 50]
 
 
-def test_blocks_take_about_ten_milliseconds() -> None:
+def test_blocks_take_about_five_milliseconds() -> None:
     (lane,), _ = run(Procedure(), steady(MS))
     sizes = {len(block.samples) for block in only(lane).blocks}
-    assert sizes == {10}
+    assert sizes == {5}
 
 
 def test_every_round_has_a_block_of_each_lane_in_random_order() -> None:
@@ -285,19 +300,93 @@ def in_processes(procedure: Procedure, *levels: Callable[[int], float]) -> list[
     """A lane for each of `levels`, measured in all of the processes that the procedure asks for."""
     clock = FakeClock()
     lanes = [Lane(probe=FakeProbe(clock=clock, run_ns=level)) for level in levels]
-    for number in range(procedure.parts):
+    count = procedure.processes or 1
+    for number in range(count):
         for lane, level in zip(lanes, levels, strict=True):
             if number:
                 lane.move_to(FakeProbe(clock=clock, run_ns=level))
-        measure(lanes, FORWARD, Part(procedure=procedure, number=number), clock)
+        measure(lanes, FORWARD, Part(procedure=procedure, number=number, count=count), clock)
     return lanes
 
 
-def test_three_processes_of_a_row_unless_told() -> None:
-    assert Procedure().parts == 3
-    assert Procedure(runs=100).parts == 1
-    assert Procedure(runs=100, processes=4).parts == 4
-    assert Procedure(processes=1).parts == 1
+@given(preparation_s=st.floats(0, 1e4), max_seconds=st.floats(0.1, 1e3), scopes=st.integers(1, 3))
+def test_the_number_of_processes_is_affordable(
+    preparation_s: float, max_seconds: float, scopes: int
+) -> None:
+    """All takes at most 1.5 times as long as with three processes, or there are the fewest."""
+    count = Procedure(max_seconds=max_seconds).plan(preparation_s, scopes)
+    assert FEWEST_PROCESSES <= count <= USUAL_PROCESSES
+
+    def seconds(processes: int) -> float:
+        return processes * preparation_s + scopes * max_seconds
+
+    assert count == FEWEST_PROCESSES or seconds(count) <= 1.5 * seconds(3) * (1 + 1e-9)
+    if count < USUAL_PROCESSES:
+        assert seconds(count + 1) > 1.5 * seconds(3) * (1 - 1e-9)
+
+
+def test_a_given_number_of_processes_or_runs_is_not_planned() -> None:
+    assert Procedure(runs=100).plan(0.1, 2) == 1
+    assert Procedure(runs=100, processes=4).plan(1000, 2) == 4
+    assert Procedure(processes=1).plan(0.1, 2) == 1
+
+
+def in_levels(*levels: float) -> Lane:
+    """A row with a process at each of the levels, sharing ten rounds."""
+    clock = FakeClock()
+    lane = Lane(probe=FakeProbe(clock=clock, run_ns=steady(levels[0] * MS)))
+    procedure = Procedure(warmup=0, runs=60 * len(levels))
+    for number, level in enumerate(levels):
+        if number:
+            lane.move_to(FakeProbe(clock=clock, run_ns=steady(level * MS)))
+        measure([lane], FORWARD, Part(procedure=procedure, number=number, count=len(levels)), clock)
+    return lane
+
+
+@pytest.mark.parametrize(
+    ("levels", "enough"),
+    [
+        ([1.0] * STOPPING_PROCESSES, True),
+        ([1.0] * (STOPPING_PROCESSES - 1), False),
+        ([1.0, 1.05] * STOPPING_PROCESSES, False),
+    ],
+)
+@pytest.mark.parametrize("baseline", [False, True])
+def test_processes_are_enough_when_all_intervals_are_narrow(
+    levels: list[float], enough: bool, baseline: bool
+) -> None:
+    lanes = [in_levels(*levels)]
+    if baseline:
+        lanes.insert(0, in_levels(*[1.0] * len(levels)))
+    part = Part(procedure=Procedure(), number=len(levels) - 1, count=20)
+    assert is_enough(lanes, [FORWARD], part) is enough
+
+
+@pytest.mark.parametrize("asked", [Procedure(processes=20), Procedure(runs=100, processes=20)])
+def test_processes_that_were_asked_for_are_all_run(asked: Procedure) -> None:
+    lane = in_levels(*[1.0] * 10)
+    assert is_enough([lane], [FORWARD], Part(procedure=Procedure(), number=9, count=20))
+    assert not is_enough([lane], [FORWARD], Part(procedure=asked, number=9, count=20))
+
+
+def test_rows_of_a_round_begin_on_the_same_core() -> None:
+    clock = FakeClock()
+    lanes = [Lane(probe=FakeProbe(clock=clock, run_ns=steady(MS))) for _ in "ab"]
+    part = Part(procedure=Procedure(warmup=1, runs=300), cores=(3, 5))
+    measure(lanes, FORWARD, part, clock)
+    first, second = (lane.probe.cores for lane in lanes)
+    assert first == second
+    assert first[0] is None  # the warm-up
+    assert {*first[1:]} == {3, 5}
+
+
+def test_rounds_are_paired_by_process_and_number() -> None:
+    row, baseline = only(in_levels(2.0, 6.0)), only(in_levels(1.0, 2.0))
+    missing = replace(baseline, blocks=baseline.blocks[1:])
+    for theirs, rounds in ((baseline, [5, 5]), (missing, [4, 5])):
+        ratios = round_ratios(row, theirs)
+        assert [len(one) for one in ratios] == rounds
+        assert [{*one} for one in ratios] == [{2.0}, {3.0}]
 
 
 @pytest.mark.parametrize("processes", [2, 3, 7])
@@ -338,11 +427,11 @@ def test_a_warm_up_that_does_not_settle_in_one_process_is_said() -> None:
     clock = FakeClock()
     lane = Lane(probe=FakeProbe(clock=clock, run_ns=next(levels)))
     procedure = Procedure(max_seconds=0.1)
-    measure([lane], FORWARD, Part(procedure=procedure, number=0), clock)
+    measure([lane], FORWARD, Part(procedure=procedure, number=0, count=3), clock)
     assert only(lane).settled
     for number in (1, 2):
         lane.move_to(FakeProbe(clock=clock, run_ns=next(levels)))
-        measure([lane], FORWARD, Part(procedure=procedure, number=number), clock)
+        measure([lane], FORWARD, Part(procedure=procedure, number=number, count=3), clock)
         assert not only(lane).settled
 
 
@@ -350,10 +439,10 @@ def test_a_lane_that_failed_stays_out_of_later_processes() -> None:
     clock = FakeClock()
     lane = Lane(probe=FakeProbe(clock=clock, run_ns=steady(MS), fails_at_call=3))
     procedure = Procedure(warmup=1, runs=30, processes=2)
-    measure([lane], FORWARD, Part(procedure=procedure, number=0), clock)
+    measure([lane], FORWARD, Part(procedure=procedure, number=0, count=2), clock)
     done = len(only(lane).samples)
     lane.move_to(FakeProbe(clock=clock, run_ns=steady(MS)))
-    measure([lane], FORWARD, Part(procedure=procedure, number=1), clock)
+    measure([lane], FORWARD, Part(procedure=procedure, number=1, count=2), clock)
     assert len(only(lane).samples) == done
 
 

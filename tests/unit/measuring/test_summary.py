@@ -26,7 +26,10 @@ from toolkit.measuring.summary import result_figures, row_figures
 
 
 def measured(scope: Scope = Scope.FORWARD, level: int = 1000, runs: int = 20) -> Measurement:
-    """Ten blocks of `runs` samples about `level`, and a lead and a warm-up that are far off."""
+    """Ten blocks of `runs` samples about `level`, two of each process.
+
+    The lead and the warm-up are far off.
+    """
     rng = np.random.default_rng(0)
     return Measurement(
         scope=scope,
@@ -35,6 +38,7 @@ def measured(scope: Scope = Scope.FORWARD, level: int = 1000, runs: int = 20) ->
         blocks=tuple(
             Block(
                 round=number,
+                process=number // 2,
                 lead=np.full(2, 10**8, np.int64),
                 samples=rng.integers(level - level // 100, level + level // 100, runs),
             )
@@ -195,7 +199,51 @@ def test_a_figure_of_too_few_samples_is_none(runs: int, absent: set[str]) -> Non
     only = row("torch", measured(runs=runs))
     figures = figures_of(only)["scopes"]["forward"]
     names = {name for name, value in figures.items() if name.endswith("_ns") and value is None}
-    assert names == absent
+    assert {name for name in names if "_ci95_" not in name} == absent
+
+
+def test_percentiles_have_intervals_over_processes() -> None:
+    figures = figures_of(row("torch", measured(runs=70)))["scopes"]["forward"]
+    for name in ("p90", "p95", "p99"):
+        low, high = figures[f"{name}_ci95_ns"]
+        assert low <= figures[f"{name}_ns"] <= high
+    assert figures["p99_9_ci95_ns"] is None
+    assert figures["processes"] == 5
+
+
+def test_one_process_has_no_interval_and_no_verdict() -> None:
+    def alone(level: int) -> Measurement:
+        several = measured(level=level)
+        return replace(several, blocks=tuple(replace(b, process=0) for b in several.blocks))
+
+    rows = (row("torch", alone(1000)), row("onnxruntime", alone(500)))
+    figures = row_figures(result(*rows), rows[1])
+    assert figures["scopes"]["forward"]["ci95_ns"] is None
+    ratio = figures["ratio"]
+    assert ratio["value"] == pytest.approx(0.5, rel=0.01)
+    assert (ratio["ci95"], ratio["ci99"], ratio["verdict"]) == (None, None, "UNCLEAR")
+
+
+def test_figures_say_how_processes_differ_and_what_narrows_the_interval() -> None:
+    rng = np.random.default_rng(0)
+
+    def differing() -> Measurement:
+        steady = measured()
+        blocks = (replace(steady.blocks[0], round=n, process=n // 6) for n in range(24))
+        factors = np.repeat(np.exp(rng.normal(0, 0.1, 4)), 6)
+        return replace(
+            steady,
+            blocks=tuple(
+                replace(block, samples=(block.samples * factor).astype(np.int64))
+                for block, factor in zip(blocks, factors, strict=True)
+            ),
+        )
+
+    rows = (row("torch", differing()), row("onnxruntime", differing()))
+    figures = row_figures(result(*rows), rows[1])
+    for found in (figures["scopes"]["forward"]["spread"], figures["ratio"]["spread"]):
+        assert found["total"] > 0.02 > found["rounds"]
+        assert found["remedy"] == "more processes"
 
 
 def test_rows_are_compared_with_the_first_of_their_group() -> None:

@@ -14,6 +14,7 @@ from toolkit.measuring.traffic import MOST_QUERIES, WINDOWS, Traffic, TrafficLan
 
 MS = 1_000_000
 SINGLE = Traffic(scenario="single")
+CORES = (0, 1, 2)
 OFFLINE = Traffic(scenario="offline")
 
 
@@ -24,9 +25,14 @@ def server_at(qps: float, **options: object) -> Traffic:
 def run(
     traffic: Traffic, *servers: FakeServer, procedure: Procedure | None = None
 ) -> list[TrafficLane]:
+    """Run all windows; the same simulated server stands for each process of its row."""
     lanes = [TrafficLane(server=server) for server in servers]
     chosen = procedure or Procedure(max_seconds=5.0, warmup=1)
-    serve(lanes, traffic, chosen, lambda done, total, detail: None)
+    for number in range(WINDOWS):
+        for lane, server in zip(lanes, servers, strict=True):
+            if number:
+                lane.move_to(server)
+        serve(lanes, traffic, chosen, number, cores=CORES)
     return lanes
 
 
@@ -79,20 +85,29 @@ def test_rows_meet_the_same_arrivals_and_every_round_has_its_own() -> None:
 def test_windows_of_the_rows_are_in_turn() -> None:
     log: list[str] = []
     lanes = run(SINGLE, *(FakeServer(service_ns=steady(MS), name=name, log=log) for name in "abc"))
-    assert log[:3] == ["a", "b", "c"]  # the warm-up
-    rounds = [tuple(log[i : i + 3]) for i in range(3, len(log), 3)]
+    assert log[:3] == log[6:9] == ["a", "b", "c"]  # the warm-ups
+    rounds = [tuple(log[i : i + 3]) for i in range(3, len(log), 6)]
     assert len(rounds) == WINDOWS
     assert {tuple(sorted(one)) for one in rounds} == {("a", "b", "c")}
     assert len(set(rounds)) > 1  # each in an order of its own
     for lane in lanes:
         assert [window.round for window in lane.windows] == list(range(WINDOWS))
+        assert [window.process for window in lane.windows] == list(range(WINDOWS))
+
+
+def test_rows_of_a_round_begin_on_the_same_core() -> None:
+    one, other = (FakeServer(service_ns=steady(MS)) for _ in "ab")
+    run(SINGLE, one, other)
+    assert one.cores == other.cores
+    assert one.cores[::2] == [None] * WINDOWS  # the warm-ups
+    assert len({*one.cores[1::2]}) > 1
 
 
 @pytest.mark.parametrize("seconds", [1.0, 10.0])
 def test_the_time_of_a_row_is_split_into_its_windows(seconds: float) -> None:
     server = FakeServer(service_ns=steady(MS))
     run(SINGLE, server, procedure=Procedure(max_seconds=seconds, warmup=1))
-    limits = {schedule.most_ns for schedule in server.schedules[1:]}
+    limits = {schedule.most_ns for schedule in server.schedules[1::2]}
     assert limits == {round(seconds * 1e9 / WINDOWS)}
 
 
@@ -146,7 +161,7 @@ def test_a_row_that_fails_keeps_its_windows_and_the_others_go_on() -> None:
     broken = FakeServer(service_ns=steady(MS), fails_at=3)
     lanes = run(SINGLE, broken, FakeServer(service_ns=steady(MS)))
     assert isinstance(lanes[0].failure, WorkerError)
-    assert [len(lane.windows) for lane in lanes] == [2, WINDOWS]
+    assert [len(lane.windows) for lane in lanes] == [1, WINDOWS]
     assert len(broken.schedules) == 4
 
 
@@ -156,7 +171,7 @@ def test_a_warm_up_of_so_many_runs_is_that_of_each_client(clients: int) -> None:
     server = FakeServer(service_ns=steady(MS))
     (lane,) = run(traffic, server, procedure=Procedure(warmup=7, max_seconds=1))
     served = lane.served(traffic)
-    assert (len(served.warmup), served.settled) == (7 * clients, True)
+    assert (len(served.warmup), served.settled) == (7 * clients * WINDOWS, True)
     assert server.schedules[0].arrivals is None
 
 
@@ -165,8 +180,8 @@ def test_the_warm_up_goes_on_until_it_settles() -> None:
         return MS * (30 - 5 * min(window, 4))
 
     (lane,) = run(SINGLE, FakeServer(service_ns=cooling), procedure=Procedure(max_seconds=1))
-    assert lane.warmup.settled
-    assert [int(chunk[0]) // MS for chunk in lane.warmup.chunks][:5] == [30, 25, 20, 15, 10]
+    assert lane.served(SINGLE).settled
+    assert [int(chunk[0]) // MS for chunk in lane.warmups[0].chunks][:5] == [30, 25, 20, 15, 10]
     assert {int(service) for service in lane.windows[0].finished - lane.windows[0].started} == (
         {10 * MS}
     )

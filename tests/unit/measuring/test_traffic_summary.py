@@ -173,12 +173,27 @@ def test_there_is_no_ratio_where_it_means_nothing() -> None:
     whole = served(*(random_window(n) for n in FIVE))
     assert ratio_of_served(whole, whole) is not None
     cut = served(*(random_window(n, asked=201) for n in FIVE))
-    short = served(*(random_window(n) for n in range(4)))
     empty = served(*(window(scheduled=[], started=[], finished=[]) for _ in FIVE))
     searched = served(*whole.windows, p99_bound_ns=10 * MS)
-    for other in (cut, short, empty, searched, served()):
+    for other in (cut, empty, searched, served()):
         assert ratio_of_served(whole, other) is None
         assert ratio_of_served(other, whole) is None
+
+
+def test_one_window_has_a_ratio_without_an_interval() -> None:
+    compared = ratio_of_served(served(random_window(0, scale=2)), served(random_window(0)))
+    assert compared is not None
+    assert compared.value == pytest.approx(2, rel=0.01)
+    assert compared.interval is None
+
+
+def test_percentiles_have_intervals_over_processes() -> None:
+    latency = served_figures(served(*(random_window(n) for n in FIVE)), 1, QS)["latency"]
+    for name in ("median", "p90", "p99"):
+        low, high = latency["ci95_ns" if name == "median" else f"{name}_ci95_ns"]
+        assert low <= latency[f"{name}_ns"] <= high
+    unanswered = served(*(random_window(n, asked=201) for n in FIVE))
+    assert served_figures(unanswered, 1, QS)["latency"]["p90_ci95_ns"] is None
 
 
 def row_of(one: Served | None) -> Row:

@@ -90,8 +90,9 @@ def test_a_machine_in_order_is_not() -> None:
 
 
 def row(*levels: float, settled: bool = True, runs: int = 20) -> Row:
+    """A row with a block of each level; four blocks at a time are of one process."""
     blocks = tuple(
-        Block(round=i, lead=np.array([1]), samples=np.full(runs, level))
+        Block(round=i, process=i // 4, lead=np.array([1]), samples=np.full(runs, level))
         for i, level in enumerate(levels)
     )
     measurement = Measurement(
@@ -108,14 +109,15 @@ def growing(*sizes_mib: float) -> Row:
     found = row(*[100.0] * len(sizes_mib))
     (measurement,) = found.measurements
     blocks = tuple(
-        replace(block, rss_bytes=round(size * 2**20))
+        replace(block, process=0, rss_bytes=round(size * 2**20))
         for block, size in zip(measurement.blocks, sizes_mib, strict=True)
     )
     return replace(found, measurements=(replace(measurement, blocks=blocks),))
 
 
 def test_a_leak_is_said_with_its_size_for_a_thousand_runs() -> None:
-    (warning,) = row_warnings([growing(*(100 + 3 * i for i in range(9)))], Procedure())
+    alone, warning = row_warnings([growing(*(100 + 3 * i for i in range(9)))], Procedure())
+    assert "in one process" in alone
     assert "batch 1, forward: the resident size grew steadily" in warning
     assert f"rt (+18 MiB, {3 * 1024 * 1000 / 21:,.0f} KiB per 1,000 runs)" in warning
 
@@ -135,3 +137,38 @@ def test_samples_speak_against_their_figures(found: Row, says: list[str]) -> Non
     for warning, part in zip(warnings, says, strict=True):
         assert part in warning
         assert "batch 1, forward" in warning
+
+
+def test_one_process_is_said_once() -> None:
+    alone = row(*[100.0] * 4)
+    (warning,) = row_warnings([alone, alone], Procedure(processes=1))
+    assert "there are no intervals and no verdicts" in warning
+    assert "--processes 5" in warning
+
+
+NOISY = (80, 90, 100, 110, 120, 100, 85, 115)
+
+
+@pytest.mark.parametrize(
+    ("levels", "disturbance", "remedy"),
+    [
+        ([*NOISY, *(level + 3 for level in NOISY), *NOISY], 0.0, "more --max-seconds"),
+        ([*[100] * 8, *[130] * 8, *[100] * 8], 0.0, "more --processes"),
+        ([*[100] * 8, *[130] * 8, *[100] * 8], 0.2, "Stop other work"),
+        ([*[100] * 8, *[110] * 8, *[130] * 8], 0.0, "a quieter machine"),
+        ([*[100] * 4, *[130] * 4, *[100] * 4], 0.0, "--max-seconds or --processes"),
+    ],
+)
+def test_a_wide_interval_is_said_with_what_would_narrow_it(
+    levels: list[float], disturbance: float, remedy: str
+) -> None:
+    """A third of the blocks is of each of three processes."""
+    found = row(*levels)
+    (measurement,) = found.measurements
+    blocks = tuple(
+        replace(block, process=3 * i // len(levels)) for i, block in enumerate(measurement.blocks)
+    )
+    changed = replace(measurement, blocks=blocks, disturbance=disturbance)
+    warnings = row_warnings([replace(found, measurements=(changed,))], Procedure())
+    (wide,) = [warning for warning in warnings if "wider than" in warning]
+    assert remedy in wide

@@ -1,4 +1,4 @@
-"""Windows that are made by hand, in milliseconds."""
+"""Windows that are made by hand, in milliseconds; each is of a process of its own."""
 
 from __future__ import annotations
 
@@ -29,4 +29,5 @@ def window(
         scheduled=times(scheduled),
         started=times(started),
         finished=times(finished),
+        process=number,
     )

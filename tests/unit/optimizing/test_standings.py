@@ -74,12 +74,12 @@ def test_none_is_better_than_one_of_the_front(points: list[tuple[float, float, i
         assert (name in front) != beaten
 
 
-def measured(runs: int, nanoseconds: int, process: int = 0) -> Row:
-    """So many rounds of one run each."""
+def measured(runs: int, nanoseconds: int, processes: int = 1) -> Row:
+    """So many rounds of one run each, shared among processes."""
     blocks = tuple(
         Block(
             round=number,
-            process=process,
+            process=number * processes // runs,
             lead=np.empty(0, np.int64),
             samples=np.array([nanoseconds + number]),
             rss_bytes=0,
@@ -97,11 +97,14 @@ def measured(runs: int, nanoseconds: int, process: int = 0) -> Row:
     )
 
 
-@pytest.mark.parametrize(("runs", "rough"), [(5, True), (40, False)])
-def test_few_runs_of_a_slow_model_still_tell_something(runs: int, rough: bool) -> None:
-    """A batch that takes a second has five runs in a round, too few for an interval."""
+@pytest.mark.parametrize(
+    ("runs", "processes", "rough"), [(5, 1, True), (40, 1, True), (40, 5, False)]
+)
+def test_rows_without_an_interval_still_tell_something(
+    runs: int, processes: int, rough: bool
+) -> None:
     beside, other = Standing(candidate=CANDIDATE, ratio=1.0, typical=1.0), standing(2, 1.0, 0.0, 1)
-    first, row = measured(runs, 10**9), measured(runs, 5 * 10**8)
+    first, row = measured(runs, 10**9, processes), measured(runs, 5 * 10**8, processes)
     found = standing_of(other, row, first, beside)
     assert found.out is None
     assert found.ratio == pytest.approx(0.5, rel=1e-3)

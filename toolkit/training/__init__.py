@@ -1,4 +1,4 @@
-"""Trainers by framework."""
+"""Registry of the trainers, by framework."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from toolkit.core.registry import Entry, Registry
 from toolkit.training.base import Trainer
 
-# TensorFlow reads it on import: warnings of its own insides are not for users.
+# TensorFlow reads this on import. Its warnings about internals do not concern users.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 TRAINERS: Registry[Trainer] = Registry(

@@ -1,4 +1,4 @@
-"""What a trainer is: a framework's loops, each a mode, behind one session."""
+"""Interfaces of trainers and training sessions, and the data they take and return."""
 
 from __future__ import annotations
 
@@ -21,11 +21,15 @@ from toolkit.training.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How the machine is used; the weights are the same whatever is chosen here, up to rounding.
+    """Machine settings of a training run.
 
-    `threads` is what the runtimes are given. `loader_workers` is for the mode that has a loader in
-    processes of its own, 0 for none. `deterministic` asks the framework for kernels that repeat
-    bit for bit, where it has a choice. `processes` share each batch, in modes that can.
+    They change the trained weights by rounding only, except that with several processes batch norms
+    use the statistics of each process's samples.
+
+    `threads` is the number of threads per process. `loader_workers` is the number of processes that
+    load data in torch's `eager` mode, 0 for loading in the training process. `deterministic`
+    selects bit-reproducible kernels in torch and TensorFlow. `processes` is the number of processes
+    that share each batch, in the modes of `Trainer.shared`.
     """
 
     threads: int
@@ -37,10 +41,10 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is trained, how, on what.
+    """Everything that defines a training run: model, mode, recipe, data and machine settings.
 
-    `module` makes a user's own module, and then `weights` are under its own names; None for a
-    model of a family. `weights` are what training starts from.
+    `weights` are the initial weights. `module` is the user's callable that returns a module; the
+    weights then have the names of that module. It is None for a model of a family.
     """
 
     spec: ModelSpec
@@ -54,12 +58,12 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """The batches of one epoch: the same for every framework.
+    """Batches of one epoch, the same for all frameworks.
 
-    `order` int64 [rows] is which rows, in turn; `rates` float64 [steps] the learning rate of each
-    step. The last batch is smaller when `batch` does not divide the rows. `number` counts from 0;
-    with `seed` it seeds whatever is drawn at random in the epoch, so that an epoch that is run
-    again after a stop is the same.
+    `order` int64 [N] is the order in which the N samples are used; `rates` float64 [steps] is the
+    learning rate of each step. The last batch is smaller if `batch` does not divide N. `number`
+    counts from 0. All random numbers of the epoch are derived from `seed` and `number`, so an epoch
+    that is repeated after an interruption is the same.
     """
 
     number: int
@@ -75,15 +79,18 @@ class Epoch:
 
     @property
     def draw(self) -> int:
-        """A seed below 2**31 for a framework's own generator, such as that of dropout."""
+        """Seed from 0 to 2**31 - 1 for the framework's generator, as for dropout."""
         return int(np.random.default_rng([self.seed, self.number, 1]).integers(2**31))
 
     def augmentation_rng(self) -> np.random.Generator:
-        """What the augmentation of the epoch's batches draws from, in turn."""
+        """Return a new generator for the augmentation of all batches, in their order."""
         return np.random.default_rng([self.seed, self.number, 2])
 
     def batches(self, split: Split) -> Iterator[Split]:
-        """Each batch of the split, gathered and augmented, in arrays of its own."""
+        """Yield each batch, gathered from the split and augmented, in new arrays.
+
+        Raises UsageError if the samples to augment are not images.
+        """
         rng = self.augmentation_rng()
         for start in range(0, len(self.order), self.batch):
             rows = self.order[start : start + self.batch]
@@ -93,10 +100,11 @@ class Epoch:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRun:
-    """What the steps of one epoch gave, complete when it is returned (synchronised).
+    """Losses and metric of one epoch.
 
     `losses` float32 [steps] is the mean loss of each batch before its update. `metric` is that of
-    toolkit.data.scores.metric_of over all rows of the epoch, likewise before each update.
+    toolkit.data.scores.metric_of over all samples of the epoch, from the outputs before each
+    update.
     """
 
     losses: np.ndarray
@@ -104,40 +112,50 @@ class EpochRun:
 
 
 class TrainingSession(ABC):
-    """A model while it is trained. A context manager: leaving it closes it."""
+    """Model in training. A context manager that closes itself on exit."""
 
     @abstractmethod
     def run_epoch(self, epoch: Epoch) -> EpochRun:
-        """Trains one epoch. What it compiles the first time, `prepare` has compiled already."""
+        """Train for one epoch, and return after the device has finished.
+
+        The first call may compile; call `prepare` before, to exclude that. Raises UsageError if the
+        mode cannot compile the model, or the samples to augment are not images.
+        """
 
     @abstractmethod
     def predict(self, inputs: np.ndarray) -> np.ndarray:
-        """Outputs [N, outputs] float32 in evaluation mode, `inputs` [N, ...] being one batch."""
+        """Return the outputs [N, outputs] float32 of one batch [N, ...], in evaluation mode."""
 
     @abstractmethod
     def weights(self) -> dict[str, np.ndarray]:
-        """Copies of the weights, under the names and in the layouts of the checkpoint."""
+        """Return copies of the weights, with the names and layouts of the checkpoint."""
 
     @abstractmethod
     def state(self) -> dict[str, np.ndarray]:
-        """Copies of all that `restore` needs to go on as if nothing had happened, bit for bit on
-        a CPU: weights, slots of the optimizer, its step count. Names are the framework's own."""
+        """Return copies of the weights, the optimizer's slots and its step count, for `restore`.
+
+        After `restore`, training continues with bit-identical results on a CPU. The names depend on
+        the framework and the mode.
+        """
 
     @abstractmethod
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Goes back to a `state` of a session of the same job."""
+        """Restore a `state` of a session of the same job.
+
+        Raises IntegrityError if its weights do not fit the model.
+        """
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:
-        """What really runs: version, device, threads, dtype, what was compiled by what."""
+        """Return a description of what runs, such as version, device, threads and compiler."""
 
     def close(self) -> None:
-        """Lets go of memory and processes. May be called again."""
+        """Release memory and processes. Can be called more than once."""
         return None
 
     @final
     def prepare(self, epoch: Epoch) -> None:
-        """Runs `epoch` once and takes it back, so that all is compiled and warm."""
+        """Compile and warm up: run `epoch` once, then restore the state before it."""
         before = self.state()
         self.run_epoch(epoch)
         self.restore(before)
@@ -157,10 +175,10 @@ class TrainingSession(ABC):
 
 
 class Trainer(ABC):
-    """A framework that trains. Stateless.
+    """Interface of a framework that can train. Stateless.
 
-    `modes` are its loops, the first the one that is meant when none is named, each with a line
-    that says what it does. `shared` are those that several processes can share.
+    `modes` maps the name of each training loop to a one-line description; the first is the default.
+    `shared` names the modes that can share each batch among several processes.
     """
 
     framework: ClassVar[str]
@@ -169,25 +187,27 @@ class Trainer(ABC):
 
     @abstractmethod
     def probe(self) -> Availability:
-        """Whether it can be used here; imports the framework, never raises."""
+        """Return whether the framework can be used on this machine. Never raises."""
 
     def start(self, settings: Settings) -> None:
-        """Gives the process what its framework takes but once, before anything else is asked.
+        """Set the options that the framework accepts only once per process.
 
-        Raises UnavailableError when the process has other settings already, or not the device.
+        Call this before any other method except `probe`. Raises UnknownNameError for an unknown
+        device, and UnavailableError if the machine lacks the device, or the process already has
+        other settings. The default does nothing.
         """
         return None
 
     @abstractmethod
     def shapes(self, spec: ModelSpec) -> dict[str, tuple[int, ...]]:
-        """The shape of every weight of a family's model, by its name in the checkpoint."""
+        """Return the shape of each weight of a family's model, by its name in the checkpoint."""
 
     def own_weights(self, module: Callable[[], Any], seed: int) -> dict[str, np.ndarray]:
-        """What a user's own module starts from, under its own names: its own initialisation, with
-        the framework's generators seeded.
+        """Return the initial weights of a user's module, by the names that the module gives them.
 
-        Raises UsageError when `module` makes no module of this framework, or the trainer takes
-        none, as unless it says otherwise.
+        The module initialises them, after the framework's generators are seeded with `seed`. Raises
+        UsageError if `module` does not return a module of this framework. The default always
+        raises UsageError, for a trainer without support for user modules.
         """
         raise UsageError(
             f"{self.framework} trains no model of your own here.",
@@ -195,15 +215,19 @@ class Trainer(ABC):
         )
 
     def program(self, job: Job) -> bytes | None:
-        """A user's own module in a form that opens without its code (PROGRAM of a checkpoint), or
-        None where the framework has none.
+        """Return a user's module as a program that opens without its code, without weights.
 
-        Raises UsageError, which no training need end for, for a module that has no such form.
+        A checkpoint stores it as PROGRAM. The result is None for a model of a family, and in a
+        framework without such programs, as by default. Raises UsageError if the module cannot be
+        exported; it can still be trained.
         """
         return None
 
     @abstractmethod
     def open(self, job: Job) -> TrainingSession:
-        """Raises UsageError for a device or mode that is not there, or a user's module that does
-        not fit the task, UnavailableError for a device that this machine lacks, IntegrityError for
-        weights that are not the model's."""
+        """Open a session with the initial weights of the job.
+
+        Raises UsageError for an unknown device or mode or for a user's module that does not fit the
+        task, UnavailableError for a device that this machine lacks, and IntegrityError for weights
+        that do not fit the model.
+        """

@@ -1,8 +1,7 @@
-"""The optimizers of a recipe, one formula for every framework that has none of its own like it.
+"""Optimizer steps for TensorFlow and JAX, as defined by toolkit.training.recipe.Recipe.
 
-That of torch.optim, see toolkit.training.recipe.Recipe. Keras' and optax' optimizers differ from it
-and from each other: in where eps stands, in momentum when the learning rate changes, in weight
-decay.
+The optimizers of Keras and optax differ from those of torch.optim, and from each other, in the
+position of eps, in the momentum after a change of the learning rate, and in weight decay.
 """
 
 from __future__ import annotations
@@ -19,11 +18,14 @@ ALPHA = 0.99
 EPSILON = 1e-8
 
 Array = Any
-"""A NumPy array, or a tensor of any framework with its operators."""
+"""NumPy array, or tensor of a framework with the same arithmetic operators."""
 
 
 def slots(recipe: Recipe) -> tuple[str, ...]:
-    """What is kept for each parameter, in its shape, from zeros on."""
+    """Return the names of the arrays that the optimizer keeps for each parameter.
+
+    Each has the shape of the parameter, and is zero before the first step.
+    """
     if recipe.optimizer == "adam":
         return ("mean", "square")
     momentum = ("momentum",) if recipe.momentum else ()
@@ -31,9 +33,12 @@ def slots(recipe: Recipe) -> tuple[str, ...]:
 
 
 def scales(recipe: Recipe, done: int, rates: np.ndarray) -> np.ndarray:
-    """What `update` takes of each step, float32 [steps, 2]: how far, and the root's correction.
+    """Return the `scale` argument of `update` for each step, float32 [steps, 2].
 
-    `done` steps came before. Found in float64: in float32, 1 - 0.999^t would be four digits.
+    Columns: the learning rate, for adam divided by the correction of the first moment; the root of
+    the correction of the second moment, 1 for other optimizers. `done` is the number of earlier
+    steps. The computation is in float64, because in float32 the first values of 1 - 0.999^t would
+    have only four correct digits.
     """
     steps = done + 1 + np.arange(len(rates))
     if recipe.optimizer != "adam":
@@ -51,7 +56,11 @@ def update(
     scale: Array,
     sqrt: Callable[[Array], Array],
 ) -> tuple[Array, tuple[Array, ...]]:
-    """The parameter and its slots after a step. `scale` [2] is the step's of `scales`."""
+    """Return the parameter and its slots after a step, in new arrays.
+
+    `kept` are the slots in the order of `slots`. `scale` [2] is the step's row of `scales`. `sqrt`
+    is the square root of the framework.
+    """
     if recipe.weight_decay:
         gradient = gradient + recipe.weight_decay * parameter
     if recipe.optimizer == "adam":

@@ -1,4 +1,4 @@
-"""Training loops in JAX, of Flax modules."""
+"""Trainer and training loops for JAX, with Flax modules."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from toolkit.training.base import Epoch, EpochRun, Job, Settings, Trainer, Train
 from toolkit.training.rows import Rows, channels_last
 
 Carry = tuple[Any, Any, list[tuple[jax.Array, ...]]]
-"""Parameters, running statistics, and the optimizer's slots of each parameter."""
+"""Parameters, running statistics, and the optimizer's slots for each parameter."""
 
 DEVICES = {"cpu": "cpu", "cuda": "gpu"}
 
 
 @final
 class JaxTrainer(Trainer):
-    """The modes are all of one mathematics; what differs is who drives the steps."""
+    """Trainer for JAX. Both modes compute the same steps, and differ in how they run them."""
 
     framework: ClassVar[str] = "jax"
     modes: ClassVar[Mapping[str, str]] = {
@@ -46,7 +46,7 @@ class JaxTrainer(Trainer):
         if settings.device not in DEVICES:
             raise unknown_name("device of jax", settings.device, DEVICES)
         if settings.device != "cpu":
-            # Float32 is float32, not TF32; and others, in turn, want memory of the GPU as well.
+            # Compute in float32 instead of TF32, and leave GPU memory for other processes.
             jax.config.update("jax_default_matmul_precision", "highest")
             os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         given = os.environ.get("PJRT_NPROC")
@@ -77,7 +77,7 @@ class JaxTrainer(Trainer):
         return {name: array.shape for name, array in weights.items()}
 
     def own_weights(self, module: Callable[[], Any], seed: int) -> dict[str, np.ndarray]:
-        """Raises UsageError: there is no loop for a user's module."""
+        """Raise UsageError: user modules are not supported."""
         raise _not_own()
 
     def open(self, job: Job) -> TrainingSession:
@@ -98,9 +98,9 @@ def _not_own() -> UsageError:
 
 @functools.cache
 def _threads() -> int | None:
-    """Starts XLA, and counts the threads of the pool that it came with.
+    """Start XLA, and return the number of threads in its pool.
 
-    None where they cannot be counted: not on Linux, or JAX had started before.
+    The result is None if they cannot be counted: not on Linux, or if JAX had already started.
     """
     before = _pool()
     jax.devices("cpu")
@@ -110,7 +110,7 @@ def _threads() -> int | None:
 def _pool() -> int:
     found = 0
     for path in Path("/proc/self/task").glob("*/comm"):
-        with contextlib.suppress(OSError):  # the thread ended meanwhile
+        with contextlib.suppress(OSError):  # the thread has ended
             found += path.read_text().strip() == "tf_XLAEigen"
     return found
 
@@ -162,7 +162,7 @@ class JaxSession(TrainingSession):
     def _scan(
         self, carry: Carry, inputs: Any, targets: Any, order: Any, scales: Any, batch: int
     ) -> tuple[Carry, tuple[Any, Any]]:
-        """All steps of an epoch: the full batches in a loop, then the smaller one."""
+        """Run all steps of an epoch: the full batches in a loop, then the smaller one."""
         full = len(order) // batch
 
         def body(carry: Carry, step: tuple[Any, Any]) -> tuple[Carry, tuple[Any, Any]]:
@@ -179,7 +179,7 @@ class JaxSession(TrainingSession):
     def _take(
         self, carry: Carry, inputs: Any, targets: Any, scale: Any
     ) -> tuple[Carry, tuple[Any, Any]]:
-        """One step of training; the loss and the metric before it."""
+        """Run one training step; return the loss and the metric sum from before its update."""
         params, statistics, slots = carry
 
         def objective(params: Any) -> tuple[Any, tuple[Any, Any]]:
@@ -199,14 +199,14 @@ class JaxSession(TrainingSession):
         return (after, dict(moved), [kept for _, kept in updated]), (loss, metric)
 
     def _loss(self, outputs: Any, targets: Any) -> Any:
-        """The mean over the batch that is trained on."""
+        """Return the mean cross-entropy of logits, or the mean squared error, of a batch."""
         if self._is_classification:
             logs = jax.nn.log_softmax(outputs)
             return -jnp.take_along_axis(logs, targets[:, None], axis=1).mean()
         return jnp.square(outputs - targets).mean()
 
     def _metric(self, outputs: Any, targets: Any) -> Any:
-        """The sum over the rows of the batch, float32."""
+        """Return the number of correct samples, or the sum of mean absolute errors, float32."""
         if self._is_classification:
             return (outputs.argmax(axis=1) == targets).sum(dtype=jnp.float32)
         return jnp.abs(outputs - targets).mean(axis=1).sum()
@@ -225,7 +225,7 @@ class JaxSession(TrainingSession):
         self._model.variables = {"params": params, **statistics}
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
-        # A smaller batch is filled up, since another shape would be compiled anew.
+        # Pad a smaller batch with zeros, since each new shape is compiled again.
         count = len(inputs)
         self._largest = max(self._largest, count)
         rows = channels_last(inputs)

@@ -1,4 +1,4 @@
-"""Training loops in MXNet 1.9.1, for the interpreter of its own environment (`make mxnet-env`)."""
+"""Training loops in MXNet 1.9.1, which runs in a separate environment (`make mxnet-env`)."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class MXNetSession(TrainingSession):
             )
 
     def _loss(self, outputs: Any, targets: Any) -> Any:
-        """The mean over the batch, [1]."""
+        """Return the mean cross-entropy of logits, or the mean squared error, of a batch, [1]."""
         if self._is_classification:
             return -mx.nd.pick(mx.nd.log_softmax(outputs), targets).mean()
         return mx.nd.square(outputs - targets).mean()

@@ -1,7 +1,7 @@
-"""The formulas of toolkit.training.recipe.Recipe on MXNet's arrays.
+"""Optimizer steps on MXNet arrays, as defined by toolkit.training.recipe.Recipe.
 
-MXNet's own differ: its SGD keeps the learning rate inside the momentum, so that a changed rate
-acts late; its RMSprop adds epsilon inside the root.
+The optimizers of MXNet differ: its SGD includes the learning rate in the momentum, which delays the
+effect of a changed rate; its RMSprop adds epsilon inside the root.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from toolkit.training.recipe import Recipe
 
 Array = Any
 Slots = dict[str, Array]
-"""What an optimizer keeps of one parameter, zeros before the first step."""
+"""Arrays that an optimizer keeps for one parameter, by name; zeros before the first step."""
 
 BETAS = (0.9, 0.999)
 ALPHA = 0.99
@@ -29,8 +29,10 @@ SLOTS: Mapping[str, tuple[str, ...]] = {
 }
 
 Update = Callable[[Array, Array, Slots, Recipe, float, int], None]
-"""(parameter, gradient, slots, recipe, learning rate, step from 1): changes the first in place,
-and the slots; the gradient may be overwritten."""
+"""(parameter, gradient, slots, recipe, learning rate, step) -> None; the first step is 1.
+
+Updates the parameter and the slots in place, and may overwrite the gradient.
+"""
 
 
 def sgd(
@@ -43,7 +45,10 @@ def sgd(
 def adam(
     parameter: Array, gradient: Array, slots: Slots, recipe: Recipe, rate: float, step: int
 ) -> None:
-    """MXNet's own kernel has no corrections: both go into the rate and epsilon of the step."""
+    """Run MXNet's kernel, which lacks the bias corrections.
+
+    They are applied to the learning rate and epsilon instead.
+    """
     first, second = (1 - beta**step for beta in BETAS)
     mx.nd.adam_update(
         parameter,

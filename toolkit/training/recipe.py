@@ -1,4 +1,4 @@
-"""How a model is trained, the same in every framework."""
+"""Training recipe: the hyperparameters of a run, the same in all frameworks."""
 
 from __future__ import annotations
 
@@ -13,17 +13,24 @@ from toolkit.data.augment import STEPS
 from toolkit.training.schedule import parse_schedule
 
 OPTIMIZERS = ("sgd", "adam", "rmsprop")
-RATES = {"sgd": 0.01, "adam": 0.001, "rmsprop": 0.001}  # of an optimizer that is not the family's
+# Default learning rates of an optimizer that replaces the family's.
+RATES = {"sgd": 0.01, "adam": 0.001, "rmsprop": 0.001}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One formula for each optimizer, that of torch.optim, in every framework.
+    """Hyperparameters of a training run. Raises UsageError for invalid values.
 
-    sgd: g += weight_decay p; v = momentum v + g; p -= lr v. adam: betas 0.9 and 0.999, eps 1e-8
-    outside the root of the corrected second moment. rmsprop: alpha 0.99, eps 1e-8 outside the
-    root, momentum as torch has it. Weight decay is added to the gradient in all (L2).
-    `augmentation` names steps of toolkit/data/augment.py; None means those of the data set.
+    All frameworks use the formulas of torch.optim, for a parameter p with the gradient g:
+
+    - sgd: v = momentum * v + g; p -= lr * v.
+    - adam: betas 0.9 and 0.999, eps 1e-8 added to the root of the corrected second moment.
+    - rmsprop: alpha 0.99, eps 1e-8 added to the root of s = alpha * s + (1 - alpha) * g * g;
+      v = momentum * v + g / (sqrt(s) + eps); p -= lr * v.
+
+    Weight decay is L2 for all: g += weight_decay * p comes first. `batch` is the number of samples
+    per step. `schedule` is a text as in toolkit/training/schedule.py. `augmentation` names the
+    steps of toolkit/data/augment.py that are applied to each batch, in order.
     """
 
     epochs: int
@@ -72,5 +79,5 @@ class Recipe:
     def rates(self, epoch: int, steps: int) -> np.ndarray:
         """Return the learning rate of each step of an epoch, float64 [steps]."""
         shape = parse_schedule(self.schedule)
-        with np.errstate(over="ignore"):  # to infinity, which __post_init__ refuses
+        with np.errstate(over="ignore"):  # __post_init__ refuses infinite rates
             return self.learning_rate * shape(epoch, steps, self.epochs)

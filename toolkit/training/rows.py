@@ -1,4 +1,4 @@
-"""The training rows as a framework wants them that has the channels last."""
+"""Training samples in channels-last layout, for TensorFlow and JAX."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from toolkit.training.base import Epoch
 
 
 def channels_last(inputs: np.ndarray) -> np.ndarray:
-    """[N, C, H, W] as [N, H, W, C], in an array of its own; rows of numbers as they are."""
+    """Return images [N, C, H, W] as C-contiguous [N, H, W, C], and other inputs unchanged.
+
+    With one channel or one pixel, the result may share memory with `inputs`.
+    """
     if inputs.ndim != 4:
         return inputs
     return np.ascontiguousarray(inputs.transpose(0, 2, 3, 1))
@@ -20,16 +23,16 @@ def channels_last(inputs: np.ndarray) -> np.ndarray:
 
 @final
 class Rows:
-    """A split whose images are turned once, unless augmentation makes new ones each epoch."""
+    """Split in the layout of the model; without augmentation it is converted only once."""
 
     def __init__(self, split: Split, *, turned: bool) -> None:
-        """`turned` is whether the channels are wanted last."""
+        """Convert the split to channels last if `turned`."""
         self._given = split
         self._turned = turned
         self._rows = self._turn(split)
 
     def batches(self, epoch: Epoch) -> Iterator[Split]:
-        """Each batch of the epoch, in arrays of its own."""
+        """Yield each batch of the epoch, in new arrays. Raises as `Epoch.batches`."""
         if not epoch.augmentation:
             yield from epoch.batches(self._rows)
             return
@@ -37,9 +40,9 @@ class Rows:
             yield self._turn(batch)
 
     def whole(self, epoch: Epoch) -> tuple[Split, np.ndarray]:
-        """Rows of the epoch, all of them, and in what order they are taken, int32 [rows].
+        """Return all samples of the epoch, and the order in which to use them, int32 [N].
 
-        Without augmentation the rows are the same arrays each time.
+        Without augmentation, the samples are the same arrays in each call.
         """
         if not epoch.augmentation:
             return self._rows, epoch.order.astype(np.int32)
@@ -51,7 +54,7 @@ class Rows:
         return gathered, np.arange(len(gathered), dtype=np.int32)
 
     def turn(self, inputs: np.ndarray) -> np.ndarray:
-        """Any rows of the data set, as those of the split come."""
+        """Return inputs [N, ...] of the data set in the layout of the batches."""
         return channels_last(inputs) if self._turned else inputs
 
     def _turn(self, split: Split) -> Split:

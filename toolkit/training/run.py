@@ -1,4 +1,4 @@
-"""A training run: epochs over a session, and what each came to."""
+"""Training run: the loop over epochs, with evaluation and a record of each epoch."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ Clock = Callable[[], int]
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
-    """One epoch. `train_ns` is training alone, `test_ns` the outputs of the test rows alone.
+    """Result of one epoch. Durations are in ns.
 
-    The metric is accuracy for classes, the mean absolute error for values. `learning_rate` is that
-    of the first step. `peak_bytes` is the largest resident size during training, since the process
-    began where the system cannot count anew. `test_loss` and `test_metric` are None in a file
-    where they were not finite.
+    `train_ns` is the duration of training alone, `test_ns` that of computing the test outputs.
+    `train_loss` and `train_metric` are means over all samples, each from before the update of its
+    batch. A metric is the accuracy for classification, the mean absolute error for regression.
+    `learning_rate` is that of the first step. `peak_bytes` is the peak resident size of this
+    process during training, or since its start where the system cannot reset the peak. In a file,
+    a `test_loss` or `test_metric` that was not finite is None.
     """
 
     train_ns: Size
@@ -49,7 +51,7 @@ class EpochRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Inference:
-    """How long the outputs of `rows` test rows took after the last epoch."""
+    """Duration of computing the outputs of `rows` test samples, None before the first epoch."""
 
     rows: Count
     ns: Count | None
@@ -62,7 +64,7 @@ class RowCounts(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingLog:
-    """The part of a checkpoint's `training` that reports show."""
+    """Part of a checkpoint's `training` that reports show."""
 
     framework: str
     mode: str
@@ -74,10 +76,10 @@ class TrainingLog:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """The weights and state after the last finished epoch, and what each epoch came to.
+    """Weights, state and history after the last finished epoch.
 
-    `prepare_ns` is compiling and warming up, before the first epoch; None before it is done.
-    `interrupted` until the recipe's last epoch is done.
+    `prepare_ns` is the duration of compilation and warm-up, None before they are done.
+    `interrupted` is False only after the last epoch of the recipe.
     """
 
     weights: Mapping[str, np.ndarray]
@@ -91,7 +93,7 @@ Keep = Callable[[Trained], None]
 
 
 def epoch_of(recipe: Recipe, number: int, rows: int) -> Epoch:
-    """The batches of an epoch: they depend on the recipe and the number alone."""
+    """Return the batches of epoch `number` over `rows` samples; equal arguments give equal ones."""
     steps = -(-rows // recipe.batch)
     return Epoch(
         number=number,
@@ -113,11 +115,12 @@ def run(
     done: Sequence[EpochRecord] = (),
     clock: Clock = time.perf_counter_ns,
 ) -> Trained:
-    """Trains for the recipe's epochs that are not in `done`, from the session's state.
+    """Train for the epochs of the recipe that are not in `done`, from the session's state.
 
-    `keep` is given what there is before the first epoch and after each, and no signal interrupts
-    it. On the first Ctrl-C, SIGTERM or SIGHUP gives what was kept last; others after it change
-    nothing. Raises CheckFailedError for a loss or weights that are no finite numbers.
+    `keep` is called before the first epoch and after each one, with the result so far; signals wait
+    until it returns. A KeyboardInterrupt, which the command line also raises for SIGTERM and
+    SIGHUP, ends training; later signals are ignored. Returns the result of the last finished epoch.
+    Raises CheckFailedError if a loss or a weight is not finite.
     """
     recipe = job.recipe
     kept = Trained(
@@ -208,13 +211,13 @@ def _diverged(what: str, number: int, step: int, steps: int) -> CheckFailedError
 
 
 def predict(session: TrainingSession, split: Split, batch: int = EVALUATION_BATCH) -> np.ndarray:
-    """The outputs for every row, in batches."""
+    """Return the outputs [N, outputs] of all samples, computed in batches."""
     starts: Sequence[int] = range(0, len(split), batch)
     return np.concatenate([session.predict(split.inputs[at : at + batch]) for at in starts])
 
 
 def metrics_of(kind: TaskKind, record: EpochRecord) -> dict[str, float | None]:
-    """What the test rows came to, by name: loss and accuracy, or MSE and MAE."""
+    """Return the test loss and metric by name: `test_loss` and `test_accuracy`, or MSE and MAE."""
     loss = "loss" if kind is TaskKind.CLASSIFICATION else LOSSES[kind]
     return {f"test_{loss}": record.test_loss, f"test_{METRICS[kind]}": record.test_metric}
 
@@ -225,7 +228,7 @@ def _kind(job: Job) -> TaskKind:
 
 
 def _told(job: Job, record: EpochRecord) -> str:
-    """One epoch in a line."""
+    """Return a one-line summary of an epoch."""
     kind = _kind(job)
     loss, metric = (
         math.nan if value is None else value for value in (record.test_loss, record.test_metric)

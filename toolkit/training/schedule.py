@@ -1,4 +1,4 @@
-"""How the learning rate changes: `constant`, `cosine`, or `step:30,45:0.1`."""
+"""Learning-rate schedules: `constant`, `cosine`, or `step:30,45:0.1`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from toolkit.core.errors import UsageError
 
 Shape = Callable[[int, int, int], np.ndarray]
-"""(epoch, its steps, epochs in all) -> what each step multiplies the learning rate by."""
+"""(epoch, steps per epoch, number of epochs) -> factor of the learning rate, float64 [steps]."""
 
 
 def parse_schedule(text: str) -> Shape:
-    """Raises UsageError for a text that is none of the three."""
+    """Return the schedule that `text` describes. Raises UsageError for an invalid text."""
     name, _, rest = text.partition(":")
     if text == "constant":
         return lambda epoch, steps, epochs: np.ones(steps)
@@ -25,13 +25,17 @@ def parse_schedule(text: str) -> Shape:
 
 
 def _cosine(epoch: int, steps: int, epochs: int) -> np.ndarray:
-    """Half a cosine from 1 at the first step of all to 0 after the last."""
+    """Return factors of half a cosine, from 1 at the first step of the run to 0 after the last."""
     done = (epoch * steps + np.arange(steps)) / (epochs * steps)
     return np.asarray((1 + np.cos(np.pi * done)) / 2)
 
 
 def _steps(text: str, rest: str) -> Shape:
-    """`step:30,45:0.1`: times 0.1 from epoch 30 on, and again from 45 on; epochs count from 0."""
+    """Parse a step schedule.
+
+    `step:30,45:0.1` multiplies the learning rate by 0.1 from epoch 30 on, and again from epoch 45
+    on; epochs count from 0.
+    """
     at, _, factor = rest.partition(":")
     try:
         edges = [int(edge) for edge in at.split(",")]

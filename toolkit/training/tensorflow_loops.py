@@ -1,4 +1,4 @@
-"""Training loops in TensorFlow."""
+"""Trainer for TensorFlow: its modes, and the session of each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 
 @final
 class TensorFlowTrainer(Trainer):
-    """The modes are all of one mathematics; what differs is who drives the steps."""
+    """Trainer for TensorFlow. All modes compute the same steps, and differ in how they run them."""
 
     framework: ClassVar[str] = "tensorflow"
     modes: ClassVar[Mapping[str, str]] = {
@@ -49,11 +49,11 @@ class TensorFlowTrainer(Trainer):
                 f"TensorFlow finds no {DEVICES[settings.device]} here.",
                 hint="Give --device cpu, or install a TensorFlow and a driver for the GPU.",
             )
-        with contextlib.suppress(RuntimeError):  # it has started already
+        with contextlib.suppress(RuntimeError):  # TensorFlow has already started
             for gpu in tf.config.list_physical_devices("GPU"):
-                tf.config.experimental.set_memory_growth(gpu, True)  # others want some as well
+                tf.config.experimental.set_memory_growth(gpu, True)  # leave memory for others
         if _threads() != settings.threads:
-            with contextlib.suppress(RuntimeError):  # it has started already
+            with contextlib.suppress(RuntimeError):  # TensorFlow has already started
                 tf.config.threading.set_intra_op_parallelism_threads(settings.threads)
         if _threads() != settings.threads:
             raise UnavailableError(
@@ -61,7 +61,7 @@ class TensorFlowTrainer(Trainer):
                 f"changed to {settings.threads}.",
                 hint="Train in a process of its own, or with the same number of threads.",
             )
-        tf.config.experimental.enable_tensor_float_32_execution(False)  # float32 is float32
+        tf.config.experimental.enable_tensor_float_32_execution(False)  # no TF32
         if settings.deterministic:
             tf.config.experimental.enable_op_determinism()
 
@@ -71,9 +71,10 @@ class TensorFlowTrainer(Trainer):
         return {name: array.shape for name, array in weights.items()}
 
     def own_weights(self, module: Callable[[], Any], seed: int) -> dict[str, np.ndarray]:
-        """What a user's own model starts from, by the paths of its variables.
+        """Return the initial weights of a user's model, by the paths of its variables.
 
-        Raises UsageError when `module` makes no Keras model, or one without a known input.
+        Raises UsageError if `module` does not return a Keras model, or two variables have the same
+        path.
         """
         keras.utils.set_random_seed(seed % 2**32)
         return by_path(own_model(module))
@@ -87,7 +88,7 @@ class TensorFlowTrainer(Trainer):
 
 
 def _threads() -> int:
-    """What operators are given; TensorFlow says 0 for as many as there are processors."""
+    """Return the number of threads per operator. TensorFlow reports 0 for all processors."""
     return tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1
 
 
@@ -96,7 +97,7 @@ def _device(name: str) -> Any:
 
 
 class TensorFlowSession(TrainingSession):
-    """What all modes share: the model, the slots of the optimizer, and the steps done."""
+    """Base class of the sessions: the model, the optimizer's slots, and the step count."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -112,7 +113,7 @@ class TensorFlowSession(TrainingSession):
 
     @abstractmethod
     def _run(self, epoch: Epoch, scales: np.ndarray) -> tuple[Any, Any]:
-        """Loss and metric of each step, tensors [steps]."""
+        """Train for one epoch; return the loss and the metric sum of each step, tensors [steps]."""
 
     @final
     def run_epoch(self, epoch: Epoch) -> EpochRun:
@@ -125,14 +126,14 @@ class TensorFlowSession(TrainingSession):
         return EpochRun(losses=losses.numpy(), metric=float(metric))
 
     def _step(self, inputs: Any, targets: Any, scale: Any) -> tuple[Any, Any]:
-        """One step of training: the loss and the metric before it."""
+        """Run one training step; return the loss and the metric sum from before its update."""
         with tf.GradientTape() as tape:
             outputs = self._net.model(inputs, training=True)
             loss = self._net.loss(outputs, targets)
-            total = tf.add_n([loss, *self._net.model.losses])  # what a user's layers add
+            total = tf.add_n([loss, *self._net.model.losses])  # regularisation of user layers
         gradients = tape.gradient(total, self._parameters)
         for parameter, kept, gradient in zip(self._parameters, self._slots, gradients, strict=True):
-            if gradient is not None:  # the loss does not depend on it
+            if gradient is not None:  # None: the loss does not depend on the parameter
                 self._update(parameter, kept, tf.convert_to_tensor(gradient), scale)
         return loss, self._net.metric(outputs, targets)
 
@@ -186,7 +187,7 @@ class TensorFlowSession(TrainingSession):
 
 @final
 class StepSession(TensorFlowSession):
-    """Steps driven from Python: as they are, as graphs, or as XLA programs."""
+    """Session that calls each step from Python: eagerly, as a graph, or as an XLA program."""
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
@@ -205,7 +206,7 @@ class StepSession(TensorFlowSession):
 
 @final
 class EpochSession(TensorFlowSession):
-    """An epoch as one XLA program: a loop over the full batches, then the smaller one."""
+    """Session that runs an epoch as one XLA program: a loop over full batches, then the rest."""
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
@@ -244,7 +245,7 @@ class EpochSession(TensorFlowSession):
 
 @final
 class FitSession(TensorFlowSession):
-    """Keras' own loop, with the formula of the recipe for an optimizer."""
+    """Session that calls keras.Model.fit, with RecipeOptimizer as the optimizer."""
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
@@ -255,9 +256,9 @@ class FitSession(TensorFlowSession):
         self._net.model.compile(optimizer=self._optimizer, loss=self._recorded)
 
     def _recorded(self, targets: Any, outputs: Any) -> Any:
-        """The loss, written down, since Keras gives means over the epoch so far alone."""
+        """Return the loss, and store loss and metric, since Keras only reports running means."""
         if outputs.shape.rank > len(self._job.train.targets.shape):
-            targets = tf.cast(targets, tf.int64)  # Keras made the classes float32
+            targets = tf.cast(targets, tf.int64)  # Keras converts classes to float32
         loss = self._net.loss(outputs, targets)
         step = self._optimizer.iterations.value
         self._losses.scatter_nd_update([[step]], [loss])
@@ -280,7 +281,7 @@ class FitSession(TensorFlowSession):
 
 @final
 class RecipeOptimizer(keras.optimizers.Optimizer):
-    """An optimizer of a recipe for `fit`: step k of an epoch takes row k of `scales`."""
+    """Keras optimizer that applies the recipe: step k of an epoch uses row k of `scales`."""
 
     scales: Any
 

@@ -1,4 +1,4 @@
-"""The Keras model of a training job: a family's twin, or a user's own."""
+"""Keras model of a training job, built by a family or by user code, with its loss and metric."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ CHANNELS_LAST, CHANNELS_FIRST = (0, 2, 3, 1), (0, 1, 2, 3)
 
 @final
 class Net:
-    """A Keras model, its weights by their names in the checkpoint, and what it is trained for.
+    """Keras model with its loss and metric, and its weights by their names in the checkpoint.
 
-    A user's model has the names of its variables' paths, and may take images in either layout.
+    The weights of a user's model are named by the paths of its variables. `turned` is whether the
+    model takes images channels last; a user's model may use either layout. Raises UsageError for a
+    user's model that does not fit the task, and IntegrityError for weights that do not fit.
     """
 
     def __init__(self, job: Job) -> None:
@@ -46,13 +48,13 @@ class Net:
         return list(self.model.trainable_variables)
 
     def weights(self) -> dict[str, np.ndarray]:
-        """Copies, by name."""
+        """Return copies of the weights, by name."""
         if self._builder is not None:
             return self._builder.weights(self.model)
         return by_path(self.model)
 
     def restore(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Raises IntegrityError for weights that are not the model's."""
+        """Set the weights. Raises IntegrityError if they do not fit the model."""
         if self._builder is not None:
             self._builder.restore(self.model, weights)
             return
@@ -61,18 +63,18 @@ class Net:
             variable.assign(weights[variable.path])
 
     def reseed(self, seed: int) -> None:
-        """Lets dropout draw anew from `seed`."""
+        """Reset the random generators of dropout from `seed`."""
         reseed(self.model, seed)
 
     def loss(self, outputs: Any, targets: Any) -> Any:
-        """The mean over the batch that is trained on."""
+        """Return the mean cross-entropy of logits, or the mean squared error, of a batch."""
         if self._task.kind is TaskKind.CLASSIFICATION:
             rows = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=outputs)
             return tf.reduce_mean(rows)
         return tf.reduce_mean(tf.square(outputs - targets))
 
     def metric(self, outputs: Any, targets: Any) -> Any:
-        """The sum over the rows of the batch, float32."""
+        """Return the number of correct samples, or the sum of mean absolute errors, float32."""
         if self._task.kind is TaskKind.CLASSIFICATION:
             hits = tf.argmax(outputs, axis=1, output_type=targets.dtype) == targets
             return tf.reduce_sum(tf.cast(hits, tf.float32))
@@ -80,8 +82,8 @@ class Net:
 
 
 def own_model(module: Callable[[], Any]) -> keras.Model:
-    """What a user's factory gives. Raises UsageError when that is no Keras model."""
-    # Names such as dense_1 count from the process' start otherwise, not from the model's.
+    """Call a user's factory. Raises UsageError if it does not return a Keras model."""
+    # Otherwise names such as dense_1 also count the layers of earlier models in the process.
     keras.utils.clear_session(free_memory=False)
     made = module()
     if not isinstance(made, keras.Model):
@@ -93,9 +95,10 @@ def own_model(module: Callable[[], Any]) -> keras.Model:
 
 
 def _fit(model: keras.Model, task: Task) -> bool:
-    """Whether a user's model takes images with the channels last.
+    """Return whether a user's model takes images channels last.
 
-    Raises UsageError for a model that does not take the task's rows or give its outputs.
+    If it takes both layouts, channels last is preferred. Raises UsageError if it does not take the
+    samples of the task, or does not return [N, outputs].
     """
     rows = np.zeros((2, *task.input_shape), np.float32)
     layouts = (CHANNELS_LAST, CHANNELS_FIRST) if rows.ndim == 4 else (tuple(range(rows.ndim)),)
@@ -119,9 +122,9 @@ def _fit(model: keras.Model, task: Task) -> bool:
 
 
 def _takes(model: keras.Model, row: tuple[int, ...]) -> bool:
-    """Whether rows of this shape are what the model says it takes, if it says so.
+    """Return whether `row`, the shape of a sample, fits the model's declared input, if any.
 
-    Calling it does not tell: a model that only flattens takes any layout.
+    A call of the model would not show this: a model that starts by flattening accepts any layout.
     """
     if not (inputs := getattr(model, "inputs", None)):
         return True

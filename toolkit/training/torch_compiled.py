@@ -1,7 +1,7 @@
-"""Whole steps, forward, backward and update, in one compiled function, the data in memory.
+"""Compiled training loops in torch: whole steps, with backward and update, in one function.
 
-A step is traced by make_fx, which runs torch's own autograd: whatever a module does in its
-backward is in the graph too, and torch.compile then sees one function without gradients.
+make_fx traces a step, including torch's autograd. The graph therefore contains any custom backward
+of a module, and torch.compile gets a function that needs no gradients. The data is in memory.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from toolkit.training.torch_model import TorchModel
 from toolkit.training.torch_pooling import DECOMPOSITIONS
 from toolkit.training.torch_updates import slot_names, step_numbers, update_of
 
-# Kernels are called from C++, and share the cores only where each has 4,096 values: a perceptron's
-# steps are so short that the calls and the waiting for threads cost more than the arithmetic.
+# Call kernels from C++, and parallelise only with at least 4,096 values per core: the steps of a
+# perceptron are so short that calls and thread synchronisation cost more than the arithmetic.
 CPU_OPTIONS = {"cpp_wrapper": True, "cpp.min_chunk_size": 4096}
 MOST_STEPS = 6
-# Compiling takes some 0.1 s for each operation of the function, and what a call of it costs by
-# itself, which is all that more steps save, weighs little beside so many.
+# Compilation takes about 0.1 s per operation. More steps in a function only save the overhead of
+# calls, which is small compared with the time of this many operations.
 MOST_OPERATIONS = 600
 
 Tensors = list[torch.Tensor]
@@ -38,9 +38,11 @@ Tensors = list[torch.Tensor]
 
 @final
 class CompiledSession(TrainingSession):
-    """`most_steps` in a function; None for as many as the size of the model makes worthwhile.
+    """Session of the compiled modes.
 
-    `mode` is that of torch.compile.
+    `most_steps` is the number of steps in one function; None derives it from the number of
+    operations of a step, up to MOST_STEPS. `mode` is that of torch.compile, None for its default.
+    `run_epoch` raises UsageError if make_fx cannot trace the model.
     """
 
     def __init__(
@@ -60,9 +62,9 @@ class CompiledSession(TrainingSession):
         self._done = 0
         self._inputs = self._model.on_device(job.train.inputs)
         self._targets = self._model.on_device(job.train.targets)
-        self._graphs: dict[int, GraphModule] = {}  # by the rows of the batch
-        self._functions: dict[tuple[int, ...], Callable[..., Any]] = {}  # by those of each step
-        # Each session of a process compiles for itself; by default 8 of one code may.
+        self._graphs: dict[int, GraphModule] = {}  # by batch size
+        self._functions: dict[tuple[int, ...], Callable[..., Any]] = {}  # by the size of each batch
+        # The limit counts the compilations of all sessions in the process; the default is 8.
         dynamo.recompile_limit = dynamo.accumulated_recompile_limit
 
     def run_epoch(self, epoch: Epoch) -> EpochRun:
@@ -84,7 +86,7 @@ class CompiledSession(TrainingSession):
             loss, metric = self._function(group)(
                 *self._values(), *data, rows, numbers[step : step + len(group)]
             )
-            # Under CUDA graphs the next call overwrites what this one gave.
+            # With CUDA graphs, the next call overwrites the outputs of this one.
             losses.append(loss.clone() if self._mode else loss)
             metrics.append(metric.clone() if self._mode else metric)
             step += len(group)
@@ -95,7 +97,7 @@ class CompiledSession(TrainingSession):
         )
 
     def _groups(self, epoch: Epoch) -> list[tuple[int, ...]]:
-        """The rows of each batch, by the function that takes them."""
+        """Return the size of each batch, grouped by call of a compiled function."""
         sizes = [
             min(epoch.batch, len(epoch.order) - at)
             for at in range(0, len(epoch.order), epoch.batch)
@@ -122,7 +124,7 @@ class CompiledSession(TrainingSession):
         return (inputs, targets), torch.arange(len(targets), device=self._model.device)
 
     def _values(self) -> tuple[Tensors, Tensors, Tensors]:
-        """What a step changes: parameters, slots and buffers, the very tensors."""
+        """Return the tensors that steps change in place: parameters, slots and buffers."""
         return (
             [parameter.detach() for parameter in self._parameters.values()],
             list(self._slots.values()),
@@ -130,7 +132,7 @@ class CompiledSession(TrainingSession):
         )
 
     def _function(self, sizes: tuple[int, ...]) -> Callable[..., Any]:
-        """One function for so many steps, each of so many rows."""
+        """Return the compiled function for steps of these batch sizes."""
         if sizes not in self._functions:
             graphs = [self._graph(size) for size in sizes]
             ends = np.cumsum(sizes).tolist()
@@ -143,12 +145,15 @@ class CompiledSession(TrainingSession):
         return self._functions[sizes]
 
     def _options(self) -> dict[str, Any]:
-        """Inductor's, as the mode has them; on a CPU, CPU_OPTIONS too."""
+        """Return the Inductor options of the mode, and on a CPU also CPU_OPTIONS."""
         mode = list_mode_options(self._mode) if self._mode else {}
         return {**mode, **(CPU_OPTIONS if self._model.device.type == "cpu" else {})}
 
     def _graph(self, size: int) -> GraphModule:
-        """One step on `size` rows as a graph of torch's operators, all of its inputs given."""
+        """Return the graph of one step with batch size `size`; all its tensors are arguments.
+
+        Raises UsageError if make_fx cannot trace the model.
+        """
         if size not in self._graphs:
             rows = torch.arange(size, device=self._model.device) % len(self._inputs)
             numbers = torch.ones(2, device=self._model.device)
@@ -174,7 +179,7 @@ class CompiledSession(TrainingSession):
         targets: torch.Tensor,
         numbers: torch.Tensor,
     ) -> tuple[Tensors, Tensors, Tensors, torch.Tensor, torch.Tensor]:
-        """Forward, backward and update as a function: nothing that it is given changes."""
+        """Compute forward, backward and update of a step, without changing an argument."""
         model, update = self._model, update_of(self._job.recipe)
         with torch.enable_grad():
             values = [value.detach().requires_grad_() for value in parameters]
@@ -234,7 +239,7 @@ class CompiledSession(TrainingSession):
 
 
 def _steps(graphs: Sequence[GraphModule], spans: Sequence[tuple[int, int]]) -> Callable[..., Any]:
-    """The function that runs the graphs one after the other, then puts what is new in place."""
+    """Return a function that runs the graphs in order, then updates its arguments in place."""
 
     def steps(
         parameters: Tensors,

@@ -1,4 +1,4 @@
-"""The loop that people write: a DataLoader, and each operator by itself."""
+"""Eager training loop in torch, with a DataLoader and torch.optim."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from toolkit.training.torch_team import Team
 
 @final
 class EagerSession(TrainingSession):
-    """With `team`, on this process's rows of each batch, together with the others of it."""
+    """Session of the `eager` mode.
+
+    With `team`, it computes this process's part of each batch, together with the other processes.
+    """
 
     def __init__(self, job: Job, builder: TorchBuilder, team: Team | None = None) -> None:
         self._team = team
@@ -34,7 +37,7 @@ class EagerSession(TrainingSession):
             sampler=self._order,
             num_workers=self._workers,
             persistent_workers=self._workers > 0,
-            generator=torch.Generator(),  # its seeds for the workers are not dropout's
+            generator=torch.Generator(),  # worker seeds must not advance dropout's
         )
 
     def run_epoch(self, epoch: Epoch) -> EpochRun:
@@ -65,8 +68,11 @@ class EagerSession(TrainingSession):
     def _together(
         self, team: Team, inputs: torch.Tensor, targets: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The gradient, the loss and the metric of a whole batch, of which this process does its
-        part."""
+        """Compute this process's part of a batch, and combine it with the other processes' parts.
+
+        Returns the loss and the metric sum of the whole batch. The gradients of the parameters are
+        then those of the whole batch.
+        """
         model, rows = self._model, len(targets)
         inputs, targets = team.part(inputs), team.part(targets)
         loss = right = torch.zeros((), device=model.device)
@@ -79,7 +85,7 @@ class EagerSession(TrainingSession):
         return team.added(loss.detach()), team.added(right.double())
 
     def _batches(self, epoch: Epoch) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """What Epoch.batches gives, by way of the loader."""
+        """Yield the same batches as `Epoch.batches`, via the DataLoader, on the device."""
         assert self._loader is not None, "closed"
         self._order.rows = epoch.order
         rng = epoch.augmentation_rng()
@@ -126,7 +132,7 @@ class EagerSession(TrainingSession):
 
     def close(self) -> None:
         if self._loader is not None:
-            self._loader = None  # its worker processes end with it
+            self._loader = None  # ends its worker processes
             self._model.close()
 
 
@@ -145,7 +151,7 @@ class _Rows(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 @final
 class _Order(Sampler[int]):
-    """Gives `rows`, whatever they are when the loader begins an epoch."""
+    """Sampler that yields `rows`, as set before the loader starts an epoch."""
 
     def __init__(self) -> None:
         self.rows = np.empty(0, np.int64)

@@ -1,4 +1,4 @@
-"""Training loops in torch, by name."""
+"""Trainer for torch: its modes, and the session of each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COMPILED = {
 
 @final
 class TorchTrainer(Trainer):
-    """The modes are all of one mathematics; what differs is who drives the steps."""
+    """Trainer for torch. All modes compute the same steps, and differ in how they run them."""
 
     framework: ClassVar[str] = "torch"
     modes: ClassVar[Mapping[str, str]] = {
@@ -65,7 +65,7 @@ class TorchTrainer(Trainer):
             return None
         try:
             return write_program(job.module(), torch.from_numpy(job.train.inputs[:2].copy()))
-        except Exception as error:  # torch.export raises whatever the module does to it
+        except Exception as error:  # torch.export also passes on errors of the module
             reason = str(error).strip().partition("\n")[0]
             raise UsageError(
                 f"torch.export cannot follow {job.spec.name}: {type(error).__name__}: {reason}",

@@ -1,4 +1,4 @@
-"""A model and its machine, as every training loop in torch has them."""
+"""Model, loss and device settings that all training loops in torch share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from toolkit.training.base import Job
 
 @final
 class OwnBuilder(TorchBuilder):
-    """Builds a user's own module, under its own names."""
+    """Builder of a user's module, whose weights keep their names."""
 
     def __init__(self, make: Callable[[], nn.Module]) -> None:
         self._make = make
@@ -31,10 +31,12 @@ class OwnBuilder(TorchBuilder):
 
 @final
 class TorchModel:
-    """The module of a job on its device, its loss, and what it is measured by.
+    """Module of a job on its device, with its loss and metric.
 
-    Sets torch's threads, precision and choice of kernels, which are one for the process, until
-    `close`. On a GPU float32 is float32, not TF32, which cuDNN would take unless told.
+    The constructor sets process-wide options of torch: the number of threads, deterministic
+    algorithms, and float32 precision without TF32, which cuDNN uses by default. `close` restores
+    them, except for the precision of matrix products and CUBLAS_WORKSPACE_CONFIG. Raises as
+    `Trainer.open`.
     """
 
     def __init__(self, job: Job, builder: TorchBuilder) -> None:
@@ -47,7 +49,7 @@ class TorchModel:
         torch.set_float32_matmul_precision("highest")
         self._tf32 = torch.backends.cudnn.allow_tf32
         torch.backends.cudnn.allow_tf32 = False
-        if settings.deterministic:  # cuBLAS reads it when the first kernel runs
+        if settings.deterministic:  # read when the first cuBLAS kernel runs
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(settings.deterministic)
         self._builder = builder
@@ -60,13 +62,13 @@ class TorchModel:
         self._check(job, task.outputs)
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Mean cross-entropy, or the mean squared error."""
+        """Return the mean cross-entropy of logits, or the mean squared error."""
         if self.is_classification:
             return F.cross_entropy(outputs, targets)
         return F.mse_loss(outputs, targets)
 
     def metric_sum(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Rows that are right, or absolute errors added up; a mean over rows is left to do."""
+        """Return the number of correct samples, or the sum of their mean absolute errors."""
         if self.is_classification:
             return (outputs.argmax(1) == targets).sum()
         return (outputs - targets).abs().mean(dim=1).sum()
@@ -77,7 +79,10 @@ class TorchModel:
         return self.module(self.on_device(inputs)).cpu().numpy()
 
     def on_device(self, array: np.ndarray) -> torch.Tensor:
-        """The array itself on a CPU, where it must be writable; a copy elsewhere."""
+        """Return the array as a tensor on the device.
+
+        On a CPU it shares the memory of a C-contiguous, writable array; otherwise it is a copy.
+        """
         return torch.from_numpy(np.require(array, requirements=["C", "W"])).to(self.device)
 
     def weights(self) -> dict[str, np.ndarray]:
@@ -100,12 +105,12 @@ class TorchModel:
         }
 
     def _dtype(self) -> str:
-        """That of the weights: "mixed" for several."""
+        """Return the dtype of the parameters, "mixed" if they have several."""
         names = {str(p.dtype).removeprefix("torch.") for p in self.module.parameters()}
         return names.pop() if len(names) == 1 else "mixed"
 
     def _of_cuda(self) -> dict[str, Any]:
-        """Asked of torch, not of what was set."""
+        """Return the CUDA settings as torch reports them."""
         return {
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),
@@ -120,13 +125,13 @@ class TorchModel:
         torch.use_deterministic_algorithms(self._deterministic)
 
     def _check(self, job: Job, outputs: int) -> None:
-        """Refuses a user's module that does not fit the data; a family's is known to."""
+        """Raise UsageError if a user's module does not fit the data. Family models always do."""
         if job.module is None:
             return
         rows = job.train.inputs[:2]
         try:
             shape = self.predict(rows.copy()).shape
-        except Exception as error:  # whatever the user's code raises
+        except Exception as error:  # user code may raise anything
             self.close()
             raise UsageError(
                 f"The model cannot take rows of shape {list(rows.shape[1:])}, which the data set "

@@ -1,8 +1,9 @@
-"""Max-pooling over windows that do not overlap, in operators that a compiler can vectorise.
+"""Max-pooling over non-overlapping windows, in operators that Inductor can vectorise.
 
-Inductor finds the place of each maximum by branches on whole numbers, a value at a time: of a
-training step of LeNet at batch 200 on a CPU that was a quarter. As comparisons of floats it is a
-tenth of that. Values, indices and gradients are those of torch bit for bit.
+Inductor computes the index of each maximum with integer branches, one value at a time. On a CPU
+this took a quarter of a training step of LeNet at batch size 200; comparisons of floats take a
+tenth of that time. Values, indices and gradients equal those of torch exactly, for inputs without
+NaN.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 
-MOST_PLACES = 16  # of a window: each is an operator or two
+MOST_PLACES = 16  # in a window: each costs one or two operators
 aten = torch.ops.aten
 
 
@@ -24,7 +25,10 @@ def max_pool(
     dilation: int | Sequence[int] = 1,
     ceil_mode: bool = False,
 ) -> Any:
-    """Values and indices, as aten.max_pool2d_with_indices; NotImplemented for other windows."""
+    """Return values and indices as aten.max_pool2d_with_indices does.
+
+    Returns NotImplemented for the windows that `_window` refuses.
+    """
     window = _window(inputs, kernel, stride, padding, dilation)
     if window is None:
         return NotImplemented
@@ -49,7 +53,10 @@ def max_pool_backward(
     ceil_mode: bool,
     indices: torch.Tensor,
 ) -> Any:
-    """As aten.max_pool2d_with_indices_backward: to the first of equal maxima in a window."""
+    """Return the gradient of the inputs as aten.max_pool2d_with_indices_backward does.
+
+    Of equal maxima in a window, the first gets the gradient. Returns NotImplemented as `max_pool`.
+    """
     window = _window(inputs, kernel, stride, padding, dilation)
     if window is None:
         return NotImplemented
@@ -64,7 +71,7 @@ DECOMPOSITIONS: Mapping[Any, Callable[..., Any]] = {
     aten.max_pool2d_with_indices.default: max_pool,
     aten.max_pool2d_with_indices_backward.default: max_pool_backward,
 }
-"""For make_fx."""
+"""Decomposition table for make_fx."""
 
 
 def _window(
@@ -74,7 +81,10 @@ def _window(
     padding: int | Sequence[int],
     dilation: int | Sequence[int],
 ) -> tuple[int, int] | None:
-    """Height and width, if the windows fill the image and none overlaps another."""
+    """Return the height and width of the windows, or None if they are not supported.
+
+    Windows must tile the images exactly, without overlap, and have at most MOST_PLACES values.
+    """
     window = _pair(kernel)
     fits = (
         inputs.dim() == 4
@@ -93,7 +103,10 @@ def _pair(given: int | Sequence[int]) -> tuple[int, int]:
 
 
 def _places(inputs: torch.Tensor, window: tuple[int, int]) -> list[torch.Tensor]:
-    """For each place of a window, row by row, what lies there in all windows: [N, C, H, W]."""
+    """Return, for each position in a window, row by row, its values in all windows.
+
+    Each is [N, C, H, W], where H and W are the numbers of windows.
+    """
     count, channels, height, width = inputs.shape
     down, right = window
     parted = inputs.reshape(count, channels, height // down, down, width // right, right)
@@ -108,7 +121,7 @@ def _largest(places: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def _first(places: Sequence[torch.Tensor], largest: torch.Tensor) -> torch.Tensor:
-    """The number of the first place that has the largest value, as a float."""
+    """Return the number of the first position with the largest value, in the inputs' dtype."""
     first = torch.full_like(largest, len(places) - 1)
     for number, place in reversed(list(enumerate(places[:-1]))):
         first = torch.where(place == largest, float(number), first)

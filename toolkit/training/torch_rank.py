@@ -1,8 +1,7 @@
-"""A process that torchrun started, one of those that train together:
-`torchrun … -m toolkit.training.torch_rank DIRECTORY`.
+"""Worker process of a shared training: `torchrun … -m toolkit.training.torch_rank DIRECTORY`.
 
-The first of them takes commands from the process that wants the model, over a socket in DIRECTORY,
-and hands them on to the others.
+Rank 0 receives commands from the process of the SharedSession, via a Unix socket in DIRECTORY, and
+broadcasts them to the other ranks.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ from toolkit.training.torch_team import Team
 JOB, INPUTS, TARGETS, WEIGHTS, SOCKET = (
     "job.json", "inputs.npy", "targets.npy", "weights.npz", "commands",
 )  # fmt: skip
-PATIENCE = timedelta(days=30)  # between two commands
+PATIENCE = timedelta(days=30)  # of a rank that waits for the next command
 
 
 def write_job(job: Job, directory: Path) -> None:
-    """What `read_job` reads, in every process."""
+    """Write the files that each rank reads with `read_job`. A user's `module` is not supported."""
     np.save(directory / INPUTS, job.train.inputs)
     np.save(directory / TARGETS, job.train.targets)
     write_npz(directory / WEIGHTS, job.weights)
@@ -75,7 +74,7 @@ def main() -> None:
     while (command := _next(channel)) is not None:
         name, arguments = command
         if channel is None and name == "predict":
-            continue  # the first alone is asked for outputs
+            continue  # outputs of rank 0 are enough
         answer = getattr(session, name)(*arguments)
         if channel is not None:
             channel.send(answer)
@@ -84,7 +83,7 @@ def main() -> None:
 
 
 def _own(job: Job, rank: int, cuda: bool) -> Job:
-    """Each process has a GPU of its own."""
+    """Return the job of one rank: on a GPU, the device is the one numbered `rank`."""
     if not cuda:
         return job
     from dataclasses import replace
@@ -99,7 +98,7 @@ def _connected(directory: Path) -> Connection:
 
 
 def _next(channel: Connection | None) -> tuple[str, tuple[Any, ...]] | None:
-    """The next command, the same in every process; None when nobody wants the model any more."""
+    """Return the next command, the same in all ranks; None after the session has disconnected."""
     box: list[Any] = [None]
     if channel is not None:
         try:

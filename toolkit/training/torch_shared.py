@@ -1,4 +1,4 @@
-"""A model that several processes train together, each on its part of every batch: torchrun's."""
+"""Training session that shares each batch among several processes, via torchrun."""
 
 from __future__ import annotations
 
@@ -26,8 +26,13 @@ MODULE = "toolkit.training.torch_rank"
 
 @final
 class SharedSession(TrainingSession):
-    """Its processes are started by torch.distributed.run (torchrun) on this machine, and end with
-    this one. The first of them answers for all: weights and state are the same in each."""
+    """Client of a training in several processes of this machine.
+
+    torch.distributed.run (torchrun) starts the processes; they end when this session is closed or
+    its process ends. Rank 0 answers all calls, since all ranks have the same weights and optimizer
+    state. Raises UsageError for a user's module or a batch smaller than the number of processes.
+    All methods except `close` raise ToolkitError if a process has ended.
+    """
 
     def __init__(self, job: Job) -> None:
         count = job.settings.processes
@@ -74,7 +79,7 @@ class SharedSession(TrainingSession):
             )
 
     def _answered(self, waiting: socket.socket) -> Connection:
-        """The connection to the first process, as soon as that is ready."""
+        """Wait for rank 0 to connect. Raises ToolkitError if torchrun ends before."""
         assert self._process is not None
         while True:
             try:
@@ -127,7 +132,7 @@ class SharedSession(TrainingSession):
 
     def close(self) -> None:
         if self._channel is not None:
-            self._channel.close()  # the first process sees its end, and all of them end
+            self._channel.close()  # rank 0 sees the end of the stream, and all ranks exit
             self._channel = None
         if self._process is not None:
             try:

@@ -1,4 +1,4 @@
-"""One process among several that train one model, each on its part of every batch."""
+"""Collective operations of processes that share each batch of a training."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from torch import nn
 
 @final
 class Team:
-    """This process, `rank` of `size`, in the process group that torchrun made.
+    """Process number `rank` of the `size` processes in the group of torchrun.
 
-    A batch's gradient is that of the mean loss over all its rows, as in one process, up to
-    rounding. Batch norms take the statistics of a process's own rows; what they keep for evaluation
-    is the mean over all processes.
+    The gradient of a batch is that of the mean loss over all its samples, as in one process up to
+    rounding. Batch norms are different: they use the statistics of the samples of their process.
+    `agree` averages their running statistics over all processes.
     """
 
     def __init__(self) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
 
     def part(self, tensor: torch.Tensor) -> torch.Tensor:
-        """This process's rows of a batch."""
+        """Return the samples of a batch that this process computes."""
         return tensor[self.rank :: self.size]
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Adds up those of all processes; one without any has zeros."""
+        """Sum the gradients over all processes, in place. Missing ones count as zeros."""
         for parameter in parameters:
             if parameter.requires_grad:
                 if parameter.grad is None:
@@ -35,13 +35,13 @@ class Team:
                 dist.all_reduce(parameter.grad)
 
     def added(self, value: torch.Tensor) -> torch.Tensor:
-        """The sum over all processes."""
+        """Return the sum of `value` over all processes."""
         total = value.clone()
         dist.all_reduce(total)
         return total
 
     def agree(self, module: nn.Module) -> None:
-        """Makes the floating-point buffers of all the same: their mean."""
+        """Replace each floating-point buffer by its mean over all processes."""
         for buffer in module.buffers():
             if buffer.is_floating_point():
                 dist.all_reduce(buffer)

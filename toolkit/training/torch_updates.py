@@ -1,4 +1,4 @@
-"""The optimizers of torch.optim as functions, so that a compiler sees them whole."""
+"""Optimizers of torch.optim as pure functions, for the compiled loops."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ Slots = Sequence[torch.Tensor]
 
 
 class Update(Protocol):
-    """(parameter, gradient, its slots, the step's numbers) -> (parameter, slots), all new."""
+    """Function that returns the parameter and its slots after a step, and changes no argument.
+
+    `numbers` [2] is the step's row of `step_numbers`.
+    """
 
     def __call__(
         self, value: torch.Tensor, gradient: torch.Tensor, slots: Slots, numbers: torch.Tensor
@@ -26,7 +29,10 @@ class Update(Protocol):
 
 
 def slot_names(recipe: Recipe) -> tuple[str, ...]:
-    """What the optimizer keeps of each parameter, zeros at first: the names of torch.optim."""
+    """Return the names in torch.optim of the tensors that the optimizer keeps per parameter.
+
+    Each is zero before the first step.
+    """
     if recipe.optimizer == "adam":
         return ("exp_avg", "exp_avg_sq")
     momentum = ("momentum_buffer",) if recipe.momentum else ()
@@ -34,10 +40,10 @@ def slot_names(recipe: Recipe) -> tuple[str, ...]:
 
 
 def step_numbers(recipe: Recipe, rates: np.ndarray, done: int) -> np.ndarray:
-    """What changes from step to step, float32 [steps, 2], after `done` steps before these.
+    """Return the values that differ between steps, float32 [steps, 2], after `done` earlier steps.
 
-    The learning rate and one; for adam the rate over the first bias correction, and the root of
-    the second.
+    Columns: the learning rate and 1; for adam, the learning rate divided by the first bias
+    correction, and the root of the second.
     """
     if recipe.optimizer != "adam":
         return np.stack([rates, np.ones_like(rates)], axis=1).astype(np.float32)
@@ -47,7 +53,7 @@ def step_numbers(recipe: Recipe, rates: np.ndarray, done: int) -> np.ndarray:
 
 
 def update_of(recipe: Recipe) -> Update:
-    """The formula that toolkit.training.recipe.Recipe states."""
+    """Return the step of the recipe's optimizer, as defined by toolkit.training.recipe.Recipe."""
     rule = UPDATES[recipe.optimizer]
     decay, momentum = recipe.weight_decay, recipe.momentum
 

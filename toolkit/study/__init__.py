@@ -1,1 +1,1 @@
-"""Studies: a matrix of training, exports, checks and measurements, resumable at any point."""
+"""Studies: a matrix of trainings, exports, checks and measurements, resumable at any point."""

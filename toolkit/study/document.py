@@ -1,4 +1,4 @@
-"""A study as its TOML file says it."""
+"""Studies as defined in TOML files, and the reader of these files."""
 
 from __future__ import annotations
 
@@ -33,12 +33,17 @@ RecordKind = Literal["trainings", "epochs", "rows", "training_rows", "accuracy"]
 PlotKind = Literal["line", "bar", "point"]
 RECORD_KINDS: tuple[RecordKind, ...] = get_args(RecordKind)
 PLOT_KINDS: tuple[PlotKind, ...] = get_args(PlotKind)
-OWN = ("train", "bench-training")  # the sections that name data
+OWN = ("train", "bench-training")  # sections that have data
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """One table of a step: values, of which a list means each in turn."""
+    """One section of a study: a step with its values, from which cells are made.
+
+    A list gives a cell for each item, see toolkit.study.keys.Key. `where` selects the trainings, or
+    for a calibration the exports, that cells are made for. Each cell is made `repetitions`
+    times.
+    """
 
     step: str
     values: Mapping[str, Any]
@@ -48,10 +53,13 @@ class Section:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """What a report shows of records: a line for each combination of `rows`, a column for each of
-    `metrics`; with `across`, a column for each of the values `at` of that instead.
+    """A table of the report, made from the records of kind `of` that match `where`.
 
-    `reference` are lines of an earlier study by the same names, shown beside ours.
+    It has a row for each combination of the dimensions `rows`, and a column for each of `metrics`.
+    With `across`, it has instead a column for each value in `at` of the dimension `across`, with
+    the only metric. `reference` has rows of an earlier study, which are shown next to those of this
+    study. Their keys are the names of dimensions and metrics; with `across`, the keys of metric
+    values are the values in `at`.
     """
 
     title: str
@@ -67,8 +75,11 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
-    """`y` against `x`, a series for each combination of `by`; with the points of the reference of
-    the table of that title."""
+    """A plot of the report: `y` against `x`, with a series for each combination of `by`.
+
+    It is made from the records of kind `of` that match `where`. `reference` is the title of a
+    table whose reference is plotted as well.
+    """
 
     title: str
     of: RecordKind
@@ -85,8 +96,11 @@ class Plot:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """`stands_in` says what embedded data took the place of; `limits` what the study that is
-    repeated could not separate, and where it is separated here."""
+    """A study: its sections, which define the cells, and the tables and plots of its report.
+
+    `limits` are sentences on what an earlier, repeated study could not separate, and how this study
+    does. `stands_in` says which data were replaced by others, None if there were none.
+    """
 
     name: str
     title: str
@@ -100,7 +114,7 @@ class Study:
     stands_in: str | None
 
     def description(self) -> Json:
-        """What a report needs of it."""
+        """Return the part of the study that a report needs."""
         return {
             "name": self.name,
             "title": self.title,
@@ -114,11 +128,14 @@ class Study:
 
     @classmethod
     def read(cls, name: str, *, data: str | None = None, quick: bool = False) -> Self:
-        """The study of a file, or one that comes with the toolkit.
+        """Read a study from a TOML file, or a built-in study by name.
 
-        `data` takes the place of the data of every section. `quick` takes what each section has
-        for it. Raises SourceError for what cannot be read, UnknownNameError and UsageError, which
-        name the section, for what cannot be meant.
+        `data` replaces the data of every section that has some, and drops its `data_settings`. With
+        `quick`, the values in `quick` of a section, table or plot replace its own, a section with
+        `quick = false` is left out, and an exclusion with `quick = true` applies. Raises
+        SourceError for a file that cannot be read or has values that JSON cannot store,
+        UnknownNameError for an unknown study, section, key, kind of record or plot, or table that a
+        plot refers to, and UsageError for other invalid content.
         """
         text, stem = _text(name)
         try:
@@ -134,13 +151,16 @@ class Study:
 
 
 def built_in() -> list[str]:
-    """The names of the studies that come with the toolkit."""
+    """Return the names of the built-in studies."""
     found = resources.files("toolkit.study").joinpath("studies").iterdir()
     return sorted(one.name.removesuffix(SUFFIX) for one in found if one.name.endswith(SUFFIX))
 
 
 def text_of(name: str) -> str:
-    """The TOML of one. Raises as `Study.read`."""
+    """Return the TOML text of a study, unchecked.
+
+    Raises SourceError for a file that cannot be read, UnknownNameError for an unknown study.
+    """
     return _text(name)[0]
 
 
@@ -168,7 +188,7 @@ TOP: Mapping[str, Type] = {
     "table": TABLES,
     "plot": TABLES,
 }
-"""The keys of a study's file beside its sections."""
+"""Top-level keys of a study's file that are not sections."""
 
 _SHOWN: Mapping[str, Type] = {
     "title": TEXT,
@@ -197,11 +217,11 @@ KEYS: Mapping[type, Mapping[str, Type]] = {
         "quick": FLAG_OR_TABLE,
     },
 }
-"""The keys of [[table]] and [[plot]]."""
+"""Keys of [[table]] and [[plot]]."""
 
 
 class _Reader:
-    """Reads one document: every error says where in it."""
+    """Reader of one document, whose errors name the place in it."""
 
     def __init__(self, given: Mapping[str, Any], stem: str, data: str | None, quick: bool) -> None:
         self._given, self._stem, self._data, self._quick = given, stem, data, quick
@@ -309,10 +329,10 @@ class _Reader:
         return found
 
     def _shown(self, kind: type[Table | Plot], given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values of a table or a plot, checked, lists as tuples.
+        """Check the values of a table or plot, and return them with lists as tuples.
 
-        Raise UnknownNameError for a key that it does not have, UsageError for a value of a wrong
-        type and for a key that is not given.
+        Raises UnknownNameError for an unknown key, UsageError for a value of a wrong type or a
+        missing key.
         """
         quick = given.get("quick")
         values: dict[str, Any] = {"where": {}}
@@ -335,7 +355,10 @@ class _Reader:
 
 
 def _over(values: Mapping[str, Any], quick: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with those of `quick`, where "settings.side" is one option of a table."""
+    """Return `values` updated with `quick`, in which "settings.side" sets one option of a table.
+
+    Raises UsageError for an option of a value that is not a table.
+    """
     found = dict(values)
     for name, value in quick.items():
         table, dot, option = name.partition(".")
@@ -363,9 +386,10 @@ def _check_records(title: str, of: str) -> None:
 
 
 def lines_of(text: str) -> tuple[Mapping[str, Any], ...]:
-    """Return the lines of a table of commas with a head: numbers as such, empty cells left out.
+    """Parse a reference in CSV format with a header, and return its rows.
 
-    Raise UsageError for a line with more cells than the head.
+    Numbers, true and false are converted; empty cells are left out. Raises UsageError for invalid
+    CSV or a row with more cells than the header.
     """
     found = csv.DictReader(io.StringIO(text.strip()), skipinitialspace=True)
     try:

@@ -1,4 +1,4 @@
-"""How long cells take: by their limits, or by what others of their kind took."""
+"""Estimate of the time of cells, from similar cells that are done or from their limits."""
 
 from __future__ import annotations
 
@@ -12,25 +12,28 @@ from toolkit.measuring.engine import Procedure
 from toolkit.study.matrix import Cell
 from toolkit.study.store import Outcome, State
 
-OPENING_S = 2.0  # of a runtime in a new process, with its import
-TRAINER_S = 10.0  # of a trainer in a new process, with its import and the compilation
-SCOPES = 2  # that are measured unless told
-SECONDS = 60.0  # of the trainers of a batch, unless told
-BRIEF = {"export": 8.0, "calibrate": 12.0, "verify": 10.0}  # about what a small model takes
+OPENING_S = 2.0  # to import and open a runtime in a new process
+TRAINER_S = 10.0  # to import a trainer in a new process and compile its first epoch
+SCOPES = 2  # measured by default
+SECONDS = 60.0  # default max_seconds of bench-training, for all trainers of a batch
+BRIEF = {"export": 8.0, "calibrate": 12.0, "verify": 10.0}  # seconds, for a small model
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Seconds of those cells of which something is known, and how many others there are."""
+    """Estimated time of a set of cells.
+
+    `seconds` is the sum over the cells that can be estimated, `unknown` the number of the others.
+    """
 
     seconds: float
     unknown: int
 
 
 def estimate(cells: Iterable[Cell], done: Sequence[Outcome]) -> Estimate:
-    """Estimate the time of cells that are still to do.
+    """Estimate the time of cells, from the outcomes `done` of other cells.
 
-    `done` are the outcomes of the others, of failed ones as well.
+    Outcomes of cells that failed or were skipped are ignored.
     """
     rates = _rates(done)
     known = [_seconds(cell, rates) for cell in cells]
@@ -41,7 +44,7 @@ def estimate(cells: Iterable[Cell], done: Sequence[Outcome]) -> Estimate:
 
 
 ALIKE = (("model", "trainer"), ("model",))
-"""The dimensions that cells of a step share if one tells how long the other takes, best first."""
+"""Dimensions to compare: cells of a step that are equal in these take similar times. Best first."""
 
 
 def _kind(step: str, dimensions: Mapping[str, Any], names: tuple[str, ...]) -> str:
@@ -49,7 +52,10 @@ def _kind(step: str, dimensions: Mapping[str, Any], names: tuple[str, ...]) -> s
 
 
 def _rates(done: Iterable[Outcome]) -> dict[str, float]:
-    """Return the median seconds of each kind of cell, by the epoch where it trains."""
+    """Return the median seconds of each kind of cell, divided by the dimension `epochs`, if any.
+
+    Cells that depend on a training inherit its `epochs`, and are divided by it as well.
+    """
     found: dict[str, list[float]] = {}
     for one in done:
         if one.state is State.DONE:
@@ -60,7 +66,10 @@ def _rates(done: Iterable[Outcome]) -> dict[str, float]:
 
 
 def _seconds(cell: Cell, rates: Mapping[str, float]) -> float | None:
-    """Return what others of the same kind took, else what the cell's limits come to, else None."""
+    """Estimate the time of a cell from others of the same kind, or else from its limits.
+
+    Return None if neither is known.
+    """
     for names in ALIKE:
         kind = _kind(cell.step, cell.dimensions, names)
         if kind in rates:
@@ -73,6 +82,7 @@ def _size(epochs: object) -> float:
 
 
 def _limit(cell: Cell) -> float | None:
+    """Return the time limit or the usual time of a cell, in seconds; None for a training."""
     values = cell.values
     if cell.step == "bench":
         scopes = len(values["scopes"]) if "scopes" in values else SCOPES

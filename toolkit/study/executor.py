@@ -1,4 +1,4 @@
-"""Where cells run."""
+"""Interface of executors, which run the cells of a study."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ from toolkit.study.store import Outcome
 
 
 class Executor(ABC):
-    """Runs cells, each in a process of its own, until it is closed."""
+    """Executor that runs each cell in a separate process, and at most one cell per machine."""
 
     @abstractmethod
     def free(self) -> bool:
-        """Return whether any cell could be started just now."""
+        """Return whether a machine is free now, for any cell."""
 
     @abstractmethod
     def able(self, job: Job) -> bool:
-        """Whether there is a machine for it just now. None runs two cells at a time."""
+        """Return whether a machine that can run this cell is free now."""
 
     @abstractmethod
     def start(self, job: Job) -> None:
-        """Begins a cell for which there is a machine."""
+        """Start a cell. Only call it after `able` returned True for the cell."""
 
     @abstractmethod
     def wait(self) -> tuple[Job, Outcome | None]:
-        """The next cell that ended, which lies in its place then; None for an outcome that was lost
-        with its machine, so that it must be started again.
+        """Wait until a cell ends, and return it with its outcome.
 
-        Raises ToolkitError where nothing runs that could end.
+        The directory of the cell is then in its final place. An outcome of None means that it was
+        lost with its machine, and that the cell has to be started again. Raises ToolkitError if no
+        cell is running or the executor itself failed.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Ends what runs; nothing of it stays. Idempotent."""
+        """End the running cells and discard their output. Call it once."""

@@ -1,4 +1,4 @@
-"""What a cell's process is told."""
+"""Jobs: the description of a cell that its process receives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from toolkit.study.store import ARTIFACT, CELLS, CHECKPOINT, State, Store
 
 @dataclass(frozen=True, kw_only=True)
 class Ground:
-    """A cell that another stands on, and whether there is anything to stand on."""
+    """A parent of a cell. `done` is False if it failed or was skipped, or has not run."""
 
     id: str
     step: str
@@ -23,7 +23,7 @@ class Ground:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A cell, and the directory of the study in which it is to lie."""
+    """A cell to run, and the absolute path of its study's directory."""
 
     id: str
     step: str
@@ -56,17 +56,17 @@ class Job:
 
     @property
     def partial(self) -> Path:
-        """Where it lies until it is done."""
+        """Directory of the cell until it is complete and moved to `place`."""
         return self.place.with_name(f".{self.id}.partial")
 
     @property
     def checkpoint(self) -> Path:
-        """What was trained, of a cell that stands on something."""
+        """Directory of the first parent's checkpoint."""
         return self.place.with_name(self.grounds[0].id) / CHECKPOINT
 
     @property
     def forms(self) -> list[Path]:
-        """The other forms of it that could be made."""
+        """Directories of the variants made by the other parents, without those that failed."""
         made = [ground for ground in self.grounds[1:] if ground.done]
         return [self.place.with_name(ground.id) / ARTIFACT for ground in made]
 

@@ -1,4 +1,4 @@
-"""What may stand in the sections of a study, and of which type."""
+"""Keys of the sections of a study, and the types of their values."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ Scalar = str | int | float | bool
 
 @dataclass(frozen=True)
 class Key:
-    """One value: `many` of them together, or any of a list, each a cell of its own.
+    """Key of a section: the type of its value. A list of values gives a cell for each.
 
-    A `table` holds options by name, each of which may be any of a list too.
+    With `many`, the value of a cell is itself a list, and a list of lists gives a cell for each.
+    With `table`, the value is a table of options by name; an option with a list gives a cell for
+    each item.
     """
 
     type: type[Scalar] = str
@@ -25,7 +27,10 @@ class Key:
     table: bool = False
 
     def alternatives(self, name: str, given: Any) -> list[Any]:
-        """Return the values that cells are made of. Raise UsageError for one of another type."""
+        """Return the values, one for each cell, with integers converted to float where needed.
+
+        Raises UsageError for a value of another type or, unless `many`, an empty list.
+        """
         if self.many and not isinstance(given, list):
             raise UsageError(
                 f"Got {name} = {shown(given)}, expected a list.",
@@ -43,7 +48,7 @@ class Key:
         return [self._typed(name, value) for value in values]
 
     def check(self, name: str, given: Any) -> None:
-        """Raise UsageError for a value of another type."""
+        """Raise UsageError for a value that does not fit the key."""
         if self.table:
             OPTIONS.check(name, given)
         else:
@@ -130,25 +135,24 @@ STEPS: Mapping[str, Mapping[str, Key]] = {
         "rows": Key(int),
     },
 }
-"""By the step of the toolkit that a section is for, in the order in which they follow each other:
-what is trained is exported, what is exported is calibrated, and all of it verified and measured."""
+"""Keys of the sections, by step. The steps are in order: a cell only depends on earlier ones."""
 
 OF_SECTIONS: Mapping[str, Type] = {
     "where": RULE,
     "quick": FLAG_OR_TABLE,
     "repetitions": COUNT,
 }
-"""The keys that every section may have."""
+"""Keys that every section may have. `where` has no effect in [[train]] and [[bench-training]]."""
 
 
 def check_step(name: str) -> None:
-    """Raise UnknownNameError for the name of no step."""
+    """Raise UnknownNameError unless `name` is a step."""
     if name not in STEPS:
         raise unknown_name("section of a study", name, STEPS)
 
 
 def check_keys(step: str, given: Mapping[str, Any]) -> None:
-    """Raise UnknownNameError for a key that the step does not have, UsageError for a wrong type."""
+    """Raise UnknownNameError for a key that the step lacks, UsageError for an invalid value."""
     keys = STEPS[step]
     for name, value in given.items():
         if name in OF_SECTIONS:
@@ -160,7 +164,7 @@ def check_keys(step: str, given: Mapping[str, Any]) -> None:
 
 
 def check_required(step: str, given: Mapping[str, Any]) -> None:
-    """Raise UsageError for a key that the step needs and that is not given."""
+    """Raise UsageError if a required key of the step is missing."""
     for name, key in STEPS[step].items():
         if key.required and name not in given:
             raise UsageError(f"[[{step}]] has no {name}.", hint=f"Add {name} to it.")

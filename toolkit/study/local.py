@@ -1,4 +1,4 @@
-"""Cells on this machine, one at a time: two at once would disturb each other's measurements."""
+"""Executor that runs cells on this machine."""
 
 from __future__ import annotations
 
@@ -15,8 +15,13 @@ from toolkit.study.store import Outcome
 
 @final
 class LocalExecutor(Executor):
-    """`lock` is held by the process of each cell too, so that none is begun again that one of a
-    study that was killed is about to end."""
+    """Executor that runs one cell at a time on this machine.
+
+    Two cells at a time would disturb each other's measurements.
+
+    `lock` is the descriptor of the lock of the study's directory. Cell processes inherit it: if the
+    study is killed, it cannot be started again before the process of its last cell has ended.
+    """
 
     def __init__(self, progress: Progress, lock: int) -> None:
         self._progress, self._lock = progress, lock
@@ -29,7 +34,7 @@ class LocalExecutor(Executor):
         return self.free()
 
     def start(self, job: Job) -> None:
-        # An interruption waits until `close` can end the process.
+        # Defer a signal until `close` can end the process.
         with FirstOnly() as signals, signals.calm:
             self._running = job, CellProcess(job, [self._lock])
 

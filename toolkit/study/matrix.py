@@ -1,4 +1,4 @@
-"""The cells of a study: every combination of what its sections say, in the order of work."""
+"""Cells of a study: all combinations of the values in its sections, in the order they run."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from toolkit.core.files import digest_bytes
 from toolkit.study.document import Section, Study
 from toolkit.study.keys import STEPS
 
-MOST_CELLS = 100_000  # which are planned in seconds
-MANY = {"runtimes": "runtime", "trainers": "trainer"}  # rows of one cell, by what each is
+MOST_CELLS = 100_000  # planning them takes seconds
+MANY = {"runtimes": "runtime", "trainers": "trainer"}  # key of the rows of a cell, and of one row
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One step with one value of each of its keys, on what the cells of `parents` gave.
+    """One step with one value for each of its keys, and the cells that it depends on.
 
-    The first parent is what was trained; those of a measurement are followed by its other forms.
+    The first of `parents` is the training. The second parent of a calibration is an export. The
+    other parents of a `verify` or `bench` cell are all exports and calibrations of that training.
     """
 
     step: str
@@ -34,7 +35,7 @@ class Cell:
 
     @cached_property
     def id(self) -> str:
-        """The same for the same work, whatever else is in the study."""
+        """Identifier that depends only on the step, values and repetition, and on the parents."""
         identity = [self.step, self.values, self.repetition, [one.id for one in self.parents]]
         named = [self.step, self.dimensions.get("model", ""), self.values.get("to", "")]
         slug = re.sub(r"[^a-z0-9]+", "-", "-".join(filter(None, named)).lower()).strip("-")
@@ -42,8 +43,11 @@ class Cell:
 
     @cached_property
     def dimensions(self) -> dict[str, Any]:
-        """What sets it apart: its own values, over those of what it was made from. An option has
-        its table before its name, as in "settings.blocks"; those of a form are told by the form."""
+        """Values of the first parent's dimensions, updated with those of the cell.
+
+        The name of an option includes its table, as in "settings.blocks". The repetition is
+        included unless it is 0. The dimensions of other parents are not included.
+        """
         found: dict[str, Any] = dict(self.parents[0].dimensions) if self.parents else {}
         for name, value in self.values.items():
             if STEPS[self.step][name].table:
@@ -56,7 +60,7 @@ class Cell:
 
     @property
     def described(self) -> str:
-        """Its own values in words."""
+        """Description of the values of this cell, without those of its parents."""
         parts = []
         for name, value in self.values.items():
             told = " ".join(map(str, value)) if isinstance(value, list) else value
@@ -68,12 +72,12 @@ class Cell:
 
     @property
     def root(self) -> Cell:
-        """What was trained, or it itself."""
+        """The training that the cell depends on, or the cell itself if it has no parents."""
         return self.parents[0].root if self.parents else self
 
     @property
     def ancestors(self) -> list[Cell]:
-        """All cells that it stands on, each once, those that come first first."""
+        """All cells that this one depends on, without duplicates, each after its parents."""
         found: dict[str, Cell] = {}
         for parent in self.parents:
             found |= {one.id: one for one in (*parent.ancestors, parent)}
@@ -81,10 +85,10 @@ class Cell:
 
 
 def cells_of(study: Study) -> list[Cell]:
-    """Return all cells, each after those that it stands on.
+    """Return all cells, each after its parents.
 
-    Raise UsageError for a study without a cell, for one with more than MOST_CELLS combinations,
-    and for a section that has nothing to work on.
+    Raises UsageError for a study that has no cells or more than MOST_CELLS combinations, and for a
+    section that needs a trained model if there is none.
     """
     made: dict[str, list[Cell]] = {step: [] for step in STEPS}
     count = 0
@@ -109,7 +113,7 @@ def cells_of(study: Study) -> list[Cell]:
 
 
 def _too_many(study: Study, section: Section, count: int) -> UsageError:
-    told = f"{count:,}" if count < 2**63 else "more than 2**63"  # Python refuses to print some
+    told = f"{count:,}" if count < 2**63 else "more than 2**63"  # str() refuses huge ones
     return UsageError(
         f"The study {study.name} has {told} combinations up to [[{section.step}]], [[exclude]] "
         f"not counted; at most {MOST_CELLS:,} are possible.",
@@ -118,13 +122,13 @@ def _too_many(study: Study, section: Section, count: int) -> UsageError:
 
 
 def _in_turn(cells: Sequence[Cell]) -> list[Cell]:
-    """Each model as far as it goes before the next is begun, so that results come early."""
+    """Sort the cells so that one model is finished before the next, for early results."""
     order = {cell.id: number for number, cell in enumerate(cells)}
     return sorted(cells, key=lambda cell: (order[cell.root.id], order[cell.id]))
 
 
 class _Combinations:
-    """The cells of one section, one for each combination and each of its `grounds`."""
+    """Cells of one section: one per tuple of parents in `grounds`, combination and repetition."""
 
     def __init__(self, section: Section, grounds: Sequence[tuple[Cell, ...]]) -> None:
         self._section, self._grounds = section, grounds
@@ -142,7 +146,7 @@ class _Combinations:
 
     @property
     def count(self) -> int:
-        """How many cells there are, without making them."""
+        """Number of cells, computed without creating them."""
         each = math.prod(map(len, self._alternatives))
         return len(self._grounds) * each * self._section.repetitions
 
@@ -156,7 +160,7 @@ class _Combinations:
                     )
 
     def _values(self) -> Iterator[dict[str, Any]]:
-        """Give every combination of the values, in the order in which they are written."""
+        """Yield every combination of the values; those of the last key vary fastest."""
         for chosen in itertools.product(*self._alternatives):
             values: dict[str, Any] = {}
             for (name, option), value in zip(self._names, chosen, strict=True):
@@ -168,7 +172,10 @@ class _Combinations:
 
 
 def _grounds(section: Section, made: Mapping[str, list[Cell]]) -> list[tuple[Cell, ...]]:
-    """What the cells of a section work on, a tuple for each."""
+    """Return the tuples of parents for which the cells of a section are made.
+
+    Raises UsageError if the section needs a trained model and there is none.
+    """
     if section.step in ("train", "bench-training"):
         return [()]
     trained = [cell for cell in made["train"] if _matches(cell.dimensions, section.where)]
@@ -193,7 +200,7 @@ def _grounds(section: Section, made: Mapping[str, list[Cell]]) -> list[tuple[Cel
 
 
 def _kept(cell: Cell, exclude: Sequence[Mapping[str, Any]]) -> Cell | None:
-    """The cell without the rows that are excluded; None where nothing is left of it."""
+    """Return the cell without excluded rows; None if it is excluded or has no rows left."""
     values = dict(cell.values)
     dimensions = {**cell.dimensions, "step": cell.step} if exclude else {}
     for rule in exclude:
@@ -212,7 +219,7 @@ def _kept(cell: Cell, exclude: Sequence[Mapping[str, Any]]) -> Cell | None:
 
 
 def _matches(dimensions: Mapping[str, Any], rule: Mapping[str, Any]) -> bool:
-    """Whether each value of the rule, or one of each list of them, is the cell's."""
+    """Return whether each dimension in the rule has the value given there, or one of the list."""
     return all(
         key in dimensions and dimensions[key] in (value if isinstance(value, list) else [value])
         for key, value in rule.items()

@@ -1,4 +1,4 @@
-"""What a cell came to, written beside what it gave."""
+"""Creation of the outcome of a cell, and its storage with the output of the cell."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def outcome_of(
     output: Mapping[str, str] | None = None,
     warnings: Sequence[str] = (),
 ) -> Outcome:
-    """The outcome of a cell that ends now, on this machine."""
+    """Return the outcome of a cell that ran on this machine from `started` to now."""
     return Outcome(
         id=job.id,
         step=job.step,
@@ -38,7 +38,10 @@ def outcome_of(
 
 
 def finish(job: Job, outcome: Outcome) -> None:
-    """Writes `cell.json`, and moves the cell to its place."""
+    """Write `cell.json`, and move the directory of the cell to its final place.
+
+    Raises ToolkitError on failure.
+    """
     write_document(job.partial / CELL_FILE, seal(CELL_SCHEMA, vars(outcome)))
     with wrapping_os_errors(f"create {job.place}"):
         move_whole(job.partial, job.place)

@@ -1,4 +1,4 @@
-"""The directory of a cell as bytes that travel from machine to machine."""
+"""Packing of the directory of a cell as bytes, to transfer it between machines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from toolkit.core.files import digest_bytes, move_whole
 
 
 def packed(directory: Path) -> bytes:
-    """All files below `directory`, as a tar archive without times or owners."""
+    """Return all files below `directory` as a tar archive.
+
+    Times, owners and file modes are fixed, so that equal files give equal bytes.
+    """
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as archive:
         for path in sorted(directory.rglob("*")):
@@ -25,9 +28,9 @@ def packed(directory: Path) -> bytes:
 
 
 def unpack(data: bytes, digest: str, directory: Path) -> None:
-    """Writes what was packed to `directory`, which appears whole or not at all.
+    """Unpack an archive of `packed` to the new directory `directory`, atomically.
 
-    Raises IntegrityError for bytes of another digest.
+    Raises IntegrityError if the digest of `data` is not `digest`.
     """
     if (got := digest_bytes(data)) != digest:
         raise IntegrityError(

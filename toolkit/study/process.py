@@ -1,4 +1,4 @@
-"""A cell's process, from its parent's side."""
+"""Parent side of the process of a cell: start, progress, outcome and end."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ LAST_LINES = 3
 
 @final
 class CellProcess:
-    """Runs one cell; it ends with this process, whatever becomes of that.
+    """Process that runs one cell, and is killed when this process ends for any reason.
 
-    `held` are descriptors that it keeps open: the lock of the directory that it writes to.
+    `held` are file descriptors that it inherits, such as the lock of the study's directory. If the
+    Python interpreter of the cell is missing, `follow` gives a failed outcome.
     """
 
     def __init__(self, job: Job, held: Sequence[int] = ()) -> None:
@@ -59,13 +60,17 @@ class CellProcess:
         return interpreter(framework, {}) if self._job.step == "train" else sys.executable
 
     def follow(self, progress: Progress) -> Outcome:
-        """Tells its progress until it ends; what it came to, which lies in its place then."""
+        """Report the progress of the cell until it ends, and return its outcome.
+
+        The directory of the cell is then in its final place. If the process left no outcome, store
+        a failed one.
+        """
         code = None
         if self._process is not None:
             assert self._process.stdin is not None
             assert self._process.stdout is not None
             with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
-                stdin.write(self._job.to_text())  # one that is gone already says why in its log
+                stdin.write(self._job.to_text())  # if it has ended already, its log has the reason
             for line in self._process.stdout:
                 _tell(line, progress)
             code = self._process.wait()
@@ -73,21 +78,21 @@ class CellProcess:
         return found or self._died(code)
 
     def _died(self, code: int | None) -> Outcome:
-        """The outcome of one that ended without a word."""
+        """Store and return a failed outcome for a process that left none or did not start."""
         reason = self._reason if code is None else _told(code, self._log)
         outcome = outcome_of(self._job, State.FAILED, self._began, reason=reason)
         finish(self._job, outcome)
         return outcome
 
     def close(self) -> None:
-        """Ends it, and leaves nothing of a cell that was not done. Idempotent."""
+        """End the process, and remove the output of an unfinished cell. Idempotent."""
         if self._hold >= 0:
             os.close(self._hold)
             self._hold = -1
         if self._process is not None:
             self._process.wait()
             for stream in (self._process.stdin, self._process.stdout):
-                with contextlib.suppress(BrokenPipeError):  # a job that it did not read
+                with contextlib.suppress(BrokenPipeError):  # it did not read the job
                     if stream is not None:
                         stream.close()
         shutil.rmtree(self._job.partial, ignore_errors=True)
@@ -103,7 +108,7 @@ def _tell(line: str, progress: Progress) -> None:
 
 
 def _told(code: int, log: Path) -> str:
-    """How it ended, with the last that it said."""
+    """Return how the process ended, with the last lines of its log."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
     last = f": {' '.join(lines[-LAST_LINES:])}" if lines else ", and said nothing"

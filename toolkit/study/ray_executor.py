@@ -1,4 +1,4 @@
-"""Cells on the machines of a Ray cluster, one at a time on each."""
+"""Executor that runs cells on the machines of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -25,17 +25,21 @@ from toolkit.study.store import CELLS, Outcome, Store
 
 LOOK_EVERY_S = 1.0
 TRIES = 5
-PREFIX = "accelerator_type:"  # of a resource of a Ray node that names its GPUs
+PREFIX = "accelerator_type:"  # of the resource of a Ray node that names its GPU type
 
 
 @final
 class RayExecutor(Executor):
-    """`address` is that of a cluster, on each of whose machines the toolkit is installed; without
-    it one is started here.
+    """Executor that runs cells on a Ray cluster, at most one at a time on each machine.
 
-    A cell takes a machine whole, whatever it needs, so that no two measurements disturb each other:
-    nodes of one address are one machine. What a cell stands on travels by its digest, once to each
-    machine. A cell whose machine is lost is given back, and one that fails is not.
+    `address` is that of a cluster, which needs the toolkit on each machine. Without it, Ray uses
+    the cluster in RAY_ADDRESS or the last one started on this machine, or else starts one here.
+    Each cell reserves all CPUs and GPUs of its node, so that measurements do not disturb each
+    other. Nodes with the same IP address count as one machine.
+
+    The cells that a cell depends on are put into Ray's object store, once per digest. A cell whose
+    machine is lost has no outcome and can be started again; a cell that fails has a failed outcome.
+    Raises UnavailableError if Ray cannot be imported or no cluster answers.
     """
 
     def __init__(self, progress: Progress, address: str | None) -> None:
@@ -48,10 +52,10 @@ class RayExecutor(Executor):
                 hint="Install it: pip install 'inference-toolkit[ray]'",
             ) from error
         self._ray, self._affinity, self._progress = ray, NodeAffinitySchedulingStrategy, progress
-        self._aside = contextlib.redirect_stdout(sys.stderr)  # what Ray has to say of its nodes
+        self._aside = contextlib.redirect_stdout(sys.stderr)  # messages of Ray about its nodes
         self._aside.__enter__()
         try:
-            with handlers_kept():  # Ray ends the process on SIGTERM with an exit code of its own
+            with handlers_kept():  # Ray's SIGTERM handler exits with another code
                 ray.init(address=address, log_to_driver=False, configure_logging=False)
         except (ConnectionError, ValueError, RuntimeError) as error:
             self._aside.__exit__(None, None, None)
@@ -73,8 +77,10 @@ class RayExecutor(Executor):
         return self._node_for(job) is not None
 
     def _node_for(self, job: Job) -> Mapping[str, Any] | None:
-        """Return an idle node with the GPU that the cell asks for; of several the one that had the
-        fewest turns."""
+        """Return the idle node with the GPU that the cell needs, None if there is none.
+
+        Of several nodes, return the one on which the fewest cells were started.
+        """
         kind, cuda = job.values.get("gpu"), job.values.get("device") == "cuda"
         able = [
             node
@@ -85,7 +91,7 @@ class RayExecutor(Executor):
         return min(able, key=lambda node: self._turns[node["NodeID"]], default=None)
 
     def _idle_nodes(self) -> list[Mapping[str, Any]]:
-        """Return the nodes of the machines on which no cell runs."""
+        """Return the live nodes with CPUs on machines that run no cell of this study."""
         self._head.check()
         busy = {machine for _, machine in self._running.values()}
         return [
@@ -153,15 +159,15 @@ class RayExecutor(Executor):
 
 @final
 class _Head:
-    """The head of the cluster, at the `HOST:PORT` of its control service (GCS)."""
+    """Head of the cluster, with the address `HOST:PORT` of its control service (GCS)."""
 
     def __init__(self, address: str) -> None:
         self._address = address
 
     def check(self) -> None:
-        """Raise ToolkitError where nothing answers at the address.
+        """Raise ToolkitError if nothing answers at the address in TRIES attempts.
 
-        Ray itself waits for a minute, and then ends this process with exit code 1.
+        Without this check, Ray would wait for a minute and end this process with exit code 1.
         """
         host, _, port = self._address.rpartition(":")
         for left in reversed(range(TRIES)):
@@ -181,7 +187,10 @@ class _Head:
 
 
 def _all_grounds(job: Job) -> list[str]:
-    """What it stands on, and what that stands on: an artifact refers to its checkpoint."""
+    """Return the ids of the parents that are done and of all their ancestors.
+
+    The ancestors are needed because an artifact refers to its checkpoint.
+    """
     store = Store(directory=Path(job.directory))
     found: dict[str, None] = {}
     ahead = [ground.id for ground in job.grounds if ground.done]
@@ -195,7 +204,11 @@ def _all_grounds(job: Job) -> list[str]:
 
 
 def run_cell(text: str, stands_on: Mapping[str, tuple[str, Any]]) -> tuple[str, bytes]:
-    """On its machine: runs the cell in a directory of its own; its files, with their digest."""
+    """Run a cell on this machine, in a temporary directory, as a task of Ray.
+
+    `text` is the job. `stands_on` has the digest and the Ray object reference of each cell that it
+    depends on, by id. Return the digest and the bytes of the packed directory of the cell.
+    """
     import ray
 
     with scratch_directory() as scratch:

@@ -1,8 +1,9 @@
-"""All that a study came to, as flat records: what its tables and plots are made of.
+"""Flat records of the results of a study, from which its tables and plots are made.
 
-`trainings` has a record for each model that was trained, `epochs` for each of its epochs, `rows`
-for each runtime of each measurement, `training_rows` for each trainer of each, `accuracy` for each
-form on each runtime. Each has the dimensions of its cell: model, data, seed, options and so on.
+`trainings` has a record for each training, failed ones included, and `epochs` for each epoch.
+`rows` has a record for each row of a benchmark, `training_rows` for each row of a training
+benchmark. `accuracy` has a record for the reference of each verification, and for each variant on
+each runtime. A record has the dimensions of its cell: model, data, seed, options and so on.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from toolkit.study.store import ARTIFACT, CHECKPOINT, REPORTS, Outcome, State, S
 from toolkit.training.run import TrainingLog
 
 VERIFY_SCHEMA = "toolkit.study-verify/1"
-S = 1e9
+S = 1e9  # nanoseconds per second
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Exported:
-    """The dimensions of an export."""
+    """Dimensions of an export that name the variant."""
 
     to: str
     passes: tuple[str, ...] = ()
@@ -40,7 +41,7 @@ class _Exported:
 
 @dataclass(frozen=True, kw_only=True)
 class _Calibrated:
-    """The dimensions of a calibration."""
+    """Dimensions of a calibration that name the variant."""
 
     preset: str
     method: str = "minmax"
@@ -92,15 +93,19 @@ class _Report:
 
 @dataclass(frozen=True, kw_only=True)
 class _Verification:
-    """`verify.json`, as far as records are made of it."""
+    """Part of `verify.json` from which records are made."""
 
     report: _Report
 
 
 @dataclass(frozen=True, kw_only=True)
 class Records:
-    """By kind; `results` are those that the rows are from, `outcomes` all cells, in the order of
-    work, and `missing` those that are still to do. `unreadable` names files that are left out."""
+    """Records of a study, by kind.
+
+    `results` are the stored results that the rows are from. `outcomes` are those of the cells that
+    have one, in the order of `study.json`, and `missing` is the number of the other cells.
+    `unreadable` has a sentence for each file that is left out.
+    """
 
     study: StoredStudy
     kinds: Mapping[str, Sequence[Record]]
@@ -111,9 +116,11 @@ class Records:
 
 
 def records_of(directory: Path) -> Records:
-    """Read a study. Raises SourceError if it is none, IntegrityError if its plan was altered.
+    """Read the records of a study.
 
-    What is damaged in a cell is left out, with a sentence in `unreadable`.
+    Damaged files of a cell are left out, with a sentence in `unreadable`. Raises SourceError if
+    the directory is not a study or an export or calibration has invalid dimensions, IntegrityError
+    if `study.json` was altered.
     """
     store = Store(directory=directory)
     study = store.read()
@@ -156,7 +163,11 @@ def records_of(directory: Path) -> Records:
 def _made_records(
     outcome: Outcome, place: Path, forms: Mapping[str, Record]
 ) -> Mapping[str, Sequence[Record]]:
-    """Return the records of a cell that measured nothing, by kind. Raises ToolkitError."""
+    """Return the records of a cell that is not a benchmark, by kind.
+
+    Only trainings and finished verifications have some. Raises SourceError or IntegrityError for a
+    damaged file.
+    """
     if outcome.step == "train" and outcome.state is not State.DONE:
         return {"trainings": [{"status": outcome.state, "reason": outcome.reason}]}
     if outcome.step == "train":
@@ -169,12 +180,15 @@ def _made_records(
 
 
 def _plain(dimensions: Mapping[str, Any]) -> Record:
-    """Without what sets rows of one cell apart."""
+    """Return the dimensions without those that list the rows or scopes of a benchmark."""
     return {k: v for k, v in dimensions.items() if k not in ("runtimes", "trainers", "scopes")}
 
 
 def _form(row: Record, forms: Mapping[str, Record]) -> Record:
-    """What the row opened; of one that opened nothing, what its runtime takes."""
+    """Return the variant of a row, by the digest of its artifact; "checkpoint" by default.
+
+    For a row that is not ok, return the format that its runtime accepts, if there is only one.
+    """
     takes = sorted(ACCEPTS.get(row["runtime"], ()))
     if row["status"] != "ok" and len(takes) == 1:
         return {"form": str(takes[0])}
@@ -182,7 +196,7 @@ def _form(row: Record, forms: Mapping[str, Record]) -> Record:
 
 
 def _forms(done: Sequence[Outcome]) -> dict[str, Record]:
-    """What each artifact is, by its digest."""
+    """Return the name of each exported or calibrated variant, by digest."""
     found: dict[str, Record] = {}
     for outcome in done:
         what = f"the dimensions of {outcome.id}"
@@ -200,7 +214,8 @@ def _forms(done: Sequence[Outcome]) -> dict[str, Record]:
 def training_records(checkpoint: Checkpoint) -> tuple[Record, list[Record]]:
     """Return the record of a training, and one for each of its epochs.
 
-    Raises SourceError for a checkpoint that has no finished epoch, or that no training wrote.
+    Raises SourceError for a checkpoint that has no finished epoch or was not written by a training,
+    IntegrityError if a file of it was altered.
     """
     log = decode(checkpoint.training, TrainingLog, f"how {checkpoint.directory} was trained")
     return _training(checkpoint, log), list(_epochs(checkpoint, log))
@@ -267,7 +282,7 @@ def _loss(kind: TaskKind) -> str:
 
 
 def _accuracy(report: _Report, forms: Mapping[str, Record]) -> Iterator[Record]:
-    """Yield a record of the model itself, then of each variant on each runtime."""
+    """Yield a record of the reference A, then one of each variant on each runtime."""
     known = {form.letter: forms.get(form.digest, {"form": form.format}) for form in report.forms}
     yield {
         **known.get("A", {}),
@@ -297,5 +312,5 @@ def _accuracy(report: _Report, forms: Mapping[str, Record]) -> Iterator[Record]:
 
 
 def _scores(scores: Mapping[str, float | None]) -> Record:
-    """Top-1 accuracy by the name that a training has for it."""
+    """Return the scores, with top-1 accuracy named "accuracy" as in the records of trainings."""
     return {("accuracy" if name == "top1" else name): value for name, value in scores.items()}

@@ -1,4 +1,4 @@
-"""Run a study: every cell that is not done yet, each as soon as what it stands on is there."""
+"""Planning and running of a study: each cell without an outcome runs once its parents have one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ EXECUTORS = ("local", "ray")
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """A cell of the plan and its outcome so far; `damage` says why a record cannot be read."""
+    """A cell of a study with its outcome, None if it is still to do.
+
+    `damage` is the reason why the stored outcome cannot be read, if there is one. `wanted` is
+    whether the cell, or one that depends on it, matches `only`.
+    """
 
     cell: Cell
     outcome: Outcome | None
@@ -56,7 +60,10 @@ class Planned:
 
 @dataclass(frozen=True, kw_only=True)
 class Progressed:
-    """A study as far as it is: all its cells in the order of work, and how long the rest takes."""
+    """State of a study: all cells in the order they run, and the estimated time that is left.
+
+    `left` is for the cells that are selected and still to do.
+    """
 
     study: Study
     directory: Path
@@ -84,7 +91,11 @@ def plan_study(
     quick: bool = False,
     only: str | None = None,
 ) -> Progressed:
-    """What `run_study` would do, and nothing of it. Raises as that does."""
+    """Return what `run_study` would run, without running or writing anything.
+
+    The options are as in `run_study`. Raises SourceError, UnknownNameError and UsageError for an
+    invalid study, and UsageError if no cell matches `only`.
+    """
     read = Study.read(os.fspath(study), data=data, quick=quick)
     return _planned(read, Store(directory=Path(out)), cells_of(read), only)
 
@@ -103,17 +114,23 @@ def run_study(
     show: Callable[[Progressed], None] = lambda plan: None,
     progress: Progress | None = None,
 ) -> Progressed:
-    """Runs every cell of `study` that does not lie in the directory `out` yet, and gives what all
-    came to.
+    """Run every cell of `study` that has no outcome in the directory `out`; return the new state.
 
-    `study` names a file, or a study that comes with the toolkit; `data` takes the place of its
-    data, `quick` makes it small. `only` is a pattern, such as "train-*", or the beginning of an id:
-    such cells are run, and what they stand on. A cell that fails costs what stands on it, and is
-    left as it is until `retry`. `show` is given the plan before anything is run. Ctrl-C leaves
-    every cell that is done.
+    `study` is a TOML file or the name of a built-in study. `data` and `quick` are as in
+    `Study.read`. `data_dir` is the directory of the data sets. `only` is a pattern, such as
+    "train-*", or the beginning of an id; the matching cells and their ancestors are run. `executor`
+    is "local" or "ray", `address` that of a Ray cluster. `show` is called with the plan before any
+    cell is run.
 
-    Raises SourceError, UnknownNameError and UsageError for what cannot be meant, before anything is
-    started; UsageError where another process works in `out`.
+    If a cell fails, the cells that need it are skipped and the others run; a verification or
+    benchmark runs without the variants that failed. Failed and skipped cells are run again only
+    with `retry`, cells with a damaged outcome always. On Ctrl-C, all finished cells are kept, and
+    KeyboardInterrupt is raised.
+
+    Before any cell is run, raises SourceError, UnknownNameError and UsageError for an invalid study
+    or option, UsageError if `out` has other content or another process runs a study in it, and
+    UnavailableError if Ray is missing or no cluster answers. Raises ToolkitError if the executor
+    fails.
     """
     listener = progress or Silent()
     if executor not in EXECUTORS:
@@ -144,7 +161,7 @@ def run_study(
 
 
 def _refuse_other(store: Store) -> None:
-    """Raises UsageError for a directory that holds something else."""
+    """Raise UsageError for a file, or a directory that is neither empty nor a study."""
     place = store.directory
     if place.exists() and not is_study(place) and (not place.is_dir() or any(place.iterdir())):
         raise UsageError(f"{place} is not empty, and holds no study.", hint="Choose another --out.")
@@ -164,7 +181,7 @@ def _executor(name: str, address: str | None, progress: Progress, lock: int) -> 
 
 
 class _Work:
-    """The cells that are to be done, and those that run."""
+    """Scheduler that starts cells on an executor and skips those whose parents failed."""
 
     def __init__(
         self, store: Store, data_dir: Path | None, executor: Executor, progress: Progress
@@ -215,11 +232,14 @@ class _Work:
         self._progress.update("cells", done, total)
 
     def _ready(self, cell: Cell) -> bool:
-        """Whether all that it stands on has come to something."""
+        """Return whether all parents have an outcome."""
         return all(self._store.outcome(parent.id) is not None for parent in cell.parents)
 
     def _hopeless(self, cell: Cell) -> str | None:
-        """Why it has nothing to stand on. A measurement goes on without the forms that failed."""
+        """Return why the cell has to be skipped, None if it can run.
+
+        A benchmark or verification only needs the training, not the other variants.
+        """
         needed = cell.parents[:1] if cell.step in ("bench", "verify") else cell.parents
         for parent in needed:
             outcome = self._store.outcome(parent.id)
@@ -256,7 +276,10 @@ def _planned(study: Study, store: Store, cells: Sequence[Cell], only: str | None
 
 
 def _chosen(cells: Sequence[Cell], only: str | None) -> set[str]:
-    """The ids of those that match, and of what they stand on. Raises UsageError for none."""
+    """Return the ids of the cells that match `only` and of their ancestors, by default of all.
+
+    Raises UsageError if no cell matches.
+    """
     if only is None:
         return {cell.id for cell in cells}
     matching = [

@@ -1,4 +1,4 @@
-"""How far a study is, from its directory alone."""
+"""Status of a study, read from its directory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from toolkit.study.store import State, Store
 
 
 def status_of(directory: Path) -> Json:
-    """Every cell of the study with what it came to. Raises SourceError for no study."""
+    """Return all cells of a study with their states, as a JSON object.
+
+    Raises SourceError if the directory is not a study, IntegrityError if `study.json` was altered.
+    """
     store = Store(directory=directory)
     study = store.read()
     cells = []

@@ -1,4 +1,4 @@
-"""A study on disk: `study.json`, and `cells/<id>/`, each written once with its `cell.json`."""
+"""Directory of a study: `study.json`, and `cells/<id>/` with the output of each finished cell."""
 
 from __future__ import annotations
 
@@ -34,14 +34,17 @@ REPORTS = {"verify": "verify.json"}
 class State(StrEnum):
     DONE = "done"
     FAILED = "failed"
-    SKIPPED = "skipped"  # since what it stands on failed
+    SKIPPED = "skipped"  # because a cell that it needs failed or was skipped
     TO_DO = "to do"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a cell came to, as its `cell.json` says. `output` names what lies beside it and its
-    digest; `reason` is why it failed. `machine` is where it ran, in a line."""
+    """Outcome of a cell, stored as its `cell.json`.
+
+    `reason` is why it failed or was skipped. `started` is an ISO 8601 time in UTC. `machine`
+    describes the machine in one line. `output` has the digest or id of the output, by kind.
+    """
 
     id: Name
     step: str
@@ -58,7 +61,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredCell:
-    """A cell as `study.json` describes it."""
+    """Description of a cell in `study.json`."""
 
     id: Name
     step: str
@@ -69,7 +72,7 @@ class StoredCell:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredStudy:
-    """What `study.json` says: the description of a study, and its cells."""
+    """Content of `study.json`: the description of a study, and its cells."""
 
     name: str
     title: str
@@ -84,7 +87,7 @@ class StoredStudy:
 
 @dataclass(frozen=True, kw_only=True)
 class Store:
-    """The directory of a study."""
+    """Directory of a study, with its cells and their outcomes."""
 
     directory: Path
 
@@ -92,14 +95,17 @@ class Store:
         return self.directory / CELLS / id
 
     def outcome(self, id: str) -> Outcome | None:
-        """Return the outcome of a cell; None if it is still to do, or its record is damaged."""
+        """Return the outcome of a cell; None if it is still to do or `cell.json` is damaged."""
         try:
             return self._recorded(id)
         except ToolkitError:
             return None
 
     def damage(self, id: str) -> str | None:
-        """Return why the record of a cell cannot be read; None if it can, or if there is none."""
+        """Return why the `cell.json` of a cell cannot be read.
+
+        Return None if it can be read or the cell is still to do.
+        """
         try:
             self._recorded(id)
         except ToolkitError as error:
@@ -113,12 +119,12 @@ class Store:
         return read_as(place / CELL_FILE, CELL_SCHEMA, Outcome)
 
     def ids(self) -> set[str]:
-        """Return the ids of all cells that have a directory, from one look at the disk."""
+        """Return the ids of all finished cells, and the names of temporary directories."""
         place = self.directory / CELLS
         return {entry.name for entry in os.scandir(place)} if place.is_dir() else set()
 
     def write(self, study: Study, cells: Sequence[Cell]) -> None:
-        """What the study is, and which cells it comes to now."""
+        """Write `study.json`: the description of the study, and its current cells."""
         body = {
             **study.description(),
             "cells": [
@@ -135,7 +141,11 @@ class Store:
         write_document(self.directory / STUDY_FILE, seal(STUDY_SCHEMA, body))
 
     def read(self) -> StoredStudy:
-        """What `write` wrote. Raises SourceError for a directory of no study."""
+        """Read `study.json`.
+
+        Raises SourceError if the directory is not a study or the file is invalid, IntegrityError
+        if the file was altered.
+        """
         if not is_study(self.directory):
             raise SourceError(
                 f"{self.directory} is not the directory of a study: it has no {STUDY_FILE}.",
@@ -144,22 +154,22 @@ class Store:
         return read_as(self.directory / STUDY_FILE, STUDY_SCHEMA, StoredStudy)
 
     def forget(self, id: str) -> None:
-        """Removes a cell, for it to be run again."""
+        """Remove the directory of a cell, so that it runs again. Raises ToolkitError on failure."""
         with wrapping_os_errors(f"remove {self.place(id)}"):
             shutil.rmtree(self.place(id), ignore_errors=False)
 
     def _clear(self) -> None:
-        """Remove cells that were begun and not finished, and other temporary files."""
+        """Remove unfinished cells, and temporary files of processes that have ended."""
         for path in (self.directory / CELLS).glob(".*"):
             shutil.rmtree(path, ignore_errors=True)
         sweep_below(self.directory)
 
     @contextmanager
     def locked(self) -> Iterator[int]:
-        """Hold the directory for one process at a time, and leave no unfinished cell in it.
+        """Create and lock the directory; remove unfinished cells before and after the block.
 
-        Give the descriptor of the lock: a process that inherits it holds the lock too. Raises
-        UsageError if another process holds it.
+        Yields the descriptor of the lock. A process that inherits it keeps the lock as well. Raises
+        UsageError if another process has the lock, ToolkitError if the directory cannot be created.
         """
         with locked_directory(self.directory, "runs a study") as descriptor:
             with wrapping_os_errors(f"create {self.directory / CELLS}"):

@@ -1,4 +1,4 @@
-"""Types of the values in a study's file, and the errors for values of other types."""
+"""Types of the values in a study's file, and their checks."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from toolkit.core.errors import SourceError, UsageError
 
 DEEPEST = 16  # levels of tables and lists; a study has five
 SHOWN = 60  # characters of a value in a message
-WHOLE = range(-(2**63), 2**63)  # what TOML calls an integer
+WHOLE = range(-(2**63), 2**63)  # the range of integers in TOML
 
 
 @dataclass(frozen=True)
 class Type:
-    """The values that a key may have: `expected` in words, `fits` as a check."""
+    """Type of a value: `fits` checks it, `expected` describes it for messages."""
 
     expected: str
     fits: Callable[[Any], bool]
@@ -70,16 +70,16 @@ TABLES = Type("a list of tables", lambda value: _is_list(value, lambda one: isin
 
 
 def shown(value: Any) -> str:
-    """Return the value as the error messages print it: the beginning, if it is long."""
+    """Return the representation of a value for messages, shortened to SHOWN characters."""
     text = repr(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def check_values(document: Mapping[str, Any], source: str) -> None:
-    """Check that every value of a TOML document can be stored as JSON.
+    """Raise SourceError unless every value of a TOML document can be stored as JSON.
 
-    Raise SourceError, which says where, for tables and lists that are nested too deeply, numbers
-    that are not finite or not of 64 bits, and dates and times.
+    Tables and lists may be nested at most DEEPEST deep. Numbers have to be finite, and integers
+    have to fit 64 bits. Dates and times are not allowed.
     """
     ahead: list[tuple[str, Any, int]] = [("", document, 0)]
     while ahead:
@@ -98,7 +98,7 @@ def check_values(document: Mapping[str, Any], source: str) -> None:
 
 
 def too_deep(source: str) -> SourceError:
-    """Return the error for tables and lists within each other that no study has."""
+    """Return the error for tables or lists that are nested too deeply."""
     return SourceError(
         f"{source} has tables or lists that are nested more than {DEEPEST} deep.",
         hint="Write the study with fewer levels; docs/studies.md shows one.",
@@ -106,9 +106,9 @@ def too_deep(source: str) -> SourceError:
 
 
 def _wrong(value: Any) -> str | None:
-    """Return what a value is that JSON or a cell cannot hold; None for any other."""
+    """Return a description of a value that cannot be stored, None for a valid value."""
     if isinstance(value, float):
         return None if math.isfinite(value) else f"the number {value}"
-    if isinstance(value, int):  # a truth value as well
+    if isinstance(value, int):  # or a bool
         return None if value in WHOLE else "a whole number that does not fit 64 bits"
     return None if isinstance(value, str) else f"a {type(value).__name__}"

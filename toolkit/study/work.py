@@ -1,4 +1,4 @@
-"""What each step of a cell does: the steps of the toolkit, on what the cell stands on."""
+"""Functions that run the steps of cells, on the output of their parents, via toolkit.steps."""
 
 from __future__ import annotations
 
@@ -36,15 +36,18 @@ PROCEDURE = ("warmup", "runs", "max_seconds", "processes")
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """What a cell wrote, by kind, with its digest or id; and what is to be told of it."""
+    """Digest or id of the output of a cell, by kind, and its warnings."""
 
     output: Mapping[str, str]
     warnings: Sequence[str] = field(default_factory=tuple)
 
 
 def work(job: Job, progress: Progress) -> Made:
-    """Does the step of `job` in its partial directory. Raises what the step does, and
-    UnavailableError without the GPU that the cell asks for."""
+    """Run the step of `job`, and write the output to its partial directory.
+
+    Raises the errors of the step, UnavailableError if this machine lacks the GPU that `gpu` names,
+    and CheckFailedError for a benchmark without a measured row.
+    """
     values = dict(job.values)
     if (kind := values.pop("gpu", None)) is not None:
         names = [str(gpu["name"]) for gpu in describe_gpus()[0]]
@@ -190,7 +193,7 @@ WORK: Mapping[str, Callable[[Job, Progress], Made]] = {
 
 
 def _measured(result: Result) -> Made:
-    """Raises CheckFailedError where no row was measured."""
+    """Return the output of a benchmark. Raises CheckFailedError if no row is ok."""
     if not any(row.status is Status.OK for row in result.rows):
         reasons = dict.fromkeys(f"{row.runtime}: {row.reason}" for row in result.rows)
         raise CheckFailedError(
@@ -204,7 +207,11 @@ def _opens(runtime: str, form: Artifact) -> bool:
 
 
 def _entries(runtime: str, forms: Sequence[Artifact]) -> list[Entry]:
-    """A row for each form that the runtime opens; where that is none, one that says so."""
+    """Return a row for each variant that the runtime opens.
+
+    If it opens none, return one for the first variant, so that the result has the reason. Only
+    rows of float32 variants can fail because of their outputs or precision.
+    """
     able = [form for form in forms if _opens(runtime, form)]
     return [
         Entry(artifacts=candidates(form), runtime=runtime, judged=form.precision == FLOAT)
@@ -217,7 +224,7 @@ def _procedure(values: Mapping[str, Any], **usual: Any) -> Procedure:
 
 
 def _tuning(given: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Options by runtime, of names such as "onnxruntime.graph_optimization_level"."""
+    """Return options by runtime, from names such as "onnxruntime.graph_optimization_level"."""
     found: dict[str, dict[str, str]] = {}
     for name, value in given.items():
         runtime, _, option = name.partition(".")

@@ -1,7 +1,9 @@
-"""The process of one cell: `python -m toolkit.study.worker LIFELINE`, the job on standard input.
+"""Process of one cell: `python -m toolkit.study.worker LIFELINE`, with the job on standard input.
 
-It writes the cell's directory, `cell.json` last, and moves it to its place. Standard output has a
-line of JSON for each word of progress; what libraries print goes to standard error.
+LIFELINE is the descriptor of a pipe. When the parent closes the other end, this process and its
+child processes are killed. The process writes the directory of the cell, `cell.json` last, and
+moves it to its final place. Each progress message is a line of JSON on standard output. Output of
+libraries goes to standard error.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from toolkit.study.work import work
 
 @final
 class Told(Progress):
-    """Progress as lines of JSON."""
+    """Progress that writes each message to a stream as a line of JSON."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -42,13 +44,13 @@ class Told(Progress):
 
 
 def run(job: Job, progress: Progress) -> None:
-    """Does the work, and writes what came of it. What fails is an outcome like another."""
+    """Run a job, and store its outcome. An exception is stored as a failed outcome."""
     started = datetime.now(UTC)
     try:
         made = work(job, progress)
     except ToolkitError as error:
         outcome = outcome_of(job, State.FAILED, started, reason=f"{error.problem} {error.hint}")
-    except Exception as error:  # whatever a vendor raises costs this cell, not the study
+    except Exception as error:  # an error in a library fails this cell, not the study
         traceback.print_exc()
         outcome = outcome_of(job, State.FAILED, started, reason=f"{type(error).__name__}: {error}")
     else:
@@ -65,7 +67,7 @@ def main() -> None:
     run(Job.from_text(sys.stdin.read()), Told(stream))
     stream.flush()
     sys.stderr.flush()
-    os._exit(0)  # the frameworks' own exit handlers can hang or crash
+    os._exit(0)  # skips exit handlers of the frameworks, which can hang or crash
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """How often intervals contain the true ratio: of rows to themselves, and of known differences.
 
 A run takes MINUTES, or as many as TOOLKIT_COVERAGE_MINUTES says. Comparisons are kept in STORE, and
-the next run of the same commit adds to them.
+the next run of the same code adds to them. If it starts an hour later, it also prints how often the
+intervals of medians from then and now overlap.
 """
 
 from __future__ import annotations
@@ -14,20 +15,23 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from figure import Figure, Place
 from gallery.wheels import ROOT, unpacked_wheels
 
 import toolkit
 from toolkit.core.measurement import Scope
 from toolkit.measuring.engine import Procedure
-from toolkit.measuring.statistics import Ratio, Verdict
+from toolkit.measuring.statistics import Ratio, Verdict, median_interval
 from toolkit.measuring.summary import compare_rows
 from toolkit.steps.inputs import InputRequest, RandomInput
 
 MINUTES = 40.0
+APART_S = 3600.0
+CODE = ("toolkit/measuring", "toolkit/steps", "runtimes", "benchmarks/intervals.py")
 STORE = ROOT / ".intervals" / "comparisons.jsonl"
 DEFAULT_S = Procedure().max_seconds
 SECONDS = (2.0, DEFAULT_S, 30.0)
@@ -39,7 +43,11 @@ sys.path.append(str(PLUGINS))  # before this process looks for plugins
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """A comparison whose true ratio is known; `seconds` is its --max-seconds."""
+    """A comparison whose true ratio is known; `seconds` is its --max-seconds.
+
+    `medians` has the median of each row with its interval, in nanoseconds, `began` the start in
+    seconds since 1970.
+    """
 
     case: str
     seconds: float
@@ -49,6 +57,8 @@ class Compared:
     ci99: Sequence[float]
     verdict: str
     processes: int
+    medians: Sequence[Sequence[float]] = ()
+    began: float = 0.0
 
     @property
     def named(self) -> bool:
@@ -69,7 +79,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        return f"{self.source.parent.name}/{self.source.stem}, {self.runtime}, batch {self.batch}"
+        return f"{self.source.stem}, {self.runtime}, batch {self.batch}"
 
 
 def figures(place: Place) -> Iterator[Figure]:
@@ -118,6 +128,7 @@ def _cases(place: Place) -> list[Case]:
 
 
 def _against_itself(place: Place, case: Case, seconds: float) -> Compared:
+    began = time.time()
     request = InputRequest(random={"x": RandomInput(shape=case.shape)} if case.shape else {})
     (pair,) = toolkit.compare(
         case.source,
@@ -130,7 +141,14 @@ def _against_itself(place: Place, case: Case, seconds: float) -> Compared:
         out=place.results,
     ).pairs
     assert pair.ratio is not None
-    return _compared(case.name, seconds, 1.0, pair.ratio)
+    rows = [row and row.measurement(Scope.FORWARD) for row in (pair.a, pair.b)]
+    medians = [
+        [float(np.median(row.samples)), *(median_interval(row.samples_of_processes) or ())]
+        for row in rows
+        if row
+    ]
+    compared = _compared(case.name, seconds, 1.0, pair.ratio)
+    return replace(compared, medians=medians, began=began)
 
 
 def _against_delayed(place: Place) -> list[Compared]:
@@ -165,12 +183,13 @@ def _compared(case: str, seconds: float, true: float, ratio: Ratio) -> Compared:
 
 
 def _commit() -> str:
-    command = ["git", "rev-parse", "HEAD"]
+    """Return the last commit that changed the code that measures."""
+    command = ["git", "log", "-1", "--format=%H", "--", *CODE]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
 def _stored() -> list[Compared]:
-    """Return the comparisons of earlier runs of this commit, and remove those of others."""
+    """Return the comparisons of earlier runs of this code, and remove those of other code."""
     lines = STORE.read_text().splitlines() if STORE.exists() else []
     if not lines or json.loads(lines[0]) != {"commit": _commit()}:
         STORE.parent.mkdir(exist_ok=True)
@@ -213,6 +232,7 @@ def _summary(found: Sequence[Compared]) -> Iterator[Figure]:
             promised="at most 1 %",
             kept=named <= count / 100,
         )
+        yield from _medians(equal)
     apart = [one for one in found if one.true != 1]
     for share, least in ((0.05, 0.95), (0.03, 0.8)):
         if known := [one for one in apart if one.true == 1 + share]:
@@ -230,4 +250,24 @@ def _summary(found: Sequence[Compared]) -> Iterator[Figure]:
             found=f"{inside:.1%}",
             promised="93 to 98 %",
             kept=0.93 <= inside <= 0.98,
+        )
+
+
+def _medians(equal: Sequence[Compared]) -> Iterator[Figure]:
+    """Compare the intervals of medians of the same row, measured at least an hour apart."""
+    overlapping = []
+    for first, second in itertools.combinations(sorted(equal, key=lambda one: one.began), 2):
+        alike = (first.case, first.seconds) == (second.case, second.seconds)
+        if alike and second.began - first.began >= APART_S:
+            overlapping += [
+                a[1] <= b[2] and b[1] <= a[2]
+                for a, b in zip(first.medians, second.medians, strict=True)
+                if len(a) == len(b) == 3
+            ]
+    if overlapping:
+        yield Figure(
+            what=f"medians of a row an hour apart ({len(overlapping)} pairs): intervals overlap",
+            found=f"{np.mean(overlapping):.0%}",
+            promised="none: see docs/measuring.md",
+            kept=True,
         )

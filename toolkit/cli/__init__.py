@@ -1,1 +1,1 @@
-"""The command line: a file a command, each parses, calls one function, and prints."""
+"""Command line: one module per command, which parses options, calls one function, and prints."""

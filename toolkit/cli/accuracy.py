@@ -1,4 +1,4 @@
-"""A comparison of accuracies as it is printed."""
+"""Printing of an accuracy comparison."""
 
 from __future__ import annotations
 
@@ -62,7 +62,10 @@ def print_accuracy(done: AccuracyComparison) -> None:
 
 
 def told(drop: Drop) -> str:
-    """`0.4 points worse, between 0.1 and 0.7 (…)`."""
+    """Describe a drop, for example `0.4 points worse, between 0.1 and 0.7 (…)`.
+
+    For an accuracy, the parentheses contain the counts and p-value of McNemar's test.
+    """
     low, high = drop.interval
     worse, better = WORSE[drop.unit]
     digits = 1 if high - low >= 0.5 else 2 if high - low >= 0.05 else 4
@@ -117,7 +120,7 @@ def _print_rows(console: Console, done: AccuracyComparison) -> None:
 
 
 def _scores(scores: Mapping[str, float]) -> list[str]:
-    """In the order of the columns."""
+    """Format scores in the order of the columns: top-1 and top-5 as percentages."""
     return [f"{v:.2%}" if name in SHARES else f"{v:.6f}" for name, v in scores.items()]
 
 

@@ -1,4 +1,4 @@
-"""toolkit bench"""
+"""The command `toolkit bench`, and the tables of its results."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def bench(
     to: Annotated[
         str | None,
         typer.Option(
-            help="Export to these targets first, with proof, and measure them too; separated by "
-            "commas.  [default: onnx for code or a family, none for files]"
+            help="Export to these formats first, with proof, and measure the exports too; "
+            "separated by commas.  [default: onnx for your own code or a model family, else none]"
         ),
     ] = None,
     runtime: options.Runtimes = None,
@@ -43,23 +43,27 @@ def bench(
     scenario: Annotated[
         str | None,
         typer.Option(
-            help="In place of scopes: single (a client's next query when its last is answered), "
-            "server (queries at random, at a rate), offline (all queries at once). It takes "
-            "--max-seconds for each row."
+            help="Load scenario to measure in place of scopes: single (each client sends its next "
+            "query when the last is answered), server (queries arrive at random, at a mean rate), "
+            "offline (all queries at the start). It lasts --max-seconds per row."
         ),
     ] = None,
     concurrency: Annotated[
-        int, typer.Option(help="Clients of a scenario, a session and a thread each.")
+        int, typer.Option(help="Clients of a scenario, each with a session and a thread.")
     ] = 1,
     qps: Annotated[
-        float | None, typer.Option(help="Queries a second of the scenario server.")
+        float | None, typer.Option(help="Mean rate of the scenario server, in queries per second.")
     ] = None,
     find_qps: Annotated[
         bool,
-        typer.Option("--find-qps", help="Find the largest rate that keeps the p99 in --p99-ms."),
+        typer.Option(
+            "--find-qps",
+            help="Find the highest rate of the scenario server that keeps the p99 latency within "
+            "--p99-ms.",
+        ),
     ] = False,
     p99_ms: Annotated[
-        float | None, typer.Option(help="What the p99 of the latency may be for --find-qps.")
+        float | None, typer.Option(help="Largest p99 latency allowed by --find-qps, in ms.")
     ] = None,
     example: options.ExampleCode = None,
     dynamic: options.Dynamic = None,
@@ -73,17 +77,18 @@ def bench(
     tolerance: Annotated[
         float | None,
         typer.Option(
-            help="How far outputs may be from the reference's, as a part of the largest magnitude, "
-            "in place of the built-in bounds; with a warning."
+            help="Largest allowed difference from the reference outputs, as a fraction of their "
+            "largest magnitude: 1e-3. Replaces the built-in tolerances, with a warning."
         ),
     ] = None,
     timeout: options.Timeout = 300.0,
     out: options.Out = Path("results"),
     json: options.Json = False,
 ) -> None:
-    """Measure an artifact on several runtimes, side by side, each in a process of its own.
+    """Measure the speed of a model on several runtimes.
 
-    The first runtime is the baseline of the ratios. Exits with 3 when no row succeeded.
+    The runtimes are measured in turn, each in its own process. The first one is the baseline of the
+    ratios. Exits with 3 if no row succeeded.
     """
     import toolkit
     from toolkit.cli import output
@@ -142,23 +147,23 @@ def bench(
     else:
         print_figures(figures)
     unstored.report()
-    # A null row says nothing of the model, unless it is all that was asked for.
+    # The null runtime does not compute the model, so its rows only count without others.
     rows = [row for row in result.rows if row.computes] or result.rows
     if not any(row.status is Status.OK for row in rows):
         raise typer.Exit(3)
 
 
-# In the order in which they are left out, last first, where the terminal is too narrow; the
-# percentiles stand between.
+# Columns of the tables, with the percentiles between FIRST and LAST. On a narrow terminal, the last
+# ones are left out.
 FIRST = ("runtime", "median", "status", "± 95 %", "ratio", "verdict")
 LAST = ("parity", "samples/s", "of peak", "GFLOP/s", "peak RSS", "artifact")
-RATES = ("of peak", "GFLOP/s")  # only where a row has them
+RATES = ("of peak", "GFLOP/s")  # shown only if a row has them
 PERCENTILE = re.compile(r"p\d+([._]\d+)?(_ns)?")
 TEXT = ("runtime", "verdict", "status")
 
 
 def print_figures(figures: Json) -> None:
-    """The tables of a result, then what its rows and the machine say against them."""
+    """Print the tables of a result, then reasons, remarks and warnings."""
     from toolkit.cli import output, served
 
     console = output.stdout()
@@ -199,7 +204,7 @@ def print_figures(figures: Json) -> None:
 
 
 def names_of(rows: list[Json]) -> list[str]:
-    """What tells the rows of a group apart: runtimes, or artifacts on one runtime."""
+    """Return a name for each row of a group: its runtime, with its artifact if runtimes repeat."""
     from toolkit.cli.output import escape
 
     runtimes = [row["runtime"] for row in rows]
@@ -217,8 +222,7 @@ OPENING_GROWTH = ("import +", "open +", "first run +")
 
 
 def _openings(console: Console, rows: list[Json]) -> Table:
-    """From a new process that holds the job to the first output, the parts of that, and by how
-    much the process grew in each."""
+    """Return the table of the scope open: the times of its parts, and the growth of the process."""
     from toolkit.cli import output
 
     cells = []
@@ -233,12 +237,12 @@ def _openings(console: Console, rows: list[Json]) -> Table:
 
 
 def _key(column: str, unit: str) -> str:
-    """`first run +` in bytes is first_run_bytes."""
+    """Return the key of a column: first_run_bytes for `first run +` in bytes."""
     return f"{column.rstrip(' +').replace(' ', '_')}_{unit}"
 
 
 def _cells(row: Json, scope: str, name: str) -> dict[str, str]:
-    """What a row shows of a scope, by column."""
+    """Return the cells of a row in a scope, by column."""
     from toolkit.cli import output
 
     parity = row["parity"]
@@ -257,12 +261,12 @@ def _cells(row: Json, scope: str, name: str) -> dict[str, str]:
 
 
 def struck_out(cells: dict[str, str]) -> dict[str, str]:
-    """Times that belong to a wrong answer."""
+    """Strike out the cells of a row with wrong outputs."""
     return {column: f"[strike]{cell}[/strike]" for column, cell in cells.items()}
 
 
 def time_cells(found: Json) -> dict[str, str]:
-    """Median with its reach, percentiles, rate, ratio and verdict of a scope."""
+    """Return the cells of a scope: median with its interval, percentiles, rate, ratio, verdict."""
     from toolkit.cli.output import duration
     from toolkit.measuring.statistics import reach
 
@@ -281,7 +285,7 @@ def time_cells(found: Json) -> dict[str, str]:
 
 
 def ratio_cells(ratio: Json | None) -> dict[str, str]:
-    """The ratio with its interval, and the verdict; nothing where there is none."""
+    """Return the cells of a ratio with its 95 % interval and verdict; none without a ratio."""
     from toolkit.cli.output import ratio_with
 
     if ratio is None:
@@ -293,7 +297,7 @@ def ratio_cells(ratio: Json | None) -> dict[str, str]:
 
 
 def _rates(row: Json, found: Json) -> dict[str, str]:
-    """Empty where no operations were counted, and elsewhere than in the scope that has rates."""
+    """Return the cells of the FLOP rate; none if it is unknown, or in a scope without rates."""
     rate, share = found.get("operations_per_second"), found.get("share_of_peak")
     if rate is None:
         return {}
@@ -312,7 +316,7 @@ def _export_told(export: Json) -> str:
 
 
 def _device_times(rows: list[Json]) -> Iterator[str]:
-    """The parts of a run as the device itself times them, where it does."""
+    """Yield a line with the times of a run's parts for each row whose device records them."""
     for row in rows:
         times = ((row["provenance"] or {}).get("details") or {}).get("device_times_ms")
         if times:
@@ -327,7 +331,7 @@ def _device_times(rows: list[Json]) -> Iterator[str]:
 
 
 def _remarks_on_work(figures: Json) -> Iterator[str]:
-    """What no operations were counted of, and how to get the ceilings."""
+    """Yield the operators that were not counted, and how to measure missing peaks."""
     counted = [row["work"] for row in figures["rows"] if row["work"]]
     for uncounted in dict.fromkeys(tuple(work["uncounted"].items()) for work in counted):
         if uncounted:

@@ -1,4 +1,4 @@
-"""toolkit bench-training"""
+"""The command `toolkit bench-training`, and the tables of its results."""
 
 from __future__ import annotations
 
@@ -19,83 +19,107 @@ if TYPE_CHECKING:
 def bench_training(
     model: Annotated[
         str,
-        typer.Argument(autocompletion=completion.MODELS, help="A model of `toolkit models`."),
+        typer.Argument(
+            autocompletion=completion.MODELS,
+            help="Model of `toolkit models`, or your own code: file.py:callable or "
+            "package.module:callable.",
+        ),
     ],
     data: Annotated[
         str,
-        typer.Option(autocompletion=completion.DATA, help="A data set; digits needs no network."),
+        typer.Option(
+            autocompletion=completion.DATA,
+            help="Data set, or a .csv or .npz file of samples and targets; digits and diabetes "
+            "need no network.",
+        ),
     ],
     trainer: Annotated[
         str,
         typer.Option(
-            help="Loops to measure, framework:mode, separated by commas: torch:eager,torch:compile."
+            help="Training loops to measure, as FRAMEWORK:MODE, separated by commas: "
+            "torch:eager,torch:compile."
         ),
     ],
     batch_size: Annotated[
         str | None,
-        typer.Option(help="Batch sizes, separated by commas.  [default: the model's own]"),
+        typer.Option(help="Batch sizes, separated by commas.  [default: the model's]"),
     ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="An option of the model: name=value. May be repeated."),
+        typer.Option("--set", help="Option of the model, as NAME=VALUE. May be repeated."),
     ] = None,
     optimizer: Annotated[
-        str | None, typer.Option(help="sgd, adam or rmsprop.  [default: the model's own]")
+        str | None, typer.Option(help="sgd, adam or rmsprop.  [default: the model's]")
     ] = None,
     lr: Annotated[
-        float | None, typer.Option(help="Learning rate.  [default: the model's own]")
+        float | None,
+        typer.Option(
+            help="Constant learning rate.  [default: the model's; with another optimizer 0.01 for "
+            "sgd, 0.001 for adam and rmsprop]"
+        ),
     ] = None,
     momentum: Annotated[
-        float | None, typer.Option(help="Of sgd and rmsprop.  [default: the model's own]")
+        float | None,
+        typer.Option(
+            help="Momentum of sgd and rmsprop.  [default: the model's; 0 with another optimizer]"
+        ),
     ] = None,
     weight_decay: Annotated[
-        float | None, typer.Option(help="Added to the gradient.  [default: the model's own]")
+        float | None,
+        typer.Option(
+            help="Factor by which each weight is added to its gradient.  [default: the model's]"
+        ),
     ] = None,
     rows: Annotated[
         int | None,
-        typer.Option(help="Train on the first so many rows, for shorter epochs.  [default: all]"),
+        typer.Option(help="Train on the first ROWS training samples only.  [default: all]"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of weights and order of rows.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the initial weights and the order of samples.")
+    ] = 0,
     warmup: Annotated[
-        int | None, typer.Option(help="Exactly so many warm-up epochs.  [default: until settled]")
+        int | None,
+        typer.Option(help="Exact number of warm-up epochs.  [default: until times are stable]"),
     ] = None,
     epochs: Annotated[
         int | None,
         typer.Option(
             "--epochs",
             "--runs",
-            help="Exactly so many epochs that count.  [default: until the intervals are narrow]",
+            help="Exact number of measured epochs per row.  [default: until --target-ci or "
+            "--max-seconds is reached]",
         ),
     ] = None,
     processes: options.Processes = None,
     target_ci: options.TargetCi = 0.01,
     max_seconds: Annotated[
-        float, typer.Option(help="Stop a batch size after so many seconds at the latest.")
+        float,
+        typer.Option(help="Time limit in seconds per batch size, shared by all trainers."),
     ] = 60.0,
     threads: options.Threads = None,
     device: Annotated[
-        str, typer.Option(help="Where all of them train: cpu, cuda, or cuda:1 in torch.")
+        str, typer.Option(help="Device of all trainers: cpu, cuda, or in torch cuda:1.")
     ] = "cpu",
     cpus: options.Cpus = None,
     python: Annotated[
         list[str] | None,
         typer.Option(
-            help="The Python of a framework in an environment of its own: mxnet=PATH. May be "
+            help="Python interpreter for a framework, as FRAMEWORK=PATH: mxnet=PATH. May be "
             "repeated.  [default for mxnet: .venv-mxnet/bin/python]"
         ),
     ] = None,
     data_dir: options.DataDir = None,
     data_option: options.DataOptions = None,
     timeout: Annotated[
-        float, typer.Option(help="Seconds after which a trainer that does not answer is stopped.")
+        float, typer.Option(help="Time limit in seconds for each reply of a trainer.")
     ] = 600.0,
     out: options.Out = Path("results"),
     json: options.Json = False,
 ) -> None:
-    """Measure how fast a model trains, side by side, each trainer in a process of its own.
+    """Measure the training speed of a model across frameworks.
 
-    All start from the same weights and see the same batches. The first trainer is the baseline of
-    the ratios. Exits with 3 when no row succeeded.
+    The trainers run in turn, each in its own process, from the same weights on the same batches.
+    The first one is the baseline of the ratios. Exits with 3 if no row succeeded.
     """
     import toolkit
     from toolkit.cli import output
@@ -157,7 +181,7 @@ TEXT = ("trainer", "verdict", "status")
 
 
 def print_figures(figures: Json) -> None:
-    """A table for each batch size, throughput against batch size, then what speaks against it."""
+    """Print the tables of a result, then reasons and warnings."""
     from toolkit.cli import output
 
     console = output.stdout()
@@ -185,13 +209,13 @@ def print_figures(figures: Json) -> None:
 
 
 def _last_common_epoch(rows: list[Json]) -> int:
-    """The last epoch that every row with losses finished, counted from 1; 0 for none."""
+    """Return the last epoch that every row with losses finished, counted from 1; 0 for none."""
     counts = [len(row["learning"]["losses"]) for row in rows if row["learning"]]
     return min((count for count in counts if count), default=0)
 
 
 def _cells(row: Json, epoch: int) -> dict[str, str]:
-    """What a row shows, by column."""
+    """Return the cells of a row, by column; `epoch` is that of the loss."""
     from toolkit.cli import bench, output
 
     parity = row["parity"]
@@ -216,7 +240,7 @@ def _cells(row: Json, epoch: int) -> dict[str, str]:
 
 
 def _throughput(console: Console, rows: list[Json]) -> Table:
-    """Samples a second of each trainer, a column for each batch size."""
+    """Return a table of samples per second: a row per trainer, a column per batch size."""
     from toolkit.cli import output
 
     batches = tuple(dict.fromkeys(f"batch {row['batch']}" for row in rows))
@@ -235,7 +259,10 @@ PARTS = {"import": "import", "open": "open", "first epoch": "first_run"}
 
 
 def _preparation(console: Console, rows: list[Json]) -> Table:
-    """What comes before the epochs that count, once: the first epoch is taken back."""
+    """Return a table of import, opening and first epoch of each row, before its measured epochs.
+
+    The first epoch includes compilation; its effect on the weights is undone.
+    """
     from toolkit.cli import output
 
     cells = []

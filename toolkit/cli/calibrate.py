@@ -1,4 +1,4 @@
-"""toolkit calibrate"""
+"""The command `toolkit calibrate`."""
 
 from __future__ import annotations
 
@@ -22,39 +22,41 @@ def calibrate(
     artifact: Annotated[
         Path,
         typer.Argument(
-            help="The float32 model: directory of an ONNX artifact, or .onnx file; of a SavedModel "
-            "for --preset litert."
+            help="Float32 model: directory of an ONNX artifact, or .onnx file; for --preset litert "
+            "a SavedModel."
         ),
     ],
     data: Annotated[
         str,
         typer.Option(
             autocompletion=completion.DATA,
-            help="Where the rows come from: the training rows of a data set or of a file of rows "
-            "and targets (.csv, .npz), never its test rows; or an .npz file with an array for each "
-            "input by name.",
+            help="Calibration data: a data set, or a .csv or .npz file of samples and targets, of "
+            "which only training samples are used; or an .npz file with an array for each input, "
+            "by name.",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The new directory of the artifact.")],
+    out: Annotated[Path, typer.Option(help="New directory for the INT8 artifact.")],
     method: Annotated[
         str,
         typer.Option(
-            help="How the range of a tensor is chosen: minmax, entropy, mse, percentile, or "
-            "percentile=99.9."
+            help="Method that chooses the range of each tensor: minmax, entropy, mse, or "
+            "percentile, optionally with a number: percentile=99.9 (99.99 by default)."
         ),
     ] = "minmax",
     preset: Annotated[
-        str, typer.Option(help="What it is for: onnxruntime, openvino, tensorrt, litert.")
+        str, typer.Option(help="Runtime to quantise for: onnxruntime, openvino, tensorrt, litert.")
     ] = "onnxruntime",
     samples: Annotated[
-        int | None, typer.Option(help="So many rows.  [default: 256, or all there are]")
+        int | None,
+        typer.Option(help="Number of calibration samples.  [default: 256, or all if fewer]"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Which rows.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of samples.")] = 0,
     per_channel: Annotated[
         bool | None,
         typer.Option(
             "--per-channel/--no-per-channel",
-            help="A scale for each output channel of a weight, or one.  [default: the preset's]",
+            help="One scale per output channel of a weight, or one per weight.  [default: the "
+            "preset's]",
             show_default=False,
         ),
     ] = None,
@@ -62,27 +64,27 @@ def calibrate(
         bool | None,
         typer.Option(
             "--symmetric/--asymmetric",
-            help="Activations as int8 around 0, or as uint8 with a zero point.  [default: the "
-            "preset's]",
+            help="Symmetric int8 activations, or uint8 activations with a zero point.  [default: "
+            "the preset's]",
             show_default=False,
         ),
     ] = None,
     exclude: Annotated[
         str | None,
-        typer.Option(help="ONNX nodes that stay in floating point, separated by commas."),
+        typer.Option(help="ONNX nodes to keep in floating point, separated by commas."),
     ] = None,
     search: Annotated[
         str | None,
         typer.Option(
-            help="mixed: leave the nodes in floating point that cost most, as few as --max-drop "
-            "takes."
+            help="mixed: keep the most sensitive nodes in floating point, as few as --max-drop "
+            "requires."
         ),
     ] = None,
     max_drop: Annotated[
         float | None,
         typer.Option(
-            help="With --search: what may be lost on the test rows, in percentage points of "
-            "accuracy or per cent of the MSE.  [default: 0.5]"
+            help="With --search: largest allowed loss on the test samples, in percentage points of "
+            "accuracy or per cent of the mean squared error.  [default: 0.5]"
         ),
     ] = None,
     data_dir: options.DataDir = None,
@@ -90,10 +92,11 @@ def calibrate(
     timeout: options.ReadingTimeout = 300.0,
     json: options.Json = False,
 ) -> None:
-    """Quantise a float model to eight bits, in ranges that rows of data show.
+    """Quantise a float32 model to INT8.
 
-    Says where each weight went, and how close the outputs are on other rows. Outputs that collapse
-    are warned of, and written.
+    The range of each tensor is chosen from calibration data. Reports how each weight is stored, and
+    how close the outputs are to those of the float32 model. If outputs collapse (SQNR below 10 dB),
+    the artifact is still written, with a warning.
     """
     import toolkit
     from toolkit.cli import output
@@ -148,7 +151,7 @@ def _print(done: Calibration, out: Path) -> None:
 
 
 def _print_mixture(mixture: Mixture) -> None:
-    """The nodes that cost most, and which of them stayed in floating point."""
+    """Print the most sensitive nodes, and which of them stay in floating point."""
     from toolkit.cli import output
 
     console = output.stdout()
@@ -170,7 +173,7 @@ def _print_mixture(mixture: Mixture) -> None:
 
 
 def _outputs_table(done: Calibration) -> Table:
-    """A row for each output: how close it is to the float model's."""
+    """Return a table with a row per output: how close it is to that of the float model."""
     from toolkit.cli import output
 
     table = output.table(

@@ -1,4 +1,4 @@
-"""toolkit compare"""
+"""The command `toolkit compare`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from toolkit.cli import options
 if TYPE_CHECKING:
     from toolkit.measuring.comparison import Comparison, Pair
 
-Name = Annotated[str, typer.Argument(help="An artifact; or a stored result, by its id or path.")]
+Name = Annotated[
+    str, typer.Argument(help="Artifact or model file; or a stored result, by its id or path.")
+]
 
 
 def compare(
@@ -20,12 +22,13 @@ def compare(
     a: Name,
     b: Name,
     tolerance: Annotated[
-        float, typer.Option(help="The share by which B may be slower: 0.05 is 5 %.")
+        float, typer.Option(help="Fraction by which B may be slower than A: 0.05 is 5 %.")
     ] = 0.02,
     runtime: Annotated[
         str | None,
         typer.Option(
-            help="Runtimes, separated by commas.  [default: onnxruntime; torch for a checkpoint]"
+            help="Runtimes, separated by commas.  [default: the usual one for the format: "
+            "onnxruntime for ONNX, torch for a checkpoint]"
         ),
     ] = None,
     provider: options.Provider = None,
@@ -49,17 +52,17 @@ def compare(
     allow_fallback: options.AllowFallback = False,
     timeout: options.Timeout = 300.0,
     out: Annotated[
-        Path, typer.Option(help="Where results are stored, and ids are looked up.")
+        Path, typer.Option(help="Directory in which results are stored, and ids are looked up.")
     ] = Path("results"),
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print a comment for a pull request.")
+        bool, typer.Option("--markdown", help="Print Markdown for a comment on a pull request.")
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Say whether B is slower than A: two artifacts, measured in turn, or two stored results.
+    """Test whether B is slower than A.
 
-    Exits with 0 when B is faster or the same, 1 when it is slower beyond --tolerance, 3 when that
-    could not be told.
+    A and B are two artifacts, which are measured in turn, or two stored results. Exits with 0 if B
+    is not slower by more than --tolerance, 1 if it is, 3 if the comparison is inconclusive.
     """
     from toolkit.cli import output
     from toolkit.core.gates import Gate
@@ -116,7 +119,7 @@ def compare(
 
 
 def _refuse_measuring_options(context: typer.Context) -> None:
-    """Raises UsageError where a stored result is to be measured otherwise than it was."""
+    """Raise UsageError for a measuring option, since stored results are not measured again."""
     from toolkit.core.errors import UsageError
 
     kept = {"a", "b", "tolerance", "out", "json", "markdown"}
@@ -157,7 +160,7 @@ def _print(found: Comparison) -> None:
 
 
 def _print_markdown(found: Comparison) -> None:
-    """A comment for a pull request."""
+    """Print a comparison as a comment for a pull request."""
     from toolkit.cli import output
     from toolkit.core.gates import Gate
     from toolkit.report.markdown import markdown_table

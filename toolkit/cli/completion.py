@@ -1,4 +1,4 @@
-"""What a shell completes beside commands and options: names of runtimes, targets, data, models."""
+"""Shell completion of names: runtimes, targets, data sets, models and studies."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ Complete = Callable[[str], list[str]]
 
 
 def of(names: Callable[[], Iterable[str]]) -> Complete:
-    """Completes one of them, or the last of several with commas between; `names` is called only
-    when a shell asks."""
+    """Return a function that completes a name, or the last of several separated by commas.
+
+    Names that precede it are not offered again. `names` is called only when a shell asks.
+    """
 
     def complete(incomplete: str) -> list[str]:
         before, comma, last = incomplete.rpartition(",")

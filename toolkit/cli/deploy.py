@@ -1,4 +1,4 @@
-"""toolkit deploy"""
+"""The command `toolkit deploy`."""
 
 from __future__ import annotations
 
@@ -11,28 +11,38 @@ from toolkit.cli import options
 
 
 def deploy(
-    source: Annotated[Path, typer.Argument(help="A bundle of `toolkit optimize`, or an artifact.")],
-    to: Annotated[
-        str, typer.Option(help="triton, a model repository; or folder, which runs alone.")
+    source: Annotated[
+        Path, typer.Argument(help="Bundle of `toolkit optimize`; or, for triton, an artifact.")
     ],
-    out: Annotated[Path, typer.Option(help="The new directory.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="triton (model repository for Triton Inference Server), or folder (runs without "
+            "the toolkit)."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="New directory for the deployment.")],
     name: Annotated[
-        str | None, typer.Option(help="Of the model in Triton.  [default: the model's]")
+        str | None,
+        typer.Option(help="Name of the model in Triton.  [default: the name of the model]"),
     ] = None,
     max_batch: Annotated[
         int | None,
-        typer.Option(help="The largest batch in Triton.  [default: the one that was measured]"),
+        typer.Option(help="Largest batch in Triton.  [default: the batch that was measured]"),
     ] = None,
     instances: Annotated[
         int | None,
-        typer.Option(help="Instances in Triton.  [default: as the measured cores have room for]"),
+        typer.Option(
+            help="Number of instances in Triton.  [default: as many as fit on the measured cores; "
+            "1 on a GPU]"
+        ),
     ] = None,
     timeout: options.ReadingTimeout = 300.0,
     json: options.Json = False,
 ) -> None:
-    """Write what was chosen as it is deployed: a Triton model repository, or a folder that runs.
+    """Deploy a model to Triton, or as a standalone folder.
 
-    The model's files are the artifact's own, byte for byte.
+    The files of the model are copied byte for byte.
     """
     from toolkit.cli import output
     from toolkit.deploying.deploy import deploy

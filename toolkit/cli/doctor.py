@@ -1,4 +1,4 @@
-"""toolkit doctor"""
+"""The command `toolkit doctor`."""
 
 from __future__ import annotations
 
@@ -21,18 +21,20 @@ def doctor(
         bool,
         typer.Option(
             "--ceilings",
-            help="Measure how fast this machine multiplies matrices and copies, and keep it for "
-            "bench to compare with.",
+            help="Measure the peak FLOP/s and bandwidth of this machine, and store them for "
+            "`toolkit bench`.",
         ),
     ] = False,
     threads: Annotated[
-        int | None, typer.Option(help="Threads for --ceilings.  [default: the cores available]")
+        int | None,
+        typer.Option(help="Number of threads for --ceilings.  [default: one per available core]"),
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Say which runtimes can run here, what to install for the others, and what machine it is.
+    """Report which runtimes can run on this machine.
 
-    Exits with 1 where packages are installed that exclude each other.
+    Also reports what to install for the other runtimes, and the environment. Exits with 1 if
+    installed packages exclude each other.
     """
     import toolkit
     from toolkit.cli import output
@@ -94,7 +96,7 @@ def _print(found: Diagnosis) -> None:
 
 
 def _ceilings(found: Sequence[Ceilings]) -> Table:
-    """The best that was seen, by the number of threads."""
+    """Return a table of the measured peaks, by number of threads."""
     from toolkit.cli import output
 
     table = output.table("Ceilings", "threads", "what", "best", "measured", numeric=("threads",))

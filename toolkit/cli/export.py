@@ -1,4 +1,4 @@
-"""toolkit export"""
+"""The command `toolkit export`, and tables of weight and output parity."""
 
 from __future__ import annotations
 
@@ -28,49 +28,52 @@ def export(
         str,
         typer.Option(
             autocompletion=completion.TARGETS,
-            help="The target: aotinductor, litert, onnx, openvino, savedmodel, tensorrt, "
+            help="Target format: aotinductor, litert, onnx, openvino, savedmodel, tensorrt, "
             "tensorrt-rtx, torch-export, tripy.",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The new directory of the artifact.")],
+    out: Annotated[Path, typer.Option(help="New directory for the artifact.")],
     via: Annotated[
         str | None,
-        typer.Option(help="Go by way of this format.  [default: the shortest way]"),
+        typer.Option(help="Intermediate format to export via.  [default: the shortest route]"),
     ] = None,
     passes: Annotated[
         str | None,
         typer.Option(
-            help="Rewrite the ONNX graph: bfloat16, float16, fold-batch-norm, fold-time-channel, "
-            "simplify, static-batch=N, store-constants; separated by commas, in this order."
+            help="Passes that rewrite the ONNX graph, separated by commas, run in the order given: "
+            "bfloat16, float16, fold-batch-norm, fold-time-channel, simplify, static-batch=N, "
+            "store-constants."
         ),
     ] = None,
     layout: Annotated[
         str | None,
-        typer.Option(help="Of image inputs from Keras: NCHW or NHWC.  [default: the source's]"),
+        typer.Option(
+            help="Layout of image inputs from Keras: NCHW or NHWC.  [default: the source's]"
+        ),
     ] = None,
     opset: Annotated[
-        int | None, typer.Option(help="ONNX's opset.  [default: the exporter's]")
+        int | None, typer.Option(help="ONNX opset.  [default: the exporter's]")
     ] = None,
     compute_capability: Annotated[
         str | None,
         typer.Option(
-            help="For tensorrt-rtx: the GPUs that the engine is for, 89 being 8.9.  "
-            "[default: 80,86,89,120; without 75, which multiplies no matrices in float32]"
+            help="For tensorrt-rtx: compute capabilities of the GPUs to build for, separated by "
+            "commas; 89 means 8.9.  [default: 80,86,89,120; 75 has no float32 matrix product]"
         ),
     ] = None,
     batches: Annotated[
         str | None,
         typer.Option(
-            help="For tensorrt, tensorrt-rtx and tripy: the least, the usual and the largest "
-            "batch.  [default: 1,8,64]"
+            help="For tensorrt, tensorrt-rtx and tripy: smallest, usual and largest batch.  "
+            "[default: 1,8,64]"
         ),
     ] = None,
     profile: Annotated[
         list[str] | None,
         typer.Option(
-            help="For tensorrt and tensorrt-rtx: the least, the usual and the largest shape of an "
-            "input, such as x=1x3x224x224:8x3x224x224:64x3x640x640. May be repeated.  [default: "
-            "the batches, with all other axes fixed]"
+            help="For tensorrt and tensorrt-rtx: smallest, usual and largest shape of an input, as "
+            "INPUT=LEAST:USUAL:LARGEST: x=1x3x224x224:8x3x224x224:64x3x640x640. May be repeated.  "
+            "[default: the batches of --batches, with all other axes fixed]"
         ),
     ] = None,
     example: options.ExampleCode = None,
@@ -84,22 +87,23 @@ def export(
     keep_failed: Annotated[
         Path | None,
         typer.Option(
-            help="A new directory for the form that failed the proof, and for the inputs on which "
-            "its outputs did."
+            help="New directory in which to keep a variant that fails the proof, with the inputs "
+            "on which its outputs differ."
         ),
     ] = None,
     timeout: Annotated[
         float | None,
         typer.Option(
-            help="Seconds after which the reading of a file, or a conversion, is stopped.  "
-            "[default: 300, and 3600 for a conversion]"
+            help="Time limit in seconds for each read of a file, and for each conversion.  "
+            "[default: 300 for a read, 3600 for a conversion]"
         ),
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Export a model, with proof that every weight and output is the source's.
+    """Export a model to another format, with proof.
 
-    Exits with 1, and writes nothing, when the proof fails.
+    Every weight of the source must be in the exported file, and the outputs must be those of the
+    source within rounding. Otherwise nothing is written to --out, and the exit code is 1.
     """
     import toolkit
     from toolkit.cli import output
@@ -166,7 +170,7 @@ def _print(done: Export, out: Path) -> None:
 
 
 def weights_table(weights: WeightParity) -> Table:
-    """A row for each tensor: where it went, and how."""
+    """Return a table with a row per tensor: how it is stored, and what reads it."""
     from toolkit.cli import output
 
     table = output.table("Weight parity", "tensor", "shape", "found as", "read by", "digest", "")
@@ -186,7 +190,7 @@ def weights_table(weights: WeightParity) -> Table:
 
 
 def outputs_table(outputs: OutputParity) -> Table:
-    """A row for each case: how far the outputs are from the oracle's, and what is allowed."""
+    """Return a table with a row per case: errors of the outputs, and the allowed error."""
     from toolkit.cli import output
 
     aside = "; the artifact itself has not run" if outputs.not_run else ""
@@ -214,7 +218,7 @@ def _verdict(found: Judgement) -> str:
 
 
 def outputs_told(outputs: OutputParity) -> str:
-    """What they are held against, and what has not run."""
+    """Return what the errors are relative to, and which variant did not run."""
     told = f"Errors are against {outputs.oracle}."
     if outputs.oracle is None:
         told = f"Errors are against {outputs.reference}; no oracle: {outputs.remark}."
@@ -224,7 +228,7 @@ def outputs_told(outputs: OutputParity) -> str:
 
 
 def weights_told(weights: WeightParity) -> str:
-    """The sum of it in a sentence."""
+    """Return a one-sentence summary of the weight parity."""
     if not weights.total:
         return "The model has no weights."
     counts = ", ".join(f"{count} {match}" for match, count in weights.to_json()["counts"].items())

@@ -1,4 +1,4 @@
-"""toolkit inspect"""
+"""The command `toolkit inspect`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,21 @@ if TYPE_CHECKING:
 def inspect(
     artifact: options.Artifact,
     batch: Annotated[
-        int | None, typer.Option(help="Count the work of this batch.  [default: 1]")
+        int | None,
+        typer.Option(
+            help="Batch size at which operations are counted.  [default: the one that the model or "
+            "--input fixes, else 1]"
+        ),
     ] = None,
     dim: options.Dims = None,
     input_: options.RandomInputs = None,
     timeout: options.ReadingTimeout = 300.0,
     json: options.Json = False,
 ) -> None:
-    """Say what lies in an artifact: inputs, operators, parameters, operations. Runs nothing."""
+    """Print the contents of a model, without running it.
+
+    Prints the inputs, outputs, operators, parameters, and the number of operations of a batch.
+    """
     import toolkit
     from toolkit.cli import output
 

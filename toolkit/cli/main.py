@@ -1,4 +1,4 @@
-"""The entry point of the console script."""
+"""Entry point of the console script `toolkit`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ app = typer.Typer(
     name="toolkit",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # its import alone takes longer than all the rest of --help
+    rich_markup_mode=None,  # importing rich takes longer than the rest of --help
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(train.train)
@@ -84,23 +84,24 @@ def options(
         bool, typer.Option("--debug", help="Show the traceback of an unexpected error.")
     ] = False,
 ) -> None:
-    """Export a trained model, prove that the artifact is the model, measure how fast it runs.
+    """Export a trained model, prove that the artifact is the model, and measure its speed.
 
-    Exit codes: 0 done; 1 the check asked for failed; 2 wrong use; 3 could not be done; 130 Ctrl-C.
+    Exit codes: 0 success; 1 the requested check failed; 2 invalid usage; 3 the command could not be
+    completed, or a comparison was inconclusive; 130 interrupted by Ctrl-C.
     """
     sweep(Path(tempfile.gettempdir()))
 
 
 def main() -> None:
-    """Run the command; an error ends in its message and exit code, never in a traceback.
+    """Run the command line, and turn every error into a message and an exit code.
 
-    `toolkit --debug` shows the traceback of an unexpected error. SIGTERM and SIGHUP end a command
-    as Ctrl-C does.
+    With `--debug`, an unexpected error keeps its traceback. SIGTERM and SIGHUP interrupt a command
+    as Ctrl-C does; the exit code is then 128 plus the number of the signal.
     """
     _name_standard_output()
     received = _end_like_ctrl_c(signal.SIGTERM, signal.SIGHUP)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a letter gets a ? for it
+        if isinstance(stream, io.TextIOWrapper):  # print ? for unknown characters
             stream.reconfigure(errors="replace")
     warnings.formatwarning = _format_warning
     try:
@@ -113,7 +114,7 @@ def main() -> None:
         _fail(str(error), "Check that the place exists, can be read and written, and has room.")
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C changes no exit code
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not change the code
             sys.exit(128 + received[0] if received else INTERRUPTED)
         raise
     except Exception as error:
@@ -133,14 +134,14 @@ def _format_warning(
     line: str | None = None,
     default: Callable[..., str] = warnings.formatwarning,
 ) -> str:
-    """Format a warning of the toolkit for a user, and any other as Python does."""
+    """Format a ToolkitWarning for the user, and any other warning as Python does."""
     if issubclass(category, ToolkitWarning):
         return f"warning: {message}\n"
     return default(message, category, filename, lineno, line)
 
 
 def _fail(problem: str, hint: str, code: int = ToolkitError.exit_code) -> NoReturn:
-    with contextlib.suppress(OSError):  # standard error may be what is full
+    with contextlib.suppress(OSError):  # standard error may be full
         typer.secho(f"error: {problem}", fg="red", err=True)
         typer.echo(hint, err=True)
     sys.exit(code)
@@ -149,7 +150,7 @@ def _fail(problem: str, hint: str, code: int = ToolkitError.exit_code) -> NoRetu
 class _StandardOutput(io.FileIO):
     """Standard output whose first error, such as that of a full disk, names it.
 
-    What is written after it is dropped: the interpreter flushes once more when it ends.
+    Later writes are dropped, because the interpreter flushes again when it exits.
     """
 
     broken = False
@@ -166,12 +167,12 @@ class _StandardOutput(io.FileIO):
 
 
 def _name_standard_output() -> None:
-    """Let errors name standard output, if it is what the process was started with."""
+    """Make errors of standard output name it, unless `sys.stdout` was replaced."""
     stream = sys.stdout
     if not isinstance(stream, io.TextIOWrapper) or stream is not sys.__stdout__:
         return
     buffer: Any = _StandardOutput(stream.fileno(), "wb", closefd=False)
-    if not stream.write_through:  # as Python itself has it, see PYTHONUNBUFFERED
+    if not stream.write_through:  # buffered unless PYTHONUNBUFFERED is set
         buffer = io.BufferedWriter(buffer)
     sys.stdout = io.TextIOWrapper(
         buffer,
@@ -183,9 +184,9 @@ def _name_standard_output() -> None:
 
 
 def _end_like_ctrl_c(*signals: signal.Signals) -> list[int]:
-    """Let these signals raise KeyboardInterrupt, and return a list that fills as they arrive.
+    """Make these signals raise KeyboardInterrupt, and return a list that collects their numbers.
 
-    A signal that the caller ignores stays ignored: `nohup` relies on it for SIGHUP.
+    A signal that the caller ignores stays ignored, as `nohup` requires for SIGHUP.
     """
     received: list[int] = []
 

@@ -1,4 +1,4 @@
-"""toolkit models"""
+"""The command `toolkit models`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def models(json: options.Json = False) -> None:
-    """List the built-in models: task, frameworks, options for --set, sizes counted on them."""
+    """List the built-in models, and their options for --set."""
     import toolkit
     from toolkit.cli import output
 
@@ -23,7 +23,7 @@ def models(json: options.Json = False) -> None:
     sizes = ("parameters", "bytes")
     table = output.table("Models", "name", "task", *sizes, "frameworks", "options", numeric=sizes)
     for column in table.columns[:1] + table.columns[2:4]:
-        column.no_wrap = True  # what a terminal of 80 columns must not cut
+        column.no_wrap = True  # not cut, even in 80 columns
     table.columns[4].min_width = max(len(name) for model in found for name in model.frameworks)
     for model in found:
         table.add_row(
@@ -47,7 +47,7 @@ def models(json: options.Json = False) -> None:
 
 
 def _task(task: Task) -> str:
-    """The shape of a row, and what it is answered with."""
+    """Return the input shape and the outputs of a task, such as `3x32x32 to 10 classes`."""
     value = "value" if task.outputs == 1 else "values"
     what = "classes" if task.kind == "classification" else value
     return f"{'x'.join(map(str, task.input_shape))} to {task.outputs} {what}"

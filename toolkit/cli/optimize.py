@@ -1,4 +1,4 @@
-"""toolkit optimize"""
+"""The command `toolkit optimize`."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ if TYPE_CHECKING:
     from toolkit.optimizing.search import Optimized
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-FEW = 4  # that are named, where one reason holds for several
+FEW = 4  # if fewer candidates share a reason, they are named
 DURATION = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
 
 
 def optimize(
     source: options.Artifact,
     out: Annotated[
-        Path, typer.Option(help="Where the search keeps what it knows, and its bundle lies.")
+        Path,
+        typer.Option(help="Directory of the search, in which the bundle is written as bundle/."),
     ],
     data: Annotated[
         str | None,
         typer.Option(
             autocompletion=completion.DATA,
-            help="Rows with labels to tell accuracy by: a data set, or a file.  [default: the "
+            help="Data with labels to measure accuracy on: a data set, or a file.  [default: the "
             "model's]",
         ),
     ] = None,
@@ -37,33 +38,42 @@ def optimize(
     data_option: options.DataOptions = None,
     calibration_data: Annotated[
         str | None,
-        typer.Option(help="Rows to calibrate int8 on.  [default: the training rows of --data]"),
+        typer.Option(help="Data for INT8 calibration.  [default: the training samples of --data]"),
     ] = None,
     max_drop: Annotated[
         float | None,
         typer.Option(
-            help="What may be lost: percentage points of accuracy, or per cent of the MSE.  "
-            "[default: 0.5]"
+            help="Largest allowed loss, in percentage points of accuracy or per cent of the mean "
+            "squared error.  [default: 0.5]"
         ),
     ] = None,
     exact: Annotated[
-        bool, typer.Option("--exact", help="Only forms in float32 that are the same model.")
+        bool,
+        typer.Option(
+            "--exact",
+            help="Only use float32 variants whose outputs are within the tolerance of float32.",
+        ),
     ] = False,
     allow: Annotated[
         str | None,
-        typer.Option(help="Lower precisions that may be used.  [default: int8,bf16,fp16,tf32]"),
+        typer.Option(
+            help="Lower precisions to allow, separated by commas.  [default: int8,bf16,fp16,tf32]"
+        ),
     ] = None,
     objective: Annotated[
         str,
-        typer.Option(help="What is best: latency, throughput, p99, memory or size."),
+        typer.Option(
+            help="Objective: latency, throughput, p99 (of the latency), memory (peak resident "
+            "size) or size (of the files)."
+        ),
     ] = "latency",
     batch: Annotated[
-        int | None, typer.Option(help="The batch.  [default: the model's, or 1]")
+        int | None, typer.Option(help="Batch size.  [default: the model's, else 1]")
     ] = None,
-    budget: Annotated[str, typer.Option(help="How long this call may search: 90s, 5m, 1h.")] = "5m",
+    budget: Annotated[str, typer.Option(help="Time limit of this call: 90s, 5m or 1h.")] = "5m",
     threads: options.Threads = None,
     device: Annotated[
-        str, typer.Option(help="cpu, or cuda: the runtimes for an NVIDIA GPU.")
+        str, typer.Option(help="cpu, or cuda for the runtimes for NVIDIA GPUs.")
     ] = "cpu",
     inputs: options.Inputs = None,
     dim: options.Dims = None,
@@ -71,9 +81,10 @@ def optimize(
     timeout: options.Timeout = 300.0,
     json: options.Json = False,
 ) -> None:
-    """Find the fastest form of a model on this machine that is still good enough.
+    """Find the fastest variant that is still accurate enough.
 
-    A search that was broken off goes on with the same command. Exits with 1 when no form is right.
+    Variants of the model, runtimes and their options are measured on this machine. The same command
+    resumes an interrupted search. Exits with 1 if no variant passes the correctness check.
     """
     import toolkit
     from toolkit.cli import output
@@ -157,7 +168,7 @@ def _print(found: Optimized) -> None:
 
 
 def _left_out(found: Optimized) -> dict[str, list[str]]:
-    """The names of those that are out, by the reason."""
+    """Return the names of the candidates that were dropped, by reason."""
     reasons: dict[str, list[str]] = {}
     for one in found.standings:
         if one.out:

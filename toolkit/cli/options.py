@@ -1,4 +1,4 @@
-"""Options that several commands share, and how comma-separated values are read."""
+"""Options that several commands share, and parsers of their values."""
 
 from __future__ import annotations
 
@@ -18,99 +18,112 @@ if TYPE_CHECKING:
 Artifact = Annotated[
     Path,
     typer.Argument(
-        help="Directory of an artifact, checkpoint or SavedModel, or a file: .onnx, .pt2, .keras, "
-        ".tflite, OpenVINO's .xml."
+        help="Directory of an artifact, checkpoint or SavedModel; or a model file: .onnx, .pt2, "
+        ".keras, .tflite, OpenVINO's .xml."
     ),
 ]
 Source = Annotated[
     str,
     typer.Argument(
-        help="Directory of an artifact, checkpoint or SavedModel; a file: .onnx, .pt2, .keras, "
-        ".tflite, OpenVINO's .xml; the name of a family, with fresh weights; or your own code, "
-        "which is run: file.py:callable or package.module:callable, which gives the model."
+        help="Directory of an artifact, checkpoint or SavedModel; a model file: .onnx, .pt2, "
+        ".keras, .tflite, OpenVINO's .xml; the name of a model family, with untrained weights; or "
+        "your own code that returns the model, file.py:callable or package.module:callable, which "
+        "is run."
     ),
 ]
 ExampleCode = Annotated[
     str | None,
     typer.Option(
         "--example",
-        help="Your code that gives what your torch module is called with: file.py:callable, for a "
-        "tuple of arguments, a dict of them by name, or both in a tuple.  [default: random values "
-        "of the shapes given by --input, or rows of --inputs]",
+        help="Function that returns example inputs for your torch module, as file.py:callable: a "
+        "tuple of arguments, a dict of arguments by name, or a tuple of both.  [default: inputs "
+        "returned with the module, samples of --inputs, or random values as in --input]",
     ),
 ]
 Dynamic = Annotated[
     list[str] | None,
     typer.Option(
-        help="The axes of your torch module's inputs that vary, counted from 0, and their names: "
-        "input:0=batch,2=height. May be repeated, or none.  [default: 0=batch]"
+        help="Dynamic axes of an input of your torch module, as INPUT:AXIS=NAME,...: "
+        "input:0=batch,2=height. Axes count from 0. May be repeated; none makes every axis fixed.  "
+        "[default: 0=batch for each input]"
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Runtimes = Annotated[
     str | None,
     typer.Option(
         "--runtime",
         autocompletion=completion.RUNTIMES,
-        help="Runtimes, separated by commas.  [default: all that open it]",
+        help="Runtimes, separated by commas.  [default: all on --device that open the model]",
     ),
 ]
 Device = Annotated[
     str,
     typer.Option(
-        help="cpu or cuda: there, torch means torch-cuda, onnxruntime onnxruntime-cuda, and so on."
+        help="cpu or cuda. On cuda, a CPU runtime stands for its GPU counterpart: torch for "
+        "torch-cuda, onnxruntime for onnxruntime-cuda."
     ),
 ]
 Provider = Annotated[
     str | None,
     typer.Option(
-        help="Execution providers of onnxruntime, a row each: cpu, cuda, tensorrt, "
-        "nv-tensorrt-rtx; separated by commas."
+        help="Execution providers of ONNX Runtime, one row each, separated by commas: cpu, cuda, "
+        "tensorrt, nv-tensorrt-rtx. Without --runtime, no other runtime is used."
     ),
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(help="Threads for every runtime.  [default: the cores available]"),
+    typer.Option(help="Number of CPU threads.  [default: one per available core]"),
 ]
 Timeout = Annotated[
     float,
     typer.Option(
-        help="Seconds after which a runtime that does not answer, or the reading of a file, is "
-        "stopped."
+        help="Time limit in seconds for each reply of a runtime, and for each read of a model file."
     ),
 ]
 ReadingTimeout = Annotated[
-    float, typer.Option("--timeout", help="Seconds after which the reading of a file is stopped.")
+    float, typer.Option("--timeout", help="Time limit in seconds for each read of a model file.")
 ]
 
 Batches = Annotated[
-    str | None, typer.Option("--batch", help="Batches, separated by commas.  [default: 1]")
+    str | None,
+    typer.Option(
+        "--batch",
+        help="Batch sizes, separated by commas.  [default: the one that the model or --input "
+        "fixes, else 1]",
+    ),
 ]
 Scopes = Annotated[
     str | None,
     typer.Option(
         "--scope",
-        help="forward (inputs and outputs on the device), end_to_end (host to host), open "
-        "(new process to first output); separated by commas.  [default: forward,end_to_end]",
+        help="What to time, separated by commas: forward (inputs and outputs on the device), "
+        "end_to_end (from host memory to host memory), open (from a new process to its first "
+        "output).  [default: forward,end_to_end]",
     ),
 ]
 Cpus = Annotated[
-    str | None, typer.Option(help="Pin every runtime to these cores: 0,1.  [default: no pin]")
+    str | None,
+    typer.Option(help="CPU cores to pin every measured process to: 0,1.  [default: not pinned]"),
 ]
 Tuning = Annotated[
     list[str] | None,
     typer.Option(
         "--option",
-        help="An option of a runtime's own: onnxruntime.graph_optimization_level=basic. "
-        "May be repeated.",
+        help="Option of one runtime, as RUNTIME.NAME=VALUE: "
+        "onnxruntime.graph_optimization_level=basic. May be repeated.",
     ),
 ]
 Warmup = Annotated[
-    int | None, typer.Option(help="Exactly so many warm-up runs.  [default: until settled]")
+    int | None,
+    typer.Option(help="Exact number of warm-up runs.  [default: until times are stable]"),
 ]
 Runs = Annotated[
     int | None,
-    typer.Option(help="Exactly so many runs.  [default: until the intervals are narrow]"),
+    typer.Option(
+        help="Exact number of measured runs per row and scope.  [default: until --target-ci or "
+        "--max-seconds is reached]"
+    ),
 ]
 Processes = Annotated[
     int | None,
@@ -123,52 +136,63 @@ TargetCi = Annotated[
     float, typer.Option(help="Stop when all 95 % intervals are within ± this fraction.")
 ]
 MaxSeconds = Annotated[
-    float, typer.Option(help="Stop a scope of a batch after so many seconds at the latest.")
+    float,
+    typer.Option(
+        help="Time limit in seconds per scope and batch size, shared by the rows that are measured "
+        "in turn."
+    ),
 ]
 Data = Annotated[
     str | None,
     typer.Option(
-        autocompletion=completion.DATA, help="Take inputs from the test rows of this data set."
+        autocompletion=completion.DATA,
+        help="Take inputs from the test samples of a data set, or of a .csv or .npz file of "
+        "samples and targets.  [default: the data set of the model, else random values]",
     ),
 ]
 DataDir = Annotated[
-    Path | None, typer.Option(help="Where the data lies or goes.  [default: a cache]")
+    Path | None,
+    typer.Option(
+        help="Directory of downloaded data sets.  [default: $TOOLKIT_DATA_DIR, else the user's "
+        "cache]"
+    ),
 ]
 DataOptions = Annotated[
     list[str] | None,
-    typer.Option("--data-option", help="An option of the data set: name=value. May be repeated."),
+    typer.Option("--data-option", help="Option of the data set, as NAME=VALUE. May be repeated."),
 ]
 Inputs = Annotated[
-    Path | None, typer.Option(help="Take inputs from an .npz file, an array for each by name.")
+    Path | None,
+    typer.Option(help="Take inputs from an .npz file with an array for each input, by name."),
 ]
 Dims = Annotated[
     list[str] | None,
     typer.Option(
         "--dim",
-        help="Extent of a dynamic axis: time=16, or x:2=16 for axis 2 of x. May be repeated.",
+        help="Extent of a dynamic axis: time=16, or x:2=16 for an axis 2 of x without a name. May "
+        "be repeated.",
     ),
 ]
 RandomInputs = Annotated[
     list[str] | None,
     typer.Option(
         "--input",
-        help="Random values for one input: name=shape,dtype,low,high such as "
-        "ids=1x128,int64,0,1000; parts may be left empty. May be repeated.",
+        help="Random values for an input, from LOW to below HIGH, as NAME=SHAPE,DTYPE,LOW,HIGH: "
+        "ids=1x128,int64,0,1000. Parts may be empty. May be repeated.",
     ),
 ]
 AllowFallback = Annotated[
     bool,
     typer.Option(
         "--allow-fallback",
-        help="Take a row that ran in another precision or on another device than it was asked "
-        "for, with a warning.",
+        help="Accept a row that fell back to another precision or device, with a warning.",
     ),
 ]
-Out = Annotated[Path, typer.Option(help="Where the result is stored.")]
+Out = Annotated[Path, typer.Option(help="Directory in which the result is stored, as ID.json.")]
 
 
 def names(text: str | None) -> list[str] | None:
-    """`a,b` as ["a", "b"]; None stays None. Raises UsageError when nothing is named."""
+    """Parse `a,b` into ["a", "b"], and None into None. Raises UsageError if there are no names."""
     if text is None:
         return None
     parts = [part.strip() for part in text.split(",") if part.strip()]
@@ -178,10 +202,11 @@ def names(text: str | None) -> list[str] | None:
 
 
 def runtimes(text: str | None, provider: str | None, device: str) -> list[str] | None:
-    """The runtimes that are named, onnxruntime with each of its providers that are.
+    """Parse the runtimes in `text`; onnxruntime becomes a runtime for each named provider.
 
-    Raises UnknownNameError for a provider that is none, UsageError for one of no runtime, or of
-    another device.
+    With providers, `text` defaults to onnxruntime alone; without, None is returned for None. Raises
+    UnknownNameError for an unknown provider, UsageError if runtimes are named without onnxruntime,
+    or if the provider cpu is named with another device.
     """
     given, providers = names(text), names(provider)
     if providers is None:
@@ -211,7 +236,7 @@ def runtimes(text: str | None, provider: str | None, device: str) -> list[str] |
 
 
 def integers(text: str, option: str) -> list[int]:
-    """`1,200` as [1, 200]. Raises UsageError for anything else."""
+    """Parse `1,200` into [1, 200]. Raises UsageError for anything else."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
@@ -222,7 +247,7 @@ def integers(text: str, option: str) -> list[int]:
 
 
 def numbers(text: str, option: str) -> tuple[float, ...]:
-    """`50,99.9` as (50.0, 99.9). Raises UsageError for anything else."""
+    """Parse `50,99.9` into (50.0, 99.9). Raises UsageError for anything else."""
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
@@ -232,7 +257,7 @@ def numbers(text: str, option: str) -> tuple[float, ...]:
 
 
 def dims(texts: list[str]) -> dict[str, int]:
-    """`["time=16"]` as {"time": 16}. Raises UsageError for anything else."""
+    """Parse `["time=16"]` into {"time": 16}. Raises UsageError for anything else."""
     pairs = [text.partition("=") for text in texts]
     try:
         return {name: int(extent) for name, _, extent in pairs}
@@ -244,7 +269,10 @@ def dims(texts: list[str]) -> dict[str, int]:
 
 
 def random_inputs(texts: list[str]) -> dict[str, RandomInput]:
-    """`["ids=1x128,int64,0,1000"]` by name of the input; empty parts are left to the model."""
+    """Parse `["ids=1x128,int64,0,1000"]`; the keys are names of inputs, and empty parts are None.
+
+    Raises UsageError if a shape or bound is not a number.
+    """
     from toolkit.steps.inputs import RandomInput
 
     found = {}
@@ -267,7 +295,10 @@ def random_inputs(texts: list[str]) -> dict[str, RandomInput]:
 
 
 def profiles(texts: list[str]) -> dict[str, tuple[tuple[int, ...], ...]]:
-    """`["x=1x3:8x3:64x3"]` as {"x": ((1, 3), (8, 3), (64, 3))}. Raises UsageError."""
+    """Parse `["x=1x3:8x3:64x3"]` into {"x": ((1, 3), (8, 3), (64, 3))}.
+
+    Raises UsageError for anything else, or a name twice.
+    """
     found: dict[str, tuple[tuple[int, ...], ...]] = {}
     for text in texts:
         name, equals, rest = text.rpartition("=")
@@ -288,7 +319,10 @@ def profiles(texts: list[str]) -> dict[str, tuple[tuple[int, ...], ...]]:
 
 
 def settings(texts: list[str], option: str) -> dict[str, str]:
-    """`["blocks=3"]` as {"blocks": "3"}. Raises UsageError for anything else, or a name twice."""
+    """Parse `["blocks=3"]` into {"blocks": "3"}.
+
+    Raises UsageError, naming `option`, for anything else, or a name twice.
+    """
     found: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -302,7 +336,7 @@ def settings(texts: list[str], option: str) -> dict[str, str]:
 
 
 def example(code: str | None, dynamic: list[str] | None) -> Example | None:
-    """What --example and --dynamic ask for together; None for neither."""
+    """Return the example that --example and --dynamic request; None if neither is given."""
     from toolkit.steps.capture import Example
 
     if code is None and dynamic is None:
@@ -311,7 +345,10 @@ def example(code: str | None, dynamic: list[str] | None) -> Example | None:
 
 
 def axes(texts: list[str]) -> dict[str, dict[int, str]]:
-    """`["input:0=batch,2=height"]` as {"input": {0: "batch", 2: "height"}}; ["none"] as {}."""
+    """Parse `["input:0=batch,2=height"]` into {"input": {0: "batch", 2: "height"}}.
+
+    `["none"]` becomes {}. Raises UsageError for anything else, or an input or axis twice.
+    """
     found: dict[str, dict[int, str]] = {}
     for text in texts if texts != ["none"] else []:
         name, _, rest = text.rpartition(":")
@@ -330,7 +367,10 @@ def axes(texts: list[str]) -> dict[str, dict[int, str]]:
 
 
 def tuning(texts: list[str]) -> dict[str, dict[str, str]]:
-    """`["onnxruntime.key=value"]` as {"onnxruntime": {"key": "value"}}."""
+    """Parse `["onnxruntime.key=value"]` into {"onnxruntime": {"key": "value"}}.
+
+    Raises UsageError for anything else.
+    """
     found: dict[str, dict[str, str]] = {}
     for text in texts:
         path, equals, value = text.partition("=")
@@ -352,7 +392,10 @@ def traffic(
     find_qps: bool,
     p99_ms: float | None,
 ) -> Traffic | None:
-    """What the options on load ask for together. Raises UsageError for any without a scenario."""
+    """Return the load scenario that the options request; None without --scenario.
+
+    Raises UsageError for other load options without --scenario, and what Traffic raises.
+    """
     from toolkit.measuring.traffic import Traffic
 
     if scenario is not None:
@@ -383,7 +426,7 @@ def input_request(
     dim: list[str] | None,
     input_: list[str] | None,
 ) -> InputRequest:
-    """What the options on inputs ask for together."""
+    """Return the inputs that the options request. Raises UsageError for invalid values."""
     from toolkit.steps.inputs import InputRequest
 
     return InputRequest(

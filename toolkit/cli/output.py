@@ -1,4 +1,4 @@
-"""What the user sees: tables and JSON on standard output, progress on standard error."""
+"""Output of commands: tables and JSON on standard output, progress on standard error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from toolkit.core.progress import Progress
 
 __all__ = ["escape"]
 
-PLAIN_WIDTH = 160  # columns where the output is no terminal
+PLAIN_WIDTH = 160  # columns if the output is not a terminal
 
 
 def stdout() -> Console:
@@ -41,9 +41,9 @@ def print_json(value: Any) -> None:
 
 
 def print_lines(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a line for each row, with its cells in columns: a table for any number of rows.
+    """Print rows of cells under `heads`, one line each, with aligned columns.
 
-    A rich table of 100,000 rows takes 40 s.
+    This is fast for any number of rows; a rich table of 100,000 rows takes 40 s.
     """
     lines = [heads, *([" ".join(cell.split()) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -57,7 +57,7 @@ def warn(warnings: Iterable[str]) -> None:
 
 
 def table(title: str, *columns: str, numeric: tuple[str, ...] = ()) -> Table:
-    """An empty table; the columns in `numeric` are aligned to the right."""
+    """Return an empty table; the columns in `numeric` are aligned to the right."""
     made = Table(
         title=title,
         title_justify="left",
@@ -79,10 +79,11 @@ def fitting_table(
     *,
     text: tuple[str, ...],
 ) -> Table:
-    """A table of as many of `columns`, from the first, as the console is wide for.
+    """Return a table of as many of `columns`, from the first, as fit the width of the console.
 
-    A row gives its cells by column, a missing one is a dash; the columns in `text` are aligned to
-    the left, the others to the right. What is left out is named under the table.
+    The first two columns are always shown. A row maps columns to cells; a missing cell is a dash.
+    The columns in `text` are aligned to the left, the others to the right. The caption names the
+    columns that are left out.
     """
     for count in range(len(columns), 1, -1):
         shown = columns[:count]
@@ -101,7 +102,10 @@ def fitting_table(
 
 @contextmanager
 def progress(*, lines: bool = False) -> Iterator[Progress]:
-    """A bar on a terminal, plain lines elsewhere; with `lines`, a line for each part there too."""
+    """Show progress on standard error: bars on a terminal, plain lines elsewhere.
+
+    With `lines`, a terminal also gets a line for each part that has a detail.
+    """
     console = _console(stderr=True)
     if not console.is_terminal:
         yield PlainLines(console)
@@ -119,6 +123,8 @@ def progress(*, lines: bool = False) -> Iterator[Progress]:
 
 @final
 class PlainLines(Progress):
+    """Progress as one line per report."""
+
     def __init__(self, console: Console) -> None:
         self._console = console
 
@@ -131,7 +137,7 @@ class PlainLines(Progress):
 
 @final
 class Bars(Progress):
-    """One bar for each task that is named."""
+    """Progress as one bar per task."""
 
     def __init__(self, bars: RichProgress, *, lines: bool = False) -> None:
         self._bars = bars
@@ -152,7 +158,10 @@ class Bars(Progress):
 
 @final
 class Unstored:
-    """A block that measures: its StorageError waits in `error` until the result is printed."""
+    """Context manager that defers a StorageError until the result is printed.
+
+    `error` is that error, or None.
+    """
 
     def __init__(self) -> None:
         self.error: StorageError | None = None
@@ -166,19 +175,22 @@ class Unstored:
         return self.error is not None
 
     def path(self, usual: Path) -> str | None:
-        """Return where the result is, `usual` unless it could not be stored there."""
+        """Return where the result is stored: `usual` without an error, else the error's path.
+
+        Return None if the result is not stored anywhere.
+        """
         if self.error is None:
             return str(usual)
         return str(self.error.path) if self.error.path else None
 
     def report(self) -> None:
-        """Raise the error, if there is one."""
+        """Raise the deferred error, if there is one."""
         if self.error is not None:
             raise self.error
 
 
 def duration(nanoseconds: float | None) -> str:
-    """Nanoseconds in the unit that suits them; a dash for unknown."""
+    """Format nanoseconds in a suitable unit; None becomes a dash."""
     if nanoseconds is None:
         return "-"
     for unit, size in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
@@ -197,7 +209,7 @@ def ratio_with(value: float, interval: Sequence[float] | None) -> str:
 
 
 def size(size_bytes: float | None) -> str:
-    """Bytes in the unit that suits them; a dash for unknown."""
+    """Format bytes in KiB or MiB; None becomes a dash."""
     if size_bytes is None:
         return "-"
     if abs(size_bytes) < 2**20:

@@ -1,4 +1,4 @@
-"""toolkit parity"""
+"""The commands `toolkit parity weights` and `toolkit parity outputs`."""
 
 from __future__ import annotations
 
@@ -17,27 +17,32 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Hold two forms of a model against each other.",
+    help="Compare the weights or outputs of two variants of a model.",
 )
-
-Form = "A checkpoint, an artifact, or a file of somebody else's."
 
 
 @app.callback()
 def forms() -> None:
-    """Hold two forms of a model against each other."""
+    """Compare the weights or outputs of two variants of a model."""
 
 
 @app.command()
 def weights(
-    a: Annotated[Path, typer.Argument(help=f"The model. {Form}")],
-    b: Annotated[Path, typer.Argument(help=f"What should hold it. {Form}")],
+    a: Annotated[
+        Path, typer.Argument(help="Original model: a checkpoint, artifact or model file.")
+    ],
+    b: Annotated[
+        Path,
+        typer.Argument(
+            help="Variant that should contain its weights: a checkpoint, artifact or model file."
+        ),
+    ],
     timeout: options.ReadingTimeout = 300.0,
     json: options.Json = False,
 ) -> None:
-    """Say where each weight of A went in B, by value.
+    """Find each weight of A in B, by value.
 
-    Exits with 1 when a weight of A is not explained in B, or B has one that A has not.
+    Exits with 1 if a weight of A is missing, altered or unused in B, or if B has another weight.
     """
     import toolkit
     from toolkit.cli import output
@@ -56,13 +61,21 @@ def weights(
 
 @app.command()
 def outputs(
-    a: Annotated[Path, typer.Argument(help=f"The model. {Form}")],
-    b: Annotated[Path, typer.Argument(help=f"What should do the same. {Form}")],
+    a: Annotated[
+        Path, typer.Argument(help="Original model: a checkpoint, artifact or model file.")
+    ],
+    b: Annotated[
+        Path,
+        typer.Argument(
+            help="Variant that should have the same outputs: a checkpoint, artifact or model file."
+        ),
+    ],
     runtime: Annotated[
-        str | None, typer.Option(help="What runs B.  [default: the first that opens it]")
+        str | None, typer.Option(help="Runtime for B.  [default: the first that opens it]")
     ] = None,
     layers: Annotated[
-        bool, typer.Option("--layers", help="Compare inner tensors too, by name.")
+        bool,
+        typer.Option("--layers", help="Also compare inner tensors, matched by name and shape."),
     ] = False,
     data: options.Data = None,
     data_dir: options.DataDir = None,
@@ -73,9 +86,10 @@ def outputs(
     timeout: options.ReadingTimeout = 300.0,
     json: options.Json = False,
 ) -> None:
-    """Hold the outputs of B against those of A, and both against A in float64.
+    """Compare the outputs of B with those of A.
 
-    Exits with 1 when B is further off than rounding explains.
+    Both are also compared with the outputs of A in float64, if those can be computed. Exits with 1
+    if the outputs of B differ by more than rounding explains.
     """
     import toolkit
     from toolkit.cli import output

@@ -1,4 +1,4 @@
-"""toolkit report"""
+"""The command `toolkit report`."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ def report(
     results: Annotated[
         list[Path],
         typer.Argument(
-            help="Files of results, directories of them, directories of studies or checkpoints, "
-            "ids of results in results/."
+            help="Result files, directories of result files, directories of studies or "
+            "checkpoints, or ids of results in results/."
         ),
     ],
     out: Annotated[
-        Path, typer.Option(help="Where the report is written, over an earlier one.")
+        Path, typer.Option(help="File of the report; an earlier report is replaced.")
     ] = Path("report.html"),
     format: Annotated[
         str | None,
-        typer.Option(help="html, md, csv, json or png.  [default: as --out ends]"),
+        typer.Option(help="html, md, csv, json or png.  [default: by the suffix of --out]"),
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Write one page of tables and plots of results; it needs no network.
+    """Write a report of results, with tables and plots.
 
-    Of png, --out is a new folder, with a picture of each plot.
+    The HTML page needs no network. With --format png, --out is a new directory with an image of
+    each plot.
     """
     from toolkit.cli import output
     from toolkit.report.write import write_report

@@ -1,4 +1,4 @@
-"""toolkit results"""
+"""The commands `toolkit results query`, `push`, `list` and `show`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import typer
 from toolkit.cli import options
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Look at results of `toolkit bench` again."
+    no_args_is_help=True, rich_markup_mode=None, help="List, show, query and push stored results."
 )
-Directory = Annotated[Path, typer.Option("--dir", help="Where results are stored.")]
+Directory = Annotated[Path, typer.Option("--dir", help="Directory of the stored results.")]
 
 
 @app.command("query")
@@ -21,14 +21,14 @@ def query(
         str,
         typer.Option(
             "--sql",
-            help="DuckDB's SQL over the tables results, rows and samples: 'SELECT runtime, "
-            "forward_ms FROM rows ORDER BY 2'.",
+            help="Query in DuckDB's SQL, over the tables results, rows and samples: 'SELECT "
+            "runtime, forward_ms FROM rows ORDER BY 2'.",
         ),
     ],
     directory: Directory = Path("results"),
     json: options.Json = False,
 ) -> None:
-    """Ask of all stored results in SQL."""
+    """Query all stored results with SQL."""
     from toolkit.cli import output
     from toolkit.steps.query import query
 
@@ -51,16 +51,23 @@ def query(
 @app.command("push")
 def push(
     results: Annotated[
-        list[str], typer.Argument(help="Ids, beginnings of ids, paths; or all, for every one.")
+        list[str],
+        typer.Argument(help="Ids, beginnings of ids, or paths; or all, for every result."),
     ],
     mlflow: Annotated[
-        str, typer.Option(help="The tracking server: http://localhost:5000, or a database.")
+        str,
+        typer.Option(
+            help="URI of the tracking server, such as http://localhost:5000, or of a database."
+        ),
     ],
-    experiment: Annotated[str, typer.Option(help="Where the runs go in MLflow.")] = "toolkit",
+    experiment: Annotated[str, typer.Option(help="MLflow experiment of the runs.")] = "toolkit",
     directory: Directory = Path("results"),
     json: options.Json = False,
 ) -> None:
-    """Send stored results to MLflow, a run each; what is there already is not sent again."""
+    """Push stored results to MLflow.
+
+    Each result becomes a run. Results that are there already are skipped.
+    """
     from toolkit.cli import output
     from toolkit.results import store
     from toolkit.steps.push import push
@@ -89,7 +96,7 @@ def _cell(value: object) -> str:
 
 @app.command("list")
 def list_results(directory: Directory = Path("results"), json: options.Json = False) -> None:
-    """List the stored results, the oldest first."""
+    """List the stored results, oldest first."""
     from toolkit.cli import output
     from toolkit.steps.results import list_results
 
@@ -119,7 +126,9 @@ def list_results(directory: Directory = Path("results"), json: options.Json = Fa
 
 @app.command("show")
 def show(
-    result: Annotated[str, typer.Argument(help="An id, the beginning of one, or a path.")],
+    result: Annotated[
+        str, typer.Argument(help="Id of a result, the beginning of its id, or a path.")
+    ],
     percentiles: Annotated[
         str | None,
         typer.Option(help="Percentiles, separated by commas.  [default: 90,95,99,99.9]"),
@@ -127,7 +136,10 @@ def show(
     directory: Directory = Path("results"),
     json: options.Json = False,
 ) -> None:
-    """Print the figures of a stored result, from its raw samples."""
+    """Print the figures of a stored result.
+
+    The figures are computed from its raw samples; nothing is measured again.
+    """
     from toolkit.cli import bench, bench_training, output
     from toolkit.steps.results import show_result
 

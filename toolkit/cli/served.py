@@ -1,4 +1,4 @@
-"""The tables of load scenarios: a row of each runtime, what it was asked and how it answered."""
+"""Tables of load scenarios: query rates and latencies of each runtime."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
     from toolkit.core.documents import Json
 
-# In the order in which they are left out, last first; the other percentiles come after them. Those
-# that no row has are not shown.
+# Columns of the tables, before the other percentiles. A column that no row has is not shown. On a
+# narrow terminal, the last ones are left out.
 RATES = ("asked/s", "largest held/s", "smallest not held/s", "answered/s", "samples/s")
 TIMES = ("p50", "p99", "p99 es", "waiting")
 COLUMNS = ("runtime", "status", *RATES, *TIMES, "ratio", "verdict", "parity", "tries")
 
 
 def tables(console: Console, rows: list[Json]) -> Iterator[Table]:
-    """One for each group of rows that answered queries."""
+    """Yield a table for each group of rows that answered queries."""
     from toolkit.cli import output
 
     for group in dict.fromkeys(row["group"] for row in rows if row["served"]):
@@ -38,7 +38,7 @@ def tables(console: Console, rows: list[Json]) -> Iterator[Table]:
 
 
 def reasons(rows: list[Json]) -> Iterator[str]:
-    """Why no rate was found, a line for each row of which that is so."""
+    """Yield a line for each row without a sustainable rate, with the reason."""
     for row in rows:
         search = row["served"] and row["served"]["search"]
         if search and search["reason"]:
@@ -59,7 +59,7 @@ def _title(row: Json, baseline: str) -> str:
 
 
 def _cells(row: Json, name: str) -> dict[str, str]:
-    """What a row shows, by column; what is unknown is left out."""
+    """Return the cells of a row, by column, without unknown values."""
     from toolkit.cli.output import scientific
 
     around = {"runtime": name, "status": row["status"]}

@@ -1,4 +1,4 @@
-"""toolkit study"""
+"""The commands `toolkit study run`, `status`, `list` and `show`."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Train, export, verify and measure a whole matrix, resumable at any point.",
+    help="Train, export, verify and measure a matrix of models.",
 )
 
 Name = Annotated[
     str,
     typer.Argument(
         autocompletion=completion.STUDIES,
-        help="A TOML file, or a study that comes along: `toolkit study list`.",
+        help="TOML file, or a built-in study of `toolkit study list`.",
     ),
 ]
 Out = Annotated[
     Path | None,
-    typer.Option(help="The study's directory.  [default: studies/NAME, NAME-quick with --quick]"),
+    typer.Option(
+        help="Directory of the study.  [default: studies/NAME; studies/NAME-quick with --quick]"
+    ),
 ]
 
 
@@ -39,40 +41,41 @@ def run(
         str | None,
         typer.Option(
             autocompletion=completion.DATA,
-            help="Rows that take the place of the study's data everywhere: digits and diabetes "
-            "need no network.",
+            help="Data set or file that replaces all data of the study; digits and diabetes need "
+            "no network.",
         ),
     ] = None,
     data_dir: options.DataDir = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="The small form that the study has of itself.")
+        bool, typer.Option("--quick", help="Run the small version that the study defines.")
     ] = False,
     only: Annotated[
         str | None,
         typer.Option(
-            help="Only these cells and what they stand on: a pattern such as 'bench-*', or the "
-            "beginning of an id."
+            help="Run only these cells and those that they depend on: a pattern such as 'bench-*', "
+            "or the beginning of an id."
         ),
     ] = None,
     retry: Annotated[
-        bool, typer.Option("--retry", help="Run cells that failed once more.")
+        bool, typer.Option("--retry", help="Run failed and skipped cells again.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print every cell of the plan, and run nothing.")
+        bool, typer.Option("--dry-run", help="Print every cell of the plan without running it.")
     ] = False,
     executor: Annotated[
-        str, typer.Option(help="local, or ray: a cell on each machine of a cluster.")
+        str, typer.Option(help="local, or ray for one cell at a time on each machine of a cluster.")
     ] = "local",
     address: Annotated[
         str | None,
-        typer.Option(help="That of the Ray cluster.  [default: one that is started here]"),
+        typer.Option(help="Address of the Ray cluster.  [default: a new cluster on this machine]"),
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Run every cell of a study that is not done yet, then write its report.
+    """Run the unfinished cells of a study, and write its report.
 
-    A run that was broken off, even by a power cut, goes on with the same command. A cell that fails
-    is told, with its reason, and the others go on. Exits with 3 when no cell could be done.
+    The same command resumes an interrupted run, even after a power failure. If a cell fails, its
+    reason is reported, cells that cannot run without it are skipped, and the others continue. Exits
+    with 3 if no cell is done.
     """
     from toolkit.cli import output
     from toolkit.report.write import write_report
@@ -127,10 +130,10 @@ def run(
 
 @app.command("status")
 def status(
-    directory: Annotated[Path, typer.Argument(help="The directory of a study.")],
+    directory: Annotated[Path, typer.Argument(help="Directory of a study.")],
     json: options.Json = False,
 ) -> None:
-    """Print how far a study is: what each cell came to, and which are still to do."""
+    """Print the state of each cell of a study."""
     from toolkit.cli import output
     from toolkit.study.status import status_of
 
@@ -155,7 +158,7 @@ def status(
 
 @app.command("list")
 def list_studies(json: options.Json = False) -> None:
-    """List the studies that come with the toolkit."""
+    """List the built-in studies."""
     from toolkit.cli import output
     from toolkit.study.document import Study, built_in
 
@@ -172,7 +175,7 @@ def list_studies(json: options.Json = False) -> None:
 
 @app.command("show")
 def show_study(study: Name) -> None:
-    """Print a study as TOML, to start one of your own from."""
+    """Print a study as TOML, as a template for your own."""
     from toolkit.cli import output
     from toolkit.study.document import text_of
 
@@ -198,7 +201,7 @@ def _counts(planned: Progressed) -> str:
 
 
 def _left(planned: Progressed) -> str:
-    """The estimate in words."""
+    """Return the estimate of the remaining time as text."""
     left = planned.left
     if not left.seconds and not left.unknown:
         return "nothing is left to do"

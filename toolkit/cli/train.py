@@ -1,4 +1,4 @@
-"""toolkit train"""
+"""The command `toolkit train`."""
 
 from __future__ import annotations
 
@@ -15,82 +15,112 @@ if TYPE_CHECKING:
 
 
 def train(
-    out: Annotated[Path, typer.Option(help="The new directory of the checkpoint.")],
+    out: Annotated[Path, typer.Option(help="New directory for the checkpoint.")],
     model: Annotated[
         str | None,
         typer.Argument(
             autocompletion=completion.MODELS,
-            help="A model of `toolkit models`, or your own: file.py:callable or "
+            help="Model of `toolkit models`, or your own code: file.py:callable or "
             "package.module:callable.",
         ),
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(autocompletion=completion.DATA, help="A data set; digits needs no network."),
+        typer.Option(
+            autocompletion=completion.DATA,
+            help="Data set, or a .csv or .npz file of samples and targets; digits and diabetes "
+            "need no network.",
+        ),
     ] = None,
     data_dir: options.DataDir = None,
     data_option: options.DataOptions = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="An option of the model: blocks=3. May be repeated."),
+        typer.Option(
+            "--set", help="Option of the model, as NAME=VALUE: blocks=3. May be repeated."
+        ),
     ] = None,
     framework: Annotated[
-        str | None, typer.Option(help="torch, tensorflow, jax.  [default: torch]")
+        str | None, typer.Option(help="torch, tensorflow or jax.  [default: torch]")
     ] = None,
     mode: Annotated[
         str | None,
-        typer.Option(help="A training loop of the framework.  [default: its plainest]"),
+        typer.Option(
+            help="Training loop of the framework.  [default: eager in torch, fit in tensorflow]"
+        ),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Passes over the training rows.  [default: 10]")
+        int | None, typer.Option(help="Passes over the training samples.  [default: 10]")
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Rows a step.  [default: the model's]")
+        int | None, typer.Option(help="Samples per step.  [default: the model's]")
     ] = None,
     optimizer: Annotated[
         str | None, typer.Option(help="sgd, adam or rmsprop.  [default: the model's]")
     ] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate.  [default: the model's]")] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            help="Learning rate.  [default: the model's; with another optimizer 0.01 for sgd, "
+            "0.001 for adam and rmsprop]"
+        ),
+    ] = None,
     momentum: Annotated[
-        float | None, typer.Option(help="Of sgd and rmsprop.  [default: the model's]")
+        float | None,
+        typer.Option(
+            help="Momentum of sgd and rmsprop.  [default: the model's; 0 with another optimizer]"
+        ),
     ] = None,
     weight_decay: Annotated[
         float | None,
-        typer.Option(help="Times each weight, added to its gradient.  [default: the model's]"),
+        typer.Option(
+            help="Factor by which each weight is added to its gradient.  [default: the model's]"
+        ),
     ] = None,
     schedule: Annotated[
         str | None,
-        typer.Option(help="constant, cosine or step:30,45:0.1.  [default: the model's]"),
+        typer.Option(
+            help="Learning rate schedule: constant, cosine, or step:30,45:0.1 (times 0.1 from "
+            "epoch 30 on, and again from 45 on).  [default: the model's]"
+        ),
     ] = None,
     augment: Annotated[
         str | None,
-        typer.Option(help="crop,flip, or none.  [default: the data set's]"),
+        typer.Option(
+            help="Augmentation: crop,flip, one of them, or none.  [default: the data set's]"
+        ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Seed of weights and order of rows.  [default: 0]")
+        int | None,
+        typer.Option(help="Seed of the initial weights and the order of samples.  [default: 0]"),
     ] = None,
     threads: options.Threads = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1.  [default: cpu]")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, or cuda:1.  [default: cpu]")
+    ] = None,
     loader_workers: Annotated[
-        int | None, typer.Option(help="Processes of torch's DataLoader.  [default: 0]")
+        int | None,
+        typer.Option(help="Worker processes of torch's DataLoader, in mode eager.  [default: 0]"),
     ] = None,
     nproc: Annotated[
         int | None,
         typer.Option(
-            help="Processes that share each batch, by torchrun: with --device cuda a GPU each.  "
-            "[default: 1]"
+            help="Processes that share each batch, started by torchrun; with --device cuda, one "
+            "GPU each.  [default: 1]"
         ),
     ] = None,
     deterministic: Annotated[
         bool | None,
-        typer.Option("--deterministic", help="Kernels that repeat bit for bit, where they differ."),
+        typer.Option(
+            "--deterministic", help="Use deterministic kernels, whose results repeat bit for bit."
+        ),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="A checkpoint to go on from; it stays as it is.")
+        Path | None, typer.Option(help="Checkpoint to resume from, which is not changed.")
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Train a model and write a checkpoint. Ctrl-C keeps the finished epochs."""
+    """Train a model, and write a checkpoint. Ctrl-C keeps the finished epochs."""
     import toolkit
     from toolkit.cli import output
 

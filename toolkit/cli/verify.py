@@ -1,4 +1,4 @@
-"""toolkit verify"""
+"""The command `toolkit verify`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def verify(
     artifacts: Annotated[
         list[Path],
         typer.Argument(
-            help="An artifact; or several, of which the first is what the others are compared "
-            "with: directories of artifacts, checkpoints or SavedModels, or files: .onnx, .pt2, "
-            ".keras, .tflite, OpenVINO's .xml.",
+            help="One artifact, which is compared with its reference, or several, which are "
+            "compared with the first: directories of artifacts, checkpoints or SavedModels, or "
+            "model files: .onnx, .pt2, .keras, .tflite, OpenVINO's .xml.",
             metavar="ARTIFACT...",
         ),
     ],
@@ -29,8 +29,8 @@ def verify(
         str | None,
         typer.Option(
             autocompletion=completion.DATA,
-            help="The data set whose test split is run, or an .npz file of the model's inputs and "
-            "labels.",
+            help="Data set, or .csv or .npz file of samples and targets, whose test samples are "
+            "run; or an .npz file of the model's inputs, by name, and labels.",
         ),
     ] = None,
     inputs: options.Inputs = None,
@@ -39,15 +39,18 @@ def verify(
     max_drop: Annotated[
         float | None,
         typer.Option(
-            help="How much worse is still good enough: percentage points of accuracy, or per cent "
-            "of the mean squared error."
+            help="Largest allowed loss, in percentage points of accuracy or per cent of the mean "
+            "squared error.  [default: outputs must be within the tolerance]"
         ),
     ] = None,
     per_class: Annotated[
         bool, typer.Option("--per-class", help="Show the accuracy of each class.")
     ] = False,
     layers: Annotated[
-        bool, typer.Option("--layers", help="Show how near inner tensors are, by name.")
+        bool,
+        typer.Option(
+            "--layers", help="Show how similar the inner tensors are, matched by name and shape."
+        ),
     ] = False,
     runtime: options.Runtimes = None,
     provider: options.Provider = None,
@@ -56,10 +59,11 @@ def verify(
     timeout: options.Timeout = 300.0,
     json: options.Json = False,
 ) -> None:
-    """Hold every runtime against the reference, or artifacts against the first, on the same rows.
+    """Compare runtimes or artifacts on the same test samples.
 
-    Exits with 1 when a tolerance or --max-drop is broken, 3 when a runtime could not be verified or
-    the rows are too few to tell.
+    Every runtime of one artifact is compared with the reference, or several artifacts with the
+    first of them. Exits with 1 if a tolerance or --max-drop is exceeded, 3 if a runtime could not
+    be verified or there are too few samples for a verdict.
     """
     import toolkit
     from toolkit.cli import output
@@ -147,7 +151,7 @@ def _print(done: Verification) -> None:
 
 
 def _scores(scores: Mapping[str, float]) -> list[str]:
-    """In the order of the columns."""
+    """Format scores in the order of the columns."""
     return [
         f"{value:.4f}" if name == "accuracy" else f"{value:.6f}" for name, value in scores.items()
     ]

@@ -57,7 +57,7 @@ def reads_graph(read: Callable[[Path], R]) -> Callable[[Path], R]:
         ) as error:  # fmt: skip
             told = str(error).strip().partition("\n")[0].rstrip(".") or "no more is known"
             raise SourceError(
-                f"{path} is no graph that can be followed: {type(error).__name__}: {told}.",
+                f"{path} has a graph that cannot be read: {type(error).__name__}: {told}.",
                 hint="The file is damaged, or was never valid: onnx.checker.check_model says more.",
             ) from error
 

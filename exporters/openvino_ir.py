@@ -57,7 +57,7 @@ class OpenVinoIr(Exporter):
             raise SourceError(
                 f"OpenVINO {ov.__version__} reads {len(model.inputs)} inputs and "
                 f"{len(model.outputs)} outputs in {source.path}, expected {source.signature}.",
-                hint="The graph takes or gives something twice, or nothing: mend it.",
+                hint="The graph has a duplicate input or output, or none: fix it.",
             )
         for port, spec in zip(ports, specs, strict=True):
             port.get_tensor().set_names({spec.name})

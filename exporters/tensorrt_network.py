@@ -122,7 +122,7 @@ def _check(path: Path) -> None:
     except (OSError, RuntimeError, ValueError, onnx.checker.ValidationError) as error:
         told = str(error).strip().partition("\n")[0].rstrip(".")
         raise SourceError(
-            f"{path} is no valid ONNX model: {told}.",
+            f"{path} is not a valid ONNX model: {told}.",
             hint="Give a model that onnx.checker.check_model takes.",
         ) from error
 

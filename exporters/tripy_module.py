@@ -57,7 +57,7 @@ def _restored(source: Artifact) -> Any:
     """
     if PROGRAM in source.files:
         raise SourceError(
-            f"{source.model.name!r} is a model of your own, which has no twin in Tripy.",
+            f"{source.model.name!r} is a user model, which has no counterpart in Tripy.",
             hint="Give a family of `toolkit models` that lists tripy; or export to tensorrt or "
             "tensorrt-rtx, which take any ONNX graph.",
         )

@@ -28,7 +28,7 @@ ENGINES = frozenset({TENSORRT, NV_TENSORRT_RTX})
 
 FOR_GPU = (
     "pip uninstall --yes onnxruntime; pip install onnxruntime-gpu "
-    "(an environment of its own is best: docs/gpu.md)."
+    "(preferably in a separate environment: docs/gpu.md)."
 )
 FOR_CUDA = "pip install 'onnxruntime-gpu[cuda,cudnn]', which brings CUDA's libraries and cuDNN."
 FOR_TENSORRT = (

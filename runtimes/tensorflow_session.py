@@ -30,7 +30,7 @@ def use_threads(count: int) -> None:
         raise UnavailableError(
             f"TensorFlow runs with {_threads()} threads in this process, which cannot be changed "
             f"to {count}.",
-            hint="Open the session in a process of its own, or with the same number of threads.",
+            hint="Open the session in a separate process, or with the same number of threads.",
         )
 
 

@@ -102,7 +102,7 @@ def _double(model: ir.Model, source: Path) -> None:
         Float64()(model)
     except (ir.passes.PreconditionError, ir.passes.PostconditionError) as error:
         raise SourceError(
-            f"{source} has no form in float64: {error}", hint="It can be held to float32 alone."
+            f"{source} has no form in float64: {error}", hint="It can only be compared in float32."
         ) from error
 
 

@@ -28,7 +28,7 @@ from toolkit.core.zips import checked_copy
 SERVING = "serving_default"
 COMPILED = "_XlaMustCompile"
 BATCH, OUTPUT = "batch", "output"
-MEND = "Mend the model there; tf.function says what it can follow."
+MEND = "Fix the model there; tf.function says what it can follow."
 MOST_TIMES = 100  # largest ratio of an archive's unpacked size to its file size
 
 

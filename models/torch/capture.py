@@ -73,7 +73,7 @@ def capture(module: nn.Module, example: Any, axes: Axes | None, source: str) -> 
     tensors = {name: _widened(t, varying.get(name, {})) for name, t in tensors.items()}
     outputs = _called(module, arguments, source)
     _flatten_forward(module, [leaf for _, leaf in leaves], spec, is_tensor)
-    with explained(source, "Mend the model, or say by --dynamic which axes vary"):
+    with explained(source, "Fix the model, or say by --dynamic which axes vary"):
         program = torch.export.export(
             module,
             tuple(tensors.values()),
@@ -154,7 +154,7 @@ def _called(module: nn.Module, arguments: Mapping[str, Any], source: str) -> lis
         raise UsageError(
             f"{source} fails on the inputs of {', '.join(arguments)}: "
             f"{type(error).__name__}: {told}.",
-            hint="Give inputs that it takes, or mend it.",
+            hint="Give inputs that it takes, or fix it.",
         ) from error
     taken = _keys(pytree.tree_flatten_with_path(arguments)[0])
     names = [path_name(path) for path, _ in _tensors_of(given)]

@@ -100,7 +100,7 @@ def _largest_batch(source: Artifact) -> int | None:
 
 
 @contextmanager
-def explained(source: object, hint: str = "Mend the model there") -> Iterator[None]:
+def explained(source: object, hint: str = "Fix the model there") -> Iterator[None]:
     """Convert exceptions of torch on a model that it cannot export to SourceError."""
     try:
         yield

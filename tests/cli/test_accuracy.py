@@ -135,7 +135,7 @@ def test_too_few_rows_are_told_with_how_many_it_takes(
         "--runtime", "onnxruntime", "--max-drop", 1,
     )  # fmt: skip
     assert done.returncode == 3, done.stderr
-    assert "could not be told from 100 rows: about" in done.stdout
+    assert "cannot be decided from 100 rows: about" in done.stdout
     assert "rows would tell" in done.stdout
 
 

@@ -222,7 +222,7 @@ def test_too_few_rows_leave_out_lower_precision(artifact_dir: Path, toolkit_cli:
     assert "int8" not in done.stdout.partition("warning")[0]
     other = toolkit_cli("optimize", artifact_dir, "--out", "search", "--batch", 2)
     assert other.returncode == 2
-    assert "holds another search: batch and rows differ" in other.stderr
+    assert "contains another search: batch and rows differ" in other.stderr
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_too_few_rows_leave_out_lower_precision(artifact_dir: Path, toolkit_cli:
         (("--batch", "0"), "Got batch 0"),
         (("--data", "digit"), "digits"),
         (("--data", "absent.npz"), "absent.npz"),
-        (("--out", "."), "exists, and holds no search"),
+        (("--out", "."), "exists, and contains no search"),
     ],
 )
 def test_wrong_use(

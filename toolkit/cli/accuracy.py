@@ -29,7 +29,7 @@ WORDS = {
 VERDICTS = {
     Gate.PASSED: "Passed.",
     Gate.FAILED: "FAILED.",
-    Gate.UNKNOWN: "It could not be told.",
+    Gate.UNKNOWN: "Inconclusive.",
 }
 
 

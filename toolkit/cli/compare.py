@@ -154,7 +154,7 @@ def _print(found: Comparison) -> None:
     words = {
         "passed": "B is not slower than A",
         "failed": "B is slower than A",
-        "unknown": "it could not be told whether B is slower than A",
+        "unknown": "inconclusive: the interval does not show whether B is slower than A",
     }
     console.out(f"{words[found.gate]} (tolerance {found.tolerance:.1%})")
 
@@ -168,7 +168,7 @@ def _print_markdown(found: Comparison) -> None:
     signs = {
         Gate.PASSED: "✅ not slower",
         Gate.FAILED: "❌ slower",
-        Gate.UNKNOWN: "❔ it could not be told",
+        Gate.UNKNOWN: "❔ inconclusive",
     }
     console = output.stdout()
     console.out(f"### Latency: {signs[found.gate]} (tolerance {found.tolerance:.1%})\n")

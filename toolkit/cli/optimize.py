@@ -139,8 +139,8 @@ def _print(found: Optimized) -> None:
 
     console = output.stdout()
     table = output.table(
-        f"What competed at batch {found.batch}, the best first. ratio: forward time over the "
-        "model's own; Pareto: none is better in latency, accuracy and memory",
+        f"Candidates at batch {found.batch}, the best first. ratio: forward time divided by the "
+        "model's; Pareto: no other is better in latency, accuracy and memory",
         "candidate",
         "ratio",
         "forward",

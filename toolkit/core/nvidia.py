@@ -160,7 +160,7 @@ def conflicts() -> Sequence[Conflict]:
             Conflict(
                 runtimes=frozenset({"tripy"}),
                 reason=f"nvtripy {tripy} runs on TensorRT 10, and TensorRT {newer} is installed",
-                hint="Give nvtripy an environment of its own (docs/gpu.md).",
+                hint="Install nvtripy in a separate environment (docs/gpu.md).",
             )
         )
     return found

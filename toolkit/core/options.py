@@ -71,7 +71,7 @@ class Option:
     def _refusal(self, name: str, given: Value) -> UsageError:
         return UsageError(
             f"Got {name}={given}, expected {self.describe()}.",
-            hint=f"{name}: {self.help} Unless told, {self.default}.",
+            hint=f"{name}: {self.help} Default: {self.default}.",
         )
 
 

@@ -122,5 +122,5 @@ def _failed(attempt: str, error: BaseException) -> UsageError:
     where = f" (line {at.tb_lineno} of {at.tb_frame.f_code.co_filename})" if at else ""
     return UsageError(
         f"Could not {attempt}: {type(error).__name__}: {error}{where}.",
-        hint="Mend that code; it is called without arguments.",
+        hint="Fix that code; it is called without arguments.",
     )

@@ -32,7 +32,7 @@ class CsvFile(DataSet):
 
     name: ClassVar[str] = "csv"
     options: ClassVar[Mapping[str, Option]] = {
-        "target": Option(default="", help="The column that is learned, the last one unless told."),
+        "target": Option(default="", help="The target column; the last one by default."),
         "kind": Option(
             default="regression",
             choices=("regression", "classification"),

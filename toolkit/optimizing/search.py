@@ -148,7 +148,7 @@ class Search:
         with wrapping_os_errors(f"look at {place}"):
             held = place.is_dir() and any(path.name[0] != "." for path in place.iterdir())
         if held and not (place / SEARCH).exists():
-            raise UsageError(f"{place} exists, and holds no search.", hint="Give another --out.")
+            raise UsageError(f"{place} exists, and contains no search.", hint="Give another --out.")
 
     def _begin(self) -> None:
         """Resume the search in the directory, or start one.
@@ -163,10 +163,10 @@ class Search:
             changed = [name for name, value in body.items() if before.get(name) != value]
             if changed:
                 raise UsageError(
-                    f"{self.place} holds another search: {' and '.join(changed)} differ.",
-                    hint="Give another --out, or the same options to go on with that one.",
+                    f"{self.place} contains another search: {' and '.join(changed)} differ.",
+                    hint="Give another --out, or the same options to resume that one.",
                 )
-            self.progress.note(f"goes on with the search in {self.place}")
+            self.progress.note(f"resuming the search in {self.place}")
             return
         write_document(path, seal(SCHEMA, body))
 
@@ -472,8 +472,8 @@ class Search:
     def _nothing_is_right(self) -> CheckFailedError:
         reasons = "; ".join(dict.fromkeys(one.out for one in self.standings.values() if one.out))
         return CheckFailedError(
-            f"No form of {self.given.path} could be had that is right: {reasons}",
-            hint="Run `toolkit bench` on it, which says more of each.",
+            f"No variant of {self.given.path} passed the correctness check: {reasons}",
+            hint="Run `toolkit bench` on it for more details of each.",
         )
 
 

@@ -132,7 +132,7 @@ def _check_given(sources: Sequence[Artifact]) -> None:
             if source.digest == other.digest:
                 raise UsageError(
                     f"{other.path} and {source.path} are the same artifact, {source.digest[:19]}….",
-                    hint="Give two that differ; one alone is held against its reference.",
+                    hint="Give two that differ; one alone is compared with its reference.",
                 )
 
 

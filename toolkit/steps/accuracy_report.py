@@ -205,7 +205,7 @@ def judged(row: AccuracyRow, max_drop: float | None) -> AccuracyRow:
     why = {
         Gate.PASSED: f"the drop is within {allowed}",
         Gate.FAILED: f"the drop is more than {allowed}",
-        Gate.UNKNOWN: f"whether the drop is within {allowed} could not be told from "
+        Gate.UNKNOWN: f"whether the drop is within {allowed} cannot be decided from "
         f"{row.drop.rows:,} rows: {rows}, if they came out as these",
     }[gate]
     return replace(row, gate=gate, why=why, rows_needed=needed)

@@ -227,5 +227,5 @@ def _require_finite(picked: Picked) -> None:
             if is_floating(array.dtype) and not (np.isfinite(array) | np.isneginf(array)).all():
                 raise UsageError(
                     f"Row {place} of {name!r}, of the {picked.description}, has NaN or infinity.",
-                    hint="Mend or remove that row.",
+                    hint="Fix or remove that row.",
                 )

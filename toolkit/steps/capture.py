@@ -84,7 +84,7 @@ def remark_on(source: str | os.PathLike[str]) -> str | None:
     """Return a warning that a family has untrained weights, or None for any other source."""
     if not is_in_no_file(source) or is_user_code(os.fspath(source)):
         return None
-    return f"{source} lies in no file here: it is the family, with fresh weights of seed {SEED}."
+    return f"{source} is not a file here: it is the family, with fresh weights of seed {SEED}."
 
 
 def capture(source: str, example: Example, directory: Path) -> Mapping[str, int]:
@@ -220,5 +220,5 @@ def _refuse_example(source: str, example: Example) -> None:
     if example.code is not None or example.axes is not None:
         raise UsageError(
             f"Got an example or --dynamic for {source}, which says itself what it takes.",
-            hint="Leave them out; they are for a torch module of your own.",
+            hint="Leave them out; they are for user modules in torch.",
         )

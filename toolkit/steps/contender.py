@@ -161,7 +161,7 @@ class Contender:
             bounds = bounds_for(self.row)
             self.warnings.append(
                 f"batch {self.row.batch}, {self.row.runtime}: {fallback} That was allowed; "
-                f"the outputs are held to the bounds of {bounds}."
+                f"the outputs are checked with the bounds of {bounds}."
             )
             self._check_outputs(worker, bounds)
         else:

@@ -386,7 +386,7 @@ def _require_options(options: ExportOptions, to: str, routes: Sequence[Route]) -
     if ignored := options.given().keys() - heeded:
         named = ", ".join(FLAGS.get(name, f"--{name}") for name in sorted(ignored))
         raise UsageError(
-            f"Got {named}, which says nothing to an export to {to} from this source.",
+            f"Got {named}, which has no effect on an export to {to} from this source.",
             hint="Leave it out.",
         )
 
@@ -404,7 +404,7 @@ def _require_builder(given: Artifact, routes: Sequence[Route]) -> None:
         models.FAMILIES.create(given.model.family).builders.entry(first.framework)
     elif first.framework != "torch":
         raise SourceError(
-            f"{given.model.name!r} is a torch model of your own, and an export to {first.format} "
+            f"{given.model.name!r} is a user model in torch, and an export to {first.format} "
             f"builds a family of the toolkit in {first.framework}.",
             hint="Choose a target that is made in torch or from ONNX, or a family of `toolkit "
             "models`.",

@@ -77,7 +77,7 @@ class Resumed:
         recipe, code = recorded["recipe"], recorded["source"]
         if code and asked.model is None:
             raise UsageError(
-                f"{source} is a model of your own, and resuming needs its code again.",
+                f"{source} is a user model, and resuming needs its code again.",
                 hint=f"Name it as it was: toolkit train {code['code']} --resume {source}.",
             )
         request = Request(

@@ -119,7 +119,7 @@ def _parse_scopes(scopes: Sequence[str] | None, traffic: Traffic | None) -> tupl
     if traffic is not None:
         raise UsageError(
             "Got a scenario together with scopes.",
-            hint="A scenario is a measurement of its own, host to host: leave out --scope.",
+            hint="A scenario is a separate measurement, end to end: leave out --scope.",
         )
     if not scopes:
         raise UsageError("Got no scopes.", hint="Give forward, end_to_end or open.")

@@ -68,8 +68,8 @@ def open_source(
     if not is_in_no_file(source):
         if example is not None:
             raise UsageError(
-                f"Got an example or --dynamic for {source}, which lies in a file.",
-                hint="Leave them out; they are for a torch module of your own.",
+                f"Got an example or --dynamic for {source}, which is a file.",
+                hint="Leave them out; they are for user modules in torch.",
             )
         return open_artifact(source), request
     directory.mkdir()
@@ -157,7 +157,7 @@ def _foreign(path: Path, format: Format) -> Artifact:
 def _not_a_source(path: Path, expected: str = EXPECTED) -> SourceError:
     if is_in_no_file(path):
         return SourceError(
-            f"{path} lies in no file.",
+            f"{path} is not a file.",
             hint="Only `toolkit export` and `toolkit bench` make a model from code, or a family: "
             "export it first.",
         )

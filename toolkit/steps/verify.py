@@ -153,7 +153,7 @@ def verify(
         raise UsageError(
             f"Got {got}.",
             hint="Give --data NAME; in Python, give an artifact in a list for the rest, which is "
-            "held against its reference.",
+            "compared with its reference.",
         )
     return _verify_alone(
         artifact,

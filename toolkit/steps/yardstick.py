@@ -56,7 +56,7 @@ class Yardstick:
                 raise ToolkitError(
                     f"A, {form.path} on {reference.runtime}, gives NaN or infinity in {name}, row "
                     f"{broken}: there is nothing to hold others against.",
-                    hint="Mend the model, or leave out the rows that it fails on.",
+                    hint="Fix the model, or leave out the rows that it fails on.",
                 )
         return cls(
             source=source,

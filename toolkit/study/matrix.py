@@ -107,7 +107,7 @@ def cells_of(study: Study) -> list[Cell]:
     cells = {cell.id: cell for step in STEPS for cell in made[step]}
     if not cells:
         raise UsageError(
-            f"The study {study.name} comes to no cell.", hint="Loosen its [[exclude]] tables."
+            f"The study {study.name} has no cells.", hint="Loosen its [[exclude]] tables."
         )
     return _in_turn(list(cells.values()))
 

@@ -210,7 +210,7 @@ class Trainer(ABC):
         raises UsageError, for a trainer without support for user modules.
         """
         raise UsageError(
-            f"{self.framework} trains no model of your own here.",
+            f"{self.framework} cannot train a user model.",
             hint="Give --framework torch and a callable that makes a torch.nn.Module.",
         )
 

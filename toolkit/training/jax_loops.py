@@ -61,7 +61,7 @@ class JaxTrainer(Trainer):
             raise UnavailableError(
                 f"JAX runs with {threads} threads in this process, which cannot be changed to "
                 f"{settings.threads}.",
-                hint="Train in a process of its own, or with the same number of threads.",
+                hint="Train in a separate process, or with the same number of threads.",
             )
         try:
             jax.devices(DEVICES[settings.device])
@@ -91,7 +91,7 @@ class JaxTrainer(Trainer):
 
 def _not_own() -> UsageError:
     return UsageError(
-        "JAX trains the models of this toolkit alone, not a module of your own.",
+        "JAX trains only the models of this toolkit, not user modules.",
         hint="Give a torch or Keras factory, or one of: toolkit models.",
     )
 

@@ -59,7 +59,7 @@ class TensorFlowTrainer(Trainer):
             raise UnavailableError(
                 f"TensorFlow runs with {_threads()} threads in this process, which cannot be "
                 f"changed to {settings.threads}.",
-                hint="Train in a process of its own, or with the same number of threads.",
+                hint="Train in a separate process, or with the same number of threads.",
             )
         tf.config.experimental.enable_tensor_float_32_execution(False)  # no TF32
         if settings.deterministic:

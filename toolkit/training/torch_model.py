@@ -136,14 +136,15 @@ class TorchModel:
             raise UsageError(
                 f"The model cannot take rows of shape {list(rows.shape[1:])}, which the data set "
                 f"gives: {type(error).__name__}: {error}.",
-                hint="Give another data set, or mend the model.",
+                hint="Give another data set, or fix the model.",
             ) from error
         if shape != (len(rows), outputs):
             self.close()
             raise UsageError(
                 f"The model gives outputs of shape {list(shape)} for {len(rows)} rows, expected "
                 f"{[len(rows), outputs]}.",
-                hint="The data set asks for so many values a row: give another, or mend the model.",
+                hint="The data set needs that many values per sample: give another, or fix the "
+                "model.",
             )
 
 

@@ -38,7 +38,7 @@ class SharedSession(TrainingSession):
         count = job.settings.processes
         if job.module is not None:
             raise UsageError(
-                f"Got {count} processes for a model of your own, which trains in one.",
+                f"Got {count} processes for a user model, which trains in one.",
                 hint="Leave --nproc out, or train a family of `toolkit models`.",
             )
         if job.recipe.batch < count:

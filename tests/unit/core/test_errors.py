@@ -63,7 +63,7 @@ def test_exit_code(cls: type[ToolkitError], code: int):
 
 
 def test_text_is_the_problem_then_what_to_do():
-    assert str(ToolkitError("It broke.", hint="Mend it.")) == "It broke.\nMend it."
+    assert str(ToolkitError("It broke.", hint="Fix it.")) == "It broke.\nFix it."
 
 
 def test_unknown_name_guesses_the_nearest_and_lists_all_sorted():
@@ -79,9 +79,9 @@ def test_unknown_name_guesses_nothing_when_nothing_is_near():
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_every_error_crosses_the_wire(cls: type[ToolkitError]):
-    back = from_wire(to_wire(cls("It broke.", hint="Mend it.")))
+    back = from_wire(to_wire(cls("It broke.", hint="Fix it.")))
     assert type(back) is cls
-    assert (back.problem, back.hint) == ("It broke.", "Mend it.")
+    assert (back.problem, back.hint) == ("It broke.", "Fix it.")
 
 
 @pytest.mark.parametrize("name", ["NoSuchError", "difflib", "unknown_name", "Iterable"])
@@ -91,5 +91,5 @@ def test_what_is_no_error_here_comes_back_as_the_base(name: str):
 
 
 def test_error_can_be_pickled():
-    back = pickle.loads(pickle.dumps(WorkerDiedError("It broke.", hint="Mend it.")))
-    assert (back.problem, back.hint) == ("It broke.", "Mend it.")
+    back = pickle.loads(pickle.dumps(WorkerDiedError("It broke.", hint="Fix it.")))
+    assert (back.problem, back.hint) == ("It broke.", "Fix it.")

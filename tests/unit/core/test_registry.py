@@ -102,7 +102,7 @@ def test_plugin_that_breaks_on_import_is_unavailable(site: Path, source: str):
 def test_error_of_ours_passes_as_it_is(site: Path):
     (site / "plug_ours.py").write_text(
         "from toolkit.core.errors import FeedError\n"
-        "def Plugin(): raise FeedError('It broke.', hint='Mend it.')\n"
+        "def Plugin(): raise FeedError('It broke.', hint='Fix it.')\n"
     )
     with pytest.raises(FeedError, match=r"It broke\."):
         Registry("thing", {"one": Entry("plug_ours:Plugin")}).create("one")

@@ -31,7 +31,7 @@ class FakeServer:
         self.cores.append(core)
         self.log.append(self.name)
         if number == self.fails_at:
-            raise WorkerError("The worker broke.", hint="Mend it.")
+            raise WorkerError("The worker broke.", hint="Fix it.")
         free = [0] * schedule.clients
         started: list[int] = []
         finished: list[int] = []

@@ -63,7 +63,7 @@ class FakeProbe:
         self.cores.append(core)
         self.log.append(self.name)
         if number == self.fails_at_call:
-            raise WorkerError("The worker broke.", hint="Mend it.")
+            raise WorkerError("The worker broke.", hint="Fix it.")
         samples = np.full(count, round(self.run_ns(number)), np.int64)
         samples[0] += self.first_run_ns
         self.clock.now_ns += int(samples.sum())

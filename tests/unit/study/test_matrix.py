@@ -71,7 +71,7 @@ def test_excluded_are_cells_or_single_rows(tmp_path: Path) -> None:
     rows = cells(tmp_path, f'{text}[[exclude]]\ntrainer = "jax:jit"\nbatch = 16\n')
     assert [one.values["trainers"] for one in rows] == [["torch:eager", "jax:jit"], ["torch:eager"]]
     assert len(cells(tmp_path, f"{text}[[exclude]]\nbatch = [16, 32]\n")) == 1
-    with pytest.raises(UsageError, match="comes to no cell"):
+    with pytest.raises(UsageError, match="has no cells"):
         cells(tmp_path, f'{text}[[exclude]]\ntrainer = ["jax:jit", "torch:eager"]\n')
 
 

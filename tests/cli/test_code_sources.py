@@ -341,7 +341,7 @@ def test_what_is_wrong_is_said(
 def test_only_export_and_bench_run_code(toolkit_cli: Run, place: Path) -> None:
     done = toolkit_cli("inspect", "net.py:Net")
     assert done.returncode == 2
-    assert "lies in no file" in done.stderr
+    assert "is not a file" in done.stderr
     assert "export it first" in done.stderr
 
 

@@ -116,7 +116,7 @@ def test_images_may_be_turned(toolkit_cli: Run, place: Path, checkpoint_dir: Pat
 def test_a_layout_is_no_option_of_torch_s_exporter(toolkit_cli: Run, checkpoint_dir: Path) -> None:
     done = toolkit_cli("export", checkpoint_dir, "--to", "onnx", "--layout", "NHWC", "--out", "x")
     assert done.returncode == 2
-    assert "Got --layout, which says nothing" in done.stderr
+    assert "Got --layout, which has no effect" in done.stderr
     done = toolkit_cli(
         "export", checkpoint_dir, "--to", "litert", "--layout", "nhwcc", "--out", "x"
     )

@@ -202,7 +202,7 @@ def test_one_that_was_killed_goes_on(main_path: Path, tmp_path: Path) -> None:
     before = stored(tmp_path / "search")
     done = run_toolkit(*command[1:], "--budget", "5s", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "goes on with the search" in done.stderr
+    assert "resuming the search" in done.stderr
     after = stored(tmp_path / "search")
     assert {path: after[path] for path in before} == before
     names = [path.parent.name for path in after if path.parent.parent.name == "rounds"]

@@ -91,7 +91,7 @@ def test_a_model_of_one_s_own_is_refused(toolkit_cli: Run, tmp_path: Path) -> No
     args = ("export", "lenet.py:net", "--input", "input=2x4", "--to", "tripy", "--out", "out")
     done = toolkit_cli(*args)
     assert done.returncode == 2
-    assert "a torch model of your own" in done.stderr
+    assert "a user model in torch" in done.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -105,7 +105,7 @@ def test_what_tripy_does_not_compile_is_told_in_its_words(
 def test_a_user_s_own_program_is_refused(tmp_path: Path) -> None:
     source = checkpoint_of(TWINS, tmp_path / "checkpoint")
     own = dict(source.files) | {PROGRAM: FileRecord(digest="sha256:0", size_bytes=0)}
-    with pytest.raises(SourceError, match="a model of your own"):
+    with pytest.raises(SourceError, match="a user model"):
         TripyModule().export(_with(source, own), tmp_path, ExportOptions())
 
 

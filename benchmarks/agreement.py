@@ -13,9 +13,9 @@ from figure import Figure, Place
 
 import toolkit
 from toolkit.core.measurement import Scope
-from toolkit.measuring.engine import Procedure
-from toolkit.measuring.environment import available_cores
-from toolkit.measuring.summary import median_of
+from toolkit.measuring.figures.summary import median_of
+from toolkit.measuring.machine.environment import available_cores
+from toolkit.measuring.timing.engine import Procedure
 
 BENCHMARK_APP = Path(sys.executable).with_name("benchmark_app")
 TURNS = 7

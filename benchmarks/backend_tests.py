@@ -39,7 +39,7 @@ from tests.backend_cases import (
     of_pass,
     ours,
 )
-from toolkit.steps.files import open_files
+from toolkit.sources.isolated_backend import open_files
 
 TIMEOUT_S = 120
 

@@ -13,11 +13,11 @@ from models import FAMILIES
 from models.initial import fresh_weights
 from toolkit.core.specs import Task, TaskKind
 from toolkit.data.base import Split
-from toolkit.measuring.environment import session_options
-from toolkit.training import TRAINERS
-from toolkit.training.base import Job, Settings
-from toolkit.training.recipe import Recipe
-from toolkit.training.run import epoch_of
+from toolkit.measuring.machine.environment import session_options
+from toolkit.trainers import TRAINERS
+from toolkit.trainers.base import Job, Settings
+from toolkit.trainers.recipe import Recipe
+from toolkit.trainers.run import epoch_of
 
 ROWS = 10_000
 BATCH = 200

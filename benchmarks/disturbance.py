@@ -11,9 +11,9 @@ from figure import Figure, Place
 
 import toolkit
 from toolkit.core.progress import Progress
-from toolkit.measuring.comparison import Comparison
-from toolkit.measuring.engine import Procedure
-from toolkit.measuring.statistics import Verdict
+from toolkit.measuring.figures.comparison import Comparison
+from toolkit.measuring.figures.statistics import Verdict
+from toolkit.measuring.timing.engine import Procedure
 
 RUNS = 10
 SECONDS = 4.0

@@ -8,8 +8,8 @@ from figure import Figure, Place
 
 import toolkit
 from toolkit.core.measurement import Result, Scope
-from toolkit.measuring.statistics import percentile
-from toolkit.measuring.summary import compare_rows
+from toolkit.measuring.figures.statistics import percentile
+from toolkit.measuring.figures.summary import compare_rows
 
 
 def figures(place: Place) -> Iterator[Figure]:

@@ -24,14 +24,14 @@ from gallery.wheels import ROOT, unpacked_wheels
 
 import toolkit
 from toolkit.core.measurement import Scope
-from toolkit.measuring.engine import Procedure
-from toolkit.measuring.statistics import Ratio, Verdict, median_interval
-from toolkit.measuring.summary import compare_rows
-from toolkit.steps.inputs import InputRequest, RandomInput
+from toolkit.measuring.figures.statistics import Ratio, Verdict, median_interval
+from toolkit.measuring.figures.summary import compare_rows
+from toolkit.measuring.timing.engine import Procedure
+from toolkit.sources.inputs import InputRequest, RandomInput
 
 MINUTES = 40.0
 APART_S = 3600.0
-CODE = ("toolkit/measuring", "toolkit/steps", "runtimes", "benchmarks/intervals.py")
+CODE = ("toolkit/measuring", "toolkit/benchmarking", "runtimes", "benchmarks/intervals.py")
 STORE = ROOT / ".intervals" / "comparisons.jsonl"
 DEFAULT_S = Procedure().max_seconds
 SECONDS = (2.0, DEFAULT_S, 30.0)

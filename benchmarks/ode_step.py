@@ -24,10 +24,10 @@ import models
 from models.initial import fresh_weights
 from models.torch.odenet import TrunkModule
 from toolkit.data.base import Split
-from toolkit.training import TRAINERS
-from toolkit.training.base import Job, Settings
-from toolkit.training.recipe import Recipe
-from toolkit.training.run import epoch_of
+from toolkit.trainers import TRAINERS
+from toolkit.trainers.base import Job, Settings
+from toolkit.trainers.recipe import Recipe
+from toolkit.trainers.run import epoch_of
 
 BATCH = 200
 ACCURACY = 0.25

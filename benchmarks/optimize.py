@@ -28,21 +28,21 @@ from rich.console import Console
 from rich.table import Table
 
 import toolkit
+from toolkit.benchmarking.row_run import Entry
+from toolkit.benchmarking.runner import Group, measure_groups
+from toolkit.benchmarking.settings import Settings
 from toolkit.core.bundle import Bundle
 from toolkit.core.files import digest_bytes
 from toolkit.core.measurement import Row, Scope
 from toolkit.core.progress import Silent
 from toolkit.core.session import SessionOptions
-from toolkit.measuring.engine import Procedure
-from toolkit.measuring.environment import session_options
-from toolkit.measuring.summary import compare_rows, doubt_of
+from toolkit.measuring.figures.summary import compare_rows, doubt_of
+from toolkit.measuring.machine.environment import session_options
+from toolkit.measuring.timing.engine import Procedure
 from toolkit.optimizing.rounds import typical_ns
 from toolkit.optimizing.search import Optimized
-from toolkit.steps.contender import Entry
-from toolkit.steps.inputs import InputRequest, input_source
-from toolkit.steps.rows import Group, measure_groups
-from toolkit.steps.settings import Settings
-from toolkit.steps.sources import candidates, open_artifact
+from toolkit.sources.inputs import InputRequest, input_source
+from toolkit.sources.resolve import candidates, open_artifact
 
 NOTES = Console(stderr=True)
 SMALL, LARGE = 200, 64

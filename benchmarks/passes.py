@@ -8,7 +8,7 @@ from pathlib import Path
 from figure import Figure, Place
 
 import toolkit
-from toolkit.measuring.engine import Procedure
+from toolkit.measuring.timing.engine import Procedure
 
 PASSES = (("fold-time-channel",), ("fold-batch-norm", "fold-time-channel"))
 PROMISES = {200: 2.0, 1: 1.4}  # so many times faster, by batch

@@ -10,8 +10,8 @@ from figure import Figure, Place
 
 import toolkit
 from toolkit.core.measurement import Result, Row, Scope
-from toolkit.measuring.engine import Procedure
-from toolkit.measuring.summary import compare_rows, median_of
+from toolkit.measuring.figures.summary import compare_rows, median_of
+from toolkit.measuring.timing.engine import Procedure
 
 SECONDS = 60.0
 

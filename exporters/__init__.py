@@ -12,17 +12,17 @@ from toolkit.core.registry import Entry, Registry
 EXPORTERS: Registry[Exporter] = Registry(
     "export target",
     {
-        "onnx": Entry("exporters.onnx_from_torch:OnnxFromTorch"),
+        "onnx": Entry("exporters.onnx.from_torch:OnnxFromTorch"),
         "torch-export": Entry("exporters.torch_program:TorchProgram"),
         "aotinductor": Entry("exporters.torch_aotinductor:TorchAotInductor", extra="cpu"),
         "openvino": Entry("exporters.openvino_ir:OpenVinoIr", extra="cpu"),
         "savedmodel": Entry("exporters.saved_model:SavedModel", extra="tensorflow"),
         "onnx-from-tensorflow": Entry(
-            "exporters.onnx_from_tensorflow:OnnxFromTensorFlow", extra="tensorflow"
+            "exporters.onnx.from_tensorflow:OnnxFromTensorFlow", extra="tensorflow"
         ),
         "litert": Entry("exporters.litert:LiteRt", extra="litert"),
-        "tensorrt": Entry("exporters.tensorrt:TensorRt", extra="gpu", options=INDEX),
-        "tensorrt-rtx": Entry("exporters.tensorrt_rtx:TensorRtRtx", extra="rtx"),
+        "tensorrt": Entry("exporters.tensorrt.standard:TensorRt", extra="gpu", options=INDEX),
+        "tensorrt-rtx": Entry("exporters.tensorrt.rtx:TensorRtRtx", extra="rtx"),
         "tripy": Entry("exporters.tripy_module:TripyModule", extra="tripy", options=TRIPY_INDEX),
     },
     group="toolkit.exporters",
@@ -95,15 +95,17 @@ READERS: Registry[TensorReader] = Registry(
     "format",
     {
         "checkpoint": Entry("exporters.checkpoint_file:CheckpointTensors"),
-        "onnx": Entry("exporters.onnx_file:OnnxTensors"),
+        "onnx": Entry("exporters.onnx.reader:OnnxTensors"),
         "torch-export": Entry("exporters.torch_program:TorchProgramTensors"),
         "aotinductor": Entry("exporters.torch_aotinductor:AotInductorTensors", extra="cpu"),
         "openvino": Entry("exporters.openvino_ir:OpenVinoTensors", extra="cpu"),
         "savedmodel": Entry("exporters.saved_model:SavedModelTensors", extra="tensorflow"),
         "keras": Entry("exporters.saved_model:KerasTensors", extra="tensorflow"),
         "litert": Entry("exporters.litert:LiteRtTensors", extra="litert"),
-        "tensorrt": Entry("exporters.tensorrt:TensorRtTensors", extra="gpu", options=INDEX),
-        "tensorrt-rtx": Entry("exporters.tensorrt_rtx:TensorRtRtxTensors", extra="rtx"),
+        "tensorrt": Entry(
+            "exporters.tensorrt.standard:TensorRtTensors", extra="gpu", options=INDEX
+        ),
+        "tensorrt-rtx": Entry("exporters.tensorrt.rtx:TensorRtRtxTensors", extra="rtx"),
         "tripy": Entry("exporters.tripy_file:TripyTensors"),
     },
     group="toolkit.readers",
@@ -112,10 +114,10 @@ READERS: Registry[TensorReader] = Registry(
 EXPOSERS: Registry[Exposer] = Registry(
     "format whose inner tensors can be had",
     {
-        "checkpoint": Entry("exporters.inner_torch:TorchExposer"),
-        "torch-export": Entry("exporters.inner_torch:TorchExposer"),
-        "onnx": Entry("exporters.inner_onnx:OnnxExposer"),
-        "openvino": Entry("exporters.inner_openvino:OpenVinoExposer", extra="cpu"),
+        "checkpoint": Entry("exporters.activations.torch:TorchExposer"),
+        "torch-export": Entry("exporters.activations.torch:TorchExposer"),
+        "onnx": Entry("exporters.activations.onnx:OnnxExposer"),
+        "openvino": Entry("exporters.activations.openvino:OpenVinoExposer", extra="cpu"),
     },
 )
 

@@ -23,7 +23,7 @@ from exporters.base import (
     StoredTensor,
     TensorReader,
 )
-from exporters.onnx_file import read_precision, reads_graph
+from exporters.onnx.reader import read_precision, reads_graph
 from toolkit.core.artifact import Artifact
 from toolkit.core.errors import SourceError
 from toolkit.core.specs import Signature, TensorSpec

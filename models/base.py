@@ -76,7 +76,7 @@ class Family(ABC):
 
     `home` is the default task, which is that of the study the architecture comes from. `options`
     are set with `--set`. `recipe` holds the default training settings (fields of
-    toolkit.training.base.Recipe). `initialisation` names a scheme of models/initial.py.
+    toolkit.trainers.base.Recipe). `initialisation` names a scheme of models/initial.py.
     """
 
     name: ClassVar[str]

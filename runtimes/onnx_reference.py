@@ -21,8 +21,8 @@ from onnx.external_data_helper import (
 )
 from onnx.reference import ReferenceEvaluator
 
-from runtimes.executed import Node, describe, precision_of
-from runtimes.onnxruntime_nodes import MOVING
+from runtimes.onnxruntime.profile import MOVING
+from runtimes.operator_trace import Node, describe, precision_of
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.errors import SourceError
 from toolkit.core.session import (

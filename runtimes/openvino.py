@@ -9,7 +9,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 import openvino as ov
 
-from runtimes.executed import Node, describe, device_of, precision_of
+from runtimes.operator_trace import Node, describe, device_of, precision_of
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.errors import SessionError, SourceError
 from toolkit.core.session import (

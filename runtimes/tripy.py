@@ -10,7 +10,7 @@ import nvtripy as tp
 import tensorrt
 
 from models.tripy.messages import words_of
-from runtimes.tf32 import precision_with
+from runtimes.torch.tf32 import precision_with
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.errors import FeedError, SourceError
 from toolkit.core.nvidia import available, conflict_of, driver

@@ -20,7 +20,7 @@ from onnx import numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 from onnx.backend.test.loader import load_model_tests
 
-from exporters.onnx_file import graphs
+from exporters.onnx.reader import graphs
 from exporters.passes.rewriting import apply
 from toolkit import load
 from toolkit.core.errors import ToolkitError

@@ -76,13 +76,13 @@ PRELOADED = (
     "tensorflow",
     "tf2onnx",
     "toolkit.cli.main",
-    "toolkit.measuring.client",
+    "toolkit.measuring.workers.client",
     "toolkit.report.write",
-    "toolkit.steps.bench",
-    "toolkit.steps.export",
-    "toolkit.steps.train",
-    "toolkit.steps.verify",
-    "toolkit.training.torch_eager",
+    "toolkit.benchmarking.bench",
+    "toolkit.exporting.export",
+    "toolkit.training.train",
+    "toolkit.verification.verify",
+    "toolkit.trainers.torch_eager",
 )
 """What most processes import. None of it starts a thread that a forked process would miss."""
 

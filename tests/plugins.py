@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from runtimes.onnxruntime import OnnxRuntime
+from runtimes.onnxruntime.cpu import OnnxRuntime
 from toolkit.core.errors import SessionError
 from toolkit.core.session import Runtime, Session
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.core.measurement import Block, Measurement, Result, Row, Scope, Status
-from toolkit.measuring.environment import describe_environment
+from toolkit.measuring.machine.environment import describe_environment
 
 environment = functools.cache(describe_environment)
 

@@ -13,23 +13,23 @@ from typing import TYPE_CHECKING, Any
 from toolkit.core.version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from toolkit.benchmarking.bench import bench
+    from toolkit.benchmarking.bench_training import bench_training
+    from toolkit.benchmarking.compare import compare
     from toolkit.deploying.deploy import deploy
+    from toolkit.environment.doctor import doctor
+    from toolkit.exporting.check_outputs import parity_outputs
+    from toolkit.exporting.check_weights import parity_weights
+    from toolkit.exporting.export import export
     from toolkit.optimizing.optimize import optimize
+    from toolkit.quantization.calibrate import calibrate
     from toolkit.report.write import write_report
-    from toolkit.steps.bench import bench
-    from toolkit.steps.bench_training import bench_training
-    from toolkit.steps.calibrate import calibrate
-    from toolkit.steps.compare import compare
-    from toolkit.steps.doctor import doctor
-    from toolkit.steps.export import export
-    from toolkit.steps.inspect import inspect
-    from toolkit.steps.load import load
-    from toolkit.steps.models import models
-    from toolkit.steps.parity_outputs import parity_outputs
-    from toolkit.steps.parity_weights import parity_weights
-    from toolkit.steps.train import train
-    from toolkit.steps.verify import verify
+    from toolkit.sources.inspect import inspect
+    from toolkit.sources.list_models import models
+    from toolkit.sources.load import load
     from toolkit.study.run import run_study
+    from toolkit.training.train import train
+    from toolkit.verification.verify import verify
 
 __all__ = [
     "__version__",
@@ -53,12 +53,26 @@ __all__ = [
 ]
 
 
-ELSEWHERE = {
+MODULES = {
+    "bench": "toolkit.benchmarking.bench",
+    "bench_training": "toolkit.benchmarking.bench_training",
+    "calibrate": "toolkit.quantization.calibrate",
+    "compare": "toolkit.benchmarking.compare",
     "deploy": "toolkit.deploying.deploy",
+    "doctor": "toolkit.environment.doctor",
+    "export": "toolkit.exporting.export",
+    "inspect": "toolkit.sources.inspect",
+    "load": "toolkit.sources.load",
+    "models": "toolkit.sources.list_models",
     "optimize": "toolkit.optimizing.optimize",
+    "parity_outputs": "toolkit.exporting.check_outputs",
+    "parity_weights": "toolkit.exporting.check_weights",
     "run_study": "toolkit.study.run",
+    "train": "toolkit.training.train",
+    "verify": "toolkit.verification.verify",
     "write_report": "toolkit.report.write",
 }
+"""Module of each public function."""
 
 
 def __getattr__(name: str) -> Any:
@@ -69,5 +83,4 @@ def __getattr__(name: str) -> Any:
     from toolkit.core.siblings import ours
 
     with ours():
-        module = ELSEWHERE.get(name, f"toolkit.steps.{name}")
-        return getattr(importlib.import_module(module), name)
+        return getattr(importlib.import_module(MODULES[name]), name)

@@ -15,9 +15,9 @@ from onnx import numpy_helper
 import toolkit
 from toolkit.core.artifact import Artifact
 from toolkit.core.errors import ToolkitError
-from toolkit.steps import parity_outputs
-from toolkit.steps.inputs import InputRequest
-from toolkit.steps.oracle import Expected
+from toolkit.exporting import check_outputs
+from toolkit.exporting.float64_oracle import Expected
+from toolkit.sources.inputs import InputRequest
 
 WEIGHT = 16  # elements of a tensor from which on it counts as a weight
 Graph = onnx.GraphProto
@@ -37,7 +37,7 @@ def faults(model: onnx.ModelProto, seed: int = 0) -> Iterator[tuple[str, onnx.Mo
 @contextlib.contextmanager
 def one_reference() -> Iterator[None]:
     """Let the reference and the oracle run once for all variants that get the same inputs."""
-    run, known = parity_outputs.expected_of, dict[object, Expected]()
+    run, known = check_outputs.expected_of, dict[object, Expected]()
 
     def shared(forms: Sequence[Artifact], sets: Any, worker: Any = None) -> Expected:
         digest = hashlib.sha256()
@@ -50,11 +50,11 @@ def one_reference() -> Iterator[None]:
             known[key] = run(forms, sets, worker)
         return known[key]
 
-    parity_outputs.expected_of = shared
+    check_outputs.expected_of = shared
     try:
         yield
     finally:
-        parity_outputs.expected_of = run
+        check_outputs.expected_of = run
 
 
 def refused_by(source: Path, other: Path, request: InputRequest | None = None) -> str:

@@ -40,9 +40,9 @@ from wheels import unpacked_wheels
 from tests import fork_server
 from toolkit.cli.options import input_request
 from toolkit.core.errors import ToolkitError
-from toolkit.steps.files import open_files
-from toolkit.steps.inputs import InputRequest, input_source
-from toolkit.steps.sources import open_artifact
+from toolkit.sources.inputs import InputRequest, input_source
+from toolkit.sources.isolated_backend import open_files
+from toolkit.sources.resolve import open_artifact
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar, final
 
-from runtimes.onnxruntime import OnnxRuntime
+from runtimes.onnxruntime.cpu import OnnxRuntime
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.session import (
     Availability,

@@ -13,7 +13,7 @@ from onnx_ir.passes.common import (
 )
 from onnxscript import version_converter
 
-from exporters.onnx_schemas import schema_of
+from exporters.onnx.schemas import schema_of
 from exporters.passes.constants import DOMAIN
 from exporters.passes.inference import infer
 from exporters.passes.retyping import FLOAT, Retyping

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from exporters.onnx_file import external_files, load_model
-from exporters.onnx_saving import save_graph
-from exporters.opsets import CURRENT, DOMAIN, upgraded
+from exporters.onnx.opsets import CURRENT, DOMAIN, upgraded
+from exporters.onnx.reader import external_files, load_model
+from exporters.onnx.saving import save_graph
 from exporters.passes import PASSES
 from exporters.passes.base import NumberedPass
 from exporters.passes.precision import Float64

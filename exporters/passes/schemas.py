@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from exporters.onnx_schemas import Formal, formal_at, schema_of
+from exporters.onnx.schemas import Formal, formal_at, schema_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,14 +11,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import toolkit
-from exporters import onnx_saving
 from exporters.base import ExportOptions
-from exporters.onnx_from_torch import OnnxFromTorch
-from exporters.weight_parity import Match
+from exporters.onnx import saving
+from exporters.onnx.from_torch import OnnxFromTorch
+from exporters.proof.weight_parity import Match
 from tests.conftest import Run
 from toolkit.core.errors import IntegrityError
-from toolkit.measuring.engine import Procedure
-from toolkit.steps.sources import open_artifact
+from toolkit.measuring.timing.engine import Procedure
+from toolkit.sources.resolve import open_artifact
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 TABLE = np.random.default_rng(0).standard_normal((50, 8)).astype(np.float32)
@@ -187,7 +187,7 @@ def test_what_does_not_fit_into_one_file_lies_beside_it(
     checkpoint_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the tensors of a graph of more than 2 GB; here the file ends sooner."""
-    monkeypatch.setattr(onnx_saving, "INLINE_BYTES", 100_000)
+    monkeypatch.setattr(saving, "INLINE_BYTES", 100_000)
     monkeypatch.chdir(tmp_path)
     Path("far").mkdir()
     OnnxFromTorch().export(open_artifact(checkpoint_dir), Path("far"), ExportOptions())

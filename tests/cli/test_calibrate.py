@@ -15,8 +15,8 @@ import toolkit
 from tests.conftest import Exported, Run
 from toolkit.core.artifact import Artifact
 from toolkit.core.documents import read_document
-from toolkit.steps.calibrate import RECORD, SCHEMA
-from toolkit.steps.export import PROOF
+from toolkit.exporting.export import PROOF
+from toolkit.quantization.calibrate import RECORD, SCHEMA
 
 PRESETS = ("onnxruntime", "openvino", "tensorrt")
 

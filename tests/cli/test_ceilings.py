@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import toolkit
 from tests.conftest import Run
 from toolkit.cli.main import app
-from toolkit.measuring.ceilings import INSTRUCTIONS
+from toolkit.measuring.machine.roofline import INSTRUCTIONS
 
 OURS = "inference-toolkit"
 
@@ -23,7 +23,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache directory in which the ceilings of one thread are stored."""
     place = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("toolkit.steps.doctor.PEAK_SECONDS", 0.05)
+        patch.setattr("toolkit.environment.doctor.PEAK_SECONDS", 0.05)
         done = CliRunner(env={"XDG_CACHE_HOME": str(place)}).invoke(
             app, ["doctor", "--ceilings", "--threads", "1", "--json"]
         )
@@ -52,7 +52,7 @@ def test_a_precision_that_the_processor_lacks_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("toolkit.steps.doctor.PEAK_SECONDS", 0.01)
+    monkeypatch.setattr("toolkit.environment.doctor.PEAK_SECONDS", 0.01)
     monkeypatch.setitem(INSTRUCTIONS, "bfloat16", ("none_such",))
     (found,) = toolkit.doctor(ceilings=True, threads=1).ceilings
     assert "none_such" in found.absent["bfloat16"]

@@ -273,7 +273,7 @@ ALTERING_EXPORTER = """
 import onnx
 from onnx import numpy_helper
 from exporters.base import Exporter
-from exporters.onnx_from_torch import OnnxFromTorch
+from exporters.onnx.from_torch import OnnxFromTorch
 
 class Altering(Exporter):
     route = OnnxFromTorch.route

@@ -67,7 +67,9 @@ def test_a_row_allowed_to_be_coarser_is_held_to_coarser_bounds(
     ran = row["precision"]["ran"]
     assert (row["parity"]["max_rel"] > 1e-4) is (ran != "float32")
     warnings = json.loads(done.stdout)["warnings"]
-    assert any(f"checked with the bounds of {ran}" in text for text in warnings) is (ran != "float32")
+    assert any(f"checked with the bounds of {ran}" in text for text in warnings) is (
+        ran != "float32"
+    )
 
 
 def test_another_device_fails_its_row_or_warns(

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from tests.conftest import Run
 from tests.mlflow_server import mlflow_server
 from toolkit.core.measurement import Scope
-from toolkit.measuring.summary import median_of
+from toolkit.measuring.figures.summary import median_of
 from toolkit.results import store
 
 

@@ -146,11 +146,11 @@ def test_the_plugin_without_a_gpu_is_unavailable(artifact_dir: Path, tmp_path: P
 PROVIDERS = """
 import sys
 from pathlib import Path
-from runtimes import onnxruntime_libraries as libraries
-from runtimes.onnxruntime_device import create
-from runtimes.onnxruntime_gpu import KINDS, target
-from runtimes.onnxruntime_options import parse
-from runtimes.onnxruntime_session import settings_of
+from runtimes.onnxruntime import libraries
+from runtimes.onnxruntime.device_session import create
+from runtimes.onnxruntime.gpu import KINDS, target
+from runtimes.onnxruntime.options import parse
+from runtimes.onnxruntime.session import settings_of
 from toolkit.core.artifact import Artifact
 from toolkit.core.errors import ToolkitError
 from toolkit.core.session import SessionOptions
@@ -196,7 +196,7 @@ def test_no_session_opens_in_place_of_one_on_the_gpu(python: Python, artifact_di
 
 
 PLUGIN = """
-from runtimes import onnxruntime_libraries as libraries
+from runtimes.onnxruntime import libraries
 print(libraries.plugin_version())
 print(libraries.plugin_fault())
 """

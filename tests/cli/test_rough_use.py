@@ -193,7 +193,7 @@ def test_another_precision_is_not_called_float32(
 
 
 def test_external_weights_are_part_of_the_digest(tmp_path: Path) -> None:
-    from toolkit.steps.sources import open_artifact
+    from toolkit.sources.resolve import open_artifact
 
     digests = set()
     for seed in (0, 1):

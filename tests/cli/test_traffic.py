@@ -15,9 +15,9 @@ from tests.conftest import TOOLKIT, Run, workers_of
 from toolkit.core.codec import decode
 from toolkit.core.errors import UsageError
 from toolkit.core.measurement import Row
-from toolkit.measuring.engine import Procedure
-from toolkit.measuring.queueing import latencies
-from toolkit.measuring.traffic import WINDOWS, Traffic
+from toolkit.measuring.load_test.queueing import latencies
+from toolkit.measuring.load_test.scenarios import WINDOWS, Traffic
+from toolkit.measuring.timing.engine import Procedure
 
 QUICK = ("--threads", 1, "--max-seconds", 1, "--warmup", 3)
 

@@ -17,7 +17,7 @@ import pytest
 import toolkit
 from tests.conftest import TOOLKIT, Run
 from toolkit.cli import main
-from toolkit.measuring.engine import Procedure
+from toolkit.measuring.timing.engine import Procedure
 
 NET = """
 from torch import nn

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from tests.conftest import Run
-from toolkit.measuring.client import WorkerProcess
+from toolkit.measuring.workers.client import WorkerProcess
 
 QUICK = ("--scope", "forward", "--warmup", 1, "--runs", 12)
 

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from tests.backend_cases import PASSES, REFUSED, RIGHT, RUNTIMES, Case, bare, cases, of_pass, ours
-from toolkit.steps.files import open_files
+from toolkit.sources.isolated_backend import open_files
 
 DRAWN = 24
 NAMED = (

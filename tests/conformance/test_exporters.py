@@ -19,7 +19,7 @@ import torch
 import toolkit
 from exporters import EXPORTERS, READERS, ROUTES
 from exporters.base import StoredTensor
-from exporters.weight_parity import Match, TensorParity, WeightParity, compare
+from exporters.proof.weight_parity import Match, TensorParity, WeightParity, compare
 from models import FAMILIES, builder
 from models.initial import fresh_weights
 from models.torch.base import restored
@@ -28,10 +28,10 @@ from toolkit.core.artifact import Artifact, Checkpoint
 from toolkit.core.errors import SourceError, UnavailableError
 from toolkit.core.session import SessionOptions
 from toolkit.core.specs import ModelSpec
-from toolkit.measuring.client import WorkerProcess
-from toolkit.steps.choices import missing_gpu
-from toolkit.steps.reading import weights_of
-from toolkit.steps.sources import candidates
+from toolkit.measuring.workers.client import WorkerProcess
+from toolkit.sources.backend_reading import weights_of
+from toolkit.sources.resolve import candidates
+from toolkit.sources.runtime_selection import missing_gpu
 
 # TensorRT takes a GPU; tests/with_tripy has Tripy in a process of its own.
 REQUIRED = set(ROUTES) - {"tensorrt", "tripy"}

@@ -12,7 +12,7 @@ import pytest
 
 import toolkit
 from benchmarks.gallery.faults import faults, one_reference, refused_by
-from toolkit.steps.files import open_files
+from toolkit.sources.isolated_backend import open_files
 
 GALLERY = Path(__file__).parents[2] / "benchmarks" / "gallery"
 MEMBERS = {

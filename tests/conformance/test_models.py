@@ -19,7 +19,7 @@ from tests.conformance.twins import EVALUATE, TRAIN
 from toolkit.core.errors import IntegrityError, UnavailableError, UsageError
 from toolkit.core.options import Option, Value
 from toolkit.core.specs import Task, TaskKind
-from toolkit.training.recipe import Recipe
+from toolkit.trainers.recipe import Recipe
 
 REQUIRED = {"torch", "tensorflow", "jax"}
 EVERYWHERE = {"torch", "tensorflow"}  # each family is written in these

@@ -30,8 +30,8 @@ from toolkit.core.errors import (
     UnavailableError,
 )
 from toolkit.core.session import Runtime, Session, SessionOptions
-from toolkit.measuring.client import WorkerProcess
-from toolkit.measuring.serving import together
+from toolkit.measuring.load_test.load_generator import together
+from toolkit.measuring.workers.client import WorkerProcess
 from toolkit.parity.outputs import compare_outputs
 from toolkit.parity.tolerances import TOLERANCES
 

@@ -15,7 +15,7 @@ import pytest
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from exporters.base import ExportOptions
-from exporters.onnx_from_torch import OnnxFromTorch
+from exporters.onnx.from_torch import OnnxFromTorch
 from exporters.passes.rewriting import apply
 from models import FAMILIES
 from tests.conformance.test_exporters import checkpoint_of
@@ -23,11 +23,11 @@ from toolkit.core.artifact import Artifact
 from toolkit.core.engines import ENGINE, EngineRecord
 from toolkit.core.errors import SourceError
 from toolkit.core.specs import TensorSpec
-from toolkit.steps.sources import open_artifact
+from toolkit.sources.resolve import open_artifact
 
 pytest.importorskip("tensorrt_rtx")
-from exporters.tensorrt_network import parse
-from exporters.tensorrt_rtx import LIBRARY, TensorRtRtx
+from exporters.tensorrt.network import parse
+from exporters.tensorrt.rtx import LIBRARY, TensorRtRtx
 
 ADA = ExportOptions(compute_capabilities=(89,), batches=(1, 8, 64))
 LEFT_OUT = {

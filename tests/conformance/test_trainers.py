@@ -19,10 +19,10 @@ from models.initial import fresh_weights
 from toolkit.core.errors import UnavailableError, UsageError
 from toolkit.core.specs import Task, TaskKind
 from toolkit.data.base import Split
-from toolkit.training import TRAINERS
-from toolkit.training.base import Epoch, Job, Settings, Trainer, TrainingSession
-from toolkit.training.recipe import Recipe
-from toolkit.training.run import epoch_of, predict
+from toolkit.trainers import TRAINERS
+from toolkit.trainers.base import Epoch, Job, Settings, Trainer, TrainingSession
+from toolkit.trainers.recipe import Recipe
+from toolkit.trainers.run import epoch_of, predict
 
 REQUIRED = {"torch"}
 THREADS = os.cpu_count() or 1  # what TensorFlow and JAX take for a whole process, once

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from runtimes.cuda_device import CudaDevice, refused
+from runtimes.cuda.device import CudaDevice, refused
 
 STREAMS: dict[int, FakeCudaDevice] = {}
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from runtimes.cuda_device import DEVICES, CudaDevice, open_device
+from runtimes.cuda.device import DEVICES, CudaDevice, open_device
 from toolkit.core.errors import SessionError, UnavailableError
 from toolkit.core.nvidia import driver
 

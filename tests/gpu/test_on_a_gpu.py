@@ -21,9 +21,9 @@ from toolkit.core.artifact import Artifact, Checkpoint, Format
 from toolkit.core.measurement import Status
 from toolkit.core.nvidia import driver
 from toolkit.core.session import Availability
-from toolkit.measuring.engine import Procedure
+from toolkit.measuring.timing.engine import Procedure
 from toolkit.parity.tolerances import TOLERANCES
-from toolkit.steps.choices import probe
+from toolkit.sources.runtime_selection import probe
 
 REQUIRED = set(filter(None, os.environ.get("GPU_RUNTIMES", "").split(",")))
 BATCH = 8

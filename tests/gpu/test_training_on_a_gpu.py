@@ -16,8 +16,8 @@ import toolkit
 from toolkit.core.errors import UnavailableError
 from toolkit.core.measurement import Row, Status
 from toolkit.core.nvidia import driver
-from toolkit.measuring.engine import Procedure
-from toolkit.training import TRAINERS
+from toolkit.measuring.timing.engine import Procedure
+from toolkit.trainers import TRAINERS
 
 REQUIRED = {"torch"} if "torch-cuda" in os.environ.get("GPU_RUNTIMES", "") else set()
 THREADS = 2  # several tests at a time share the cores

@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import TOOLKIT
 from tests.stored_results import environment
+from toolkit.benchmarking.recording import keep_rows
 from toolkit.core.errors import StorageError, ToolkitError
 from toolkit.core.files import new_directory, write_atomically
 from toolkit.core.interrupts import Interrupts
@@ -20,7 +21,6 @@ from toolkit.core.measurement import Block, Measurement, Result, Row, Scope, Sta
 from toolkit.core.progress import Silent
 from toolkit.core.temporary import scratch_directory
 from toolkit.results import store
-from toolkit.steps.keeping import keep_rows
 
 SIZE = 2**21
 

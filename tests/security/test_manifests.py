@@ -34,8 +34,8 @@ from toolkit.core.session import Provenance, SessionOptions
 from toolkit.core.specs import ModelSpec, Signature, TensorSpec
 from toolkit.report.gather import gather
 from toolkit.results import store as results
-from toolkit.steps.capture import Example, capture
-from toolkit.steps.results import list_results, show_result
+from toolkit.results.find import list_results, show_result
+from toolkit.sources.capture import Example, capture
 from toolkit.study.document import Study
 from toolkit.study.matrix import cells_of
 from toolkit.study.status import status_of

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from exporters.onnx_file import OnnxTensors
+from exporters.onnx.reader import OnnxTensors
 from toolkit.core.errors import SourceError
 
 READERS = ("describe", "stored_tensors")

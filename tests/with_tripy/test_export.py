@@ -12,9 +12,9 @@ import pytest
 from mlir_tensorrt.runtime.api import MTRTException
 
 from exporters.base import ExportOptions
+from exporters.proof.weight_parity import compare
 from exporters.tripy_file import EXECUTABLE, TripyTensors
 from exporters.tripy_module import TripyModule
-from exporters.weight_parity import compare
 from models.tripy import base
 from tests.with_tripy.twins import Twins
 from toolkit.core.artifact import PROGRAM, Artifact, Checkpoint, Format

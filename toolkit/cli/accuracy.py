@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from toolkit.parity.paired import Drop
     from toolkit.parity.similarity import Similarity
-    from toolkit.steps.accuracy_report import AccuracyComparison, AccuracyRow
+    from toolkit.verification.report import AccuracyComparison, AccuracyRow
 
 SHARES = {"top1": "top-1", "top5": "top-5"}
 WORSE = {Unit.POINTS: ("worse", "better"), Unit.MSE: ("higher", "lower")}

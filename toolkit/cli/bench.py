@@ -93,8 +93,8 @@ def bench(
     import toolkit
     from toolkit.cli import output
     from toolkit.core.measurement import Status
-    from toolkit.measuring.engine import Procedure
-    from toolkit.measuring.summary import result_figures
+    from toolkit.measuring.figures.summary import result_figures
+    from toolkit.measuring.timing.engine import Procedure
 
     with output.Unstored() as unstored, output.progress() as progress:
         result = toolkit.bench(
@@ -268,7 +268,7 @@ def struck_out(cells: dict[str, str]) -> dict[str, str]:
 def time_cells(found: Json) -> dict[str, str]:
     """Return the cells of a scope: median with its interval, percentiles, rate, ratio, verdict."""
     from toolkit.cli.output import duration
-    from toolkit.measuring.statistics import reach
+    from toolkit.measuring.figures.statistics import reach
 
     interval, median, rate = found["ci95_ns"], found["median_ns"], found["samples_per_second"]
     return {

@@ -124,8 +124,8 @@ def bench_training(
     import toolkit
     from toolkit.cli import output
     from toolkit.core.measurement import Status
-    from toolkit.measuring.engine import Procedure
-    from toolkit.measuring.summary import result_figures
+    from toolkit.measuring.figures.summary import result_figures
+    from toolkit.measuring.timing.engine import Procedure
 
     recipe: dict[str, Any] = {
         "optimizer": optimizer,

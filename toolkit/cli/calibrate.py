@@ -14,8 +14,8 @@ from toolkit.core.errors import UsageError, unknown_name
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from toolkit.steps.calibrate import Calibration
-    from toolkit.steps.mixture import Mixture
+    from toolkit.quantization.calibrate import Calibration
+    from toolkit.quantization.mixed_precision import Mixture
 
 
 def calibrate(

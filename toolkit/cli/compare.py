@@ -10,7 +10,7 @@ import typer
 from toolkit.cli import options
 
 if TYPE_CHECKING:
-    from toolkit.measuring.comparison import Comparison, Pair
+    from toolkit.measuring.figures.comparison import Comparison, Pair
 
 Name = Annotated[
     str, typer.Argument(help="Artifact or model file; or a stored result, by its id or path.")
@@ -64,10 +64,10 @@ def compare(
     A and B are two artifacts, which are measured in turn, or two stored results. Exits with 0 if B
     is not slower by more than --tolerance, 1 if it is, 3 if the comparison is inconclusive.
     """
+    from toolkit.benchmarking.compare import are_results, compare, compare_results
     from toolkit.cli import output
     from toolkit.core.gates import Gate
-    from toolkit.measuring.engine import Procedure
-    from toolkit.steps.compare import are_results, compare, compare_results
+    from toolkit.measuring.timing.engine import Procedure
 
     unstored = output.Unstored()
     if are_results(a, b):
@@ -187,7 +187,7 @@ def _subject(found: Comparison, side: str) -> str:
 
 def _cells(pair: Pair) -> tuple[str, ...]:
     from toolkit.cli.output import duration, ratio_with
-    from toolkit.measuring.summary import median_of
+    from toolkit.measuring.figures.summary import median_of
 
     row = pair.row
     times = (duration(median_of(one, pair.scope)) for one in (pair.a, pair.b))

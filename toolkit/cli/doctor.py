@@ -12,8 +12,8 @@ from toolkit.cli import options
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from toolkit.measuring.ceilings import Ceilings
-    from toolkit.steps.doctor import Diagnosis
+    from toolkit.environment.doctor import Diagnosis
+    from toolkit.measuring.machine.roofline import Ceilings
 
 
 def doctor(

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from exporters.base import ExportOptions
-    from exporters.weight_parity import WeightParity
+    from exporters.proof.weight_parity import WeightParity
+    from toolkit.exporting.check_outputs import OutputParity
+    from toolkit.exporting.export import Export
     from toolkit.parity.judging import Judgement
-    from toolkit.steps.export import Export
-    from toolkit.steps.parity_outputs import OutputParity
 
 
 def export(

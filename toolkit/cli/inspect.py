@@ -9,7 +9,7 @@ import typer
 from toolkit.cli import options
 
 if TYPE_CHECKING:
-    from toolkit.steps.inspect import Inspection
+    from toolkit.sources.inspect import Inspection
 
 
 def inspect(

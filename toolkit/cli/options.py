@@ -11,9 +11,9 @@ from toolkit.cli import completion
 from toolkit.core.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
-    from toolkit.measuring.traffic import Traffic
-    from toolkit.steps.capture import Example
-    from toolkit.steps.inputs import InputRequest, RandomInput
+    from toolkit.measuring.load_test.scenarios import Traffic
+    from toolkit.sources.capture import Example
+    from toolkit.sources.inputs import InputRequest, RandomInput
 
 Artifact = Annotated[
     Path,
@@ -273,7 +273,7 @@ def random_inputs(texts: list[str]) -> dict[str, RandomInput]:
 
     Raises UsageError if a shape or bound is not a number.
     """
-    from toolkit.steps.inputs import RandomInput
+    from toolkit.sources.inputs import RandomInput
 
     found = {}
     for text in texts:
@@ -337,7 +337,7 @@ def settings(texts: list[str], option: str) -> dict[str, str]:
 
 def example(code: str | None, dynamic: list[str] | None) -> Example | None:
     """Return the example that --example and --dynamic request; None if neither is given."""
-    from toolkit.steps.capture import Example
+    from toolkit.sources.capture import Example
 
     if code is None and dynamic is None:
         return None
@@ -396,7 +396,7 @@ def traffic(
 
     Raises UsageError for other load options without --scenario, and what Traffic raises.
     """
-    from toolkit.measuring.traffic import Traffic
+    from toolkit.measuring.load_test.scenarios import Traffic
 
     if scenario is not None:
         return Traffic(
@@ -427,7 +427,7 @@ def input_request(
     input_: list[str] | None,
 ) -> InputRequest:
     """Return the inputs that the options request. Raises UsageError for invalid values."""
-    from toolkit.steps.inputs import InputRequest
+    from toolkit.sources.inputs import InputRequest
 
     return InputRequest(
         data=data,

@@ -12,7 +12,7 @@ from toolkit.cli import options
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from toolkit.steps.parity_layers import Layers
+    from toolkit.exporting.check_layers import Layers
 
 app = typer.Typer(
     no_args_is_help=True,

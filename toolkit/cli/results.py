@@ -30,7 +30,7 @@ def query(
 ) -> None:
     """Query all stored results with SQL."""
     from toolkit.cli import output
-    from toolkit.steps.query import query
+    from toolkit.results.query import query
 
     answer = query(sql, directory=directory)
     output.warn(answer.warnings)
@@ -70,8 +70,8 @@ def push(
     """
     from toolkit.cli import output
     from toolkit.results import store
-    from toolkit.steps.push import push
-    from toolkit.steps.results import find_result
+    from toolkit.results.find import find_result
+    from toolkit.results.mlflow_push import push
 
     warnings: list[str] = []
     found = (
@@ -98,7 +98,7 @@ def _cell(value: object) -> str:
 def list_results(directory: Directory = Path("results"), json: options.Json = False) -> None:
     """List the stored results, oldest first."""
     from toolkit.cli import output
-    from toolkit.steps.results import list_results
+    from toolkit.results.find import list_results
 
     warnings: list[str] = []
     found = list_results(directory=directory, warn=warnings.append)
@@ -141,7 +141,7 @@ def show(
     The figures are computed from its raw samples; nothing is measured again.
     """
     from toolkit.cli import bench, bench_training, output
-    from toolkit.steps.results import show_result
+    from toolkit.results.find import show_result
 
     wanted = None if percentiles is None else options.numbers(percentiles, "--percentiles")
     shown = show_result(result, directory=directory, percentiles=wanted)

@@ -12,7 +12,7 @@ from toolkit.cli import completion, options
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from toolkit.steps.verify import Verification, VerifyOptions
+    from toolkit.verification.verify import Verification, VerifyOptions
 
 
 def verify(
@@ -69,7 +69,7 @@ def verify(
     from toolkit.cli import output
     from toolkit.cli.accuracy import print_accuracy
     from toolkit.core.gates import Gate
-    from toolkit.steps.labelled import holds_inputs
+    from toolkit.sources.labelled_data import holds_inputs
 
     asked = max_drop is not None or per_class or layers or inputs is not None
     with output.progress() as progress:

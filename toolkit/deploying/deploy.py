@@ -14,9 +14,9 @@ from toolkit.core.documents import Json
 from toolkit.core.errors import UsageError, unknown_name
 from toolkit.core.files import new_directory, refuse_existing
 from toolkit.core.session import SessionOptions
-from toolkit.measuring.environment import session_options
-from toolkit.steps.files import READING_S, sharing_files
-from toolkit.steps.sources import open_artifact
+from toolkit.measuring.machine.environment import session_options
+from toolkit.sources.isolated_backend import READING_S, sharing_files
+from toolkit.sources.resolve import open_artifact
 
 TARGETS = ("triton", "folder")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from toolkit.core.errors import UsageError
 from toolkit.core.files import copy_directory, write_atomically, write_npz
 from toolkit.deploying.deploy import Deployed
-from toolkit.steps.inputs import InputRequest, input_source
-from toolkit.steps.load import load
+from toolkit.sources.inputs import InputRequest, input_source
+from toolkit.sources.load import load
 
 CHECK = "check.py"
 INPUTS, EXPECTED = "check-inputs.npz", "check-outputs.npz"

@@ -18,10 +18,10 @@ from toolkit.core.specs import Feeds
 from toolkit.optimizing.candidates import Candidate
 from toolkit.optimizing.forms import Forms
 from toolkit.parity.paired import accuracy_drop
-from toolkit.steps.accuracy_report import judged
-from toolkit.steps.labelled import LabelledRows
-from toolkit.steps.reference import reference_of
-from toolkit.steps.yardstick import Yardstick
+from toolkit.sources.labelled_data import LabelledRows
+from toolkit.sources.reference_runtime import reference_of
+from toolkit.verification.reference_run import Yardstick
+from toolkit.verification.report import judged
 
 SCHEMA = "toolkit.verdict/1"
 

@@ -12,8 +12,8 @@ from toolkit.core.documents import Json, seal, write_document
 from toolkit.core.errors import ToolkitError
 from toolkit.core.files import new_directory, replaced_directory, write_atomically
 from toolkit.core.measurement import Scope
-from toolkit.measuring.environment import describe_environment
-from toolkit.measuring.summary import scope_figures
+from toolkit.measuring.figures.summary import scope_figures
+from toolkit.measuring.machine.environment import describe_environment
 from toolkit.optimizing.programs import PROGRAMS, REQUIREMENTS
 from toolkit.optimizing.rounds import Standing
 

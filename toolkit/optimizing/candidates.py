@@ -10,7 +10,7 @@ from toolkit.core.artifact import Format
 from toolkit.core.documents import Json
 from toolkit.core.errors import UsageError, unknown_name
 from toolkit.core.session import SessionOptions
-from toolkit.steps.reference import REFERENCES
+from toolkit.sources.reference_runtime import REFERENCES
 
 REWRITES = ("fold-batch-norm", "fold-time-channel", "simplify")  # exact up to rounding
 EXACT = "float32"

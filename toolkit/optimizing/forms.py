@@ -14,12 +14,12 @@ from toolkit.core.errors import ToolkitError
 from toolkit.core.files import wrapping_os_errors
 from toolkit.core.nvidia import driver
 from toolkit.core.progress import Progress
+from toolkit.exporting.export import export
 from toolkit.optimizing.candidates import ENGINES, METHODS, Form
-from toolkit.steps.calibrate import calibrate
-from toolkit.steps.export import export
-from toolkit.steps.inputs import InputRequest
-from toolkit.steps.labelled import BATCH
-from toolkit.steps.sources import candidates, open_artifact
+from toolkit.quantization.calibrate import calibrate
+from toolkit.sources.inputs import InputRequest
+from toolkit.sources.labelled_data import BATCH
+from toolkit.sources.resolve import candidates, open_artifact
 
 MIXED = METHODS[-1]
 Forms = tuple[Artifact, ...]

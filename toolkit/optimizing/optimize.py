@@ -11,19 +11,19 @@ from pathlib import Path
 
 from toolkit.core.errors import UnavailableError, UsageError, unknown_name
 from toolkit.core.progress import Progress, Silent
-from toolkit.measuring.environment import session_options
+from toolkit.measuring.machine.environment import session_options
 from toolkit.optimizing.accuracy import Judge, too_few
 from toolkit.optimizing.candidates import PRECISIONS, baseline, compiled, openers, parse_allowed
 from toolkit.optimizing.forms import CalibrationData, Workshop
 from toolkit.optimizing.rounds import OBJECTIVES, Track
 from toolkit.optimizing.search import FORMS, ROUNDS, VERDICTS, Optimized, Search
 from toolkit.parity.paired import MAX_DROP, check_max_drop
-from toolkit.steps.choices import DEVICES, missing_gpu
-from toolkit.steps.files import sharing_files
-from toolkit.steps.inputs import InputRequest, InputSource, Rows, input_source, resolve_batches
-from toolkit.steps.labelled import LabelledRows, holds_inputs, load_labelled
-from toolkit.steps.sources import candidates as forms_of
-from toolkit.steps.sources import open_artifact
+from toolkit.sources.inputs import InputRequest, InputSource, Rows, input_source, resolve_batches
+from toolkit.sources.isolated_backend import sharing_files
+from toolkit.sources.labelled_data import LabelledRows, holds_inputs, load_labelled
+from toolkit.sources.resolve import candidates as forms_of
+from toolkit.sources.resolve import open_artifact
+from toolkit.sources.runtime_selection import DEVICES, missing_gpu
 
 
 @sharing_files

@@ -10,23 +10,23 @@ from typing import final
 
 import numpy as np
 
+from toolkit.benchmarking.row_run import Entry
+from toolkit.benchmarking.runner import Group, measure_groups
+from toolkit.benchmarking.settings import Settings
 from toolkit.core.codec import encode
 from toolkit.core.documents import Json
 from toolkit.core.errors import ToolkitError
 from toolkit.core.files import wrapping_os_errors
 from toolkit.core.measurement import Result, Row, Scope, Status
 from toolkit.core.progress import Progress
-from toolkit.measuring.engine import Procedure
-from toolkit.measuring.statistics import Ratio, percentile
-from toolkit.measuring.summary import compare_rows, doubt_of
+from toolkit.measuring.figures.statistics import Ratio, percentile
+from toolkit.measuring.figures.summary import compare_rows, doubt_of
+from toolkit.measuring.timing.engine import Procedure
 from toolkit.optimizing.accuracy import Verdict
 from toolkit.optimizing.candidates import Candidate
 from toolkit.optimizing.forms import Forms
 from toolkit.results import store
-from toolkit.steps.contender import Entry
-from toolkit.steps.inputs import InputSource
-from toolkit.steps.rows import Group, measure_groups
-from toolkit.steps.settings import Settings
+from toolkit.sources.inputs import InputSource
 
 FORWARD = Scope.FORWARD
 ROUGH = 1.1  # factor on either side of a ratio of one process, which has no interval

@@ -20,10 +20,10 @@ from toolkit.core.progress import Progress
 from toolkit.core.session import SessionOptions
 from toolkit.core.specs import Feeds
 from toolkit.core.temporary import sweep_below
-from toolkit.measuring.engine import Procedure
-from toolkit.measuring.environment import describe_environment
-from toolkit.measuring.statistics import Verdict as Speed
-from toolkit.measuring.summary import compare_rows
+from toolkit.measuring.figures.statistics import Verdict as Speed
+from toolkit.measuring.figures.summary import compare_rows
+from toolkit.measuring.machine.environment import describe_environment
+from toolkit.measuring.timing.engine import Procedure
 from toolkit.optimizing.accuracy import Judge, Verdict
 from toolkit.optimizing.bundle import BUNDLE, preprocessing_of, write_bundle
 from toolkit.optimizing.candidates import (

@@ -8,7 +8,7 @@ from typing import Any
 
 from toolkit.core.codec import encode
 from toolkit.core.measurement import Result
-from toolkit.measuring.environment import machine_of
+from toolkit.measuring.machine.environment import machine_of
 from toolkit.report import charts, tables
 from toolkit.report.content import Chart, Column, Content, Grid
 from toolkit.report.gather import Gathered

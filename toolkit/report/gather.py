@@ -9,9 +9,9 @@ from pathlib import Path
 from toolkit.core.artifact import MANIFEST, Checkpoint
 from toolkit.core.errors import SourceError
 from toolkit.core.measurement import Result
-from toolkit.measuring.records import Record, row_records
+from toolkit.measuring.figures.records import Record, row_records
 from toolkit.results import store
-from toolkit.steps.results import find_result
+from toolkit.results.find import find_result
 from toolkit.study.document import RECORD_KINDS
 from toolkit.study.records import records_of, training_records
 from toolkit.study.store import Outcome, StoredStudy, is_study

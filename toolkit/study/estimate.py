@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.measuring.engine import Procedure
+from toolkit.measuring.timing.engine import Procedure
 from toolkit.study.matrix import Cell
 from toolkit.study.store import Outcome, State
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from toolkit.core.documents import seal, write_document
 from toolkit.core.files import move_whole, wrapping_os_errors
-from toolkit.measuring.environment import describe_environment, machine_of
+from toolkit.measuring.machine.environment import describe_environment, machine_of
 from toolkit.study.job import Job
 from toolkit.study.store import CELL_FILE, CELL_SCHEMA, Outcome, State
 

@@ -15,7 +15,7 @@ from typing import final
 
 from toolkit.core.errors import ToolkitError
 from toolkit.core.progress import Progress
-from toolkit.steps.interpreters import interpreter
+from toolkit.sources.interpreters import interpreter
 from toolkit.study.job import Job
 from toolkit.study.outcomes import finish, outcome_of
 from toolkit.study.store import LOG, Outcome, State, Store

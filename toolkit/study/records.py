@@ -21,11 +21,11 @@ from toolkit.core.errors import SourceError, ToolkitError
 from toolkit.core.measurement import Result
 from toolkit.core.specs import TaskKind
 from toolkit.data.scores import LOSSES, METRICS
-from toolkit.measuring.records import MIB, Record, row_records
+from toolkit.measuring.figures.records import MIB, Record, row_records
 from toolkit.results import store as results
 from toolkit.study.document import RECORD_KINDS
 from toolkit.study.store import ARTIFACT, CHECKPOINT, REPORTS, Outcome, State, Store, StoredStudy
-from toolkit.training.run import TrainingLog
+from toolkit.trainers.run import TrainingLog
 
 VERIFY_SCHEMA = "toolkit.study-verify/1"
 S = 1e9  # nanoseconds per second

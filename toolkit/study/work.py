@@ -1,4 +1,4 @@
-"""Functions that run the steps of cells, on the output of their parents, via toolkit.steps."""
+"""Functions that run the steps of cells on the output of their parents."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from runtimes import ACCEPTS
+from toolkit.benchmarking.bench_training import bench_training
+from toolkit.benchmarking.row_run import Entry
+from toolkit.benchmarking.runner import Group, measure_groups
+from toolkit.benchmarking.settings import Settings
 from toolkit.core.artifact import Artifact
 from toolkit.core.documents import seal, write_document
 from toolkit.core.errors import CheckFailedError, UnavailableError
 from toolkit.core.measurement import Result, Status
 from toolkit.core.progress import Progress
-from toolkit.measuring.engine import Procedure
-from toolkit.measuring.gpus import describe_gpus
-from toolkit.steps.bench_training import bench_training
-from toolkit.steps.calibrate import calibrate
-from toolkit.steps.choices import known_runtimes
-from toolkit.steps.contender import Entry
-from toolkit.steps.export import export
-from toolkit.steps.inputs import InputRequest, input_source
-from toolkit.steps.rows import Group, measure_groups
-from toolkit.steps.settings import Settings
-from toolkit.steps.sources import candidates, open_artifact
-from toolkit.steps.train import train
-from toolkit.steps.verify import verify
+from toolkit.exporting.export import export
+from toolkit.measuring.machine.gpus import describe_gpus
+from toolkit.measuring.timing.engine import Procedure
+from toolkit.quantization.calibrate import calibrate
+from toolkit.sources.inputs import InputRequest, input_source
+from toolkit.sources.resolve import candidates, open_artifact
+from toolkit.sources.runtime_selection import known_runtimes
 from toolkit.study.job import Job
 from toolkit.study.store import ARTIFACT, CHECKPOINT, REPORTS
+from toolkit.training.train import train
+from toolkit.verification.verify import verify
 
 TIMEOUT_S = 600.0
 FLOAT = "float32"

@@ -18,7 +18,7 @@ from typing import TextIO, final
 from toolkit.core.documents import plain
 from toolkit.core.errors import ToolkitError
 from toolkit.core.progress import Progress
-from toolkit.measuring.process import end_with_parent
+from toolkit.measuring.workers.process import end_with_parent
 from toolkit.study.job import Job
 from toolkit.study.outcomes import finish, outcome_of
 from toolkit.study.store import State

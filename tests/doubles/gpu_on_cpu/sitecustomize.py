@@ -45,7 +45,7 @@ def alter_devices(module: ModuleType) -> None:
 
 ALTERED: dict[str, Callable[[ModuleType], None]] = {
     "onnxruntime": alter_onnxruntime,
-    "runtimes.onnxruntime_device": alter_devices,
+    "runtimes.onnxruntime.device_session": alter_devices,
 }
 
 

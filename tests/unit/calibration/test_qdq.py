@@ -13,8 +13,8 @@ from onnx import helper, numpy_helper
 from calibration.base import Range
 from calibration.presets import PRESETS, Recipe, recipe_for
 from calibration.qdq import check_nodes, quantise
-from exporters.onnx_file import read_precision, stored_tensors
-from exporters.weight_parity import Match, compare
+from exporters.onnx.reader import read_precision, stored_tensors
+from exporters.proof.weight_parity import Match, compare
 from toolkit.core.artifact import Format
 from toolkit.core.errors import SourceError, UnknownNameError, UsageError
 

@@ -25,7 +25,7 @@ from toolkit.core.errors import (
 )
 from toolkit.core.registry import Entry, Registry
 from toolkit.data import DATA_SETS
-from toolkit.training import TRAINERS
+from toolkit.trainers import TRAINERS
 
 GROUP = "toolkit.things"
 GROUPS = {
@@ -34,7 +34,7 @@ GROUPS = {
     "toolkit.calibration": ("calibration", "METHODS"),
     "toolkit.runtimes": ("runtimes", "RUNTIMES"),
     "toolkit.data": ("toolkit.data", "DATA_SETS"),
-    "toolkit.trainers": ("toolkit.training", "TRAINERS"),
+    "toolkit.trainers": ("toolkit.trainers", "TRAINERS"),
 }
 REGISTRIES = [FAMILIES, EXPORTERS, METHODS, RUNTIMES, DATA_SETS, TRAINERS]
 registries = pytest.mark.parametrize("registry", REGISTRIES, ids=lambda r: r.kind)

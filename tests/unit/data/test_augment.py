@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from toolkit.core.errors import UsageError
 from toolkit.data.augment import PADDING, STEPS, augmented
 from toolkit.data.base import Split
-from toolkit.training.base import Epoch
+from toolkit.trainers.base import Epoch
 
 ROWS = 300
 

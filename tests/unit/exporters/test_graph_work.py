@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from exporters.graph_work import count_work
+from exporters.analysis.operation_counts import count_work
 from tests.unit.exporters.onnx_models import Shapes
 from toolkit.core.codec import decode, encode
 from toolkit.core.errors import SourceError, UsageError

@@ -17,15 +17,15 @@ from onnx import numpy_helper
 
 from exporters.base import ExportOptions, StoredTensor
 from exporters.litert import LiteRt, LiteRtTensors
-from exporters.onnx_from_tensorflow import OnnxFromTensorFlow
-from exporters.weight_matching import Match
-from exporters.weight_parity import WeightParity, compare
+from exporters.onnx.from_tensorflow import OnnxFromTensorFlow
+from exporters.proof.matching import Match
+from exporters.proof.weight_parity import WeightParity, compare
 from models.keras.program import write_model
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.codec import encode
 from toolkit.core.errors import SourceError
-from toolkit.steps.reading import weight_parity
-from toolkit.steps.sources import open_artifact
+from toolkit.sources.backend_reading import weight_parity
+from toolkit.sources.resolve import open_artifact
 
 
 def embedding() -> keras.Model:

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from exporters.graph_work import count_work
+from exporters.analysis.operation_counts import count_work
 from models import FAMILIES, build
 from tests.unit.exporters.onnx_models import Shapes, save
 

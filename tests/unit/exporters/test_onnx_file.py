@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from exporters.onnx_file import load_model, read_precision, read_signature, stored_tensors
-from exporters.weight_parity import compare
+from exporters.onnx.reader import load_model, read_precision, read_signature, stored_tensors
+from exporters.proof.weight_parity import compare
 from toolkit.core.errors import SourceError
 from toolkit.core.specs import TensorSpec
 

@@ -15,9 +15,9 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from exporters.base import Exported, ExportOptions
-from exporters.onnx_file import read_signature, stored_tensors
-from exporters.onnx_from_torch import OnnxFromTorch
-from exporters.weight_parity import Match, WeightParity, compare
+from exporters.onnx.from_torch import OnnxFromTorch
+from exporters.onnx.reader import read_signature, stored_tensors
+from exporters.proof.weight_parity import Match, WeightParity, compare
 from models import FAMILIES, build
 from models.torch.base import restored
 from toolkit.core.artifact import Checkpoint, Format

@@ -9,9 +9,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from exporters.onnx_ranges import input_ranges
-from toolkit.steps.inputs import InputRequest, Noise, RandomInput, noise_source
-from toolkit.steps.sources import open_artifact
+from exporters.onnx.ranges import input_ranges
+from toolkit.sources.inputs import InputRequest, Noise, RandomInput, noise_source
+from toolkit.sources.resolve import open_artifact
 
 TABLE = np.ones((50, 8), np.float32)
 WHOLE = TensorProto.INT64

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import toolkit
-from exporters.onnx_file import read_signature, wrong_extents
+from exporters.onnx.reader import read_signature, wrong_extents
 
 WEIGHT = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
 

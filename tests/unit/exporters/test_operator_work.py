@@ -8,8 +8,8 @@ import onnx
 import pytest
 from onnx import helper
 
-from exporters.graph_work import count_work
-from exporters.operator_work import MOVES, PRODUCTS, STEPS, WHOLE
+from exporters.analysis.operation_counts import count_work
+from exporters.analysis.operator_costs import MOVES, PRODUCTS, STEPS, WHOLE
 from tests.unit.exporters.onnx_models import Shapes, save
 
 

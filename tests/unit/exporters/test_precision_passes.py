@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from exporters.onnx_file import read_precision
+from exporters.onnx.reader import read_precision
 from exporters.passes.precision import Float64
 from exporters.passes.retyping import rounded
 from exporters.passes.rewriting import apply

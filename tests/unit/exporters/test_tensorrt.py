@@ -14,12 +14,12 @@ from types import ModuleType
 import pytest
 
 from exporters.base import ExportOptions
-from exporters.weight_parity import compare
+from exporters.proof.weight_parity import compare
 from tests.unit.exporters.test_tensorrt_rtx import W, saved
 from toolkit.core.engines import ENGINE, GRAPH, EngineRecord
 from toolkit.core.errors import UnavailableError, UsageError
 from toolkit.core.nvidia import Driver, Gpu
-from toolkit.steps.sources import open_artifact
+from toolkit.sources.resolve import open_artifact
 
 GPU = Gpu(name="NVIDIA GeForce RTX 4090 (24 GB)", capability=89, memory_bytes=1 << 34)
 FILE = "tensorrt-NVIDIA-GeForce-RTX-4090-24-GB-89-10.16.1.11.bin"
@@ -27,17 +27,17 @@ FILE = "tensorrt-NVIDIA-GeForce-RTX-4090-24-GB-89-10.16.1.11.bin"
 
 @pytest.fixture
 def exporter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ModuleType]:
-    """exporters.tensorrt, imported with the double, on a machine with a GPU."""
+    """exporters.tensorrt.standard, imported with the double, on a machine with a GPU."""
     pytest.importorskip("tensorrt_rtx")
     from tests.doubles import tensorrt_builder_double
 
     monkeypatch.setitem(sys.modules, "tensorrt", tensorrt_builder_double)
-    monkeypatch.delitem(sys.modules, "exporters.tensorrt", raising=False)
+    monkeypatch.delitem(sys.modules, "exporters.tensorrt.standard", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    module = importlib.import_module("exporters.tensorrt")
+    module = importlib.import_module("exporters.tensorrt.standard")
     monkeypatch.setattr(module, "driver", lambda: Driver(version="13.0", gpus=(GPU,)))
     yield module
-    sys.modules.pop("exporters.tensorrt", None)
+    sys.modules.pop("exporters.tensorrt.standard", None)
 
 
 @pytest.fixture

@@ -14,14 +14,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from exporters.base import Exported, ExportOptions
-from exporters.tensorrt_engine import profile_of
-from exporters.tensorrt_network import Parsed, stored_tensors
-from exporters.tensorrt_network import parse as parsed_by
-from exporters.tensorrt_rtx import LIBRARY, TensorRtRtx, TensorRtRtxTensors
-from exporters.weight_parity import Match, compare
+from exporters.proof.weight_parity import Match, compare
+from exporters.tensorrt.engine import profile_of
+from exporters.tensorrt.network import Parsed, stored_tensors
+from exporters.tensorrt.network import parse as parsed_by
+from exporters.tensorrt.rtx import LIBRARY, TensorRtRtx, TensorRtRtxTensors
 from toolkit.core.engines import ENGINE, GRAPH, EngineRecord
 from toolkit.core.errors import SourceError, UnknownNameError, UsageError
-from toolkit.steps.sources import open_artifact
+from toolkit.sources.resolve import open_artifact
 
 RNG = np.random.default_rng(0)
 W = RNG.standard_normal((8, 8)).astype(np.float32)

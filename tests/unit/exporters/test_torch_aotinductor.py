@@ -13,15 +13,15 @@ import torch
 
 from exporters import torch_aotinductor
 from exporters.base import ExportOptions, StoredTensor
+from exporters.proof.weight_parity import Match, WeightParity, compare
 from exporters.torch_aotinductor import AotInductorTensors, TorchAotInductor
-from exporters.weight_parity import Match, WeightParity, compare
 from models.torch.compiler import missing_compiler
 from models.torch.example import dynamic_shapes, example
 from models.torch.package import LIBRARY, METADATA, WRAPPER
 from models.torch.program import module_of
 from toolkit.core.artifact import Checkpoint
 from toolkit.core.errors import SourceError, UnavailableError
-from toolkit.steps.sources import open_artifact
+from toolkit.sources.resolve import open_artifact
 
 E_MACHINE, AARCH64 = 18, b"\xb7\x00"  # where an ELF file says its architecture, and one of them
 

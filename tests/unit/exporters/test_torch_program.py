@@ -19,7 +19,7 @@ from models.torch.example import explained, traced
 from models.torch.program import check_archive, load_program, signature_of_program
 from models.torch.program_checks import is_arithmetic
 from toolkit.core.errors import SourceError
-from toolkit.steps.sources import open_artifact
+from toolkit.sources.resolve import open_artifact
 
 
 class Runs:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from exporters.base import Quantisation, StoredTensor
-from exporters.weight_parity import Match, TensorParity, WeightParity, compare
+from exporters.proof.weight_parity import Match, TensorParity, WeightParity, compare
 
 RNG = np.random.default_rng(0)
 KERNEL = RNG.standard_normal((8, 3, 5, 5)).astype(np.float32)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from exporters.base import StoredTensor
-from exporters.weight_matching import tensor_digest
-from exporters.weight_parity import Match, WeightParity, compare
+from exporters.proof.matching import tensor_digest
+from exporters.proof.weight_parity import Match, WeightParity, compare
 
 Weights = dict[str, np.ndarray]
 

@@ -17,12 +17,12 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
 from exporters.base import ExportOptions
-from exporters.onnx_file import stored_tensors
-from exporters.onnx_from_torch import OnnxFromTorch
-from exporters.weight_parity import WeightParity, compare
+from exporters.onnx.from_torch import OnnxFromTorch
+from exporters.onnx.reader import stored_tensors
+from exporters.proof.weight_parity import WeightParity, compare
 from models.torch.program import load_program
-from toolkit.steps.reading import weights_of
-from toolkit.steps.sources import open_artifact
+from toolkit.sources.backend_reading import weights_of
+from toolkit.sources.resolve import open_artifact
 
 IDS = torch.tensor([[1, 0, 4, 2, 2], [3, 3, 1, 0, 4]])
 

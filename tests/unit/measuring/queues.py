@@ -10,7 +10,7 @@ from typing import final
 import numpy as np
 
 from toolkit.core.errors import WorkerError
-from toolkit.measuring.serving import Answers, Schedule
+from toolkit.measuring.load_test.load_generator import Answers, Schedule
 
 
 @final

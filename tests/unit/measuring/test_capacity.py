@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from tests.unit.measuring.queues import FakeServer, steady
 from toolkit.core.errors import UsageError, WorkerError
-from toolkit.measuring.capacity import WITHIN, Search, find_rates
-from toolkit.measuring.engine import Procedure
-from toolkit.measuring.queueing import holds
-from toolkit.measuring.statistics import fewest_samples
-from toolkit.measuring.traffic import MOST_QPS, MOST_QUERIES, Traffic, TrafficLane
-from toolkit.measuring.traffic_summary import served_figures
+from toolkit.measuring.figures.statistics import fewest_samples
+from toolkit.measuring.load_test.max_qps import WITHIN, Search, find_rates
+from toolkit.measuring.load_test.queueing import holds
+from toolkit.measuring.load_test.scenarios import MOST_QPS, MOST_QUERIES, Traffic, TrafficLane
+from toolkit.measuring.load_test.summary import served_figures
+from toolkit.measuring.timing.engine import Procedure
 
 MS = 1_000_000
 FEWEST = fewest_samples(99.0)

@@ -10,7 +10,8 @@ import pytest
 from toolkit.core.codec import decode, encode
 from toolkit.core.documents import Json
 from toolkit.core.errors import IntegrityError, SourceError, ToolkitError
-from toolkit.measuring.ceilings import (
+from toolkit.measuring.machine.environment import describe_environment
+from toolkit.measuring.machine.roofline import (
     Ceilings,
     absent_instructions,
     prepare,
@@ -18,7 +19,6 @@ from toolkit.measuring.ceilings import (
     stored,
     stored_threads,
 )
-from toolkit.measuring.environment import describe_environment
 
 CPU: Json = {
     "model": "One",

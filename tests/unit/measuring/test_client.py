@@ -27,8 +27,8 @@ from toolkit.core.measurement import Scope
 from toolkit.core.session import SessionOptions
 from toolkit.core.specs import ModelSpec, Signature, TensorSpec
 from toolkit.core.version import VERSION
-from toolkit.measuring.client import THREAD_VARIABLES, WorkerProcess, worker_environment
-from toolkit.measuring.serving import Schedule
+from toolkit.measuring.load_test.load_generator import Schedule
+from toolkit.measuring.workers.client import THREAD_VARIABLES, WorkerProcess, worker_environment
 
 SIGNATURE = Signature(
     inputs=(TensorSpec(name="x", dtype="float32", shape=("n", "k")),),
@@ -68,7 +68,7 @@ def fresh() -> Iterator[WorkerProcess]:
 @pytest.fixture
 def never_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers are not stopped and told to go on, so that a test can stop one for good."""
-    monkeypatch.setattr("toolkit.measuring.client.LINUX", False)
+    monkeypatch.setattr("toolkit.measuring.workers.client.LINUX", False)
 
 
 def is_gone(pid: int) -> bool:
@@ -288,7 +288,7 @@ def test_a_feed_that_cannot_be_sent_is_a_feed_error() -> None:
 
 PARENT = """
 import sys, time
-from toolkit.measuring.client import WorkerProcess
+from toolkit.measuring.workers.client import WorkerProcess
 worker = WorkerProcess(threads=1, timeout_s=60)
 worker.probe("null")
 sys.stdout.write(f"{worker.pid}\\n")

@@ -19,7 +19,7 @@ from toolkit.core.measurement import (
     Scope,
     Status,
 )
-from toolkit.measuring.comparison import (
+from toolkit.measuring.figures.comparison import (
     Comparison,
     Gate,
     apart,

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from toolkit.measuring.statistics import early_stopping, fewest_samples
+from toolkit.measuring.figures.statistics import early_stopping, fewest_samples
 
 QS = (50.0, 90.0, 95.0, 97.0, 99.0, 99.9)
 sizes = st.integers(1, 30_000)

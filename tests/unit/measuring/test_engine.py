@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from toolkit.core.errors import UsageError, WorkerError
 from toolkit.core.measurement import Measurement, Scope
-from toolkit.measuring.engine import (
+from toolkit.measuring.figures.statistics import relative_reach
+from toolkit.measuring.timing.clock import Timed
+from toolkit.measuring.timing.engine import (
     FEWEST_PROCESSES,
     STOPPING_PROCESSES,
     USUAL_PROCESSES,
@@ -25,8 +27,6 @@ from toolkit.measuring.engine import (
     measure,
     round_ratios,
 )
-from toolkit.measuring.statistics import relative_reach
-from toolkit.measuring.timing import Timed
 
 FORWARD = Scope.FORWARD
 MS = 1_000_000

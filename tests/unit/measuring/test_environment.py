@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from toolkit.measuring.environment import available_cores, describe_environment
+from toolkit.measuring.machine.environment import available_cores, describe_environment
 
 
 def test_the_description_has_every_key_and_is_strict_json() -> None:

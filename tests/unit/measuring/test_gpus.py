@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.measuring.environment import describe_environment
-from toolkit.measuring.gpus import describe_gpus, gpu_warnings
+from toolkit.measuring.machine.environment import describe_environment
+from toolkit.measuring.machine.gpus import describe_gpus, gpu_warnings
 
 LINE = "NVIDIA GeForce RTX 4060 Ti, 8.9, 8188, 580.65.06, 210, 3105, 165.00, 41, 0, Disabled"
 ASKED = (

@@ -11,7 +11,7 @@ import mlperf_loadgen as loadgen
 import numpy as np
 import pytest
 
-from toolkit.measuring.statistics import early_stopping, fewest_samples
+from toolkit.measuring.figures.statistics import early_stopping, fewest_samples
 
 QUERIES = 1501  # so that no percentile falls on a whole rank
 NUMBER = re.compile(r"^(?P<name>.*?)\s*:\s*(?P<value>\d+)$", re.MULTILINE)

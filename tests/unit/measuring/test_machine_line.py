@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from toolkit.measuring.environment import describe_environment, machine_of
+from toolkit.measuring.machine.environment import describe_environment, machine_of
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from toolkit.core.measurement import Block
 from toolkit.core.memory import peak_rss_bytes, rss_bytes
-from toolkit.measuring.memory import (
+from toolkit.measuring.timing.memory import (
     GROWTH_BYTES,
     Growth,
     steady_growth,

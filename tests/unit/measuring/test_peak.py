@@ -11,8 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit.core.errors import UsageError
-from toolkit.measuring.client import WorkerProcess
-from toolkit.measuring.peak import COPY, PRECISIONS, best_rate, last_caches_bytes, peak_rate
+from toolkit.measuring.machine.peak_kernels import (
+    COPY,
+    PRECISIONS,
+    best_rate,
+    last_caches_bytes,
+    peak_rate,
+)
+from toolkit.measuring.workers.client import WorkerProcess
 
 
 class Bench:

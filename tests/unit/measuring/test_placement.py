@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.measuring.placement import begin_on, placement_cores
-from toolkit.measuring.prctl import LINUX
+from toolkit.measuring.timing.placement import begin_on, placement_cores
+from toolkit.measuring.workers.prctl import LINUX
 
 pytestmark = pytest.mark.skipif(not LINUX, reason="moves threads on Linux only")
 

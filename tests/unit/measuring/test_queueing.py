@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.measuring.windows import MS, window
-from toolkit.measuring.queueing import (
+from toolkit.measuring.figures.statistics import fewest_samples
+from toolkit.measuring.load_test.queueing import (
     estimated_p99,
     holds,
     latencies,
@@ -18,7 +19,6 @@ from toolkit.measuring.queueing import (
     services,
     waiting_share,
 )
-from toolkit.measuring.statistics import fewest_samples
 
 FEWEST = fewest_samples(99.0)
 

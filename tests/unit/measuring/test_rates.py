@@ -10,7 +10,7 @@ from tests.unit.measuring.test_summary import measured, row
 from toolkit.core.documents import Json
 from toolkit.core.session import Provenance
 from toolkit.core.work import Work
-from toolkit.measuring.rates import rate_figures, work_figures
+from toolkit.measuring.figures.roofline_share import rate_figures, work_figures
 
 WORK = Work(
     matrix_operations=6_000_000, other_operations=9, least_bytes=300_000, unfused_bytes=900_000

@@ -15,9 +15,9 @@ import pytest
 from toolkit.core.errors import SessionError
 from toolkit.core.session import Provenance, Session
 from toolkit.core.specs import Feeds, Outputs, Signature, TensorSpec
-from toolkit.measuring.engine import LEAD_NS
-from toolkit.measuring.serving import Answers, Schedule, answer, together
-from toolkit.measuring.traffic import poisson
+from toolkit.measuring.load_test.load_generator import Answers, Schedule, answer, together
+from toolkit.measuring.load_test.scenarios import poisson
+from toolkit.measuring.timing.engine import LEAD_NS
 
 SIGNATURE = Signature(
     inputs=(TensorSpec(name="x", dtype="float32", shape=(1,)),),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import quantile_test, sem, t, ttest_ind
 
-from toolkit.measuring.statistics import (
+from toolkit.measuring.figures.statistics import (
     Interval,
     Ratio,
     Remedy,

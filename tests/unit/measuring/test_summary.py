@@ -22,7 +22,7 @@ from toolkit.core.measurement import (
 )
 from toolkit.core.session import Provenance
 from toolkit.core.work import Work
-from toolkit.measuring.summary import result_figures, row_figures
+from toolkit.measuring.figures.summary import result_figures, row_figures
 
 
 def measured(scope: Scope = Scope.FORWARD, level: int = 1000, runs: int = 20) -> Measurement:

@@ -16,7 +16,7 @@ from toolkit.core.errors import SessionError
 from toolkit.core.measurement import Scope
 from toolkit.core.session import Provenance, Session, SessionOptions
 from toolkit.core.specs import Feeds, ModelSpec, Outputs, Signature, TensorSpec
-from toolkit.measuring.timing import time_block
+from toolkit.measuring.timing.clock import time_block
 
 SIGNATURE = Signature(
     inputs=(TensorSpec(name="x", dtype="float32", shape=("n", 2)),),

@@ -9,8 +9,15 @@ from hypothesis import strategies as st
 
 from tests.unit.measuring.queues import FakeServer, steady
 from toolkit.core.errors import UnknownNameError, UsageError, WorkerError
-from toolkit.measuring.engine import Procedure
-from toolkit.measuring.traffic import MOST_QUERIES, WINDOWS, Traffic, TrafficLane, poisson, serve
+from toolkit.measuring.load_test.scenarios import (
+    MOST_QUERIES,
+    WINDOWS,
+    Traffic,
+    TrafficLane,
+    poisson,
+    serve,
+)
+from toolkit.measuring.timing.engine import Procedure
 
 MS = 1_000_000
 SINGLE = Traffic(scenario="single")

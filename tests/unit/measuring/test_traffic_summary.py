@@ -8,9 +8,9 @@ import pytest
 from tests.unit.measuring.windows import MS, window
 from toolkit.core.measurement import Row, Status
 from toolkit.core.queries import Scenario, Served, Window
-from toolkit.measuring.statistics import early_stopping
-from toolkit.measuring.traffic_summary import ratio_of_served, served_figures
-from toolkit.measuring.traffic_warnings import traffic_warnings
+from toolkit.measuring.figures.statistics import early_stopping
+from toolkit.measuring.load_test.summary import ratio_of_served, served_figures
+from toolkit.measuring.load_test.warnings import traffic_warnings
 
 QS = (90.0, 99.0, 99.9)
 

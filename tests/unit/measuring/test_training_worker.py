@@ -15,10 +15,10 @@ from toolkit.core.errors import PluginError, SessionError, ToolkitError, Unknown
 from toolkit.core.measurement import Opening, Scope
 from toolkit.core.specs import Task, TaskKind
 from toolkit.data.base import Split
-from toolkit.measuring.client import WorkerProcess
-from toolkit.measuring.training_client import MODULE, TrainingProbe, write_split
-from toolkit.training.base import Settings
-from toolkit.training.recipe import Recipe
+from toolkit.measuring.workers.client import WorkerProcess
+from toolkit.measuring.workers.training_client import MODULE, TrainingProbe, write_split
+from toolkit.trainers.base import Settings
+from toolkit.trainers.recipe import Recipe
 
 TASK = Task(kind=TaskKind.CLASSIFICATION, input_shape=(4,), outputs=3)
 RECIPE = Recipe(epochs=1, seed=0, batch=8, learning_rate=0.1, optimizer="sgd")

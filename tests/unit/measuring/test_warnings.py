@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from toolkit.core.measurement import Block, Measurement, Row, Scope, Status
-from toolkit.measuring.engine import Procedure
-from toolkit.measuring.environment import available_cores, describe_environment
-from toolkit.measuring.load import LoadMeter, OtherLoad, Usage
-from toolkit.measuring.warnings import load_warnings, machine_warnings, row_warnings
+from toolkit.measuring.figures.warnings import load_warnings, machine_warnings, row_warnings
+from toolkit.measuring.machine.environment import available_cores, describe_environment
+from toolkit.measuring.timing.cpu_contention import LoadMeter, OtherLoad, Usage
+from toolkit.measuring.timing.engine import Procedure
 
 SPIN = "print(flush=True)\nwhile True: pass"
 

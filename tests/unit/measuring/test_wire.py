@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from toolkit.core.errors import FeedError
-from toolkit.measuring import wire
+from toolkit.measuring.workers import wire
 
 DTYPES = ("bool", "int8", "uint8", "int32", "int64", "float16", "float32", "float64")
 

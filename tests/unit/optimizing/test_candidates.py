@@ -20,7 +20,7 @@ from toolkit.optimizing.candidates import (
     variants,
 )
 from toolkit.optimizing.programs import PROGRAMS, REQUIREMENTS
-from toolkit.steps.reference import REFERENCES
+from toolkit.sources.reference_runtime import REFERENCES
 
 ALL = frozenset(PRECISIONS)
 

@@ -16,7 +16,7 @@ from toolkit.optimizing.accuracy import Verdict, too_few
 from toolkit.optimizing.candidates import openers
 from toolkit.optimizing.rounds import OBJECTIVES, Standing, pareto, standing_of
 from toolkit.parity.paired import accuracy_drop
-from toolkit.steps.labelled import LabelledRows
+from toolkit.sources.labelled_data import LabelledRows
 
 CANDIDATE = openers(Format.ONNX, 2, frozenset(), "latency", "cpu")[0]
 

@@ -13,8 +13,8 @@ import pytest
 import torch._inductor.cpp_builder
 
 from models.torch.package import LIBRARY, Package
-from runtimes import aotinductor
-from runtimes.aotinductor import AotInductor
+from runtimes.torch import aotinductor
+from runtimes.torch.aotinductor import AotInductor
 from tests.conftest import Exported
 from toolkit.core.artifact import Artifact
 from toolkit.core.errors import SourceError, UnknownNameError, UsageError

@@ -19,7 +19,7 @@ START = """
 import ctypes, os, sys, threading
 sys.setdlopenflags(os.RTLD_LAZY)  # PyCUDA names calls that the driver of the tests lacks
 import numpy as np
-from runtimes.cuda_device import missing_packages, open_device
+from runtimes.cuda.device import missing_packages, open_device
 from toolkit.core.errors import ToolkitError
 def refusal(name):
     try:

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from runtimes import RUNTIMES
 from toolkit.core.session import SessionOptions
-from toolkit.steps.sources import open_artifact
+from toolkit.sources.resolve import open_artifact
 
 
 def test_an_axis_without_a_name_takes_any_extent(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import quantize_dynamic
 
-from runtimes.onnxruntime import OnnxRuntime
+from runtimes.onnxruntime.cpu import OnnxRuntime
 from runtimes.openvino import OpenVino
 from toolkit.core.session import Provenance, Runtime, SessionOptions
-from toolkit.steps.sources import open_artifact
+from toolkit.sources.resolve import open_artifact
 
 RNG = np.random.default_rng(0)
 WEIGHTS = RNG.standard_normal((64, 32)).astype(np.float32)

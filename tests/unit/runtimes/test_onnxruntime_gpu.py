@@ -15,13 +15,22 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from runtimes import engine_cache, onnxruntime_gpu, onnxruntime_options
-from runtimes.executed import Node, precision_of
-from runtimes.onnxruntime_device import CPU, DeviceSession, Target, create, nodes_on, read_axes
-from runtimes.onnxruntime_gpu import KINDS, OnnxRuntimeCuda, precision, provider_options
-from runtimes.onnxruntime_options import GpuOptions
-from runtimes.onnxruntime_session import settings_of
-from runtimes.tf32 import OVERRIDE, forbid_in_libraries, precision_with
+from runtimes.onnxruntime import gpu as providers
+from runtimes.onnxruntime import options as option_names
+from runtimes.onnxruntime.device_session import (
+    CPU,
+    DeviceSession,
+    Target,
+    create,
+    nodes_on,
+    read_axes,
+)
+from runtimes.onnxruntime.gpu import KINDS, OnnxRuntimeCuda, precision, provider_options
+from runtimes.onnxruntime.options import GpuOptions
+from runtimes.onnxruntime.session import settings_of
+from runtimes.operator_trace import Node, precision_of
+from runtimes.tensorrt import engine_cache
+from runtimes.torch.tf32 import OVERRIDE, forbid_in_libraries, precision_with
 from toolkit.core import nvidia
 from toolkit.core.artifact import Artifact
 from toolkit.core.errors import (
@@ -35,7 +44,7 @@ from toolkit.core.errors import (
 from toolkit.core.files import FileRecord
 from toolkit.core.nvidia import Driver, Gpu
 from toolkit.core.session import SessionOptions
-from toolkit.steps.sources import open_artifact
+from toolkit.sources.resolve import open_artifact
 
 NO_NODES = "AzureExecutionProvider"  # comes with ONNX Runtime for the CPU, and takes no node
 AMPERE = Driver(version="13.0", gpus=(Gpu(name="G", capability=86, memory_bytes=1),))
@@ -122,7 +131,7 @@ def test_a_shape_has_one_session_whose_buffers_are_filled_in_place(
 ) -> None:
     made = []
     monkeypatch.setattr(
-        "runtimes.onnxruntime_device.create",
+        "runtimes.onnxruntime.device_session.create",
         lambda target, settings, shapes: made.append(shapes) or create(target, settings, shapes),
     )
     with DeviceSession(on_the_cpu(artifact)) as session:
@@ -244,7 +253,7 @@ def test_a_place_for_engines_that_cannot_be_written_is_named(
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     kind, options = KINDS["onnxruntime-tensorrt"], parsed()
-    made = onnxruntime_gpu.target(kind, artifact, options)
+    made = providers.target(kind, artifact, options)
     target = on_the_cpu(artifact, provider_options=made.provider_options)
     with pytest.raises(ToolkitError, match="keep engines") as caught:
         DeviceSession(target).run(feeds(1))
@@ -261,7 +270,7 @@ def test_nodes_by_provider(artifact: Artifact) -> None:
 
 def parsed(runtime: str = "onnxruntime-tensorrt", **tuning: str) -> GpuOptions:
     kind = KINDS[runtime]
-    return onnxruntime_options.parse(
+    return option_names.parse(
         SessionOptions(tuning=tuning), runtime=runtime, provider=kind.options, ours=kind.ours
     )
 
@@ -308,7 +317,7 @@ def given(artifact: Artifact, runtime: str, **tuning: str) -> dict[str, str]:
 def test_tf32_is_off_in_cuda_unless_asked_for(artifact: Artifact) -> None:
     assert given(artifact, "onnxruntime-cuda") == {"use_tf32": "0"}
     assert given(artifact, "onnxruntime-cuda", tf32="true") == {"use_tf32": "1"}
-    target = onnxruntime_gpu.target(
+    target = providers.target(
         KINDS["onnxruntime-tensorrt"], artifact, parsed(allow_cuda_nodes="true")
     )
     assert target.further == {"CUDAExecutionProvider": {"use_tf32": "0"}}

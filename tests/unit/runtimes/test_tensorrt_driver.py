@@ -23,7 +23,7 @@ sys.setdlopenflags(os.RTLD_LAZY)  # PyCUDA names calls that the driver of the te
 from pathlib import Path
 import numpy as np
 from tests.doubles import tensorrt_double as trt
-from runtimes.tensorrt_session import open_engine
+from runtimes.tensorrt.session import open_engine
 from toolkit.core.artifact import Artifact
 from toolkit.core.errors import ToolkitError
 from toolkit.core.session import SessionOptions
@@ -81,7 +81,7 @@ def test_a_session_gives_the_model_s_values_and_leaves_nothing(
 ) -> None:
     name, env = package
     code = f"""{SESSION}
-from runtimes.onnxruntime import OnnxRuntime
+from runtimes.onnxruntime.cpu import OnnxRuntime
 reference = OnnxRuntime().open(Artifact.load(Path({str(artifact_dir)!r})), SessionOptions())
 session = open_engine(trt, "tensorrt", artifact, options)
 held = []

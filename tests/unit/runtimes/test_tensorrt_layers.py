@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from runtimes.executed import precision_of
-from runtimes.tensorrt_layers import read_layers
+from runtimes.operator_trace import precision_of
+from runtimes.tensorrt.layers import read_layers
 from toolkit.core.errors import SessionError
 
 FP32, FP16 = "Row major linear FP32", "Channel major FP16 format where channel % 8 == 0"

@@ -23,15 +23,15 @@ from toolkit.core.engines import DTYPES
 from toolkit.optimizing.programs import PROGRAMS
 
 SHARED = (
-    "runtimes/tensorrt_session.py",
-    "exporters/tensorrt_engine.py",
-    "exporters/tensorrt_network.py",
-    "exporters/timing_cache.py",
+    "runtimes/tensorrt/session.py",
+    "exporters/tensorrt/engine.py",
+    "exporters/tensorrt/network.py",
+    "exporters/tensorrt/timing_cache.py",
     "toolkit/core/engines.py",
 )
 LEAVES = {
-    "tensorrt": ("runtimes/tensorrt.py", "exporters/tensorrt.py"),
-    "tensorrt-rtx": ("runtimes/tensorrt_rtx.py", "exporters/tensorrt_rtx.py"),
+    "tensorrt": ("runtimes/tensorrt/standard.py", "exporters/tensorrt/standard.py"),
+    "tensorrt-rtx": ("runtimes/tensorrt/rtx.py", "exporters/tensorrt/rtx.py"),
 }
 DOUBLES = ("Runtime", "ICudaEngine", "IExecutionContext", "EngineInspector")
 LAYER_TYPES = ("CONSTANT", "CONVOLUTION", "DECONVOLUTION", "SCALE", "QUANTIZE", "DEQUANTIZE")
@@ -165,7 +165,7 @@ def test_the_double_has_the_signatures_of_the_real_ones(
 @pytest.mark.parametrize("place", [None, "cuda-12"])
 def test_every_name_of_the_driver_is_there(place: str | None) -> None:
     pytest.importorskip("cuda.bindings")
-    names = names_in("runtimes/cuda_by_bindings.py", roots={"cuda": ""})
+    names = names_in("runtimes/cuda/driver_bindings.py", roots={"cuda": ""})
     assert ("", "cuMemcpyHtoDAsync") in names
     assert ("", "CUevent_flags.CU_EVENT_DEFAULT") in names
     env = {}

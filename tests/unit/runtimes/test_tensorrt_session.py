@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import toolkit
-from runtimes.tensorrt_session import open_engine
+from runtimes.tensorrt.session import open_engine
 from tests.conformance.test_runtimes import (  # noqa: F401  # run here on the session of the double
     feeds,
     test_a_closed_session_refuses_work,
@@ -49,7 +49,7 @@ THREADS = SessionOptions(threads=2)
 
 
 class FakeTensorRtRuntime(Runtime):
-    """As runtimes/tensorrt.py, on doubles of TensorRT and of a GPU."""
+    """As runtimes/tensorrt/standard.py, on doubles of TensorRT and of a GPU."""
 
     name: ClassVar[str] = "tensorrt"
     accepts: ClassVar[frozenset[Format]] = frozenset({Format.TENSORRT})

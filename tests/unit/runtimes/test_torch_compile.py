@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from runtimes.torch_compile import TorchCompile
+from runtimes.torch.compile import TorchCompile
 from toolkit.core.artifact import Checkpoint
 from toolkit.core.session import SessionOptions
 

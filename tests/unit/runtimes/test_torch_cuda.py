@@ -17,11 +17,11 @@ import torch
 from torch import nn
 
 from models.torch.program import module_of
-from runtimes.torch_accelerator import Accelerator
-from runtimes.torch_cuda import CudaOptions, TorchCuda, index_for, open_on, parse
-from runtimes.torch_device_session import TIMED_PASSES, TorchDeviceSession
-from runtimes.torch_eager import TorchEager
-from runtimes.torch_kernels import triton_nodes
+from runtimes.torch.accelerator import Accelerator
+from runtimes.torch.cuda import CudaOptions, TorchCuda, index_for, open_on, parse
+from runtimes.torch.device_session import TIMED_PASSES, TorchDeviceSession
+from runtimes.torch.eager import TorchEager
+from runtimes.torch.kernels import triton_nodes
 from toolkit.core.artifact import Checkpoint
 from toolkit.core.errors import SessionError, UnavailableError, UnknownNameError, UsageError
 from toolkit.core.session import Session, SessionOptions

@@ -1,0 +1,1 @@
+"""Writers of models whose inner tensors are additional outputs."""

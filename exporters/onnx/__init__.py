@@ -1,0 +1,1 @@
+"""Readers, writers and exporters of ONNX files, and what their quantisation needs."""

@@ -1,0 +1,1 @@
+"""Proof that the weights of an artifact are those of its source."""

@@ -1,0 +1,1 @@
+"""Exporters to engines of TensorRT and TensorRT-RTX."""

@@ -1,0 +1,1 @@
+"""Calls of the CUDA driver, via cuda-bindings or PyCUDA."""

@@ -1,0 +1,1 @@
+"""TensorFlow: SavedModels, their compilation by XLA, and their evaluation in float64."""

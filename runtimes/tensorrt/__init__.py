@@ -1,0 +1,1 @@
+"""TensorRT and TensorRT-RTX, and the cache of engines."""

@@ -1,0 +1,300 @@
+"""Measure groups of rows in turn, and store them as one result."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import final
+
+from toolkit.benchmarking.recording import keep_rows
+from toolkit.benchmarking.row_checks import ReferenceOutputs
+from toolkit.benchmarking.row_run import Contender, Entry
+from toolkit.benchmarking.settings import Settings
+from toolkit.core.artifact import Artifact
+from toolkit.core.documents import Json
+from toolkit.core.errors import ToolkitError
+from toolkit.core.interrupts import Interrupts
+from toolkit.core.measurement import Result, Row, Scope, Status
+from toolkit.core.progress import Progress
+from toolkit.core.specs import Feeds
+from toolkit.measuring.figures.warnings import load_warnings, machine_warnings, row_warnings
+from toolkit.measuring.load_test.max_qps import find_rates
+from toolkit.measuring.load_test.scenarios import WINDOWS, Traffic, TrafficLane, serve
+from toolkit.measuring.load_test.warnings import traffic_warnings
+from toolkit.measuring.machine.environment import describe_environment
+from toolkit.measuring.machine.gpus import gpu_warnings
+from toolkit.measuring.timing.cpu_contention import LoadMeter, OtherLoad, average
+from toolkit.measuring.timing.engine import USUAL_PROCESSES, Part, is_enough, measure
+from toolkit.measuring.timing.placement import placement_cores
+from toolkit.sources.inputs import InputSource
+from toolkit.sources.operation_counts import work_of
+from toolkit.sources.reference_runtime import reference_worker, what_runs
+
+OPENINGS = 5  # fewest processes of a row, if scope open is requested
+WARM_UP_S = 0.15  # usual duration of a warm-up
+BYTES_A_ROW = 2**16  # in the file of a result, without the samples
+BYTES_A_WARM_UP = 2**19  # per process and scope
+BYTES_A_RUN = 32  # digits of a sample of up to 10 s, plus a share of the lead of its block
+BYTES_A_SECOND = 2**20  # for consecutive samples of 10 µs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Rows that are measured in turn on the same inputs; the first is the baseline."""
+
+    batch: int
+    inputs: InputSource
+    entries: Sequence[Entry]
+
+
+def measure_groups(
+    groups: Sequence[Group],
+    settings: Settings,
+    *,
+    plan: Json,
+    out: Path,
+    progress: Progress,
+    warnings: Sequence[str] = (),
+) -> Result:
+    """Measure every group, and store the result as `out/<id>.json`.
+
+    A row that fails keeps the reason and its measurements so far; the others continue. On Ctrl-C,
+    the rows so far are stored, then KeyboardInterrupt is raised. Before anything is measured,
+    raises UsageError for inputs that do not fit, and ToolkitError if `out` has no room. Raises
+    StorageError, with the result, if `out` cannot be written at the end.
+    """
+    for group in groups:
+        group.inputs.sets(group.batch)  # raises now rather than after other groups are measured
+    run = _Run(settings=settings, progress=progress)
+    environment = describe_environment(settings.options.threads)
+    machine = machine_warnings(settings.options.threads, environment, settings.clients)
+    machine += gpu_warnings(environment["gpu_states"])
+
+    def measure_all(rows: list[Row]) -> None:
+        for number, group in enumerate(groups):
+            run.measure_group(number, group, rows)
+
+    return keep_rows(
+        measure_all,
+        plan={**plan, **settings.to_json()},
+        environment=environment,
+        warnings=lambda rows: [
+            *machine,
+            *warnings,
+            *run.warnings,
+            *row_warnings(rows, settings.procedure),
+            *traffic_warnings(rows),
+        ],
+        interrupts=run.interrupts,
+        out=out,
+        expected_bytes=_expected_bytes(groups, settings),
+        progress=progress,
+    )
+
+
+def _expected_bytes(groups: Sequence[Group], settings: Settings) -> int:
+    """Return an estimate of the size of the result's file that is seldom exceeded."""
+    procedure = settings.procedure
+    rows = sum(len(group.entries) for group in groups)
+    scopes = max(1, len(settings.scopes))
+    if procedure.runs is None:
+        samples = len(groups) * scopes * procedure.max_seconds * BYTES_A_SECOND
+    else:
+        samples = rows * scopes * procedure.runs * BYTES_A_RUN
+    warm_ups = rows * scopes * (procedure.processes or USUAL_PROCESSES) * BYTES_A_WARM_UP
+    return int(rows * BYTES_A_ROW + warm_ups + samples)
+
+
+@final
+@dataclass(kw_only=True)
+class _Run:
+    """State of one call that all groups share."""
+
+    settings: Settings
+    progress: Progress
+    warnings: list[str] = field(default_factory=list)
+    interrupts: Interrupts = field(default_factory=Interrupts)
+
+    @property
+    def _cores(self) -> Sequence[int]:
+        return placement_cores(self.settings.cpus)
+
+    def measure_group(self, number: int, group: Group, rows: list[Row]) -> None:
+        """Measure the rows of a group in turn, in one process of each row at a time.
+
+        The rows are added to `rows` with their measurements, even if measuring is interrupted.
+        """
+        contenders: list[Contender] = []
+        try:
+            self._enter(number, group, contenders)
+            if self.settings.traffic is None:
+                self._measure_all(contenders, group.batch)
+            else:
+                self._serve_all(contenders, self.settings.traffic, group.batch)
+        except KeyboardInterrupt:
+            self.interrupts.hold()  # a second Ctrl-C would lose the rows measured so far
+            raise
+        finally:
+            with contextlib.ExitStack() as all_of_them:  # finish all, even if one raises
+                for contender in reversed(contenders):
+                    all_of_them.callback(self._finish, contender, rows)
+
+    def _enter(self, number: int, group: Group, contenders: list[Contender]) -> None:
+        """Append a Contender for each row, with the reference outputs for its inputs."""
+        feeds = group.inputs.sets(group.batch)
+        references: dict[tuple[object, ...], ReferenceOutputs | None] = {}
+        for entry in group.entries:
+            row = self._new_row(entry, number, group.batch, feeds[0])  # reads files before any run
+            same = what_runs(entry.artifacts)
+            if same not in references:
+                references[same] = self._reference(entry.artifacts, feeds)
+            contenders.append(
+                Contender(
+                    entry=entry,
+                    row=row,
+                    settings=self.settings,
+                    feeds=feeds,
+                    expected=references[same],
+                )
+            )
+
+    def _measure_all(self, contenders: Sequence[Contender], batch: int) -> None:
+        """Measure every scope in several processes of each row."""
+        settings, procedure = self.settings, self.settings.procedure
+        scopes = [scope for scope in settings.scopes if scope is not Scope.OPEN]
+        openings = OPENINGS if Scope.OPEN in settings.scopes else 1
+        loads: dict[Scope, list[OtherLoad]] = {}
+        began = time.monotonic()
+        self._open(contenders, batch, 0, "open")
+        preparation_s = time.monotonic() - began + WARM_UP_S * len(contenders) * len(scopes)
+        count = procedure.plan(preparation_s, len(scopes)) if scopes else 0
+        total = max(count, openings)
+        for process in range(total):
+            of = f" {process + 1} of {total}"
+            if process:
+                self._open(contenders, batch, process, f"open{of}")
+            if process < count:
+                part = Part(procedure=procedure, number=process, count=count, cores=self._cores)
+                self._measure(contenders, batch, part, scopes, loads, f"measure{of}")
+                lanes = [contender.lane for contender in contenders if contender.lane]
+                if process + 1 >= openings and is_enough(lanes, scopes, part):
+                    break
+        for scope, parts in loads.items():
+            self.warnings += load_warnings(f"batch {batch}, {scope}", average(parts))
+
+    def _open(self, contenders: Sequence[Contender], batch: int, process: int, task: str) -> None:
+        """End the current process of each row, and start the next of each that has not failed."""
+        for contender in contenders:
+            contender.close()
+        core = self._cores[process % len(self._cores)] if self._cores else None
+        for done, contender in enumerate(contenders):
+            if contender.alive:
+                contender.open(core)
+            self.progress.update(
+                f"{task}, batch {batch}", done + 1, len(contenders), contender.entry.runtime
+            )
+
+    def _measure(
+        self,
+        contenders: Sequence[Contender],
+        batch: int,
+        part: Part,
+        scopes: Sequence[Scope],
+        loads: dict[Scope, list[OtherLoad]],
+        task: str,
+    ) -> None:
+        """Measure every scope in the current processes; add the load of others to `loads`."""
+        lanes = [c.lane for c in contenders if c.lane and c.alive]
+        for done, scope in enumerate(scopes):
+            meter = LoadMeter([c.worker.pid for c in contenders if c.worker])
+            measure(lanes, scope, part, time.monotonic_ns)
+            loads.setdefault(scope, []).append(meter.read())
+            for lane in lanes:
+                lane.disturbances[scope] = average(loads[scope]).disturbance
+            self.progress.update(f"{task}, batch {batch}", done + 1, len(scopes), scope)
+
+    def _finish(self, contender: Contender, rows: list[Row]) -> None:
+        try:
+            contender.finish()
+        finally:
+            rows.append(contender.row)
+            self.warnings += contender.warnings
+
+    def _new_row(self, entry: Entry, group: int, batch: int, feeds: Feeds) -> Row:
+        source = entry.artifacts[0]
+        shapes = {name: array.shape for name, array in feeds.items()}
+        return Row(
+            group=group,
+            runtime=entry.runtime,
+            artifact=str(source.path),
+            artifact_digest=source.digest,
+            batch=batch,
+            status=Status.OK,
+            precision_requested=source.precision,
+            tuning=dict((entry.options or self.settings.of(entry.runtime)).tuning),
+            work=work_of(entry.artifacts, shapes, self.warnings),
+        )
+
+    def _reference(
+        self, artifacts: Sequence[Artifact], feeds: Sequence[Feeds]
+    ) -> ReferenceOutputs | None:
+        """Return the reference outputs for each set; None, with a warning, if it cannot run."""
+        settings = self.settings
+        try:
+            with reference_worker(
+                artifacts, threads=settings.options.threads, timeout_s=settings.timeout_s
+            ) as worker:
+                outputs = [worker.run(one) for one in feeds]
+        except ToolkitError as error:
+            warning = f"No parity: the reference failed. {error.problem} {error.hint}"
+            if warning not in self.warnings:
+                self.warnings.append(warning)
+            return None
+        return ReferenceOutputs(
+            forms=artifacts, feeds=feeds, outputs=outputs, tolerance=settings.tolerance
+        )
+
+    def _serve_all(self, contenders: Sequence[Contender], traffic: Traffic, batch: int) -> None:
+        """Run the load test on all rows, with one process of each row per window.
+
+        A search for rates has one process. Rows keep their results even if it is interrupted.
+        """
+        what = f"{traffic.scenario}, batch {batch}"
+        procedure = self.settings.procedure
+        lanes: dict[int, TrafficLane] = {}
+        loads: list[OtherLoad] = []
+
+        def report(done: int, total: int, detail: str) -> None:
+            self.progress.update(what, done, total, detail)
+
+        try:
+            for number in range(1 if traffic.find_qps else WINDOWS):
+                of = "" if traffic.find_qps else f" {number + 1} of {WINDOWS}"
+                self._open(contenders, batch, number, f"open{of}")
+                for index, contender in enumerate(contenders):
+                    if contender.lane and contender.worker:
+                        if index in lanes:
+                            lanes[index].move_to(contender.worker)
+                        else:
+                            lanes[index] = TrafficLane(server=contender.worker)
+                going = [lane for index, lane in lanes.items() if contenders[index].alive]
+                meter = LoadMeter([c.worker.pid for c in contenders if c.worker])
+                if traffic.find_qps:
+                    find_rates(going, traffic, procedure, report)
+                else:
+                    serve(going, traffic, procedure, number, self._cores)
+                    report(number + 1, WINDOWS, "")
+                loads.append(meter.read())
+                for index, lane in lanes.items():
+                    if lane.failure is not None and contenders[index].alive:
+                        contenders[index].fail(lane.failure)
+            self.warnings += load_warnings(what, average(loads))
+        finally:
+            for index, lane in lanes.items():
+                contender = contenders[index]
+                contender.row = replace(contender.row, served=lane.served(traffic))
+                if lane.failure is not None and contender.alive:
+                    contender.fail(lane.failure)

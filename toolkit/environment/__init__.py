@@ -1,0 +1,1 @@
+"""The command doctor, which describes this machine and its packages."""

@@ -1,0 +1,1 @@
+"""The command export, and the checks of weights, outputs and inner tensors."""

@@ -1,0 +1,1 @@
+"""Statistics, figures, comparisons and warnings from stored samples."""

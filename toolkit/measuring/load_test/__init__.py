@@ -1,0 +1,1 @@
+"""Load scenarios: arrival of queries, clients, and their figures."""

@@ -1,0 +1,1 @@
+"""Description of this machine: environment, GPUs, and its roofline."""

@@ -1,0 +1,1 @@
+"""Timed blocks: the loop, its clock, placement, memory and CPU contention."""

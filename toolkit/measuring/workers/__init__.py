@@ -1,0 +1,1 @@
+"""Worker processes that open and run sessions, their clients and their protocol."""

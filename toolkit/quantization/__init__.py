@@ -1,0 +1,1 @@
+"""The command calibrate: ranges, quantised graphs and mixed precision."""

@@ -1,0 +1,1 @@
+"""What a user names: files, artifacts and code, their inputs, references and runtimes."""

@@ -1,0 +1,1 @@
+"""The command verify: metrics on labelled samples, and accuracy comparisons."""

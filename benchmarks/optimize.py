@@ -298,7 +298,7 @@ def base_of(found: Optimized) -> Row:
     threads = session_options(None).threads
     return next(
         one.row
-        for one in found.standings
+        for one in found.candidate_results
         if one.row is not None
         and (one.candidate.runtime, one.candidate.threads) == ("torch", threads)
     )

@@ -24,7 +24,7 @@ UNDEFINED, FLOAT = onnx.TensorProto.UNDEFINED, onnx.TensorProto.FLOAT
 MOST_APART = 16.0
 
 
-def kept_in_float(
+def nodes_to_keep_in_float(
     source: Path, ranges: Mapping[str, Range], infinite: frozenset[str] = frozenset()
 ) -> dict[str, str]:
     """Return the nodes of a graph that should stay in floating point, with the reason.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from exporters.base import Exporter, Exposer, Route, TensorReader
+from exporters.base import Exporter, InnerTensorWriter, Route, TensorReader
 from toolkit.core.artifact import Format
 from toolkit.core.nvidia import INDEX, TRIPY_INDEX
 from toolkit.core.registry import Entry, Registry
@@ -111,7 +111,7 @@ READERS: Registry[TensorReader] = Registry(
     group="toolkit.readers",
 )
 
-EXPOSERS: Registry[Exposer] = Registry(
+EXPOSERS: Registry[InnerTensorWriter] = Registry(
     "format whose inner tensors can be had",
     {
         "checkpoint": Entry("exporters.activations.torch:TorchExposer"),

@@ -193,7 +193,7 @@ class Exporter(ABC):
         """
 
 
-class Exposer(ABC):
+class InnerTensorWriter(ABC):
     """Writer of copies of a model whose inner tensors are outputs as well."""
 
     @abstractmethod

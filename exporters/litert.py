@@ -24,7 +24,7 @@ from exporters.base import (
 )
 from toolkit.core.artifact import Artifact
 from toolkit.core.errors import SourceError
-from toolkit.core.siblings import ours
+from toolkit.core.import_isolation import toolkit_imports
 from toolkit.core.specs import Dim, Feeds, Signature, TensorSpec
 
 ENTRY = "model.tflite"
@@ -57,7 +57,7 @@ class LiteRt(Exporter):
         return self._converted(source, directory, rows)
 
     def _converted(self, source: Artifact, directory: Path, rows: Feeds | None) -> Exported:
-        with ours():
+        with toolkit_imports():
             import tensorflow as tf
 
             from models.keras.program import SERVING, explained

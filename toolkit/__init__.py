@@ -80,7 +80,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'toolkit' has no attribute {name!r}")
     import importlib
 
-    from toolkit.core.siblings import ours
+    from toolkit.core.import_isolation import toolkit_imports
 
-    with ours():
+    with toolkit_imports():
         return getattr(importlib.import_module(MODULES[name]), name)

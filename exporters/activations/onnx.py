@@ -8,14 +8,14 @@ from typing import final
 
 import onnx_ir as ir
 
-from exporters.base import Exposer
+from exporters.base import InnerTensorWriter
 from exporters.onnx.saving import save_graph
 from exporters.passes.inference import infer
 from toolkit.core.artifact import Artifact
 
 
 @final
-class OnnxExposer(Exposer):
+class OnnxExposer(InnerTensorWriter):
     """Exposer of the tensors of the main graph.
 
     Tensors in the bodies of loops and branches are left out, because they have no single value.

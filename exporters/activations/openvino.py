@@ -8,13 +8,13 @@ from typing import Any, final
 
 import openvino as ov
 
-from exporters.base import Exposer
+from exporters.base import InnerTensorWriter
 from exporters.openvino_ir import HELD, read_ir
 from toolkit.core.artifact import Artifact
 
 
 @final
-class OpenVinoExposer(Exposer):
+class OpenVinoExposer(InnerTensorWriter):
     """Exposer of the tensors of an OpenVINO graph.
 
     A tensor keeps its name in the graph, as in one read from ONNX. Without a name, it gets that of

@@ -11,7 +11,7 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from exporters.base import Exposer
+from exporters.base import InnerTensorWriter
 from models.torch.example import dynamic_shapes, example, explained
 from models.torch.program import module_of
 from toolkit.core.artifact import Artifact
@@ -24,7 +24,7 @@ WHOLE = (
 
 
 @final
-class TorchExposer(Exposer):
+class TorchExposer(InnerTensorWriter):
     """Exposer of the tensors of a torch module, under the names that the ONNX exporter gives them.
 
     Operators are decomposed as in the ONNX exporter.

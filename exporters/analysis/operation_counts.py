@@ -22,7 +22,7 @@ import onnx.shape_inference
 from exporters.analysis.operator_costs import STANDARD, Shape, count_operations, is_product
 from exporters.onnx.reader import bodies, live_nodes, load_model, reads
 from toolkit.core.errors import SourceError, UsageError
-from toolkit.core.siblings import ours
+from toolkit.core.import_isolation import toolkit_imports
 from toolkit.core.work import Work
 
 LARGEST_SHAPE = 1024  # elements of a constant whose values shape inference may need
@@ -233,7 +233,7 @@ def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
 
     onnx does not follow this arithmetic through a Reshape, among others.
     """
-    with ours():
+    with toolkit_imports():
         import onnx_ir as ir
 
         from exporters.passes.extents import fold_extents

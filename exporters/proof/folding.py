@@ -19,7 +19,7 @@ from typing import final
 import numpy as np
 
 from exporters.base import Fold, StoredTensor
-from exporters.proof.matching import Found, Match, Room, orders
+from exporters.proof.matching import AvailableTensors, Found, Match, orders
 
 # Defaults of torch and of Keras; then Keras' ResNets and DenseNets, and other model zoos.
 EPSILONS = (1e-5, 1e-3, 1.001e-5, 1e-6, 1e-4, 2e-5)
@@ -72,7 +72,7 @@ class BatchNorm:
 def computed(
     unmatched: Mapping[str, np.ndarray],
     stored: Sequence[StoredTensor],
-    room: Room,
+    available: AvailableTensors,
     folds: Sequence[Fold],
 ) -> tuple[dict[str, Found], set[str]]:
     """Return the weights that are stored as the result of a fold, and the names of these results.
@@ -87,7 +87,7 @@ def computed(
             values = fold.compute() if wanted else None
         if values is None:
             continue
-        free = [tensor for tensor in room.free(stored) if tensor.array.dtype.kind == "f"]
+        free = [tensor for tensor in available.free(stored) if tensor.array.dtype.kind == "f"]
         sized = [tensor for tensor in free if tensor.array.size == values.factor.size]
         place: tuple[StoredTensor | None, float] | None = (None, 0.0)
         if (values.factor != 1).any():
@@ -97,7 +97,7 @@ def computed(
             continue
         taken = {tensor.name: tensor for tensor, _ in (place, rest) if tensor is not None}
         for tensor in taken.values():
-            room.take(tensor)
+            available.take(tensor)
         results |= taken.keys()
         for name in wanted:
             result, error = place if name in fold.factors else rest
@@ -109,7 +109,7 @@ def folded(
     weights: Mapping[str, np.ndarray],
     unmatched: Mapping[str, np.ndarray],
     stored: Sequence[StoredTensor],
-    room: Room,
+    available: AvailableTensors,
 ) -> dict[str, Found]:
     """Return the weights of folded batch norms, and the kernels and biases folded with them.
 
@@ -117,7 +117,7 @@ def folded(
     neither, so if only one of the tensors is missing, it was altered and not folded.
     """
     found: dict[str, Found] = {}
-    free = [tensor for tensor in room.free(stored) if tensor.array.dtype.kind == "f"]
+    free = [tensor for tensor in available.free(stored) if tensor.array.dtype.kind == "f"]
     for norm in batch_norms(weights):
         if not unmatched.keys() >= set(norm.names[2:]):
             continue
@@ -136,7 +136,7 @@ def folded(
                     found.update(explained)
                     break
     for tensor in {p.stored.name: p.stored for p in found.values() if p.stored}.values():
-        room.take(tensor)
+        available.take(tensor)
     return found
 
 

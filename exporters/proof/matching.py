@@ -65,13 +65,13 @@ class Found:
 
 
 @dataclass(kw_only=True)
-class Room:
+class AvailableTensors:
     """Stored tensors that are still available: each serves as many weights as it has readers."""
 
     left: dict[str, int]
 
     @classmethod
-    def of(cls, stored: Sequence[StoredTensor]) -> Room:
+    def of(cls, stored: Sequence[StoredTensor]) -> AvailableTensors:
         return cls(left={tensor.name: max(1, len(tensor.readers)) for tensor in stored})
 
     def take(self, tensor: StoredTensor) -> None:
@@ -89,7 +89,7 @@ def tensor_digest(array: np.ndarray) -> str:
 
 
 def identical(
-    weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor], room: Room
+    weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor], available: AvailableTensors
 ) -> dict[str, Found]:
     """Find weights with the same bits, dtype and shape.
 
@@ -103,11 +103,11 @@ def identical(
     # Match equal names for all weights first, so that no other weight of equal value takes them.
     for fits in (operator.eq, names_layer, lambda stored, weight: True):
         for name in sorted(candidates.keys() - found.keys()):
-            free = [t for t in room.free(candidates[name]) if fits(t.name, name)]
+            free = [t for t in available.free(candidates[name]) if fits(t.name, name)]
             if free:
                 # Prefer a tensor that the graph reads, then the one with the most room.
-                best = max(free, key=lambda t: (bool(t.readers), room.left[t.name]))
-                room.take(best)
+                best = max(free, key=lambda t: (bool(t.readers), available.left[t.name]))
+                available.take(best)
                 found[name] = Found(
                     match=Match.IDENTICAL if best.readers else Match.UNUSED, stored=best
                 )
@@ -115,14 +115,14 @@ def identical(
 
 
 def rearranged(
-    weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor], room: Room
+    weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor], available: AvailableTensors
 ) -> dict[str, Found]:
     """Find weights with the same values in another order of the axes, another shape, or both."""
-    return _by_values(weights, stored, room, dict.fromkeys(weights))
+    return _by_values(weights, stored, available, dict.fromkeys(weights))
 
 
 def cast(
-    weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor], room: Room
+    weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor], available: AvailableTensors
 ) -> dict[str, Found]:
     """Find weights rounded to a floating-point dtype that is stored, with the axes in any order."""
     found: dict[str, Found] = {}
@@ -133,22 +133,24 @@ def cast(
                 for name, array in weights.items()
                 if name not in found and _is_float(array) and array.dtype != dtype
             }
-        for name, place in _by_values(rounded, stored, room, weights).items():
+        for name, place in _by_values(rounded, stored, available, weights).items():
             found[name] = place
     return found
 
 
 def quantised(
-    weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor], room: Room
+    weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor], available: AvailableTensors
 ) -> dict[str, Found]:
     """Find weights stored as integers that dequantise to within half a step of the values."""
     found: dict[str, Found] = {}
     whole = [tensor for tensor in stored if tensor.quantisation is not None]
     for name, array in weights.items():
-        for tensor in sorted(room.free(whole), key=lambda one: not names_layer(one.name, name)):
+        for tensor in sorted(
+            available.free(whole), key=lambda one: not names_layer(one.name, name)
+        ):
             place = _restored(array, tensor)
             if place is not None:
-                room.take(tensor)
+                available.take(tensor)
                 found[name] = place
                 break
     return found
@@ -163,7 +165,7 @@ GATES: Mapping[int, Sequence[Sequence[int]]] = {
 
 
 def reordered(
-    weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor], room: Room
+    weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor], available: AvailableTensors
 ) -> dict[str, Found]:
     """Find weights of recurrent layers with the gates in another framework's order.
 
@@ -178,7 +180,7 @@ def reordered(
     }
     sizes = {(array.dtype, array.size) for array in (*weights.values(), *padded.values())}
     bags: dict[str, list[StoredTensor]] = defaultdict(list)
-    for tensor in room.free(stored):
+    for tensor in available.free(stored):
         if (tensor.array.dtype, tensor.array.size) in sizes:
             bags[_bag(tensor.array)].append(tensor)
     found: dict[str, Found] = {}
@@ -186,30 +188,30 @@ def reordered(
         candidates = list(bags.get(_bag(array), ())) if bags else []
         if bags and name in padded:
             candidates += bags.get(_bag(padded[name]), ())
-        place = next(_in_gate_order(array, room.free(candidates)), None)
+        place = next(_in_gate_order(array, available.free(candidates)), None)
         if place is not None:
             order, tensor = place
-            room.take(tensor)
+            available.take(tensor)
             found[name] = Found(match=Match.REORDERED, stored=tensor, how=f"gates {list(order)}")
     return found
 
 
 def stacked(
-    weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor], room: Room
+    weights: Mapping[str, np.ndarray], stored: Sequence[StoredTensor], available: AvailableTensors
 ) -> dict[str, Found]:
     """Find weights that are stacked in one stored tensor along its first axis.
 
     An example is the two directions of a recurrent layer. Each part of the tensor must be a weight.
     """
     found: dict[str, Found] = {}
-    for tensor in room.free(stored):
+    for tensor in available.free(stored):
         if tensor.array.ndim < 2 or not 2 <= len(tensor.array) <= MOST_PARTS:
             continue
         parts = [
             StoredTensor(name=str(place), array=part, readers=tensor.readers)
             for place, part in enumerate(tensor.array)
         ]
-        own = Room.of(parts)
+        own = AvailableTensors.of(parts)
         own.left = dict.fromkeys(own.left, 1)
         left = {name: array for name, array in weights.items() if name not in found}
         matched: dict[str, Found] = {}
@@ -218,7 +220,7 @@ def stacked(
             matched |= way(rest, parts, own)
         if len(matched) < len(parts):
             continue
-        room.take(tensor)
+        available.take(tensor)
         for name, place in matched.items():
             assert place.stored is not None
             words = (f"part {place.stored.name} of {len(parts)}", *filter(None, (place.how,)))
@@ -324,7 +326,7 @@ def _restored(array: np.ndarray, tensor: StoredTensor) -> Found | None:
 def _by_values(
     weights: Mapping[str, np.ndarray],
     stored: Sequence[StoredTensor],
-    room: Room,
+    available: AvailableTensors,
     originals: Mapping[str, np.ndarray | None],
 ) -> dict[str, Found]:
     """Find stored tensors with exactly the values of a weight, in some order of its axes.
@@ -333,13 +335,13 @@ def _by_values(
     """
     bags: dict[str, list[StoredTensor]] = defaultdict(list)
     sizes = {(array.dtype, array.size) for array in weights.values()}
-    for tensor in room.free(stored):
+    for tensor in available.free(stored):
         if (tensor.array.dtype, tensor.array.size) in sizes:
             bags[_bag(tensor.array)].append(tensor)
     found: dict[str, Found] = {}
     for name, array in weights.items():
         candidates = sorted(
-            room.free(bags.get(_bag(array), [])) if bags else [],
+            available.free(bags.get(_bag(array), [])) if bags else [],
             key=lambda tensor: not names_layer(tensor.name, name),
         )
         for tensor in candidates:
@@ -349,7 +351,7 @@ def _by_values(
             )
             if order is None:
                 continue
-            room.take(tensor)
+            available.take(tensor)
             original = originals[name]
             match = Match.TRANSPOSED if "axes" in order else Match.RESHAPED
             error = 0.0

@@ -14,9 +14,9 @@ import numpy as np
 from exporters.base import Fold, StoredTensor
 from exporters.proof.folding import computed, folded, left_out
 from exporters.proof.matching import (
+    AvailableTensors,
     Found,
     Match,
-    Room,
     cast,
     copies,
     identical,
@@ -144,16 +144,16 @@ def compare(
     """
     weights = {name: array for name, array in weights.items() if name.split(".")[-1] != COUNT}
     live = [tensor for tensor in stored if tensor.readers]
-    room = Room.of(stored)
-    found = identical(weights, stored, room)
+    available = AvailableTensors.of(stored)
+    found = identical(weights, stored, available)
     for way in (rearranged, reordered, stacked, cast, quantised):
-        found |= way(_without(weights, found), live, room)
+        found |= way(_without(weights, found), live, available)
     sure = {name: place for name, place in found.items() if not _by_chance(name, weights, place)}
-    of_folds, results = computed(_without(weights, sure), live, room, folds)
+    of_folds, results = computed(_without(weights, sure), live, available, folds)
     found |= of_folds
     sure |= of_folds
-    found |= folded(weights, _without(weights, sure), live, room)
-    others = [tensor for tensor in room.free(live) if could_be_a_weight(tensor)]
+    found |= folded(weights, _without(weights, sure), live, available)
+    others = [tensor for tensor in available.free(live) if could_be_a_weight(tensor)]
     found |= left_out(_without(weights, found), others)
     by_name = {tensor.name: tensor for tensor in stored}
     tensors = [

@@ -32,7 +32,7 @@ def _nothing(config: Any) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class BuildRequest:
     """Parameters of the build of an engine.
 
     `compute_capabilities` are those of the GPUs that the engine is for, `gpu` is the name of the
@@ -49,7 +49,9 @@ class Order:
     keep: Callable[[Any], None] = _nothing
 
 
-def write_engine(library: Library, source: Artifact, directory: Path, order: Order) -> Exported:
+def write_engine(
+    library: Library, source: Artifact, directory: Path, request: BuildRequest
+) -> Exported:
     """Write the engine, the graph that it was built from, and the record of both.
 
     The engine takes shapes from the smallest to the largest: those of a profile, or those of the
@@ -58,16 +60,16 @@ def write_engine(library: Library, source: Artifact, directory: Path, order: Ord
     """
     parsed = parse(library, source.path)
     _require_signature(parsed, source)
-    shapes = _shapes(parsed, source, order)
+    shapes = _shapes(parsed, source, request)
     batches = _batches(source, shapes)
     _copy(source, directory)
-    write_atomically(directory / ENGINE, _built(parsed, order, shapes))
+    write_atomically(directory / ENGINE, _built(parsed, request, shapes))
     names = (ENGINE, GRAPH, *external_files(source.path))
     EngineRecord(
         library=library.target,
         version=library.trt.__version__,
-        compute_capabilities=order.compute_capabilities,
-        gpu=order.gpu,
+        compute_capabilities=request.compute_capabilities,
+        gpu=request.gpu,
         batches=batches,
         tf32=False,
         files={name: digest_file(directory / name) for name in names},
@@ -75,7 +77,7 @@ def write_engine(library: Library, source: Artifact, directory: Path, order: Ord
     options = {
         "exporter": library.target,
         library.trt.__name__: library.trt.__version__,
-        "compute_capabilities": list(order.compute_capabilities),
+        "compute_capabilities": list(request.compute_capabilities),
         "batches": batches,
         "profiles": shapes,
     }
@@ -152,22 +154,22 @@ def _require_signature(parsed: Parsed, source: Artifact) -> None:
             )
 
 
-def _shapes(parsed: Parsed, source: Artifact, order: Order) -> dict[str, Shapes]:
+def _shapes(parsed: Parsed, source: Artifact, request: BuildRequest) -> dict[str, Shapes]:
     """Return the smallest, usual and largest shape of each input with a dynamic axis or a profile.
 
     Raises SourceError for a dynamic axis that is neither in a profile nor the batch, UsageError for
     a profile or batches that do not fit the model.
     """
     specs = {spec.name: spec for spec in source.signature.inputs}
-    for name in order.profiles:
+    for name in request.profiles:
         if name not in specs:
             raise unknown_name("input", name, specs)
     found: dict[str, Shapes] = {}
-    batches = order.batches or _batches(source, order.profiles) or BATCHES
+    batches = request.batches or _batches(source, request.profiles) or BATCHES
     by_batch: set[Dim] = set()
     for tensor in parsed.inputs():
         spec, shape = specs[tensor.name], tuple(tensor.shape)
-        if (profile := order.profiles.get(tensor.name)) is not None:
+        if (profile := request.profiles.get(tensor.name)) is not None:
             _require_fit(spec, shape, profile)
             found[tensor.name] = profile
             continue
@@ -179,9 +181,9 @@ def _shapes(parsed: Parsed, source: Artifact, order: Order) -> dict[str, Shapes]
             found[tensor.name] = tuple(
                 tuple(batch if extent < 0 else extent for extent in shape) for batch in batches
             )
-    if order.batches is not None and not by_batch:
+    if request.batches is not None and not by_batch:
         raise UsageError(
-            f"Got batches {', '.join(map(str, order.batches))}, but {source.path} takes "
+            f"Got batches {', '.join(map(str, request.batches))}, but {source.path} takes "
             f"{source.signature.describe_inputs()}: "
             f"{'the profiles have them' if found else 'one batch only'}.",
             hint="Leave the batches out, or give a model whose first axis is dynamic.",
@@ -230,7 +232,7 @@ def _extent_of(source: Artifact, spec: TensorSpec, axis: int) -> str:
     return "1" if axis == source.signature.batch_position(spec) else "16"
 
 
-def _built(parsed: Parsed, order: Order, shapes: Mapping[str, Shapes]) -> bytes:
+def _built(parsed: Parsed, request: BuildRequest, shapes: Mapping[str, Shapes]) -> bytes:
     """Build the engine. Raises SourceError, with the library's messages, if that fails."""
     library, builder = parsed.library, parsed.builder
     trt = library.trt
@@ -239,17 +241,17 @@ def _built(parsed: Parsed, order: Order, shapes: Mapping[str, Shapes]) -> bytes:
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if shapes:
         config.add_optimization_profile(profile_of(parsed, shapes))
-    order.prepare(config)
+    request.prepare(config)
     library.log.take()
     engine = builder.build_serialized_network(parsed.network, config)
     if engine is None:
         raise SourceError(
             f"{library} built no engine of {parsed.path} for compute capabilities "
-            f"{', '.join(map(str, order.compute_capabilities))}: {library.log.take()}.",
+            f"{', '.join(map(str, request.compute_capabilities))}: {library.log.take()}.",
             hint="The message names what it does not take; choose another compute capability, or "
             "another target.",
         )
-    order.keep(config)
+    request.keep(config)
     return bytes(engine)
 
 

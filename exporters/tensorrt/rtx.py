@@ -10,7 +10,7 @@ import tensorrt_rtx as trt
 
 from exporters import ROUTES
 from exporters.base import Exported, Exporter, ExportOptions, Route
-from exporters.tensorrt.engine import EngineTensors, Order, write_engine
+from exporters.tensorrt.engine import BuildRequest, EngineTensors, write_engine
 from exporters.tensorrt.network import Library
 from toolkit.core.artifact import Artifact
 from toolkit.core.errors import UsageError
@@ -37,13 +37,13 @@ class TensorRtRtx(Exporter):
             for place, number in enumerate(capabilities):
                 config.set_compute_capability(trt.ComputeCapability(number), place)
 
-        order = Order(
+        request = BuildRequest(
             compute_capabilities=capabilities,
             batches=options.batches,
             profiles=options.profiles or {},
             prepare=prepare,
         )
-        return write_engine(LIBRARY, source, directory, order)
+        return write_engine(LIBRARY, source, directory, request)
 
 
 @final

@@ -9,7 +9,7 @@ import tensorrt as trt
 
 from exporters import ROUTES
 from exporters.base import Exported, Exporter, ExportOptions, Route
-from exporters.tensorrt.engine import EngineTensors, Order, write_engine
+from exporters.tensorrt.engine import BuildRequest, EngineTensors, write_engine
 from exporters.tensorrt.network import Library
 from exporters.tensorrt.timing_cache import TimingCache
 from toolkit.core.artifact import Artifact
@@ -31,7 +31,7 @@ class TensorRt(Exporter):
     def export(self, source: Artifact, directory: Path, options: ExportOptions) -> Exported:
         gpu = _gpu()
         timings = TimingCache.of(gpu, trt.__version__)
-        order = Order(
+        request = BuildRequest(
             compute_capabilities=(gpu.capability,),
             batches=options.batches,
             profiles=options.profiles or {},
@@ -39,7 +39,7 @@ class TensorRt(Exporter):
             prepare=timings.attach,
             keep=timings.keep,
         )
-        return write_engine(LIBRARY, source, directory, order)
+        return write_engine(LIBRARY, source, directory, request)
 
 
 @final

@@ -14,7 +14,7 @@ from sklearn.datasets import load_diabetes
 import toolkit
 from tests.conftest import Run
 from toolkit.core.errors import ToolkitError, UsageError
-from toolkit.core.gates import Gate
+from toolkit.core.gates import CheckOutcome
 from toolkit.core.measurement import Status
 
 ROWS, CLASSES, WIDTH = 1200, 7, 8
@@ -146,8 +146,8 @@ def test_one_form_is_held_against_its_reference(checkpoint_dir: Path, artifact_d
     assert found.forms[0].path.startswith(str(checkpoint_dir.resolve()))
     assert found.reference == "torch"
     assert row.drop is not None
-    assert row.drop.gate(0.5) is Gate.UNKNOWN
-    assert row.gate is Gate.PASSED
+    assert row.drop.gate(0.5) is CheckOutcome.UNKNOWN
+    assert row.gate is CheckOutcome.PASSED
     assert "to the rounding of float32" in row.why
     assert found.scores["top1"] >= 0.95
 
@@ -156,7 +156,12 @@ def test_without_labels_outputs_are_held_to_the_tolerance(place: Path):
     forms = [place / name for name in ("a.onnx", "near.onnx")]
     found = toolkit.verify(forms, inputs=place / "inputs.npz", runtimes=ORT)
     (row,) = found.rows
-    assert (found.labelled, found.scores, row.drop, row.gate) == (False, {}, None, Gate.FAILED)
+    assert (found.labelled, found.scores, row.drop, row.gate) == (
+        False,
+        {},
+        None,
+        CheckOutcome.FAILED,
+    )
     assert row.agreement is not None
     assert 0.95 < row.agreement < 1
     near = row.outputs["y"]  # by A's name for it
@@ -201,7 +206,7 @@ def test_values_are_compared_by_their_squared_errors(tmp_path: Path):
     )
     assert row.drop is not None
     assert row.drop.value == pytest.approx(100 * (mse[1] / mse[0] - 1), rel=1e-3)
-    assert row.gate is Gate.FAILED
+    assert row.gate is CheckOutcome.FAILED
     assert row.why == "the drop is more than 1 % of the MSE"
     columns = changed(tmp_path, tmp_path, targets=targets[:, None])
     assert toolkit.verify(forms, data=str(columns), runtimes=ORT, max_drop=1).scores == found.scores
@@ -241,7 +246,7 @@ def test_nan_from_a_form_fails_it_and_from_the_first_ends_it(place: Path, tmp_pa
             [place / "a.onnx", tmp_path / "nan.onnx"], data=rows, runtimes=ORT, max_drop=allowed
         )
         (row,) = found.rows
-        assert (row.status, row.gate, row.scores) == (Status.OK, Gate.FAILED, None)
+        assert (row.status, row.gate, row.scores) == (Status.OK, CheckOutcome.FAILED, None)
         assert row.why == "y has NaN or infinity, first in row 0"
     with pytest.raises(ToolkitError, match="gives NaN or infinity in y, row 0") as raised:
         toolkit.verify([tmp_path / "nan.onnx", place / "a.onnx"], data=rows, runtimes=ORT)
@@ -256,10 +261,10 @@ def test_a_runtime_that_cannot_run_costs_its_row(place: Path):
         max_drop=5,
     )
     assert [(row.runtime, row.gate) for row in found.rows] == [
-        ("onnxruntime", Gate.PASSED),
-        ("null", Gate.UNKNOWN),
+        ("onnxruntime", CheckOutcome.PASSED),
+        ("null", CheckOutcome.UNKNOWN),
     ]
-    assert found.gate is Gate.UNKNOWN
+    assert found.gate is CheckOutcome.UNKNOWN
 
 
 LABELS = np.arange(ROWS) % CLASSES

@@ -91,12 +91,12 @@ def test_on_a_gpu_its_runtimes_compete(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    standings = told["standings"]
-    able = [one for one in standings if one["out"] is None]  # the driver runs no engine
+    candidate_results = told["standings"]
+    able = [one for one in candidate_results if one["out"] is None]  # the driver runs no engine
     assert {one["runtime"] for one in able} == {"onnxruntime-cuda"}
     assert {one["precision"] for one in able} == {"float32", "tf32"}
-    assert any(one["tuning"] == {"prefer_nhwc": "1"} for one in standings)
-    assert all(one["threads"] == standings[0]["threads"] for one in standings)
+    assert any(one["tuning"] == {"prefer_nhwc": "1"} for one in candidate_results)
+    assert all(one["threads"] == candidate_results[0]["threads"] for one in candidate_results)
     assert any("tensorrt cannot run here" in remark for remark in told["remarks"])
     bundle = tmp_path / "s" / "bundle"
     written = json.loads((bundle / BUNDLE_FILE).read_text())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import models
-from toolkit.benchmarking.training_runner import Contest, measure_training
+from toolkit.benchmarking.training_runner import TrainingComparison, measure_training
 from toolkit.core.errors import UsageError, unknown_name
 from toolkit.core.measurement import Result
 from toolkit.core.options import settle
@@ -82,7 +82,7 @@ def bench_training(
     )
     if family is not None:
         family.refuse(splits.task, settled)
-    contest = Contest(
+    comparison = TrainingComparison(
         model=model,
         family=family,
         settings=settled,
@@ -98,7 +98,7 @@ def bench_training(
         pythons=pythons or {},
         timeout_s=timeout_s,
     )
-    return measure_training(contest, Path(out), listener)
+    return measure_training(comparison, Path(out), listener)
 
 
 def _checked_trainers(trainers: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ from toolkit.core.errors import ToolkitError, UnavailableError
 from toolkit.core.measurement import Agreement, Row, Status
 from toolkit.core.session import SessionOptions
 from toolkit.core.specs import Feeds
-from toolkit.measuring.timing.engine import Lane
+from toolkit.measuring.timing.engine import TimedRow
 from toolkit.measuring.workers.client import WorkerProcess
 from toolkit.parity.outputs import combine
 from toolkit.sources.reference_runtime import reference_runtime
@@ -36,11 +36,12 @@ class Entry:
 
 @final
 @dataclass(kw_only=True)
-class Contender:
+class RowRun:
     """A row with its current process, and its results from all processes.
 
-    `lane` is None until the first process is open. `expected` has the reference outputs for each of
-    `feeds`, None if the reference could not run. `broken` is set by an error that ended the row.
+    `timed_row` is None until the first process is open. `expected` has the reference outputs for
+    each of `feeds`, None if the reference could not run. `broken` is set by an error that ended the
+    row.
     """
 
     entry: Entry
@@ -49,14 +50,14 @@ class Contender:
     feeds: Sequence[Feeds]
     expected: ReferenceOutputs | None
     worker: WorkerProcess | None = None
-    lane: Lane | None = None
+    timed_row: TimedRow | None = None
     warnings: list[str] = field(default_factory=list)
     broken: bool = False
 
     @property
     def alive(self) -> bool:
         """Whether the row can still be measured."""
-        return not self.broken and (self.lane is None or self.lane.failure is None)
+        return not self.broken and (self.timed_row is None or self.timed_row.failure is None)
 
     def fail(self, error: ToolkitError) -> None:
         """End the row with the reason in `error`, which no later check changes."""
@@ -99,11 +100,11 @@ class Contender:
             )
             self._check_outputs(worker, self.row.precision_requested, self.row.parity)
             right = self.row.status is Status.OK or settings.allow_fallback
-            if self.lane is None:
-                self.lane = Lane(probe=worker)
+            if self.timed_row is None:
+                self.timed_row = TimedRow(probe=worker)
             else:
-                self.lane.move_to(worker)
-            self.lane.compared = opened.computes and right
+                self.timed_row.move_to(worker)
+            self.timed_row.compared = opened.computes and right
         except ToolkitError as error:
             self.fail(error)
 
@@ -117,21 +118,21 @@ class Contender:
 
     def finish(self) -> None:
         """Add the measurements and then the provenance to the row, and end the process."""
-        if self.lane is not None:
-            self.row = replace(self.row, measurements=self.lane.measurements())
+        if self.timed_row is not None:
+            self.row = replace(self.row, measurements=self.timed_row.measurements())
         if self.worker is None:
             return
         with self.worker as worker:
             self._keep(worker)
-            if self.lane is not None and worker.answers:
+            if self.timed_row is not None and worker.answers:
                 self._ask(worker)
 
     def _keep(self, worker: WorkerProcess) -> None:
         """Add the failure of the lane and the peak memory of the process to the row."""
-        if self.lane is None:
+        if self.timed_row is None:
             return
-        if self.lane.failure is not None and not self.broken:
-            self.fail(self.lane.failure)
+        if self.timed_row.failure is not None and not self.broken:
+            self.fail(self.timed_row.failure)
         if worker.answers:
             with self._failing():
                 peak = worker.peak_rss_bytes()

@@ -11,7 +11,7 @@ from typing import final
 
 from toolkit.benchmarking.recording import keep_rows
 from toolkit.benchmarking.row_checks import ReferenceOutputs
-from toolkit.benchmarking.row_run import Contender, Entry
+from toolkit.benchmarking.row_run import Entry, RowRun
 from toolkit.benchmarking.settings import Settings
 from toolkit.core.artifact import Artifact
 from toolkit.core.documents import Json
@@ -22,7 +22,7 @@ from toolkit.core.progress import Progress
 from toolkit.core.specs import Feeds
 from toolkit.measuring.figures.warnings import load_warnings, machine_warnings, row_warnings
 from toolkit.measuring.load_test.max_qps import find_rates
-from toolkit.measuring.load_test.scenarios import WINDOWS, Traffic, TrafficLane, serve
+from toolkit.measuring.load_test.scenarios import WINDOWS, ServedRow, Traffic, serve
 from toolkit.measuring.load_test.warnings import traffic_warnings
 from toolkit.measuring.machine.environment import describe_environment
 from toolkit.measuring.machine.gpus import gpu_warnings
@@ -127,23 +127,23 @@ class _Run:
 
         The rows are added to `rows` with their measurements, even if measuring is interrupted.
         """
-        contenders: list[Contender] = []
+        row_runs: list[RowRun] = []
         try:
-            self._enter(number, group, contenders)
+            self._enter(number, group, row_runs)
             if self.settings.traffic is None:
-                self._measure_all(contenders, group.batch)
+                self._measure_all(row_runs, group.batch)
             else:
-                self._serve_all(contenders, self.settings.traffic, group.batch)
+                self._serve_all(row_runs, self.settings.traffic, group.batch)
         except KeyboardInterrupt:
             self.interrupts.hold()  # a second Ctrl-C would lose the rows measured so far
             raise
         finally:
             with contextlib.ExitStack() as all_of_them:  # finish all, even if one raises
-                for contender in reversed(contenders):
-                    all_of_them.callback(self._finish, contender, rows)
+                for row_run in reversed(row_runs):
+                    all_of_them.callback(self._finish, row_run, rows)
 
-    def _enter(self, number: int, group: Group, contenders: list[Contender]) -> None:
-        """Append a Contender for each row, with the reference outputs for its inputs."""
+    def _enter(self, number: int, group: Group, row_runs: list[RowRun]) -> None:
+        """Append a RowRun for each row, with the reference outputs for its inputs."""
         feeds = group.inputs.sets(group.batch)
         references: dict[tuple[object, ...], ReferenceOutputs | None] = {}
         for entry in group.entries:
@@ -151,8 +151,8 @@ class _Run:
             same = what_runs(entry.artifacts)
             if same not in references:
                 references[same] = self._reference(entry.artifacts, feeds)
-            contenders.append(
-                Contender(
+            row_runs.append(
+                RowRun(
                     entry=entry,
                     row=row,
                     settings=self.settings,
@@ -161,45 +161,45 @@ class _Run:
                 )
             )
 
-    def _measure_all(self, contenders: Sequence[Contender], batch: int) -> None:
+    def _measure_all(self, row_runs: Sequence[RowRun], batch: int) -> None:
         """Measure every scope in several processes of each row."""
         settings, procedure = self.settings, self.settings.procedure
         scopes = [scope for scope in settings.scopes if scope is not Scope.OPEN]
         openings = OPENINGS if Scope.OPEN in settings.scopes else 1
         loads: dict[Scope, list[OtherLoad]] = {}
         began = time.monotonic()
-        self._open(contenders, batch, 0, "open")
-        preparation_s = time.monotonic() - began + WARM_UP_S * len(contenders) * len(scopes)
+        self._open(row_runs, batch, 0, "open")
+        preparation_s = time.monotonic() - began + WARM_UP_S * len(row_runs) * len(scopes)
         count = procedure.plan(preparation_s, len(scopes)) if scopes else 0
         total = max(count, openings)
         for process in range(total):
             of = f" {process + 1} of {total}"
             if process:
-                self._open(contenders, batch, process, f"open{of}")
+                self._open(row_runs, batch, process, f"open{of}")
             if process < count:
                 part = Part(procedure=procedure, number=process, count=count, cores=self._cores)
-                self._measure(contenders, batch, part, scopes, loads, f"measure{of}")
-                lanes = [contender.lane for contender in contenders if contender.lane]
-                if process + 1 >= openings and is_enough(lanes, scopes, part):
+                self._measure(row_runs, batch, part, scopes, loads, f"measure{of}")
+                timed_rows = [row_run.timed_row for row_run in row_runs if row_run.timed_row]
+                if process + 1 >= openings and is_enough(timed_rows, scopes, part):
                     break
         for scope, parts in loads.items():
             self.warnings += load_warnings(f"batch {batch}, {scope}", average(parts))
 
-    def _open(self, contenders: Sequence[Contender], batch: int, process: int, task: str) -> None:
+    def _open(self, row_runs: Sequence[RowRun], batch: int, process: int, task: str) -> None:
         """End the current process of each row, and start the next of each that has not failed."""
-        for contender in contenders:
-            contender.close()
+        for row_run in row_runs:
+            row_run.close()
         core = self._cores[process % len(self._cores)] if self._cores else None
-        for done, contender in enumerate(contenders):
-            if contender.alive:
-                contender.open(core)
+        for done, row_run in enumerate(row_runs):
+            if row_run.alive:
+                row_run.open(core)
             self.progress.update(
-                f"{task}, batch {batch}", done + 1, len(contenders), contender.entry.runtime
+                f"{task}, batch {batch}", done + 1, len(row_runs), row_run.entry.runtime
             )
 
     def _measure(
         self,
-        contenders: Sequence[Contender],
+        row_runs: Sequence[RowRun],
         batch: int,
         part: Part,
         scopes: Sequence[Scope],
@@ -207,21 +207,21 @@ class _Run:
         task: str,
     ) -> None:
         """Measure every scope in the current processes; add the load of others to `loads`."""
-        lanes = [c.lane for c in contenders if c.lane and c.alive]
+        timed_rows = [c.timed_row for c in row_runs if c.timed_row and c.alive]
         for done, scope in enumerate(scopes):
-            meter = LoadMeter([c.worker.pid for c in contenders if c.worker])
-            measure(lanes, scope, part, time.monotonic_ns)
+            meter = LoadMeter([c.worker.pid for c in row_runs if c.worker])
+            measure(timed_rows, scope, part, time.monotonic_ns)
             loads.setdefault(scope, []).append(meter.read())
-            for lane in lanes:
-                lane.disturbances[scope] = average(loads[scope]).disturbance
+            for timed_row in timed_rows:
+                timed_row.disturbances[scope] = average(loads[scope]).disturbance
             self.progress.update(f"{task}, batch {batch}", done + 1, len(scopes), scope)
 
-    def _finish(self, contender: Contender, rows: list[Row]) -> None:
+    def _finish(self, row_run: RowRun, rows: list[Row]) -> None:
         try:
-            contender.finish()
+            row_run.finish()
         finally:
-            rows.append(contender.row)
-            self.warnings += contender.warnings
+            rows.append(row_run.row)
+            self.warnings += row_run.warnings
 
     def _new_row(self, entry: Entry, group: int, batch: int, feeds: Feeds) -> Row:
         source = entry.artifacts[0]
@@ -257,14 +257,14 @@ class _Run:
             forms=artifacts, feeds=feeds, outputs=outputs, tolerance=settings.tolerance
         )
 
-    def _serve_all(self, contenders: Sequence[Contender], traffic: Traffic, batch: int) -> None:
+    def _serve_all(self, row_runs: Sequence[RowRun], traffic: Traffic, batch: int) -> None:
         """Run the load test on all rows, with one process of each row per window.
 
         A search for rates has one process. Rows keep their results even if it is interrupted.
         """
         what = f"{traffic.scenario}, batch {batch}"
         procedure = self.settings.procedure
-        lanes: dict[int, TrafficLane] = {}
+        served_rows: dict[int, ServedRow] = {}
         loads: list[OtherLoad] = []
 
         def report(done: int, total: int, detail: str) -> None:
@@ -273,28 +273,30 @@ class _Run:
         try:
             for number in range(1 if traffic.find_qps else WINDOWS):
                 of = "" if traffic.find_qps else f" {number + 1} of {WINDOWS}"
-                self._open(contenders, batch, number, f"open{of}")
-                for index, contender in enumerate(contenders):
-                    if contender.lane and contender.worker:
-                        if index in lanes:
-                            lanes[index].move_to(contender.worker)
+                self._open(row_runs, batch, number, f"open{of}")
+                for index, row_run in enumerate(row_runs):
+                    if row_run.timed_row and row_run.worker:
+                        if index in served_rows:
+                            served_rows[index].move_to(row_run.worker)
                         else:
-                            lanes[index] = TrafficLane(server=contender.worker)
-                going = [lane for index, lane in lanes.items() if contenders[index].alive]
-                meter = LoadMeter([c.worker.pid for c in contenders if c.worker])
+                            served_rows[index] = ServedRow(server=row_run.worker)
+                going = [
+                    served_row for index, served_row in served_rows.items() if row_runs[index].alive
+                ]
+                meter = LoadMeter([c.worker.pid for c in row_runs if c.worker])
                 if traffic.find_qps:
                     find_rates(going, traffic, procedure, report)
                 else:
                     serve(going, traffic, procedure, number, self._cores)
                     report(number + 1, WINDOWS, "")
                 loads.append(meter.read())
-                for index, lane in lanes.items():
-                    if lane.failure is not None and contenders[index].alive:
-                        contenders[index].fail(lane.failure)
+                for index, served_row in served_rows.items():
+                    if served_row.failure is not None and row_runs[index].alive:
+                        row_runs[index].fail(served_row.failure)
             self.warnings += load_warnings(what, average(loads))
         finally:
-            for index, lane in lanes.items():
-                contender = contenders[index]
-                contender.row = replace(contender.row, served=lane.served(traffic))
-                if lane.failure is not None and contender.alive:
-                    contender.fail(lane.failure)
+            for index, served_row in served_rows.items():
+                row_run = row_runs[index]
+                row_run.row = replace(row_run.row, served=served_row.served(traffic))
+                if served_row.failure is not None and row_run.alive:
+                    row_run.fail(served_row.failure)

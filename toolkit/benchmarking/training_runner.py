@@ -27,9 +27,9 @@ from toolkit.measuring.machine.environment import describe_environment
 from toolkit.measuring.machine.gpus import gpu_warnings
 from toolkit.measuring.timing.cpu_contention import LoadMeter, OtherLoad, average
 from toolkit.measuring.timing.engine import (
-    Lane,
     Part,
     Procedure,
+    TimedRow,
     is_enough,
     measure,
 )
@@ -44,7 +44,7 @@ from toolkit.trainers.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contest:
+class TrainingComparison:
     """A comparison of training speed: every trainer with every recipe, on `train`.
 
     The recipes differ in the batch. `family` is None for user code, whose callable `model` names.
@@ -100,57 +100,57 @@ class Contest:
         }
 
 
-def measure_training(contest: Contest, out: Path, progress: Progress) -> Result:
+def measure_training(comparison: TrainingComparison, out: Path, progress: Progress) -> Result:
     """Measure every recipe, and store the result as `out/<id>.json`.
 
     A row that fails keeps the reason and its measurements so far; the others continue. On Ctrl-C,
     the rows so far are stored, then KeyboardInterrupt is raised.
     """
-    environment = describe_environment(contest.threads)
-    machine = machine_warnings(contest.threads, environment)
+    environment = describe_environment(comparison.threads)
+    machine = machine_warnings(comparison.threads, environment)
     machine += gpu_warnings(environment["gpu_states"])
     with scratch_directory() as directory:
-        split = write_split(contest.train, directory)
-        run = _Run(contest=contest, split=split, progress=progress)
+        split = write_split(comparison.train, directory)
+        run = _Run(comparison=comparison, split=split, progress=progress)
 
         def measure_all(rows: list[Row]) -> None:
-            for number, recipe in enumerate(contest.recipes):
+            for number, recipe in enumerate(comparison.recipes):
                 run.measure_group(number, recipe, rows)
 
         return keep_rows(
             measure_all,
-            plan=contest.to_json(),
+            plan=comparison.to_json(),
             environment=environment,
             warnings=lambda rows: [
                 *machine,
                 *run.warnings,
-                *row_warnings(rows, contest.procedure),
+                *row_warnings(rows, comparison.procedure),
             ],
             interrupts=run.interrupts,
             out=out,
-            expected_bytes=len(contest.recipes) * len(contest.trainers) * BYTES_A_ROW,
+            expected_bytes=len(comparison.recipes) * len(comparison.trainers) * BYTES_A_ROW,
             progress=progress,
         )
 
 
 @final
 @dataclass(kw_only=True)
-class _Contender:
+class _TrainingRowRun:
     """A row while it is measured.
 
-    `worker` and `probe` are those of the current process, None if it did not start. `lane` is None
-    until the first process is open.
+    `worker` and `probe` are those of the current process, None if it did not start. `timed_row` is
+    None until the first process is open.
     """
 
     row: Row
     worker: WorkerProcess | None = None
     probe: TrainingProbe | None = None
-    lane: Lane | None = None
+    timed_row: TimedRow | None = None
 
     @property
     def alive(self) -> bool:
         """Whether the row can still be measured."""
-        ended = self.lane is not None and self.lane.failure is not None
+        ended = self.timed_row is not None and self.timed_row.failure is not None
         return self.row.status is Status.OK and not ended
 
     def fail(self, error: ToolkitError) -> None:
@@ -172,12 +172,12 @@ class _Contender:
             return
         with self.worker as worker:
             self.worker = None
-            if self.lane is None or self.probe is None:
+            if self.timed_row is None or self.probe is None:
                 return
             if self.row.learning is None:
                 self.row = replace(self.row, learning=self.probe.learning())
-            if self.lane.failure is not None:
-                self.fail(self.lane.failure)
+            if self.timed_row.failure is not None:
+                self.fail(self.timed_row.failure)
             if worker.answers:
                 try:
                     peak = max(worker.peak_rss_bytes(), self.row.peak_rss_bytes or 0)
@@ -191,8 +191,8 @@ class _Contender:
         try:
             self.close()
         finally:
-            if self.lane is not None:
-                self.row = replace(self.row, measurements=self.lane.measurements())
+            if self.timed_row is not None:
+                self.row = replace(self.row, measurements=self.timed_row.measurements())
 
 
 @final
@@ -200,7 +200,7 @@ class _Contender:
 class _Run:
     """State of one call that all groups share."""
 
-    contest: Contest
+    comparison: TrainingComparison
     split: Mapping[str, str]
     progress: Progress
     warnings: list[str] = field(default_factory=list)
@@ -211,50 +211,51 @@ class _Run:
 
         Each process trains from the start. Adds the rows to `rows` even if interrupted.
         """
-        contest = self.contest
-        contenders = [
-            _Contender(row=self._new_row(label, number, recipe)) for label in contest.trainers
+        comparison = self.comparison
+        row_runs = [
+            _TrainingRowRun(row=self._new_row(label, number, recipe))
+            for label in comparison.trainers
         ]
         try:
-            self._measure_all(contenders, recipe)
+            self._measure_all(row_runs, recipe)
         except KeyboardInterrupt:
             self.interrupts.hold()  # a second Ctrl-C would lose the rows measured so far
             raise
         finally:
             with contextlib.ExitStack() as all_of_them:  # finish all, even if one raises
-                for contender in contenders:
-                    all_of_them.callback(contender.finish)
-            rows += self._judged([contender.row for contender in contenders])
+                for row_run in row_runs:
+                    all_of_them.callback(row_run.finish)
+            rows += self._judged([row_run.row for row_run in row_runs])
 
-    def _measure_all(self, contenders: Sequence[_Contender], recipe: Recipe) -> None:
+    def _measure_all(self, row_runs: Sequence[_TrainingRowRun], recipe: Recipe) -> None:
         """Measure epochs in several processes of each row."""
-        contest, procedure = self.contest, self.contest.procedure
+        comparison, procedure = self.comparison, self.comparison.procedure
         what, loads = f"batch {recipe.batch}", list[OtherLoad]()
-        cores = placement_cores(contest.cpus)
+        cores = placement_cores(comparison.cpus)
         count, process = 1, 0
         while process < count:
             began = time.monotonic()
-            for done, contender in enumerate(contenders):
-                contender.close()
-                if contender.alive:
-                    self._open(contender, recipe)
+            for done, row_run in enumerate(row_runs):
+                row_run.close()
+                if row_run.alive:
+                    self._open(row_run, recipe)
                 self.progress.update(
-                    f"prepare, {what}", done + 1, len(contenders), contender.row.runtime
+                    f"prepare, {what}", done + 1, len(row_runs), row_run.row.runtime
                 )
             if process == 0:
                 count = procedure.plan(time.monotonic() - began, 1)
-            lanes = [contender.lane for contender in contenders if contender.lane]
-            if not any(contender.alive for contender in contenders):
+            timed_rows = [row_run.timed_row for row_run in row_runs if row_run.timed_row]
+            if not any(row_run.alive for row_run in row_runs):
                 return
-            meter = LoadMeter([c.worker.pid for c in contenders if c.worker])
+            meter = LoadMeter([c.worker.pid for c in row_runs if c.worker])
             part = Part(procedure=procedure, number=process, count=count, cores=cores)
-            measure(lanes, Scope.EPOCH, part, time.monotonic_ns)
+            measure(timed_rows, Scope.EPOCH, part, time.monotonic_ns)
             loads.append(meter.read())
-            for lane in lanes:
-                lane.disturbances[Scope.EPOCH] = average(loads).disturbance
+            for timed_row in timed_rows:
+                timed_row.disturbances[Scope.EPOCH] = average(loads).disturbance
             process += 1
             self.progress.update(f"measure, {what}", process, count, Scope.EPOCH)
-            if is_enough(lanes, [Scope.EPOCH], part):
+            if is_enough(timed_rows, [Scope.EPOCH], part):
                 break
         self.warnings += load_warnings(f"{what}, {Scope.EPOCH}", average(loads))
 
@@ -262,24 +263,24 @@ class _Run:
         return Row(
             group=group,
             runtime=label,
-            artifact=self.contest.model,
+            artifact=self.comparison.model,
             artifact_digest="",
             batch=recipe.batch,
             status=Status.OK,
             precision_requested="float32",
         )
 
-    def _open(self, contender: _Contender, recipe: Recipe) -> None:
+    def _open(self, row_run: _TrainingRowRun, recipe: Recipe) -> None:
         """Start a worker and prepare training; a ToolkitError becomes the reason of the row."""
-        contest = self.contest
-        framework, _, mode = contender.row.runtime.partition(":")
+        comparison = self.comparison
+        framework, _, mode = row_run.row.runtime.partition(":")
         try:
-            spec = contest.spec(framework)
-            worker = contender.worker = WorkerProcess(
-                threads=contest.threads,
-                timeout_s=contest.timeout_s,
-                cpus=contest.cpus,
-                python=interpreter(framework, contest.pythons),
+            spec = comparison.spec(framework)
+            worker = row_run.worker = WorkerProcess(
+                threads=comparison.threads,
+                timeout_s=comparison.timeout_s,
+                cpus=comparison.cpus,
+                python=interpreter(framework, comparison.pythons),
                 module=MODULE,
             )
             probe = TrainingProbe(worker)
@@ -288,20 +289,20 @@ class _Run:
                 mode or None,
                 spec,
                 recipe,
-                rows=len(contest.train),
+                rows=len(comparison.train),
                 split=self.split,
-                settings=Settings(threads=contest.threads, device=contest.device),
-                own=None if contest.family else contest.model,
+                settings=Settings(threads=comparison.threads, device=comparison.device),
+                own=None if comparison.family else comparison.model,
             )
-            openings = (*contender.row.openings, opening)
-            contender.row = replace(contender.row, openings=openings)
-            contender.probe = probe
-            if contender.lane is None:
-                contender.lane = Lane(probe=probe)
+            openings = (*row_run.row.openings, opening)
+            row_run.row = replace(row_run.row, openings=openings)
+            row_run.probe = probe
+            if row_run.timed_row is None:
+                row_run.timed_row = TimedRow(probe=probe)
             else:
-                contender.lane.move_to(probe)
+                row_run.timed_row.move_to(probe)
         except ToolkitError as error:
-            contender.fail(error)
+            row_run.fail(error)
 
     def _judged(self, rows: Sequence[Row]) -> list[Row]:
         """Return the rows with their losses compared with those of the first row that has any.

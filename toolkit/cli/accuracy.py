@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from toolkit.cli import output
-from toolkit.core.gates import Gate
+from toolkit.core.gates import CheckOutcome
 from toolkit.core.measurement import Status
 from toolkit.parity.paired import Unit
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 SHARES = {"top1": "top-1", "top5": "top-5"}
 WORSE = {Unit.POINTS: ("worse", "better"), Unit.MSE: ("higher", "lower")}
 WORDS = {
-    Gate.PASSED: "passed",
-    Gate.FAILED: "FAILED",
-    Gate.UNKNOWN: "unknown",
+    CheckOutcome.PASSED: "passed",
+    CheckOutcome.FAILED: "FAILED",
+    CheckOutcome.UNKNOWN: "unknown",
 }
 VERDICTS = {
-    Gate.PASSED: "Passed.",
-    Gate.FAILED: "FAILED.",
-    Gate.UNKNOWN: "Inconclusive.",
+    CheckOutcome.PASSED: "Passed.",
+    CheckOutcome.FAILED: "FAILED.",
+    CheckOutcome.UNKNOWN: "Inconclusive.",
 }
 
 

@@ -66,7 +66,7 @@ def compare(
     """
     from toolkit.benchmarking.compare import are_results, compare, compare_results
     from toolkit.cli import output
-    from toolkit.core.gates import Gate
+    from toolkit.core.gates import CheckOutcome
     from toolkit.measuring.timing.engine import Procedure
 
     unstored = output.Unstored()
@@ -115,7 +115,9 @@ def compare(
     else:
         _print(found)
     unstored.report()
-    raise typer.Exit({Gate.PASSED: 0, Gate.FAILED: 1, Gate.UNKNOWN: 3}[found.gate])
+    raise typer.Exit(
+        {CheckOutcome.PASSED: 0, CheckOutcome.FAILED: 1, CheckOutcome.UNKNOWN: 3}[found.gate]
+    )
 
 
 def _refuse_measuring_options(context: typer.Context) -> None:
@@ -162,13 +164,13 @@ def _print(found: Comparison) -> None:
 def _print_markdown(found: Comparison) -> None:
     """Print a comparison as a comment for a pull request."""
     from toolkit.cli import output
-    from toolkit.core.gates import Gate
+    from toolkit.core.gates import CheckOutcome
     from toolkit.report.markdown import markdown_table
 
     signs = {
-        Gate.PASSED: "✅ not slower",
-        Gate.FAILED: "❌ slower",
-        Gate.UNKNOWN: "❔ inconclusive",
+        CheckOutcome.PASSED: "✅ not slower",
+        CheckOutcome.FAILED: "❌ slower",
+        CheckOutcome.UNKNOWN: "❔ inconclusive",
     }
     console = output.stdout()
     console.out(f"### Latency: {signs[found.gate]} (tolerance {found.tolerance:.1%})\n")

@@ -12,7 +12,7 @@ from toolkit.cli import completion, options
 from toolkit.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from toolkit.optimizing.rounds import Standing
+    from toolkit.optimizing.rounds import CandidateResult
     from toolkit.optimizing.search import Optimized
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -150,7 +150,7 @@ def _print(found: Optimized) -> None:
         "",
         numeric=("ratio", "forward", "drop", "peak RSS", "size"),
     )
-    for one in found.standings:
+    for one in found.candidate_results:
         if one.out is None and one.row is not None:
             table.add_row(*_cells(one, found))
     console.print(table)
@@ -170,13 +170,13 @@ def _print(found: Optimized) -> None:
 def _left_out(found: Optimized) -> dict[str, list[str]]:
     """Return the names of the candidates that were dropped, by reason."""
     reasons: dict[str, list[str]] = {}
-    for one in found.standings:
+    for one in found.candidate_results:
         if one.out:
             reasons.setdefault(one.out, []).append(one.candidate.name)
     return reasons
 
 
-def _cells(one: Standing, found: Optimized) -> list[str]:
+def _cells(one: CandidateResult, found: Optimized) -> list[str]:
     from toolkit.cli import output
 
     row, name = one.row, one.candidate.name

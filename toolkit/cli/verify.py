@@ -68,7 +68,7 @@ def verify(
     import toolkit
     from toolkit.cli import output
     from toolkit.cli.accuracy import print_accuracy
-    from toolkit.core.gates import Gate
+    from toolkit.core.gates import CheckOutcome
     from toolkit.sources.labelled_data import holds_inputs
 
     asked = max_drop is not None or per_class or layers or inputs is not None
@@ -99,7 +99,9 @@ def verify(
         output.print_json(compared.to_json())
     else:
         print_accuracy(compared)
-    raise typer.Exit({Gate.PASSED: 0, Gate.FAILED: 1, Gate.UNKNOWN: 3}[compared.gate])
+    raise typer.Exit(
+        {CheckOutcome.PASSED: 0, CheckOutcome.FAILED: 1, CheckOutcome.UNKNOWN: 3}[compared.gate]
+    )
 
 
 def _show(done: Verification, json: bool) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 
 
-class Gate(StrEnum):
+class CheckOutcome(StrEnum):
     """Outcome of a check that B is not worse than A by more than is allowed."""
 
     PASSED = "passed"
@@ -14,10 +14,10 @@ class Gate(StrEnum):
     UNKNOWN = "unknown"
 
 
-def overall(gates: Iterable[Gate]) -> Gate:
+def overall(gates: Iterable[CheckOutcome]) -> CheckOutcome:
     """Return FAILED if any gate failed, else UNKNOWN if any is unknown or there is none."""
     found = set(gates)
-    for gate in (Gate.FAILED, Gate.UNKNOWN):
+    for gate in (CheckOutcome.FAILED, CheckOutcome.UNKNOWN):
         if gate in found:
             return gate
-    return Gate.PASSED if found else Gate.UNKNOWN
+    return CheckOutcome.PASSED if found else CheckOutcome.UNKNOWN

@@ -49,7 +49,7 @@ class Interrupts:
 
 
 @final
-class FirstOnly:
+class FirstSignalOnly:
     """Block in which only the first Ctrl-C, SIGTERM or SIGHUP takes effect; the rest are ignored.
 
     The first signal calls the handler that was set before the block. Signals without a Python
@@ -103,7 +103,7 @@ class FirstOnly:
 
 @final
 class Calm:
-    def __init__(self, owner: FirstOnly) -> None:
+    def __init__(self, owner: FirstSignalOnly) -> None:
         self._owner = owner
 
     def __enter__(self) -> None:

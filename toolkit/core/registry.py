@@ -22,7 +22,7 @@ from toolkit.core.errors import (
     UnavailableError,
     unknown_name,
 )
-from toolkit.core.siblings import ours
+from toolkit.core.import_isolation import toolkit_imports
 
 DISTRIBUTION = "inference-toolkit"
 
@@ -127,7 +127,7 @@ class Registry(Generic[T]):
         entry = self.entry(name)
         module, _, attribute = entry.target.partition(":")
         try:
-            with ours():
+            with toolkit_imports():
                 plugin: T = getattr(importlib.import_module(module), attribute)()
         except ToolkitError:
             raise

@@ -139,7 +139,7 @@ class Signature:
         return "; ".join(str(spec) for spec in self.inputs)
 
 
-def relaid(feeds: Feeds, given: Signature, wanted: Signature) -> Feeds:
+def convert_feeds(feeds: Feeds, given: Signature, wanted: Signature) -> Feeds:
     """Convert inputs for signature `given` to signature `wanted`: rename and transpose them.
 
     Inputs correspond by name, or by position if the names differ. Axes are permuted if both layouts

@@ -15,7 +15,7 @@ from typing import Any
 
 from toolkit.core.errors import SourceError, UsageError, unknown_name
 from toolkit.core.files import digest_bytes, digest_file
-from toolkit.core.siblings import theirs
+from toolkit.core.import_isolation import user_imports
 
 EXPECTED = "Give file.py:callable or package.module:callable."
 
@@ -53,7 +53,7 @@ def load_user_code(source: str) -> UserCode:
     path = Path(place)
     is_file = path.suffix == ".py" or path.is_file()
     folder = (path.parent if is_file else Path()).resolve()
-    with theirs(folder):
+    with user_imports(folder):
         module = _from_file(path) if is_file else _from_package(place)
     made = getattr(module, name, None)
     if not callable(made):
@@ -73,8 +73,8 @@ def load_user_code(source: str) -> UserCode:
 
 def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
-        siblings = [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.name, siblings, n=1)
+        neighbours = [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, neighbours, n=1)
         guess = f"Did you mean {path.with_name(near[0])}? " if near else ""
         raise SourceError(f"{path} does not exist.", hint=guess + EXPECTED)
     whole = str(path.resolve())
@@ -109,7 +109,7 @@ def _from_package(name: str) -> ModuleType:
 
 def _call(source: str, folder: Path, made: Callable[[], Any]) -> Any:
     try:
-        with theirs(folder):
+        with user_imports(folder):
             return made()
     except (Exception, SystemExit) as error:
         raise _failed(f"call {source}", error) from error

@@ -11,7 +11,7 @@ import numpy as np
 from toolkit.core.artifact import Artifact, Format
 from toolkit.core.documents import Json
 from toolkit.core.progress import Progress, Silent
-from toolkit.core.specs import Feeds, Outputs, Signature, paired, relaid
+from toolkit.core.specs import Feeds, Outputs, Signature, convert_feeds, paired
 from toolkit.exporting.check_layers import Layers, compare_layers
 from toolkit.exporting.float64_oracle import (
     Expected,
@@ -165,7 +165,7 @@ def parity_outputs(
     _, sets, _ = _inputs(first, second, request)
     _, _, (feeds, *_) = sets[0]
     found = compare_layers(
-        first, second, runtime, feeds, relaid(feeds, first.signature, second.signature)
+        first, second, runtime, feeds, convert_feeds(feeds, first.signature, second.signature)
     )
     return OutputComparison(a=first, outputs=outputs, layers=found)
 
@@ -244,7 +244,7 @@ class _Trial:
         expected = [one for place, one in enumerate(truth.outputs) if place not in truth.failed]
         doubles = [one for place, one in enumerate(truth.exact) if place not in truth.failed]
         own_sets = [
-            [relaid(one, given.signature, artifact.signature) for one in feeds]
+            [convert_feeds(one, given.signature, artifact.signature) for one in feeds]
             for _, _, feeds in sets
         ]
         found, ran = outputs_and_precision_of(self.runtime, artifact, own_sets)
@@ -295,7 +295,7 @@ class _Trial:
             worker = files.process()
             found = graph_in_double(
                 self.artifact,
-                relaid(feeds, self.given.signature, self.artifact.signature),
+                convert_feeds(feeds, self.given.signature, self.artifact.signature),
                 {mine: truth.outputs[0][0][theirs] for mine, theirs in names.items()},
                 worker,
             )
@@ -373,7 +373,7 @@ def _inputs(
 def _operations(given: Artifact, artifact: Artifact, feeds: Feeds) -> int | None:
     """Return the operations of one pass over `feeds`, counted on `artifact`, else on `given`."""
     shapes = {name: array.shape for name, array in feeds.items()}
-    own = relaid(feeds, given.signature, artifact.signature)
+    own = convert_feeds(feeds, given.signature, artifact.signature)
     own_shapes = {name: array.shape for name, array in own.items()}
     with open_files() as files:
         found = files.matrix_operations(artifact, own_shapes)

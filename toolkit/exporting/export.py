@@ -19,8 +19,8 @@ from toolkit.core.artifact import PROGRAM, SOURCE, Artifact, Format, parents_of
 from toolkit.core.documents import Json, seal, write_document
 from toolkit.core.errors import ParityError, SourceError, UsageError
 from toolkit.core.files import new_directory, refuse_existing
+from toolkit.core.import_isolation import toolkit_imports
 from toolkit.core.progress import Progress, Silent
-from toolkit.core.siblings import ours
 from toolkit.core.specs import Feeds, Signature, TensorSpec
 from toolkit.core.temporary import scratch_directory
 from toolkit.exporting import check_outputs
@@ -114,7 +114,7 @@ def export(
         _require_passes(passes, to, given, routes)
         _require_options(chosen, to, routes)
         _require_builder(given, routes)
-        stage = _Stage(
+        stage = _ExportStep(
             given=given,
             artifact=given,
             files=files,
@@ -151,7 +151,7 @@ def export(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Stage:
+class _ExportStep:
     """A variant on the route from `given`, with the proof of its weights.
 
     `changes` are the changes by passes. `runs` is the variant whose outputs are compared, on the
@@ -185,7 +185,7 @@ class _Stage:
         options: ExportOptions,
         passes: Sequence[str],
         home: Path,
-    ) -> _Stage:
+    ) -> _ExportStep:
         """Return the stage that an exporter makes from this one in `place`, or a copy without one.
 
         An ONNX graph is then rewritten by the passes, once. `home` is the final directory, to which
@@ -369,7 +369,7 @@ def _require_passes(
     Raises UnknownNameError for an unknown pass, and UsageError for a number that it does not take.
     """
     if passes:
-        with ours():
+        with toolkit_imports():
             from exporters.passes.rewriting import parse
 
         parse(passes)

@@ -12,7 +12,7 @@ import numpy as np
 from toolkit.core.artifact import Artifact
 from toolkit.core.documents import Json, plain, read_as, seal, write_document
 from toolkit.core.errors import ToolkitError
-from toolkit.core.gates import Gate
+from toolkit.core.gates import CheckOutcome
 from toolkit.core.progress import Progress
 from toolkit.core.specs import Feeds
 from toolkit.optimizing.candidates import Candidate
@@ -20,7 +20,7 @@ from toolkit.optimizing.forms import Forms
 from toolkit.parity.paired import accuracy_drop
 from toolkit.sources.labelled_data import LabelledRows
 from toolkit.sources.reference_runtime import reference_of
-from toolkit.verification.reference_run import Yardstick
+from toolkit.verification.reference_run import ReferenceRun
 from toolkit.verification.report import judged
 
 SCHEMA = "toolkit.verdict/1"
@@ -30,7 +30,7 @@ SCHEMA = "toolkit.verdict/1"
 class Verdict:
     """Outcome of a candidate's accuracy check, the reason for it, and all figures behind it."""
 
-    gate: Gate
+    gate: CheckOutcome
     why: str
     figures: Json
 
@@ -58,7 +58,7 @@ class Judge:
     timeout_s: float
     directory: Path
     progress: Progress
-    _yardstick: Yardstick | None = None
+    _yardstick: ReferenceRun | None = None
 
     @property
     def arrays(self) -> tuple[Feeds, ...]:
@@ -92,11 +92,11 @@ class Judge:
         write_document(path, seal(SCHEMA, {"candidate": name, **vars(verdict)}))
         return verdict
 
-    def _model(self) -> Yardstick:
+    def _model(self) -> ReferenceRun:
         if self._yardstick is None:
             reference = reference_of(self.forms, self.threads)
             self.progress.note(f"the model on {reference.name}, over {self.rows.count} rows")
-            self._yardstick = Yardstick.of(
+            self._yardstick = ReferenceRun.of(
                 self.given, reference, self.rows, timeout_s=self.timeout_s
             )
         return self._yardstick
@@ -112,7 +112,7 @@ def too_few(rows: LabelledRows, max_drop: float) -> str | None:
         return None
     right = np.ones(rows.count, bool)
     equal = accuracy_drop(right, right)
-    if equal.gate(max_drop) is Gate.PASSED:
+    if equal.gate(max_drop) is CheckOutcome.PASSED:
         return None
     least, needed = equal.interval[1], equal.rows_needed(max_drop)
     return (

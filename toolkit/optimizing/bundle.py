@@ -15,7 +15,7 @@ from toolkit.core.measurement import Scope
 from toolkit.measuring.figures.summary import scope_figures
 from toolkit.measuring.machine.environment import describe_environment
 from toolkit.optimizing.programs import PROGRAMS, REQUIREMENTS
-from toolkit.optimizing.rounds import Standing
+from toolkit.optimizing.rounds import CandidateResult
 
 BUNDLE = "bundle"
 PROGRAM = "run.py"
@@ -25,7 +25,7 @@ PACKAGES = "requirements.txt"
 def write_bundle(
     directory: Path,
     artifact: Artifact,
-    chosen: Standing,
+    chosen: CandidateResult,
     preprocessing: Mapping[str, Any] | None,
 ) -> None:
     """Write or replace the bundle `directory`; `artifact` is the one that `chosen` ran."""
@@ -59,7 +59,9 @@ def _copied(artifact: Artifact, place: Path) -> Artifact:
     )
 
 
-def _body(artifact: Artifact, chosen: Standing, preprocessing: Mapping[str, Any] | None) -> Json:
+def _body(
+    artifact: Artifact, chosen: CandidateResult, preprocessing: Mapping[str, Any] | None
+) -> Json:
     row = chosen.row
     assert row is not None
     forward = row.measurement(Scope.FORWARD)

@@ -36,7 +36,7 @@ ON_CUDA: Mapping[Format, str] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Form:
+class VariantRecipe:
     """How to make a variant from the source.
 
     The source is exported to `target` with `passes`, calibrated for `preset` with `method`, and
@@ -61,7 +61,7 @@ class Form:
         return "-".join(parts)
 
     @property
-    def parent(self) -> Form | None:
+    def parent(self) -> VariantRecipe | None:
         """Form from which this one is made, or None if that is the source itself."""
         if self.preset is not None and self.target in ENGINES.values():
             return replace(self, target=Format.ONNX)
@@ -77,7 +77,7 @@ class Candidate:
     `tuning` has the runtime's own options, and `precision` is the precision to compute in.
     """
 
-    form: Form
+    form: VariantRecipe
     runtime: str
     threads: int
     tuning: Mapping[str, str] = field(default_factory=dict)
@@ -148,13 +148,13 @@ def baseline(format: Format, threads: int, device: str) -> Candidate:
                 f"Got {format}, which no runtime for a GPU opens.",
                 hint="Give a checkpoint, or ONNX: `toolkit export --to onnx` makes it.",
             )
-        return Candidate(form=Form(target=None), runtime=ON_CUDA[format], threads=threads)
+        return Candidate(form=VariantRecipe(target=None), runtime=ON_CUDA[format], threads=threads)
     if format not in REFERENCES or format in (Format.AOTINDUCTOR, Format.LITERT):
         raise UsageError(
             f"Got {format}, of which no other form can be made.",
             hint="Give the model that it was made from: a checkpoint, ONNX or Keras.",
         )
-    return Candidate(form=Form(target=None), runtime=REFERENCES[format], threads=threads)
+    return Candidate(form=VariantRecipe(target=None), runtime=REFERENCES[format], threads=threads)
 
 
 def openers(
@@ -165,7 +165,7 @@ def openers(
     On a CPU, float16 is tried only for the objectives `memory` and `size`: CPUs do not compute in
     it, so it saves only bytes.
     """
-    onnx = Form(target=Format.ONNX, passes=REWRITES)
+    onnx = VariantRecipe(target=Format.ONNX, passes=REWRITES)
     if device == "cuda":
         return _openers_on_cuda(onnx, threads, allowed)
     if format is Format.OPENVINO:
@@ -192,7 +192,9 @@ def openers(
     return found
 
 
-def _openers_on_cuda(onnx: Form, threads: int, allowed: Collection[str]) -> list[Candidate]:
+def _openers_on_cuda(
+    onnx: VariantRecipe, threads: int, allowed: Collection[str]
+) -> list[Candidate]:
     """Return one candidate for each GPU runtime and allowed precision.
 
     TF32 is tried with ONNX Runtime on CUDA only, because engines keep the precision of the graph.
@@ -226,7 +228,11 @@ def compiled(format: Format, threads: int, device: str) -> list[Candidate]:
     """Return the candidates that need a compiler and take some time to make."""
     if format is not Format.CHECKPOINT or device != "cpu":
         return []
-    return [Candidate(form=Form(target=Format.AOTINDUCTOR), runtime="aotinductor", threads=threads)]
+    return [
+        Candidate(
+            form=VariantRecipe(target=Format.AOTINDUCTOR), runtime="aotinductor", threads=threads
+        )
+    ]
 
 
 def variants(one: Candidate, batch: int) -> list[Candidate]:

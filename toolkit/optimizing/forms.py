@@ -15,7 +15,7 @@ from toolkit.core.files import wrapping_os_errors
 from toolkit.core.nvidia import driver
 from toolkit.core.progress import Progress
 from toolkit.exporting.export import export
-from toolkit.optimizing.candidates import ENGINES, METHODS, Form
+from toolkit.optimizing.candidates import ENGINES, METHODS, VariantRecipe
 from toolkit.quantization.calibrate import calibrate
 from toolkit.sources.inputs import InputRequest
 from toolkit.sources.labelled_data import BATCH
@@ -37,7 +37,7 @@ class CalibrationData:
 
 @final
 @dataclass(kw_only=True)
-class Workshop:
+class VariantMaker:
     """Maker of variants of `given`, which was opened from `path`, in `directory`.
 
     Variants that are already there are reused. Outputs are compared on `request`, and INT8 variants
@@ -53,9 +53,9 @@ class Workshop:
     max_drop: float
     batch: int
     progress: Progress
-    _made: dict[Form, Forms | ToolkitError] = field(default_factory=dict)
+    _made: dict[VariantRecipe, Forms | ToolkitError] = field(default_factory=dict)
 
-    def make(self, form: Form) -> Forms:
+    def make(self, form: VariantRecipe) -> Forms:
         """Return the artifacts of a variant, which is made at the first call.
 
         Raises ToolkitError if it cannot be made, the same error at each call.
@@ -70,8 +70,8 @@ class Workshop:
             raise found
         return found
 
-    def _make(self, form: Form) -> Forms:
-        as_given = form.target == self.given.format and form == Form(target=form.target)
+    def _make(self, form: VariantRecipe) -> Forms:
+        as_given = form.target == self.given.format and form == VariantRecipe(target=form.target)
         if form.target is None or as_given:
             return candidates(self.given)
         place = self.directory / form.name

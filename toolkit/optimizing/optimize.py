@@ -14,8 +14,8 @@ from toolkit.core.progress import Progress, Silent
 from toolkit.measuring.machine.environment import session_options
 from toolkit.optimizing.accuracy import Judge, too_few
 from toolkit.optimizing.candidates import PRECISIONS, baseline, compiled, openers, parse_allowed
-from toolkit.optimizing.forms import CalibrationData, Workshop
-from toolkit.optimizing.rounds import OBJECTIVES, Track
+from toolkit.optimizing.forms import CalibrationData, VariantMaker
+from toolkit.optimizing.rounds import OBJECTIVES, RoundRunner
 from toolkit.optimizing.search import FORMS, ROUNDS, VERDICTS, Optimized, Search
 from toolkit.parity.paired import MAX_DROP, check_max_drop
 from toolkit.sources.inputs import InputRequest, InputSource, Rows, input_source, resolve_batches
@@ -121,7 +121,7 @@ def optimize(
         max_drop=None if exact else max_drop,
         deadline=time.monotonic() + budget_s,
         budget_s=budget_s,
-        workshop=Workshop(
+        variant_maker=VariantMaker(
             given=given,
             path=Path(source),
             directory=place / FORMS,
@@ -131,7 +131,7 @@ def optimize(
             data=calibration,
             progress=listener,
         ),
-        track=Track(
+        round_runner=RoundRunner(
             directory=place / ROUNDS,
             feeding=feeding,
             batch=size,

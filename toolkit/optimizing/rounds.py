@@ -33,7 +33,7 @@ ROUGH = 1.1  # factor on either side of a ratio of one process, which has no int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class CandidateResult:
     """Result of a candidate in its latest round.
 
     `ratio` is its forward time divided by the baseline's, `interval` the 95 % interval. `typical`
@@ -75,8 +75,8 @@ class Standing:
         }
 
 
-def _p99(standing: Standing) -> float:
-    found = standing.row and standing.row.measurement(FORWARD)
+def _p99(candidate_result: CandidateResult) -> float:
+    found = candidate_result.row and candidate_result.row.measurement(FORWARD)
     value = percentile(found.samples, 99.0) if found else None
     return math.inf if value is None else value
 
@@ -85,7 +85,7 @@ def _known(value: float | None) -> float:
     return math.inf if value is None else float(value)
 
 
-OBJECTIVES: Mapping[str, Callable[[Standing], float]] = {
+OBJECTIVES: Mapping[str, Callable[[CandidateResult], float]] = {
     "latency": lambda one: one.typical,
     "throughput": lambda one: one.typical,
     "p99": _p99,
@@ -97,7 +97,7 @@ OBJECTIVES: Mapping[str, Callable[[Standing], float]] = {
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Track:
+class RoundRunner:
     """Measurement of rounds at `batch`, each stored as a result in `directory`."""
 
     directory: Path
@@ -178,7 +178,9 @@ def typical_ns(row: Row) -> float:
     return float(np.mean([np.median(np.concatenate(of_one)) for of_one in samples.values()]))
 
 
-def standing_of(earlier: Standing, row: Row, first: Row, beside: Standing) -> Standing:
+def updated_result(
+    earlier: CandidateResult, row: Row, first: Row, beside: CandidateResult
+) -> CandidateResult:
     """Return the standing of a candidate after a round in which its result is `row`.
 
     `first` is the row of the candidate that it was measured in turn with, and `beside` that
@@ -207,18 +209,18 @@ def standing_of(earlier: Standing, row: Row, first: Row, beside: Standing) -> St
     )
 
 
-def pareto(standings: Sequence[Standing]) -> list[str]:
+def pareto(candidate_results: Sequence[CandidateResult]) -> list[str]:
     """Return the names of the Pareto-optimal candidates.
 
     The criteria are latency, drop in accuracy and peak memory.
     """
 
-    def figures(one: Standing) -> tuple[float, float, float]:
+    def figures(one: CandidateResult) -> tuple[float, float, float]:
         lost = 0.0 if one.verdict is None else max(0.0, one.verdict.drop or 0.0)
         memory = one.row and one.row.peak_rss_bytes
         return one.ratio, lost, float(memory or math.inf)
 
-    points = {one.candidate.name: figures(one) for one in standings}
+    points = {one.candidate.name: figures(one) for one in candidate_results}
     return [
         name
         for name, own in points.items()

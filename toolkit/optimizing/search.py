@@ -14,7 +14,7 @@ from toolkit.core.artifact import Artifact
 from toolkit.core.documents import Json, plain, read_document, seal, write_document
 from toolkit.core.errors import CheckFailedError, ToolkitError, UsageError
 from toolkit.core.files import digest_bytes, locked_directory, wrapping_os_errors
-from toolkit.core.gates import Gate
+from toolkit.core.gates import CheckOutcome
 from toolkit.core.measurement import Scope
 from toolkit.core.progress import Progress
 from toolkit.core.session import SessionOptions
@@ -33,9 +33,9 @@ from toolkit.optimizing.candidates import (
     combined,
     variants,
 )
-from toolkit.optimizing.forms import Forms, Workshop
+from toolkit.optimizing.forms import Forms, VariantMaker
 from toolkit.optimizing.programs import PROGRAMS
-from toolkit.optimizing.rounds import Standing, Track, pareto, standing_of
+from toolkit.optimizing.rounds import CandidateResult, RoundRunner, pareto, updated_result
 
 SCHEMA = "toolkit.search/1"
 SEARCH = "search.json"
@@ -64,8 +64,8 @@ class Optimized:
     `remarks` say what the search left out, and why. `max_drop` is None for an exact search.
     """
 
-    standings: Sequence[Standing]
-    chosen: Standing
+    candidate_results: Sequence[CandidateResult]
+    chosen: CandidateResult
     pareto: Collection[str]
     ties: Sequence[str]
     bundle: Path
@@ -77,7 +77,9 @@ class Optimized:
     def to_json(self) -> Json:
         return {
             "chosen": self.chosen.to_json(),
-            "standings": [standing.to_json() for standing in self.standings],
+            "standings": [
+                candidate_result.to_json() for candidate_result in self.candidate_results
+            ],
             "pareto": list(self.pareto),
             "ties": list(self.ties),
             "bundle": str(self.bundle),
@@ -109,13 +111,13 @@ class Search:
     max_drop: float | None
     deadline: float
     budget_s: float
-    workshop: Workshop
-    track: Track
+    variant_maker: VariantMaker
+    round_runner: RoundRunner
     judge: Judge | None
     progress: Progress
     remarks: list[str]
     compared: bool = False
-    standings: dict[str, Standing] = field(default_factory=dict)
+    candidate_results: dict[str, CandidateResult] = field(default_factory=dict)
     forms: dict[str, Forms] = field(default_factory=dict)
 
     def run(self) -> Optimized:
@@ -173,7 +175,7 @@ class Search:
     def _identity(self) -> Json:
         """Return the settings that must be equal for a search to be resumed."""
         environment = describe_environment(self.options.threads)
-        sets = self.track.feeding.sets(self.batch)
+        sets = self.round_runner.feeding.sets(self.batch)
         return {
             "source": self.given.digest,
             "batch": self.batch,
@@ -181,7 +183,7 @@ class Search:
             "max_drop": self.max_drop,
             "threads": self.options.threads,
             "rows": _digest_of(sets if self.judge is None else [*sets, *self.judge.arrays]),
-            "calibration_data": self.workshop.data.name,
+            "calibration_data": self.variant_maker.data.name,
             "candidates": [one.to_json() for one in (self.base, *self.entrants, *self.late)],
             "processor": environment["cpu"]["model"],
             "cores": environment["cpu"]["available_cores"],
@@ -195,11 +197,11 @@ class Search:
         """Make the variants of new candidates, and return those whose variant could be made."""
         found = []
         for one in entrants:
-            if one.name in self.standings:
+            if one.name in self.candidate_results:
                 continue
-            self.standings[one.name] = Standing(candidate=one)
+            self.candidate_results[one.name] = CandidateResult(candidate=one)
             try:
-                self.forms[one.name] = self.workshop.make(one.form)
+                self.forms[one.name] = self.variant_maker.make(one.form)
             except ToolkitError as error:
                 self._drop(one, f"{one.form.name} could not be made: {error.problem}")
             else:
@@ -228,7 +230,7 @@ class Search:
             if title != "open-1" and not self._time_for(title):
                 self._leave_out([one for later in heats[number - 1 :] for one in later])
                 return
-            self._enter([one for one in heat if one.name not in self.standings])
+            self._enter([one for one in heat if one.name not in self.candidate_results])
             ready = [one for one in heat if one.name in self.forms and self._accurate(one, name)]
             if ready:
                 self._race(title, [beside, *ready], SCREENING)
@@ -236,24 +238,26 @@ class Search:
     def _time_for(self, title: str) -> bool:
         """Return whether a round was started before, or the budget has room for it."""
         kept = RESERVED.get(title.partition("-")[0], 0.4) * self.budget_s
-        return self.track.begun(title) or self.deadline - time.monotonic() >= kept
+        return self.round_runner.begun(title) or self.deadline - time.monotonic() >= kept
 
     def _leave_out(self, entrants: Sequence[Candidate]) -> None:
         for one in entrants:
-            self.standings.setdefault(one.name, Standing(candidate=one))
+            self.candidate_results.setdefault(one.name, CandidateResult(candidate=one))
             self._drop(one, "not measured: the budget was spent")
         remark = "the budget was spent before all were measured: give a larger --budget to go on"
         self.remarks += [remark] if remark not in self.remarks else []
 
     def _race(self, name: str, entrants: Sequence[Candidate], procedure: Procedure) -> None:
-        result = self.track.known(name, entrants)
+        result = self.round_runner.known(name, entrants)
         if result is None:
-            result = self.track.measured(name, entrants, self.forms, procedure)
-        first, beside = result.rows[0], self.standings[entrants[0].name]
+            result = self.round_runner.measured(name, entrants, self.forms, procedure)
+        first, beside = result.rows[0], self.candidate_results[entrants[0].name]
         if beside.row is None:
             beside = replace(beside, ratio=1.0, interval=(1.0, 1.0), typical=1.0)
         for one, row in zip(entrants, result.rows, strict=True):
-            self.standings[one.name] = standing_of(self.standings[one.name], row, first, beside)
+            self.candidate_results[one.name] = updated_result(
+                self.candidate_results[one.name], row, first, beside
+            )
 
     def _near(self) -> list[Candidate]:
         """Return the candidates near enough to the best to try their options, the best first."""
@@ -289,14 +293,18 @@ class Search:
         if one.exact or self.judge is None:
             return None
         verdict = self.judge.of(one, self.forms[one.name])
-        self.standings[one.name] = replace(self.standings[one.name], verdict=verdict)
+        self.candidate_results[one.name] = replace(
+            self.candidate_results[one.name], verdict=verdict
+        )
         return verdict
 
     def _vary(self, near: Sequence[Candidate]) -> None:
         """Measure options one by one, then combinations of those that helped, then `late`."""
-        best = min(self._alive(), key=self._value, default=self.standings[self.base.name]).candidate
+        best = min(
+            self._alive(), key=self._value, default=self.candidate_results[self.base.name]
+        ).candidate
         changed = {one.name: self._variants(one) for one in near}
-        fresh = [one for one in near if self.standings[one.name].row is None]
+        fresh = [one for one in near if self.candidate_results[one.name].row is None]
         others = [one for found in changed.values() for one in found]
         self._heats("vary", [*fresh, *others], best)
         together = []
@@ -311,7 +319,7 @@ class Search:
 
     def _variants(self, one: Candidate) -> list[Candidate]:
         """Return a candidate with options changed, and fewer threads only if a pass is brief."""
-        took = self.standings[one.name].median_ns
+        took = self.candidate_results[one.name].median_ns
         brief = took is None or took < BRIEF_NS
         return [v for v in variants(one, self.batch) if brief or v.threads == one.threads]
 
@@ -324,9 +332,9 @@ class Search:
         if title == "open":
             return True
         verdict = self._verdict(one)
-        if verdict is not None and verdict.gate is not Gate.PASSED:
+        if verdict is not None and verdict.gate is not CheckOutcome.PASSED:
             self._drop(one, f"accuracy: {verdict.why}")
-        return verdict is None or verdict.gate is Gate.PASSED
+        return verdict is None or verdict.gate is CheckOutcome.PASSED
 
     def _final(self) -> list[str]:
         """Measure the finalists again, in turn with the baseline, and return their names.
@@ -348,7 +356,7 @@ class Search:
             self.remarks.append("the budget was spent before the best were measured once more")
         return [one.name for one in finalists]
 
-    def _hopeful(self, alive: Sequence[Standing]) -> list[Candidate]:
+    def _hopeful(self, alive: Sequence[CandidateResult]) -> list[Candidate]:
         """Return measured candidates in the order in which to consider them as finalists.
 
         First comes the best, then the plainest of those that may be as good, then the plainest and
@@ -373,7 +381,7 @@ class Search:
         final = [one for one in self._alive() if one.candidate.name in finalists]
         chosen = self._chosen(sorted(final, key=self._value))
         found = Optimized(
-            standings=sorted(self.standings.values(), key=self._order),
+            candidate_results=sorted(self.candidate_results.values(), key=self._order),
             chosen=chosen,
             pareto=pareto(self._alive()),
             ties=self._ties(chosen, final),
@@ -393,7 +401,7 @@ class Search:
         write_document(self.place / REPORT, seal(REPORT_SCHEMA, found.to_json()))
         return found
 
-    def _chosen(self, final: Sequence[Standing]) -> Standing:
+    def _chosen(self, final: Sequence[CandidateResult]) -> CandidateResult:
         """Return the plainest of the candidates within TIE of the best that is accurate enough.
 
         Unless the search is exact, accuracy is checked on all samples with the options of
@@ -410,14 +418,14 @@ class Search:
                 candidate = one.candidate
                 verdict = self.judge.of(candidate, self.forms[candidate.name], candidate.name)
                 one = replace(one, verdict=verdict)
-                self.standings[candidate.name] = one
-                if verdict.gate is Gate.PASSED:
+                self.candidate_results[candidate.name] = one
+                if verdict.gate is CheckOutcome.PASSED:
                     return one
                 self._drop(candidate, f"accuracy: {verdict.why}")
             remaining = [one for one in remaining if one not in tied]
         raise self._nothing_is_right()
 
-    def _ties(self, chosen: Standing, final: Sequence[Standing]) -> list[str]:
+    def _ties(self, chosen: CandidateResult, final: Sequence[CandidateResult]) -> list[str]:
         """Return the names of the finalists that may be as fast as the chosen one, or faster."""
         if not self.compared or self.objective not in ("latency", "throughput"):
             return []
@@ -433,44 +441,50 @@ class Search:
 
     # Queries used by the steps.
 
-    def _alive(self) -> list[Standing]:
+    def _alive(self) -> list[CandidateResult]:
         """Return candidates that were measured, are not dropped, and can run from a bundle."""
         return [
             one
-            for one in self.standings.values()
+            for one in self.candidate_results.values()
             if one.out is None
             and one.row is not None
             and one.candidate.runtime in PROGRAMS
             and self._value(one) < math.inf
         ]
 
-    def _may_beat(self, one: Standing, best: Standing) -> bool:
+    def _may_beat(self, one: CandidateResult, best: CandidateResult) -> bool:
         if self.objective not in ("latency", "throughput"):
             return True
         return one.interval[0] <= best.interval[1]
 
-    def _value(self, standing: Standing) -> float:
-        return standing.value(self.objective)
+    def _value(self, candidate_result: CandidateResult) -> float:
+        return candidate_result.value(self.objective)
 
     def _value_of(self, one: Candidate) -> float:
-        standing = self.standings.get(one.name)
-        return math.inf if standing is None or standing.out else self._value(standing)
+        candidate_result = self.candidate_results.get(one.name)
+        return (
+            math.inf
+            if candidate_result is None or candidate_result.out
+            else self._value(candidate_result)
+        )
 
-    def _effort(self, standing: Standing) -> int:
-        return standing.candidate.effort(self.options.threads)
+    def _effort(self, candidate_result: CandidateResult) -> int:
+        return candidate_result.candidate.effort(self.options.threads)
 
-    def _plainness(self, standing: Standing) -> tuple[int, float]:
+    def _plainness(self, candidate_result: CandidateResult) -> tuple[int, float]:
         """Return a sort key that puts the plainest last, and the best last among equally plain."""
-        return -self._effort(standing), -self._value(standing)
+        return -self._effort(candidate_result), -self._value(candidate_result)
 
-    def _order(self, standing: Standing) -> tuple[bool, float]:
-        return standing.out is not None, self._value(standing)
+    def _order(self, candidate_result: CandidateResult) -> tuple[bool, float]:
+        return candidate_result.out is not None, self._value(candidate_result)
 
     def _drop(self, one: Candidate, why: str) -> None:
-        self.standings[one.name] = replace(self.standings[one.name], out=why)
+        self.candidate_results[one.name] = replace(self.candidate_results[one.name], out=why)
 
     def _nothing_is_right(self) -> CheckFailedError:
-        reasons = "; ".join(dict.fromkeys(one.out for one in self.standings.values() if one.out))
+        reasons = "; ".join(
+            dict.fromkeys(one.out for one in self.candidate_results.values() if one.out)
+        )
         return CheckFailedError(
             f"No variant of {self.given.path} passed the correctness check: {reasons}",
             hint="Run `toolkit bench` on it for more details of each.",

@@ -22,7 +22,7 @@ import numpy as np
 
 from toolkit.core.documents import Json
 from toolkit.core.errors import UsageError
-from toolkit.core.gates import Gate
+from toolkit.core.gates import CheckOutcome
 from toolkit.parity.bootstrap import Estimate, bootstrap_difference
 
 CONFIDENCE = 0.95
@@ -62,12 +62,12 @@ class Drop:
         low, high = self.interval
         return (low > 0 or high < 0) and (self.p is None or self.p <= 1 - CONFIDENCE)
 
-    def gate(self, allowed: float) -> Gate:
+    def gate(self, allowed: float) -> CheckOutcome:
         """Return PASSED if the interval is at most `allowed`, FAILED if above it, else UNKNOWN."""
         low, high = self.interval
         if high <= allowed:
-            return Gate.PASSED
-        return Gate.FAILED if low > allowed else Gate.UNKNOWN
+            return CheckOutcome.PASSED
+        return CheckOutcome.FAILED if low > allowed else CheckOutcome.UNKNOWN
 
     def rows_needed(self, allowed: float) -> int | None:
         """Return about how many samples would decide the gate, with the proportions of these.

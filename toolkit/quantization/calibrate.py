@@ -18,14 +18,14 @@ from toolkit.core.artifact import Artifact, Format
 from toolkit.core.documents import Json, seal, write_document
 from toolkit.core.errors import UsageError
 from toolkit.core.files import new_directory, refuse_existing
+from toolkit.core.import_isolation import toolkit_imports
 from toolkit.core.progress import Progress, Silent
-from toolkit.core.siblings import ours
 from toolkit.core.temporary import scratch_directory
 from toolkit.measuring.machine.environment import has_vnni, session_options
 from toolkit.measuring.workers.client import WorkerProcess
 from toolkit.parity.closeness import Closeness, Comparison
 from toolkit.parity.paired import check_max_drop
-from toolkit.quantization.calibration_data import CalibrationRows, Picked, pick_rows
+from toolkit.quantization.calibration_data import CalibrationRows, SampleSelection, pick_rows
 from toolkit.quantization.mixed_precision import Accuracy, Mixture
 from toolkit.quantization.quantize import (
     LITERT,
@@ -40,7 +40,7 @@ from toolkit.sources.isolated_backend import READING_S, open_files, sharing_file
 from toolkit.sources.labelled_data import load_labelled
 from toolkit.sources.reference_runtime import REFERENCES, reference_of
 from toolkit.sources.resolve import candidates, open_artifact
-from toolkit.verification.reference_run import Yardstick
+from toolkit.verification.reference_run import ReferenceRun
 
 SCHEMA = "toolkit.calibration/1"
 RECORD = "calibration.json"
@@ -147,7 +147,7 @@ def calibrate(
     refuse_existing(target)
     if max_drop is not None:
         check_max_drop(max_drop)
-    with ours():
+    with toolkit_imports():
         parse(method)
     recipe = recipe_for(
         preset,
@@ -236,7 +236,7 @@ def _accuracy(
     options = session_options(None)
     reference = reference_of(candidates(source), options.threads)
     return Accuracy(
-        yardstick=Yardstick.of(source, reference, rows, timeout_s=TIMEOUT_S),
+        reference_run=ReferenceRun.of(source, reference, rows, timeout_s=TIMEOUT_S),
         runtime=runtime,
         options=options,
         timeout_s=TIMEOUT_S,
@@ -245,7 +245,7 @@ def _accuracy(
 
 
 def _compared(
-    source: Artifact, made: Artifact, held: Picked, optimize: bool, progress: Progress
+    source: Artifact, made: Artifact, held: SampleSelection, optimize: bool, progress: Progress
 ) -> Mapping[str, Closeness]:
     """Compare all outputs of two models, and parts of concatenated outputs, on the same samples.
 

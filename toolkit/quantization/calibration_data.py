@@ -23,7 +23,7 @@ MOST_HELD = 512  # largest number of samples on which outputs are compared
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picked:
+class SampleSelection:
     """Chosen samples: those at indices `places` of `arrays`, which has an array per input name.
 
     `digest` covers the samples in order.
@@ -71,8 +71,8 @@ class CalibrationRows:
     `note` is a warning if the test samples are unknown.
     """
 
-    used: Picked
-    held: Picked
+    used: SampleSelection
+    held: SampleSelection
     left_out: int = 0
     note: str | None = None
 
@@ -115,7 +115,7 @@ def pick_rows(
         wanted = _wanted(samples, count, data)
         order = rng.permutation(count)
         rest = order[wanted:] if wanted < count else order
-        used = Picked(
+        used = SampleSelection(
             arrays=own,
             signature=signature,
             places=order[:wanted],
@@ -139,7 +139,7 @@ def pick_rows(
             )
         rows = load_rows(artifact, data, settings=settings, directory=directory, progress=progress)
         train, test = (
-            Picked(
+            SampleSelection(
                 arrays={names[0]: rows[kind].inputs},
                 signature=signature,
                 places=np.arange(len(rows[kind])),
@@ -179,8 +179,8 @@ def _own_arrays(data: str, signature: Signature) -> Mapping[str, np.ndarray] | N
 
 
 def _apart(
-    train: Picked,
-    test: Picked,
+    train: SampleSelection,
+    test: SampleSelection,
     samples: int | None,
     data: str,
     rng: np.random.Generator,
@@ -219,7 +219,7 @@ def _too_many(samples: int, count: int, what: str) -> UsageError:
     )
 
 
-def _require_finite(picked: Picked) -> None:
+def _require_finite(picked: SampleSelection) -> None:
     """Raise UsageError for a sample with NaN or +infinity; -infinity is allowed, as in masks."""
     for place in picked.places:
         row = picked.signature.rows(picked.arrays, np.array([place]))

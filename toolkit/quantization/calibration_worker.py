@@ -68,10 +68,12 @@ class CalibrationWorker:
         raise WorkerError(f"The worker knows no command {command!r}.", hint="This is a bug.")
 
     def _kept(self, message: Json) -> Json:
-        from calibration.kept import kept_in_float
+        from calibration.kept import nodes_to_keep_in_float
 
         ranges = {name: Range(**found) for name, found in message["ranges"].items()}
-        return kept_in_float(Path(message["source"]), ranges, frozenset(self._collector.infinite))
+        return nodes_to_keep_in_float(
+            Path(message["source"]), ranges, frozenset(self._collector.infinite)
+        )
 
     def _quantise(self, message: Json) -> None:
         from calibration.qdq import quantise

@@ -9,30 +9,30 @@ from pathlib import Path
 from toolkit.core.artifact import Artifact
 from toolkit.core.documents import Json
 from toolkit.core.errors import CheckFailedError
-from toolkit.core.gates import Gate
+from toolkit.core.gates import CheckOutcome
 from toolkit.core.progress import Progress
 from toolkit.core.session import SessionOptions
 from toolkit.core.specs import Feeds
 from toolkit.quantization.quantizer_client import Quantiser, Sensitivity
-from toolkit.verification.reference_run import Yardstick
+from toolkit.verification.reference_run import ReferenceRun
 from toolkit.verification.report import AccuracyRow, judged
 
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """Accuracy requirement: a drop of at most `max_drop` on the samples of `yardstick`.
+    """Accuracy requirement: a drop of at most `max_drop` on the samples of `reference_run`.
 
     The accuracy is measured with `runtime`, opened with `options`.
     """
 
-    yardstick: Yardstick
+    reference_run: ReferenceRun
     runtime: str
     options: SessionOptions
     timeout_s: float
     max_drop: float
 
     def of(self, artifact: Artifact) -> AccuracyRow:
-        row = self.yardstick.hold(
+        row = self.reference_run.hold(
             "B", (artifact,), self.runtime, self.options, timeout_s=self.timeout_s
         )
         return judged(row, self.max_drop)
@@ -86,11 +86,11 @@ def fewest_in_float(
             quantiser.write(target, [one.node for one in costs[:count]])
             rows[count] = accuracy.of(save())
             progress.note(f"{count} nodes in float: {rows[count].why}")
-        return rows[count].gate is Gate.PASSED
+        return rows[count].gate is CheckOutcome.PASSED
 
     if not passes(0):
         costs += quantiser.sensitivities(scratch, batches, progress)
-    low, high = 0, 0 if rows[0].gate is Gate.PASSED else max(0, len(costs) - 1)
+    low, high = 0, 0 if rows[0].gate is CheckOutcome.PASSED else max(0, len(costs) - 1)
     if high and not passes(high):
         raise CheckFailedError(
             f"No mixture loses at most {accuracy.max_drop:g}: with {high} of {len(costs)} nodes in "
@@ -100,7 +100,7 @@ def fewest_in_float(
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if passes(middle) else (middle, high)
-    if rows[high].gate is not Gate.PASSED:
+    if rows[high].gate is not CheckOutcome.PASSED:
         raise CheckFailedError(
             f"{target.name} has {len(costs)} nodes that can be quantised alone, too few to choose "
             f"from, and {rows[high].why}.",

@@ -20,7 +20,7 @@ from toolkit.exporting.check_layers import exposed
 from toolkit.exporting.check_outputs import compare
 from toolkit.measuring.machine.environment import session_options
 from toolkit.measuring.workers.client import WorkerProcess
-from toolkit.quantization.calibration_data import Picked
+from toolkit.quantization.calibration_data import SampleSelection
 from toolkit.quantization.mixed_precision import Accuracy, Mixture, fewest_in_float
 from toolkit.quantization.quantizer_client import Quantiser
 from toolkit.sources.inputs import InputRequest, extents_of
@@ -77,7 +77,9 @@ class Written:
     mixture: Mixture | None = None
 
 
-def write_onnx(source: Artifact, directory: Path, scratch: Path, used: Picked, how: How) -> Written:
+def write_onnx(
+    source: Artifact, directory: Path, scratch: Path, used: SampleSelection, how: How
+) -> Written:
     request = InputRequest(dims=extents_of(source.signature, used.feeds(0, 1)))
     folded, passes = _folded(source, scratch / "float", request)
     mixture = None
@@ -99,7 +101,7 @@ def write_onnx(source: Artifact, directory: Path, scratch: Path, used: Picked, h
 
 
 def write_litert(
-    source: Artifact, directory: Path, scratch: Path, used: Picked, how: How
+    source: Artifact, directory: Path, scratch: Path, used: SampleSelection, how: How
 ) -> Written:
     """Write an INT8 LiteRT file, and check its weights via a float32 LiteRT file.
 
@@ -150,7 +152,7 @@ def _require_same(source: Artifact, converted: Artifact, request: InputRequest) 
 
 @contextmanager
 def _quantiser(
-    folded: Artifact, scratch: Path, used: Picked, how: How
+    folded: Artifact, scratch: Path, used: SampleSelection, how: How
 ) -> Iterator[tuple[Quantiser, Mapping[str, Mapping[str, float]]]]:
     """Calibrate, and yield a Quantiser with the range and the statistics of each tensor.
 
@@ -186,14 +188,16 @@ def _quantiser(
         yield quantiser, tensors
 
 
-def _for_sensitivity(source: Artifact, used: Picked) -> list[Feeds]:
+def _for_sensitivity(source: Artifact, used: SampleSelection) -> list[Feeds]:
     """Return a few calibration samples; choosing nodes by test samples would bias the test."""
     fixed = source.signature.batch_axis
     size = fixed if isinstance(fixed, int) else SENSITIVITY_ROWS
     return list(used.first(max(size, SENSITIVITY_ROWS) // size * size).batches(size))
 
 
-def _collect(worker: WorkerProcess, giving: Artifact, used: Picked, progress: Progress) -> None:
+def _collect(
+    worker: WorkerProcess, giving: Artifact, used: SampleSelection, progress: Progress
+) -> None:
     """Collect statistics over all samples, in batches whose inner tensors fit in MOST_BYTES."""
     fixed = giving.signature.batch_axis
     size, done = fixed if isinstance(fixed, int) else 1, 0

@@ -17,7 +17,7 @@ from toolkit.core.artifact import PROGRAM, Artifact, Format
 from toolkit.core.codec import decode, encode
 from toolkit.core.documents import Json
 from toolkit.core.dtypes import is_floating
-from toolkit.core.siblings import ours
+from toolkit.core.import_isolation import toolkit_imports
 from toolkit.measuring.workers.wire import MESSAGE
 
 
@@ -60,7 +60,7 @@ def unread_weights(message: Json) -> Json:
 
 
 def count_work(message: Json) -> Json:
-    with ours():
+    with toolkit_imports():
         from exporters.analysis.operation_counts import count_work
 
         work = count_work(Path(message["path"]), message["shapes"])
@@ -70,12 +70,12 @@ def count_work(message: Json) -> Json:
 def matrix_operations(message: Json) -> Json:
     source, shapes = decode(message["source"], Artifact, MESSAGE), message["shapes"]
     if source.format is Format.ONNX:
-        with ours():
+        with toolkit_imports():
             from exporters.analysis.operation_counts import count_work
 
         return {"operations": count_work(source.path, shapes).matrix_operations}
     if source.format is Format.TORCH_EXPORT or PROGRAM in source.files:
-        with ours():
+        with toolkit_imports():
             from exporters.torch_program import matrix_operations
 
         return {"operations": matrix_operations(source, shapes)}
@@ -83,21 +83,21 @@ def matrix_operations(message: Json) -> Json:
 
 
 def input_ranges(message: Json) -> Json:
-    with ours():
+    with toolkit_imports():
         from exporters.onnx.ranges import input_ranges
 
         return {"ranges": input_ranges(Path(message["path"]))}
 
 
 def wrong_extents(message: Json) -> Json:
-    with ours():
+    with toolkit_imports():
         from exporters.onnx.reader import wrong_extents
 
         return {"remarks": wrong_extents(Path(message["path"]))}
 
 
 def output_parts(message: Json) -> Json:
-    with ours():
+    with toolkit_imports():
         from exporters.onnx.reader import read_output_parts
 
         return {"parts": read_output_parts(Path(message["path"]))}
@@ -145,7 +145,7 @@ def _of_program(source: Artifact) -> list[StoredTensor]:
     """Return the tensors of a checkpoint's program; the values of its weights are not in it."""
     if PROGRAM not in source.files:
         return []
-    with ours():
+    with toolkit_imports():
         from exporters.torch_program import tensors_of
         from models.torch.program import program_of
 

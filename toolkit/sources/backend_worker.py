@@ -13,9 +13,9 @@ import numpy as np
 from exporters import READERS
 from toolkit.core.documents import Json
 from toolkit.core.errors import SourceError, WorkerLimitError
+from toolkit.core.import_isolation import toolkit_imports
 from toolkit.core.limits import Limits, limit_reached
 from toolkit.core.memory import collect
-from toolkit.core.siblings import ours
 from toolkit.measuring.workers.process import Reply, run
 from toolkit.measuring.workers.worker import Worker
 
@@ -61,7 +61,7 @@ class FilesWorker:
             if command == "open":
                 collect()  # the models read so far, which the worker would exempt from collection
             return self._runtimes.handle(message, arrays)
-        with ours():
+        with toolkit_imports():
             name = "reading" if command in READING else "writing"
             function = getattr(importlib.import_module(f"toolkit.sources.backend_{name}"), command)
         for format in message["formats"]:

@@ -13,7 +13,7 @@ from exporters.base import Exported, ExportOptions
 from toolkit.core.artifact import Artifact
 from toolkit.core.codec import decode, encode
 from toolkit.core.documents import Json
-from toolkit.core.siblings import ours
+from toolkit.core.import_isolation import toolkit_imports
 from toolkit.core.specs import Feeds
 from toolkit.measuring.workers.wire import MESSAGE
 from toolkit.sources.capture import Example
@@ -33,7 +33,7 @@ def export(message: Json, _: Feeds) -> Json:
 
 
 def quantise_for_litert(message: Json, rows: Feeds) -> Json:
-    with ours():
+    with toolkit_imports():
         from exporters.litert import LiteRt
 
     source, directory = decode(message["source"], Artifact, MESSAGE), Path(message["directory"])
@@ -41,7 +41,7 @@ def quantise_for_litert(message: Json, rows: Feeds) -> Json:
 
 
 def rewrite(message: Json, _: Feeds) -> Json:
-    with ours():
+    with toolkit_imports():
         from exporters.onnx.reader import read_precision, read_signature
         from exporters.passes.rewriting import apply
 
@@ -55,7 +55,7 @@ def rewrite(message: Json, _: Feeds) -> Json:
 
 
 def write_for_evaluator(message: Json, _: Feeds) -> Json:
-    with ours():
+    with toolkit_imports():
         from exporters.passes.rewriting import write_for_evaluator
 
     source = decode(message["source"], Artifact, MESSAGE)

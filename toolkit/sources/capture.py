@@ -19,7 +19,7 @@ from toolkit.core.artifact import PROGRAM, Artifact, Checkpoint, Format
 from toolkit.core.dtypes import is_floating
 from toolkit.core.errors import ParityError, UsageError
 from toolkit.core.files import write_atomically
-from toolkit.core.siblings import ours
+from toolkit.core.import_isolation import toolkit_imports
 from toolkit.core.specs import Axes, ModelSpec
 from toolkit.core.usercode import UserCode, is_user_code, load_user_code
 from toolkit.data.arrays import load_arrays
@@ -140,7 +140,7 @@ def _fresh(family: str, directory: Path) -> None:
 def _torch(
     own: UserCode, module: Any, values: Any, example: Example, directory: Path
 ) -> Mapping[str, int]:
-    with ours():
+    with toolkit_imports():
         from models.torch.capture import capture as capture_module
 
         found = capture_module(module, values, example.axes, own.source)
@@ -182,7 +182,7 @@ def _drawn(name: str, asked: RandomInput, rng: np.random.Generator, own: UserCod
 
 
 def _keras(own: UserCode, model: Any, directory: Path) -> None:
-    with ours():
+    with toolkit_imports():
         from models.keras.base import by_path
         from models.keras.program import write_model
 

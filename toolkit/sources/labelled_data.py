@@ -12,7 +12,7 @@ import numpy as np
 from toolkit.core.artifact import Artifact
 from toolkit.core.errors import FeedError, UsageError
 from toolkit.core.progress import Progress
-from toolkit.core.specs import Feeds, Outputs, Signature, relaid
+from toolkit.core.specs import Feeds, Outputs, Signature, convert_feeds
 from toolkit.data.arrays import load_arrays
 from toolkit.data.npz_file import TEST, TRAIN
 from toolkit.measuring.workers.client import WorkerProcess
@@ -208,7 +208,7 @@ def _batches(
             name: array.astype(dtypes[name])
             if dtypes.get(name) in FLOATS and array.dtype.name in FLOATS
             else array
-            for name, array in relaid(part, given, signature).items()
+            for name, array in convert_feeds(part, given, signature).items()
         }
         yield feeds, min(size, rows.count - start), len(picked)
 

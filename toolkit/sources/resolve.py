@@ -162,8 +162,8 @@ def _not_a_source(path: Path, expected: str = EXPECTED) -> SourceError:
             "export it first.",
         )
     if not path.exists():
-        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.name, siblings, n=1)
+        import_isolation = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, import_isolation, n=1)
         guess = f"Did you mean {path.parent / near[0]}? " if near else ""
         return SourceError(f"{path} does not exist.", hint=guess + expected)
     if is_bundle(path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import final
 
 from toolkit.core.errors import ToolkitError
-from toolkit.core.interrupts import FirstOnly
+from toolkit.core.interrupts import FirstSignalOnly
 from toolkit.core.progress import Progress
 from toolkit.study.executor import Executor
 from toolkit.study.job import Job
@@ -35,7 +35,7 @@ class LocalExecutor(Executor):
 
     def start(self, job: Job) -> None:
         # Defer a signal until `close` can end the process.
-        with FirstOnly() as signals, signals.calm:
+        with FirstSignalOnly() as signals, signals.calm:
             self._running = job, CellProcess(job, [self._lock])
 
     def wait(self) -> tuple[Job, Outcome | None]:

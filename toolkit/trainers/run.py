@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from toolkit.core.codec import Count, Size
 from toolkit.core.errors import CheckFailedError
-from toolkit.core.interrupts import FirstOnly
+from toolkit.core.interrupts import FirstSignalOnly
 from toolkit.core.memory import peak_rss_bytes, reset_peak
 from toolkit.core.progress import Progress
 from toolkit.core.specs import TaskKind
@@ -130,7 +130,7 @@ def run(
         prepare_ns=None,
         interrupted=len(done) < recipe.epochs,
     )
-    with FirstOnly() as signals:
+    with FirstSignalOnly() as signals:
         try:
             with signals.calm:
                 keep(kept)

@@ -28,7 +28,7 @@ from toolkit.sources.labelled_data import (
 from toolkit.sources.reference_runtime import REFERENCES, Opening, reference_of
 from toolkit.sources.resolve import candidates, open_artifact
 from toolkit.sources.runtime_selection import known_runtimes, remarks_on
-from toolkit.verification.reference_run import Yardstick
+from toolkit.verification.reference_run import ReferenceRun
 from toolkit.verification.report import (
     AccuracyComparison,
     Form,
@@ -93,13 +93,13 @@ def compare_accuracy(
         check_rows(source, rows, sources[0].signature)
         paired(source.signature.outputs, sources[0].signature.outputs)
     listener.note(f"A on {reference.name}, over {rows.count} {rows.description}")
-    yardstick = Yardstick.of(sources[0], reference, rows, timeout_s=timeout_s)
-    found, forms, total = [], [yardstick.form], sum(len(names) for names in entrants.values())
+    reference_run = ReferenceRun.of(sources[0], reference, rows, timeout_s=timeout_s)
+    found, forms, total = [], [reference_run.form], sum(len(names) for names in entrants.values())
     for letter, source in zip(entrants, sources[1:] or sources, strict=True):
         forms.append(Form.of(letter, source))
         opened = candidates(source) if len(sources) == 1 else (source,)
         for runtime in entrants[letter]:
-            row = yardstick.hold(
+            row = reference_run.hold(
                 letter, opened, runtime, options, timeout_s=timeout_s, per_class=per_class
             )
             found.append(judged(row, max_drop))
@@ -111,9 +111,9 @@ def compare_accuracy(
         samples=rows.count,
         labelled=rows.targets is not None,
         reference=reference.runtime,
-        output=yardstick.scoring.output,
-        probabilities=yardstick.scoring.probabilities,
-        scores=yardstick.scores(),
+        output=reference_run.scoring.output,
+        probabilities=reference_run.scoring.probabilities,
+        scores=reference_run.scores(),
         max_drop=max_drop,
         rows=tuple(found),
         layers=_layers(sources, entrants, rows) if layers else (),

@@ -26,7 +26,7 @@ SAME = "float32"  # precision whose tolerance decides whether outputs are the sa
 
 
 @dataclass(frozen=True, kw_only=True)
-class Yardstick:
+class ReferenceRun:
     """Reference run of a model on `rows`.
 
     `form` is the variant that ran, `expected` its outputs under the names of the outputs of

@@ -9,7 +9,7 @@ from typing import Self
 from toolkit.core.artifact import Artifact
 from toolkit.core.codec import encode
 from toolkit.core.documents import Json
-from toolkit.core.gates import Gate, overall
+from toolkit.core.gates import CheckOutcome, overall
 from toolkit.core.measurement import Agreement, Status
 from toolkit.core.session import Provenance
 from toolkit.exporting.check_layers import Layers
@@ -83,13 +83,13 @@ class AccuracyRow:
     tolerance: Tolerance | None = None
     outputs: Mapping[str, Similarity] = field(default_factory=dict)
     provenance: Provenance | None = None
-    gate: Gate = Gate.UNKNOWN
+    gate: CheckOutcome = CheckOutcome.UNKNOWN
     why: str = ""
     rows_needed: int | None = None
 
     @property
     def passed(self) -> bool:
-        return self.gate is Gate.PASSED
+        return self.gate is CheckOutcome.PASSED
 
     def to_json(self) -> Json:
         return {
@@ -152,12 +152,12 @@ class AccuracyComparison:
     warnings: tuple[str, ...] = ()
 
     @property
-    def gate(self) -> Gate:
+    def gate(self) -> CheckOutcome:
         return overall(row.gate for row in self.rows)
 
     @property
     def passed(self) -> bool:
-        return self.gate is Gate.PASSED
+        return self.gate is CheckOutcome.PASSED
 
     def to_json(self) -> Json:
         return {
@@ -189,23 +189,25 @@ def judged(row: AccuracyRow, max_drop: float | None) -> AccuracyRow:
     comparable are judged by the tolerance.
     """
     if row.status is not Status.OK:
-        return replace(row, gate=Gate.UNKNOWN, why=row.reason or "")
+        return replace(row, gate=CheckOutcome.UNKNOWN, why=row.reason or "")
     if max_drop is None or not row.comparable:
-        gate = Gate.FAILED if row.departs else Gate.PASSED
+        gate = CheckOutcome.FAILED if row.departs else CheckOutcome.PASSED
         return replace(row, gate=gate, why=row.departs or "outputs are within the tolerance")
     if row.same:
-        return replace(row, gate=Gate.PASSED, why="outputs are A's to the rounding of float32")
+        return replace(
+            row, gate=CheckOutcome.PASSED, why="outputs are A's to the rounding of float32"
+        )
     if row.drop is None:
         why = "A's mean squared error is 0, of which no drop is a part"
-        return replace(row, gate=Gate.UNKNOWN, why=why)
+        return replace(row, gate=CheckOutcome.UNKNOWN, why=why)
     gate = row.drop.gate(max_drop)
     allowed = f"{max_drop:g} {row.drop.unit}"
-    needed = row.drop.rows_needed(max_drop) if gate is Gate.UNKNOWN else None
+    needed = row.drop.rows_needed(max_drop) if gate is CheckOutcome.UNKNOWN else None
     rows = f"about {needed:,} rows would tell" if needed else "no number of rows would tell"
     why = {
-        Gate.PASSED: f"the drop is within {allowed}",
-        Gate.FAILED: f"the drop is more than {allowed}",
-        Gate.UNKNOWN: f"whether the drop is within {allowed} cannot be decided from "
+        CheckOutcome.PASSED: f"the drop is within {allowed}",
+        CheckOutcome.FAILED: f"the drop is more than {allowed}",
+        CheckOutcome.UNKNOWN: f"whether the drop is within {allowed} cannot be decided from "
         f"{row.drop.rows:,} rows: {rows}, if they came out as these",
     }[gate]
     return replace(row, gate=gate, why=why, rows_needed=needed)

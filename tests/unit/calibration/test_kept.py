@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from calibration.base import Range
-from calibration.kept import kept_in_float
+from calibration.kept import nodes_to_keep_in_float
 
 FLOAT = TensorProto.FLOAT
 OPSETS = [helper.make_opsetid("", 18), helper.make_opsetid("test.other", 1)]
@@ -41,7 +41,9 @@ def test_ranges_that_are_far_apart_are_not_merged(tmp_path: Path, apart: float, 
         helper.make_node("Relu", ["a"], ["y"], name="other"),
     ]
     path = saved(tmp_path, nodes)
-    assert kept_in_float(path, ranges(a=apart, b=1.0, c=apart, t=apart, y=1.0)).keys() == kept
+    assert (
+        nodes_to_keep_in_float(path, ranges(a=apart, b=1.0, c=apart, t=apart, y=1.0)).keys() == kept
+    )
 
 
 def test_a_mask_and_what_reads_the_sum_stay_in_float(tmp_path: Path) -> None:
@@ -52,10 +54,12 @@ def test_a_mask_and_what_reads_the_sum_stay_in_float(tmp_path: Path) -> None:
         helper.make_node("MatMul", ["p", "w"], ["y"], name="out"),
     ]
     path = saved(tmp_path, nodes, w=np.ones((4, 4)))
-    found = kept_in_float(path, ranges(a=1.0, b=3e38, s=4.0, m=3e38, p=1.0, y=1.0))
+    found = nodes_to_keep_in_float(path, ranges(a=1.0, b=3e38, s=4.0, m=3e38, p=1.0, y=1.0))
     assert found.keys() == {"mask", "softmax"}
     assert "3e+38" in found["mask"]
-    infinite = kept_in_float(path, ranges(a=1.0, s=4.0, p=1.0, y=1.0), frozenset({"b", "m"}))
+    infinite = nodes_to_keep_in_float(
+        path, ranges(a=1.0, s=4.0, p=1.0, y=1.0), frozenset({"b", "m"})
+    )
     assert infinite.keys() == {"mask", "softmax"}
     assert "infinite" in infinite["mask"]
 
@@ -67,7 +71,7 @@ def test_a_bias_that_is_added_stays_in_float(tmp_path: Path) -> None:
         helper.make_node("Add", ["h", "a"], ["y"], name="residual"),
     ]
     path = saved(tmp_path, nodes, w=np.ones((4, 4)), bias=np.ones(4))
-    assert kept_in_float(path, ranges(a=1.0, s=4.0, h=5.0, y=6.0)).keys() == {"bias"}
+    assert nodes_to_keep_in_float(path, ranges(a=1.0, s=4.0, h=5.0, y=6.0)).keys() == {"bias"}
 
 
 def test_what_reads_a_tensor_of_unknown_type_stays_in_float(tmp_path: Path) -> None:
@@ -78,5 +82,5 @@ def test_what_reads_a_tensor_of_unknown_type_stays_in_float(tmp_path: Path) -> N
         helper.make_node("Shape", ["c"], ["s"], name="shape"),
         helper.make_node("Reshape", ["b", "s"], ["y"], name="reshape"),
     ]
-    found = kept_in_float(saved(tmp_path, nodes), ranges(a=1.0, b=1.0, c=1.0, y=1.0))
+    found = nodes_to_keep_in_float(saved(tmp_path, nodes), ranges(a=1.0, b=1.0, c=1.0, y=1.0))
     assert found == {"merge": "no values of f were observed"}

@@ -20,8 +20,8 @@ from toolkit.core.measurement import (
     Status,
 )
 from toolkit.measuring.figures.comparison import (
+    CheckOutcome,
     Comparison,
-    Gate,
     apart,
     check_tolerance,
     differing_circumstances,
@@ -90,16 +90,16 @@ def result(*rows: Row, environment: Mapping[str, Any] = MACHINE, **plan: Any) ->
 @pytest.mark.parametrize(
     ("b", "tolerance", "gate"),
     [
-        (row(1_000_000, seed=1), 0.01, Gate.PASSED),
-        (row(800_000, seed=1), 0.01, Gate.PASSED),
-        (row(1_030_000, seed=1), 0.01, Gate.FAILED),
-        (row(1_030_000, seed=1), 0.05, Gate.PASSED),
-        (row(1_000_000, noise=0.2, seed=1), 0.01, Gate.UNKNOWN),
-        (row(1_000_000, rounds=4, seed=1), 0.01, Gate.UNKNOWN),
+        (row(1_000_000, seed=1), 0.01, CheckOutcome.PASSED),
+        (row(800_000, seed=1), 0.01, CheckOutcome.PASSED),
+        (row(1_030_000, seed=1), 0.01, CheckOutcome.FAILED),
+        (row(1_030_000, seed=1), 0.05, CheckOutcome.PASSED),
+        (row(1_000_000, noise=0.2, seed=1), 0.01, CheckOutcome.UNKNOWN),
+        (row(1_000_000, rounds=4, seed=1), 0.01, CheckOutcome.UNKNOWN),
     ],
 )
 @pytest.mark.parametrize("in_turn", [True, False])
-def test_the_gate(b: Row, tolerance: float, gate: Gate, in_turn: bool) -> None:
+def test_the_gate(b: Row, tolerance: float, gate: CheckOutcome, in_turn: bool) -> None:
     a = row(1_000_000)
     pairs = paired(result(a, b), tolerance) if in_turn else apart(result(a), result(b), tolerance)
     assert [pair.gate for pair in pairs] == [gate]
@@ -120,10 +120,10 @@ def test_a_drift_that_meets_both_cancels_only_where_they_were_measured_in_turn()
     a, b = drifting(1_000_000, 0), drifting(1_050_000, 1)
     (in_turn,) = paired(result(a, b), 0.01)
     (by_itself,) = apart(result(a), result(b), 0.01)
-    assert in_turn.gate is Gate.FAILED
+    assert in_turn.gate is CheckOutcome.FAILED
     assert in_turn.ratio is not None
     assert in_turn.ratio.value == pytest.approx(1.05, rel=0.005)
-    assert by_itself.gate is Gate.UNKNOWN
+    assert by_itself.gate is CheckOutcome.UNKNOWN
 
 
 @pytest.mark.parametrize("in_turn", [True, False])
@@ -132,7 +132,7 @@ def test_one_process_has_a_ratio_without_an_interval(in_turn: bool) -> None:
     (pair,) = paired(result(a, b), 0.01) if in_turn else apart(result(a), result(b), 0.01)
     assert pair.ratio is not None
     assert pair.ratio.value == pytest.approx(2, rel=0.01)
-    assert (pair.gate, pair.to_json()["ci95"]) == (Gate.UNKNOWN, None)
+    assert (pair.gate, pair.to_json()["ci95"]) == (CheckOutcome.UNKNOWN, None)
     assert pair.reason is not None
     assert "--processes" in pair.reason
 
@@ -155,7 +155,7 @@ def test_rows_of_two_results_meet_by_runtime_batch_and_options() -> None:
     assert (alone.row.runtime, alone.reason, alone.gate) == (
         "openvino",
         "A: No such row.",
-        Gate.UNKNOWN,
+        CheckOutcome.UNKNOWN,
     )
 
 
@@ -169,18 +169,18 @@ def test_rows_of_two_results_meet_by_runtime_batch_and_options() -> None:
 )
 def test_a_row_in_doubt_decides_nothing(flaw: dict[str, Any], said: str) -> None:
     (pair,) = paired(result(row(1000), row(500, **flaw)), 0.01)
-    assert (pair.ratio, pair.reason, pair.gate) == (None, said, Gate.UNKNOWN)
+    assert (pair.ratio, pair.reason, pair.gate) == (None, said, CheckOutcome.UNKNOWN)
 
 
 @pytest.mark.parametrize(
     ("gates", "expected"),
     [
-        ([], Gate.UNKNOWN),
-        ([1_000_000, 1_000_000], Gate.PASSED),
-        ([1_000_000, 1_100_000], Gate.FAILED),
+        ([], CheckOutcome.UNKNOWN),
+        ([1_000_000, 1_000_000], CheckOutcome.PASSED),
+        ([1_000_000, 1_100_000], CheckOutcome.FAILED),
     ],
 )
-def test_the_worst_pair_decides(gates: list[int], expected: Gate) -> None:
+def test_the_worst_pair_decides(gates: list[int], expected: CheckOutcome) -> None:
     rows = [
         one
         for group, level in enumerate(gates)

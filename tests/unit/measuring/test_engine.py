@@ -20,9 +20,9 @@ from toolkit.measuring.timing.engine import (
     STOPPING_PROCESSES,
     USUAL_PROCESSES,
     WARMUP_LIMIT_NS,
-    Lane,
     Part,
     Procedure,
+    TimedRow,
     is_enough,
     measure,
     round_ratios,
@@ -80,21 +80,21 @@ def noisy(ns: float, share: float, seed: int = 0) -> Callable[[int], float]:
     return lambda call: levels[call]
 
 
-def only(lane: Lane) -> Measurement:
-    (measurement,) = lane.measurements()
+def only(timed_row: TimedRow) -> Measurement:
+    (measurement,) = timed_row.measurements()
     return measurement
 
 
-def block_medians(lane: Lane) -> np.ndarray:
-    return np.array([np.median(block.samples) for block in only(lane).blocks])
+def block_medians(timed_row: TimedRow) -> np.ndarray:
+    return np.array([np.median(block.samples) for block in only(timed_row).blocks])
 
 
-def run(procedure: Procedure, *levels: Callable[[int], float]) -> tuple[list[Lane], FakeClock]:
+def run(procedure: Procedure, *levels: Callable[[int], float]) -> tuple[list[TimedRow], FakeClock]:
     """A lane for each of `levels`, measured; the clock shows how long it took."""
     clock = FakeClock()
-    lanes = [Lane(probe=FakeProbe(clock=clock, run_ns=level)) for level in levels]
-    measure(lanes, FORWARD, whole(procedure), clock)
-    return lanes, clock
+    timed_rows = [TimedRow(probe=FakeProbe(clock=clock, run_ns=level)) for level in levels]
+    measure(timed_rows, FORWARD, whole(procedure), clock)
+    return timed_rows, clock
 
 
 def whole(procedure: Procedure) -> Part:
@@ -105,50 +105,50 @@ def whole(procedure: Procedure) -> Part:
 @pytest.mark.parametrize("run_ns", [0, 1, 200, MS, 60 * MS, 2_000 * MS])
 @pytest.mark.parametrize(("warmup", "runs"), [(0, 1), (5, 100), (3, 37)])
 def test_a_fixed_procedure_gives_exactly_its_runs(run_ns: int, warmup: int, runs: int) -> None:
-    (lane,), _ = run(Procedure(warmup=warmup, runs=runs, max_seconds=0.001), steady(run_ns))
-    measurement = only(lane)
+    (timed_row,), _ = run(Procedure(warmup=warmup, runs=runs, max_seconds=0.001), steady(run_ns))
+    measurement = only(timed_row)
     assert (len(measurement.warmup), len(measurement.samples)) == (warmup, runs)
     assert measurement.settled
     leads = sum(len(block.lead) for block in measurement.blocks)
-    assert sum(count for _, count in lane.probe.calls) == warmup + runs + leads
+    assert sum(count for _, count in timed_row.probe.calls) == warmup + runs + leads
 
 
 def test_fixed_runs_of_lanes_of_different_speed_are_all_done() -> None:
-    lanes, _ = run(Procedure(warmup=2, runs=50), steady(2 * MS), steady(20 * MS), steady(100))
-    assert [len(only(lane).samples) for lane in lanes] == [50, 50, 50]
+    timed_rows, _ = run(Procedure(warmup=2, runs=50), steady(2 * MS), steady(20 * MS), steady(100))
+    assert [len(only(timed_row).samples) for timed_row in timed_rows] == [50, 50, 50]
 
 
 def test_blocks_take_about_five_milliseconds() -> None:
-    (lane,), _ = run(Procedure(), steady(MS))
-    sizes = {len(block.samples) for block in only(lane).blocks}
+    (timed_row,), _ = run(Procedure(), steady(MS))
+    sizes = {len(block.samples) for block in only(timed_row).blocks}
     assert sizes == {5}
 
 
 def test_every_round_has_a_block_of_each_lane_in_random_order() -> None:
     clock, log = FakeClock(), []
-    lanes = [
-        Lane(probe=FakeProbe(clock=clock, run_ns=steady(ns), name=name, log=log))
+    timed_rows = [
+        TimedRow(probe=FakeProbe(clock=clock, run_ns=steady(ns), name=name, log=log))
         for name, ns in (("a", 3 * MS), ("b", 5 * MS), ("c", 60 * MS))
     ]
-    measure(lanes, FORWARD, whole(Procedure(warmup=4)), clock)
-    rounds = len(only(lanes[0]).blocks)
+    measure(timed_rows, FORWARD, whole(Procedure(warmup=4)), clock)
+    rounds = len(only(timed_rows[0]).blocks)
     turns = ["".join(log[start : start + 3]) for start in range(0, len(log), 3)]
     assert turns[0] == "abc"  # the warm-up
     assert [sorted(turn) for turn in turns[1:]] == [["a", "b", "c"]] * rounds
     assert len(set(turns[1:])) > 2
-    for lane in lanes:
-        assert [block.round for block in only(lane).blocks] == list(range(rounds))
+    for timed_row in timed_rows:
+        assert [block.round for block in only(timed_row).blocks] == list(range(rounds))
 
 
 def test_each_block_keeps_the_resident_size_after_it() -> None:
-    (lane,), _ = run(Procedure(warmup=4, runs=100), steady(MS))
-    assert [block.rss_bytes for block in only(lane).blocks] == [1001 + i for i in range(10)]
+    (timed_row,), _ = run(Procedure(warmup=4, runs=100), steady(MS))
+    assert [block.rss_bytes for block in only(timed_row).blocks] == [1001 + i for i in range(10)]
 
 
 def test_a_lane_that_fails_keeps_its_blocks_and_the_others_go_on() -> None:
     clock = FakeClock()
-    broken = Lane(probe=FakeProbe(clock=clock, run_ns=steady(10 * MS), fails_at_call=4))
-    sound = Lane(probe=FakeProbe(clock=clock, run_ns=steady(10 * MS)))
+    broken = TimedRow(probe=FakeProbe(clock=clock, run_ns=steady(10 * MS), fails_at_call=4))
+    sound = TimedRow(probe=FakeProbe(clock=clock, run_ns=steady(10 * MS)))
     procedure = Procedure(warmup=1, runs=100)
     measure([broken, sound], FORWARD, whole(procedure), clock)
     assert isinstance(broken.failure, WorkerError)
@@ -168,9 +168,9 @@ def test_a_lane_that_fails_keeps_its_blocks_and_the_others_go_on() -> None:
 def test_it_ends_when_all_lanes_fail(procedure: Procedure, call: int) -> None:
     clock = FakeClock()
     probes = [FakeProbe(clock=clock, run_ns=steady(10 * MS), fails_at_call=call) for _ in "ab"]
-    lanes = [Lane(probe=probe) for probe in probes]
-    measure(lanes, FORWARD, whole(procedure), clock)
-    assert all(isinstance(lane.failure, WorkerError) for lane in lanes)
+    timed_rows = [TimedRow(probe=probe) for probe in probes]
+    measure(timed_rows, FORWARD, whole(procedure), clock)
+    assert all(isinstance(timed_row.failure, WorkerError) for timed_row in timed_rows)
     assert [len(probe.calls) for probe in probes] == [call + 1] * 2
 
 
@@ -182,8 +182,8 @@ def test_no_lanes_need_no_time() -> None:
 
 def test_adaptive_stops_when_every_interval_is_narrow() -> None:
     procedure = Procedure(warmup=3, target_ci=0.01, max_seconds=1000)
-    lanes, clock = run(procedure, noisy(MS, 0.02, seed=1), noisy(3 * MS, 0.02, seed=2))
-    a, b = map(block_medians, lanes)
+    timed_rows, clock = run(procedure, noisy(MS, 0.02, seed=1), noisy(3 * MS, 0.02, seed=2))
+    a, b = map(block_medians, timed_rows)
     for values in (a, b, b / a):
         assert relative_reach(values) <= 0.01
     assert 10 <= len(a) < 200
@@ -191,8 +191,8 @@ def test_adaptive_stops_when_every_interval_is_narrow() -> None:
 
 
 def test_a_steady_row_is_measured_for_half_a_second() -> None:
-    lanes, _ = run(Procedure(warmup=0), steady(MS), steady(7 * MS))
-    spent = [int(only(lane).samples.sum()) for lane in lanes]
+    timed_rows, _ = run(Procedure(warmup=0), steady(MS), steady(7 * MS))
+    spent = [int(only(timed_row).samples.sum()) for timed_row in timed_rows]
     assert 500 * MS <= min(spent) < 520 * MS
     assert max(spent) < 1000 * MS
 
@@ -208,12 +208,12 @@ def test_a_narrower_target_takes_longer() -> None:
 def test_narrow_medians_with_a_wide_ratio_are_not_the_end() -> None:
     """One lane is fast by as much as the other is slow, so the ratio scatters twice as far."""
     level = np.exp(np.random.default_rng(3).normal(0, 0.02, 10_000))
-    lanes, _ = run(
+    timed_rows, _ = run(
         Procedure(warmup=0, max_seconds=1000),
         lambda call: MS * level[call],
         lambda call: MS / level[call],
     )
-    a, b = map(block_medians, lanes)
+    a, b = map(block_medians, timed_rows)
     closed = [
         max(relative_reach(a[:n]), relative_reach(b[:n])) <= 0.01 for n in range(10, len(a) + 1)
     ]
@@ -221,10 +221,10 @@ def test_narrow_medians_with_a_wide_ratio_are_not_the_end() -> None:
     assert relative_reach(b / a) <= 0.01 < relative_reach(b[:-1] / a[:-1])
 
 
-@pytest.mark.parametrize("lanes", [1, 3])
-def test_adaptive_stops_at_max_seconds_when_noise_never_closes(lanes: int) -> None:
+@pytest.mark.parametrize("timed_rows", [1, 3])
+def test_adaptive_stops_at_max_seconds_when_noise_never_closes(timed_rows: int) -> None:
     procedure = Procedure(warmup=0, max_seconds=2)
-    levels = [noisy(MS, 0.5, seed=seed) for seed in range(lanes)]
+    levels = [noisy(MS, 0.5, seed=seed) for seed in range(timed_rows)]
     measured, clock = run(procedure, *levels)
     last_round = sum(
         int(m.blocks[-1].lead.sum() + m.blocks[-1].samples.sum()) for m in map(only, measured)
@@ -233,15 +233,15 @@ def test_adaptive_stops_at_max_seconds_when_noise_never_closes(lanes: int) -> No
 
 
 def test_adaptive_gives_every_lane_a_round_however_slow() -> None:
-    lanes, _ = run(Procedure(warmup=0, max_seconds=0.001), steady(MS), steady(5_000 * MS))
-    assert [len(only(lane).blocks) for lane in lanes] == [1, 1]
-    assert all(len(only(lane).samples) for lane in lanes)
+    timed_rows, _ = run(Procedure(warmup=0, max_seconds=0.001), steady(MS), steady(5_000 * MS))
+    assert [len(only(timed_row).blocks) for timed_row in timed_rows] == [1, 1]
+    assert all(len(only(timed_row).samples) for timed_row in timed_rows)
 
 
 def test_warm_up_ends_when_the_runs_have_settled() -> None:
     """Ten slow calls, then rest: the last chunks of the warm-up are all at rest."""
-    (lane,), _ = run(Procedure(), lambda call: MS * (1 + max(0, 10 - call)))
-    measurement = only(lane)
+    (timed_row,), _ = run(Procedure(), lambda call: MS * (1 + max(0, 10 - call)))
+    measurement = only(timed_row)
     assert measurement.settled
     assert measurement.warmup[0] == 11 * MS
     assert measurement.warmup[-1] == MS
@@ -252,7 +252,7 @@ def test_warm_up_ends_when_the_runs_have_settled() -> None:
 def test_warm_up_of_a_steady_probe_is_bounded(run_ns: int) -> None:
     clock = FakeClock()
     probe = FakeProbe(clock=clock, run_ns=steady(run_ns))
-    Lane(probe=probe).warm_up(FORWARD, Procedure())
+    TimedRow(probe=probe).warm_up(FORWARD, Procedure())
     assert len(probe.calls) < 30
     assert clock.now_ns <= max(WARMUP_LIMIT_NS, run_ns)
 
@@ -264,9 +264,9 @@ def test_warm_up_of_a_steady_probe_is_bounded(run_ns: int) -> None:
 )
 def test_a_warm_up_that_never_settles_is_said_and_bounded(drift: Callable[[int], float]) -> None:
     clock = FakeClock()
-    lane = Lane(probe=FakeProbe(clock=clock, run_ns=drift))
-    measure([lane], FORWARD, whole(Procedure(max_seconds=0.1)), clock)
-    measurement = only(lane)
+    timed_row = TimedRow(probe=FakeProbe(clock=clock, run_ns=drift))
+    measure([timed_row], FORWARD, whole(Procedure(max_seconds=0.1)), clock)
+    measurement = only(timed_row)
     assert not measurement.settled
     assert WARMUP_LIMIT_NS <= measurement.warmup.sum() < 1.1 * WARMUP_LIMIT_NS
     assert measurement.blocks  # it is measured all the same
@@ -275,9 +275,9 @@ def test_a_warm_up_that_never_settles_is_said_and_bounded(drift: Callable[[int],
 def test_lead_runs_are_kept_apart() -> None:
     """The first run of every block is slow: it is in the lead, and in no sample."""
     clock = FakeClock()
-    lane = Lane(probe=FakeProbe(clock=clock, run_ns=steady(MS), first_run_ns=9 * MS))
-    measure([lane], FORWARD, whole(Procedure(warmup=3, runs=120)), clock)
-    measurement = only(lane)
+    timed_row = TimedRow(probe=FakeProbe(clock=clock, run_ns=steady(MS), first_run_ns=9 * MS))
+    measure([timed_row], FORWARD, whole(Procedure(warmup=3, runs=120)), clock)
+    measurement = only(timed_row)
     assert set(measurement.samples.tolist()) == {MS}
     assert all(block.lead[0] == 10 * MS for block in measurement.blocks)
 
@@ -286,27 +286,27 @@ def test_lead_runs_are_kept_apart() -> None:
     ("run_ns", "lead"), [(MS // 10, 25), (MS, 3), (100 * MS, 1)], ids=["0.1 ms", "1 ms", "100 ms"]
 )
 def test_a_lead_takes_milliseconds_or_one_run(run_ns: int, lead: int) -> None:
-    (lane,), _ = run(Procedure(warmup=5, runs=100), steady(run_ns))
-    assert {len(block.lead) for block in only(lane).blocks} == {lead}
+    (timed_row,), _ = run(Procedure(warmup=5, runs=100), steady(run_ns))
+    assert {len(block.lead) for block in only(timed_row).blocks} == {lead}
 
 
 def test_fixed_runs_are_spread_over_ten_blocks_for_every_lane() -> None:
-    lanes, _ = run(Procedure(warmup=5, runs=100), steady(100), steady(MS), steady(100 * MS))
-    for lane in lanes:
-        assert [len(block.samples) for block in only(lane).blocks] == [10] * 10
+    timed_rows, _ = run(Procedure(warmup=5, runs=100), steady(100), steady(MS), steady(100 * MS))
+    for timed_row in timed_rows:
+        assert [len(block.samples) for block in only(timed_row).blocks] == [10] * 10
 
 
-def in_processes(procedure: Procedure, *levels: Callable[[int], float]) -> list[Lane]:
+def in_processes(procedure: Procedure, *levels: Callable[[int], float]) -> list[TimedRow]:
     """A lane for each of `levels`, measured in all of the processes that the procedure asks for."""
     clock = FakeClock()
-    lanes = [Lane(probe=FakeProbe(clock=clock, run_ns=level)) for level in levels]
+    timed_rows = [TimedRow(probe=FakeProbe(clock=clock, run_ns=level)) for level in levels]
     count = procedure.processes or 1
     for number in range(count):
-        for lane, level in zip(lanes, levels, strict=True):
+        for timed_row, level in zip(timed_rows, levels, strict=True):
             if number:
-                lane.move_to(FakeProbe(clock=clock, run_ns=level))
-        measure(lanes, FORWARD, Part(procedure=procedure, number=number, count=count), clock)
-    return lanes
+                timed_row.move_to(FakeProbe(clock=clock, run_ns=level))
+        measure(timed_rows, FORWARD, Part(procedure=procedure, number=number, count=count), clock)
+    return timed_rows
 
 
 @given(preparation_s=st.floats(0, 1e4), max_seconds=st.floats(0.1, 1e3), scopes=st.integers(1, 3))
@@ -331,16 +331,18 @@ def test_a_given_number_of_processes_or_runs_is_not_planned() -> None:
     assert Procedure(processes=1).plan(0.1, 2) == 1
 
 
-def in_levels(*levels: float) -> Lane:
+def in_levels(*levels: float) -> TimedRow:
     """A row with a process at each of the levels, sharing ten rounds."""
     clock = FakeClock()
-    lane = Lane(probe=FakeProbe(clock=clock, run_ns=steady(levels[0] * MS)))
+    timed_row = TimedRow(probe=FakeProbe(clock=clock, run_ns=steady(levels[0] * MS)))
     procedure = Procedure(warmup=0, runs=60 * len(levels))
     for number, level in enumerate(levels):
         if number:
-            lane.move_to(FakeProbe(clock=clock, run_ns=steady(level * MS)))
-        measure([lane], FORWARD, Part(procedure=procedure, number=number, count=len(levels)), clock)
-    return lane
+            timed_row.move_to(FakeProbe(clock=clock, run_ns=steady(level * MS)))
+        measure(
+            [timed_row], FORWARD, Part(procedure=procedure, number=number, count=len(levels)), clock
+        )
+    return timed_row
 
 
 @pytest.mark.parametrize(
@@ -355,26 +357,26 @@ def in_levels(*levels: float) -> Lane:
 def test_processes_are_enough_when_all_intervals_are_narrow(
     levels: list[float], enough: bool, baseline: bool
 ) -> None:
-    lanes = [in_levels(*levels)]
+    timed_rows = [in_levels(*levels)]
     if baseline:
-        lanes.insert(0, in_levels(*[1.0] * len(levels)))
+        timed_rows.insert(0, in_levels(*[1.0] * len(levels)))
     part = Part(procedure=Procedure(), number=len(levels) - 1, count=20)
-    assert is_enough(lanes, [FORWARD], part) is enough
+    assert is_enough(timed_rows, [FORWARD], part) is enough
 
 
 @pytest.mark.parametrize("asked", [Procedure(processes=20), Procedure(runs=100, processes=20)])
 def test_processes_that_were_asked_for_are_all_run(asked: Procedure) -> None:
-    lane = in_levels(*[1.0] * 10)
-    assert is_enough([lane], [FORWARD], Part(procedure=Procedure(), number=9, count=20))
-    assert not is_enough([lane], [FORWARD], Part(procedure=asked, number=9, count=20))
+    timed_row = in_levels(*[1.0] * 10)
+    assert is_enough([timed_row], [FORWARD], Part(procedure=Procedure(), number=9, count=20))
+    assert not is_enough([timed_row], [FORWARD], Part(procedure=asked, number=9, count=20))
 
 
 def test_rows_of_a_round_begin_on_the_same_core() -> None:
     clock = FakeClock()
-    lanes = [Lane(probe=FakeProbe(clock=clock, run_ns=steady(MS))) for _ in "ab"]
+    timed_rows = [TimedRow(probe=FakeProbe(clock=clock, run_ns=steady(MS))) for _ in "ab"]
     part = Part(procedure=Procedure(warmup=1, runs=300), cores=(3, 5))
-    measure(lanes, FORWARD, part, clock)
-    first, second = (lane.probe.cores for lane in lanes)
+    measure(timed_rows, FORWARD, part, clock)
+    first, second = (timed_row.probe.cores for timed_row in timed_rows)
     assert first == second
     assert first[0] is None  # the warm-up
     assert {*first[1:]} == {3, 5}
@@ -392,8 +394,8 @@ def test_rounds_are_paired_by_process_and_number() -> None:
 @pytest.mark.parametrize("processes", [2, 3, 7])
 def test_processes_share_fixed_runs_and_warm_up_each(processes: int) -> None:
     procedure = Procedure(warmup=5, runs=100, processes=processes)
-    for lane in in_processes(procedure, steady(MS), steady(7 * MS)):
-        measurement = only(lane)
+    for timed_row in in_processes(procedure, steady(MS), steady(7 * MS)):
+        measurement = only(timed_row)
         assert len(measurement.warmup) == 5 * processes
         assert len(measurement.samples) == 100
         runs = [
@@ -406,9 +408,13 @@ def test_processes_share_fixed_runs_and_warm_up_each(processes: int) -> None:
 
 def test_processes_share_the_time_of_rows_that_do_not_come_to_rest() -> None:
     procedure = Procedure(warmup=0, max_seconds=3, processes=3)
-    (lane,) = in_processes(procedure, noisy(MS, 0.5))
+    (timed_row,) = in_processes(procedure, noisy(MS, 0.5))
     spent = [
-        sum(int(b.lead.sum() + b.samples.sum()) for b in only(lane).blocks if b.process == number)
+        sum(
+            int(b.lead.sum() + b.samples.sum())
+            for b in only(timed_row).blocks
+            if b.process == number
+        )
         for number in range(3)
     ]
     assert spent == pytest.approx([1e9] * 3, rel=0.1)
@@ -425,25 +431,25 @@ def test_steady_rows_are_measured_as_long_in_three_processes_as_in_one() -> None
 def test_a_warm_up_that_does_not_settle_in_one_process_is_said() -> None:
     levels = iter([steady(MS), noisy(MS, 0.5), steady(MS)])
     clock = FakeClock()
-    lane = Lane(probe=FakeProbe(clock=clock, run_ns=next(levels)))
+    timed_row = TimedRow(probe=FakeProbe(clock=clock, run_ns=next(levels)))
     procedure = Procedure(max_seconds=0.1)
-    measure([lane], FORWARD, Part(procedure=procedure, number=0, count=3), clock)
-    assert only(lane).settled
+    measure([timed_row], FORWARD, Part(procedure=procedure, number=0, count=3), clock)
+    assert only(timed_row).settled
     for number in (1, 2):
-        lane.move_to(FakeProbe(clock=clock, run_ns=next(levels)))
-        measure([lane], FORWARD, Part(procedure=procedure, number=number, count=3), clock)
-        assert not only(lane).settled
+        timed_row.move_to(FakeProbe(clock=clock, run_ns=next(levels)))
+        measure([timed_row], FORWARD, Part(procedure=procedure, number=number, count=3), clock)
+        assert not only(timed_row).settled
 
 
 def test_a_lane_that_failed_stays_out_of_later_processes() -> None:
     clock = FakeClock()
-    lane = Lane(probe=FakeProbe(clock=clock, run_ns=steady(MS), fails_at_call=3))
+    timed_row = TimedRow(probe=FakeProbe(clock=clock, run_ns=steady(MS), fails_at_call=3))
     procedure = Procedure(warmup=1, runs=30, processes=2)
-    measure([lane], FORWARD, Part(procedure=procedure, number=0, count=2), clock)
-    done = len(only(lane).samples)
-    lane.move_to(FakeProbe(clock=clock, run_ns=steady(MS)))
-    measure([lane], FORWARD, Part(procedure=procedure, number=1, count=2), clock)
-    assert len(only(lane).samples) == done
+    measure([timed_row], FORWARD, Part(procedure=procedure, number=0, count=2), clock)
+    done = len(only(timed_row).samples)
+    timed_row.move_to(FakeProbe(clock=clock, run_ns=steady(MS)))
+    measure([timed_row], FORWARD, Part(procedure=procedure, number=1, count=2), clock)
+    assert len(only(timed_row).samples) == done
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from toolkit.core.errors import UnknownNameError, UsageError, WorkerError
 from toolkit.measuring.load_test.scenarios import (
     MOST_QUERIES,
     WINDOWS,
+    ServedRow,
     Traffic,
-    TrafficLane,
     poisson,
     serve,
 )
@@ -31,16 +31,16 @@ def server_at(qps: float, **options: object) -> Traffic:
 
 def run(
     traffic: Traffic, *servers: FakeServer, procedure: Procedure | None = None
-) -> list[TrafficLane]:
+) -> list[ServedRow]:
     """Run all windows; the same simulated server stands for each process of its row."""
-    lanes = [TrafficLane(server=server) for server in servers]
+    served_rows = [ServedRow(server=server) for server in servers]
     chosen = procedure or Procedure(max_seconds=5.0, warmup=1)
     for number in range(WINDOWS):
-        for lane, server in zip(lanes, servers, strict=True):
+        for served_row, server in zip(served_rows, servers, strict=True):
             if number:
-                lane.move_to(server)
-        serve(lanes, traffic, chosen, number, cores=CORES)
-    return lanes
+                served_row.move_to(server)
+        serve(served_rows, traffic, chosen, number, cores=CORES)
+    return served_rows
 
 
 rates = st.floats(0.5, 1e6)
@@ -83,23 +83,25 @@ def test_a_seed_gives_its_arrivals_and_another_others() -> None:
 
 def test_rows_meet_the_same_arrivals_and_every_round_has_its_own() -> None:
     fast, slow = FakeServer(service_ns=steady(MS)), FakeServer(service_ns=steady(5 * MS))
-    lanes = run(server_at(50), fast, slow)
-    for one, other in zip(lanes[0].windows, lanes[1].windows, strict=True):
+    served_rows = run(server_at(50), fast, slow)
+    for one, other in zip(served_rows[0].windows, served_rows[1].windows, strict=True):
         np.testing.assert_array_equal(one.scheduled, other.scheduled)
-    assert len({window.scheduled.tobytes() for window in lanes[0].windows}) == WINDOWS
+    assert len({window.scheduled.tobytes() for window in served_rows[0].windows}) == WINDOWS
 
 
 def test_windows_of_the_rows_are_in_turn() -> None:
     log: list[str] = []
-    lanes = run(SINGLE, *(FakeServer(service_ns=steady(MS), name=name, log=log) for name in "abc"))
+    served_rows = run(
+        SINGLE, *(FakeServer(service_ns=steady(MS), name=name, log=log) for name in "abc")
+    )
     assert log[:3] == log[6:9] == ["a", "b", "c"]  # the warm-ups
     rounds = [tuple(log[i : i + 3]) for i in range(3, len(log), 6)]
     assert len(rounds) == WINDOWS
     assert {tuple(sorted(one)) for one in rounds} == {("a", "b", "c")}
     assert len(set(rounds)) > 1  # each in an order of its own
-    for lane in lanes:
-        assert [window.round for window in lane.windows] == list(range(WINDOWS))
-        assert [window.process for window in lane.windows] == list(range(WINDOWS))
+    for served_row in served_rows:
+        assert [window.round for window in served_row.windows] == list(range(WINDOWS))
+        assert [window.process for window in served_row.windows] == list(range(WINDOWS))
 
 
 def test_rows_of_a_round_begin_on_the_same_core() -> None:
@@ -119,16 +121,16 @@ def test_the_time_of_a_row_is_split_into_its_windows(seconds: float) -> None:
 
 
 def test_single_is_scheduled_when_it_is_started() -> None:
-    (lane,) = run(SINGLE, FakeServer(service_ns=steady(10 * MS)))
-    for window in lane.windows:
+    (served_row,) = run(SINGLE, FakeServer(service_ns=steady(10 * MS)))
+    for window in served_row.windows:
         assert window.qps is None
         assert (window.asked, window.answered) == (100, 100)
         np.testing.assert_array_equal(window.scheduled, window.started)
 
 
 def test_offline_has_all_queries_from_the_start() -> None:
-    (lane,) = run(OFFLINE, FakeServer(service_ns=steady(10 * MS)))
-    for window in lane.windows:
+    (served_row,) = run(OFFLINE, FakeServer(service_ns=steady(10 * MS)))
+    for window in served_row.windows:
         assert (window.asked, window.answered) == (100, 100)
         assert not window.scheduled.any()
         assert window.elapsed_ns == 1e9
@@ -137,22 +139,22 @@ def test_offline_has_all_queries_from_the_start() -> None:
 @pytest.mark.parametrize("scenario", ["single", "offline"])
 def test_clients_share_the_queries(scenario: str) -> None:
     traffic = Traffic(scenario=scenario, concurrency=4)
-    (lane,) = run(traffic, FakeServer(service_ns=steady(10 * MS)))
-    assert [window.answered for window in lane.windows] == [400] * WINDOWS
-    assert lane.served(traffic).concurrency == 4
+    (served_row,) = run(traffic, FakeServer(service_ns=steady(10 * MS)))
+    assert [window.answered for window in served_row.windows] == [400] * WINDOWS
+    assert served_row.served(traffic).concurrency == 4
 
 
 def test_a_rate_gives_as_many_queries_as_its_windows_have_time_for() -> None:
-    (lane,) = run(server_at(50), FakeServer(service_ns=steady(MS)))
-    assert [(window.asked, window.answered, window.qps) for window in lane.windows] == (
+    (served_row,) = run(server_at(50), FakeServer(service_ns=steady(MS)))
+    assert [(window.asked, window.answered, window.qps) for window in served_row.windows] == (
         [(50, 50, 50)] * WINDOWS
     )
 
 
 def test_a_rate_beyond_the_capacity_comes_to_an_end() -> None:
     """A thousand a second, served in 10 ms each: after twice the time of a window, a fifth."""
-    (lane,) = run(server_at(1000), FakeServer(service_ns=steady(10 * MS)))
-    for window in lane.windows:
+    (served_row,) = run(server_at(1000), FakeServer(service_ns=steady(10 * MS)))
+    for window in served_row.windows:
         assert window.asked == 1000
         assert 190 <= window.answered <= 210
         assert window.elapsed_ns < 2.2e9
@@ -160,15 +162,15 @@ def test_a_rate_beyond_the_capacity_comes_to_an_end() -> None:
 
 def test_a_window_holds_no_more_queries_than_are_stored() -> None:
     for traffic in (SINGLE, server_at(900_000)):
-        (lane,) = run(traffic, FakeServer(service_ns=steady(100)))
-        assert lane.windows[0].answered == MOST_QUERIES
+        (served_row,) = run(traffic, FakeServer(service_ns=steady(100)))
+        assert served_row.windows[0].answered == MOST_QUERIES
 
 
 def test_a_row_that_fails_keeps_its_windows_and_the_others_go_on() -> None:
     broken = FakeServer(service_ns=steady(MS), fails_at=3)
-    lanes = run(SINGLE, broken, FakeServer(service_ns=steady(MS)))
-    assert isinstance(lanes[0].failure, WorkerError)
-    assert [len(lane.windows) for lane in lanes] == [1, WINDOWS]
+    served_rows = run(SINGLE, broken, FakeServer(service_ns=steady(MS)))
+    assert isinstance(served_rows[0].failure, WorkerError)
+    assert [len(served_row.windows) for served_row in served_rows] == [1, WINDOWS]
     assert len(broken.schedules) == 4
 
 
@@ -176,8 +178,8 @@ def test_a_row_that_fails_keeps_its_windows_and_the_others_go_on() -> None:
 def test_a_warm_up_of_so_many_runs_is_that_of_each_client(clients: int) -> None:
     traffic = Traffic(scenario="single", concurrency=clients)
     server = FakeServer(service_ns=steady(MS))
-    (lane,) = run(traffic, server, procedure=Procedure(warmup=7, max_seconds=1))
-    served = lane.served(traffic)
+    (served_row,) = run(traffic, server, procedure=Procedure(warmup=7, max_seconds=1))
+    served = served_row.served(traffic)
     assert (len(served.warmup), served.settled) == (7 * clients * WINDOWS, True)
     assert server.schedules[0].arrivals is None
 
@@ -186,12 +188,18 @@ def test_the_warm_up_goes_on_until_it_settles() -> None:
     def cooling(window: int, query: int) -> int:
         return MS * (30 - 5 * min(window, 4))
 
-    (lane,) = run(SINGLE, FakeServer(service_ns=cooling), procedure=Procedure(max_seconds=1))
-    assert lane.served(SINGLE).settled
-    assert [int(chunk[0]) // MS for chunk in lane.warmups[0].chunks][:5] == [30, 25, 20, 15, 10]
-    assert {int(service) for service in lane.windows[0].finished - lane.windows[0].started} == (
-        {10 * MS}
-    )
+    (served_row,) = run(SINGLE, FakeServer(service_ns=cooling), procedure=Procedure(max_seconds=1))
+    assert served_row.served(SINGLE).settled
+    assert [int(chunk[0]) // MS for chunk in served_row.warmups[0].chunks][:5] == [
+        30,
+        25,
+        20,
+        15,
+        10,
+    ]
+    assert {
+        int(service) for service in served_row.windows[0].finished - served_row.windows[0].started
+    } == ({10 * MS})
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from toolkit.core.errors import UsageError
-from toolkit.core.gates import Gate
+from toolkit.core.gates import CheckOutcome
 from toolkit.parity.paired import (
     Unit,
     Z,
@@ -104,17 +104,17 @@ def test_five_rows_to_none_are_not_shown_by_the_interval_alone():
 @pytest.mark.parametrize(
     ("rows", "only_a", "only_b", "allowed", "gate"),
     [
-        (360, 0, 0, 0.5, Gate.UNKNOWN),
-        (1000, 0, 0, 0.5, Gate.PASSED),
-        (360, 0, 0, 1.1, Gate.PASSED),
-        (1000, 30, 2, 0.5, Gate.FAILED),
-        (1000, 30, 2, 5, Gate.PASSED),
-        (1000, 9, 5, 0.5, Gate.UNKNOWN),
-        (1000, 2, 30, 0.5, Gate.PASSED),
+        (360, 0, 0, 0.5, CheckOutcome.UNKNOWN),
+        (1000, 0, 0, 0.5, CheckOutcome.PASSED),
+        (360, 0, 0, 1.1, CheckOutcome.PASSED),
+        (1000, 30, 2, 0.5, CheckOutcome.FAILED),
+        (1000, 30, 2, 5, CheckOutcome.PASSED),
+        (1000, 9, 5, 0.5, CheckOutcome.UNKNOWN),
+        (1000, 2, 30, 0.5, CheckOutcome.PASSED),
     ],
 )
 def test_the_gate_is_by_the_interval(
-    rows: int, only_a: int, only_b: int, allowed: float, gate: Gate
+    rows: int, only_a: int, only_b: int, allowed: float, gate: CheckOutcome
 ):
     assert accuracy_drop(*rights(rows, only_a, only_b)).gate(allowed) is gate
 
@@ -124,7 +124,7 @@ def test_as_many_rows_as_are_named_tell_and_half_of_them_do_not(
     rows: int, only_a: int, only_b: int, allowed: float
 ):
     drop = accuracy_drop(*rights(rows, only_a, only_b))
-    if drop.gate(allowed) is not Gate.UNKNOWN:
+    if drop.gate(allowed) is not CheckOutcome.UNKNOWN:
         return
     needed = drop.rows_needed(allowed)
     if needed is None:
@@ -158,8 +158,8 @@ def test_a_rise_of_the_mse_is_told_in_per_cent():
     assert drop.squared.value == pytest.approx(0.1 * a.mean())
     low, high = drop.squared.interval
     assert low < drop.squared.value < high
-    assert drop.gate(9) is Gate.FAILED
-    assert drop.gate(11) is Gate.PASSED
+    assert drop.gate(9) is CheckOutcome.FAILED
+    assert drop.gate(11) is CheckOutcome.PASSED
     assert error_drop(np.zeros(30), a[:30]) is None
 
 
@@ -169,6 +169,6 @@ def test_rows_for_a_rise_grow_with_the_square_of_how_near_it_is():
     drop = error_drop(base**2, (base + 0.05 * rng.normal(size=400)) ** 2)
     assert drop is not None
     near, far = drop.value + 0.1, drop.value + 0.2
-    assert drop.gate(near) is Gate.UNKNOWN
+    assert drop.gate(near) is CheckOutcome.UNKNOWN
     assert drop.rows_needed(near) == pytest.approx(4 * drop.rows_needed(far), rel=1e-2)
     assert drop.rows_needed(drop.value) is None

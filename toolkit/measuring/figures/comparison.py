@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from toolkit.core.documents import Json
 from toolkit.core.errors import UsageError
-from toolkit.core.gates import Gate, overall
+from toolkit.core.gates import CheckOutcome, overall
 from toolkit.core.measurement import Result, Row, Scope
 from toolkit.measuring.figures.statistics import Ratio
 from toolkit.measuring.figures.summary import compare_apart, compare_rows, doubt_of
@@ -47,14 +47,14 @@ class Pair:
         return found
 
     @property
-    def gate(self) -> Gate:
+    def gate(self) -> CheckOutcome:
         if self.ratio is None:
-            return Gate.UNKNOWN
+            return CheckOutcome.UNKNOWN
         if self.ratio.is_above(1 + self.tolerance):
-            return Gate.FAILED
+            return CheckOutcome.FAILED
         interval = self.ratio.interval
         passed = interval is not None and interval[1] <= 1 + self.tolerance
-        return Gate.PASSED if passed else Gate.UNKNOWN
+        return CheckOutcome.PASSED if passed else CheckOutcome.UNKNOWN
 
     def to_json(self) -> Json:
         return {
@@ -82,7 +82,7 @@ class Comparison:
     results: Sequence[str]
 
     @property
-    def gate(self) -> Gate:
+    def gate(self) -> CheckOutcome:
         """FAILED if any pair failed, else UNKNOWN if any is inconclusive or there are no pairs."""
         return overall(pair.gate for pair in self.pairs)
 

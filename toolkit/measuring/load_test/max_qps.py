@@ -18,8 +18,8 @@ from toolkit.measuring.load_test.scenarios import (
     MOST_QPS,
     MOST_QUERIES,
     Report,
+    ServedRow,
     Traffic,
-    TrafficLane,
     alive,
     closed_loop,
     poisson,
@@ -68,7 +68,7 @@ class Search:
 
 
 def find_rates(
-    lanes: Sequence[TrafficLane], traffic: Traffic, procedure: Procedure, report: Report
+    served_rows: Sequence[ServedRow], traffic: Traffic, procedure: Procedure, report: Report
 ) -> None:
     """Search for the highest sustainable rate of every row, with one trial per row and round.
 
@@ -77,34 +77,38 @@ def find_rates(
     """
     bound_ns = traffic.p99_bound_ns
     assert bound_ns is not None
-    warm_up(lanes, traffic, procedure)
-    searches: list[tuple[TrafficLane, Search]] = []
-    for lane in alive(lanes):
-        with lane.keeping_failure():
-            lane.alone = _serve_alone(lane, traffic, procedure)
-            if (estimated_p99([lane.alone]) or math.inf) <= bound_ns:
-                searches.append((lane, _search_from(lane.alone, procedure)))
+    warm_up(served_rows, traffic, procedure)
+    searches: list[tuple[ServedRow, Search]] = []
+    for served_row in alive(served_rows):
+        with served_row.keeping_failure():
+            served_row.alone = _serve_alone(served_row, traffic, procedure)
+            if (estimated_p99([served_row.alone]) or math.inf) <= bound_ns:
+                searches.append((served_row, _search_from(served_row.alone, procedure)))
     tries = 0
     rng = np.random.default_rng(0)
-    while going := [(lane, s, s.rate) for lane, s in searches if s.rate and lane.failure is None]:
+    while going := [
+        (served_row, s, s.rate)
+        for served_row, s in searches
+        if s.rate and served_row.failure is None
+    ]:
         for index in rng.permutation(len(going)):
-            lane, search, rate = going[index]
-            with lane.keeping_failure():
-                window = lane.answer(_try(rate, traffic, procedure), traffic, rate)
-                lane.windows.append(window)
+            served_row, search, rate = going[index]
+            with served_row.keeping_failure():
+                window = served_row.answer(_try(rate, traffic, procedure), traffic, rate)
+                served_row.windows.append(window)
                 search.note(holds(window, bound_ns))
         tries += 1
-        more = any(search.rate and lane.failure is None for lane, search in searches)
+        more = any(search.rate and served_row.failure is None for served_row, search in searches)
         report(tries, tries + more, ", ".join(f"{rate:.4g}/s" for *_, rate in going))
 
 
-def _serve_alone(lane: TrafficLane, traffic: Traffic, procedure: Procedure) -> Window:
+def _serve_alone(served_row: ServedRow, traffic: Traffic, procedure: Procedure) -> Window:
     """Run one client in a closed loop, for at least as many queries as a p99 needs.
 
     Raises UsageError if queries take so long that no rate can be tested within a trial's time.
     """
     fewest, most_s = fewest_samples(99.0), _most_seconds(procedure)
-    window = lane.answer(closed_loop(1, window_ns(procedure)), traffic)
+    window = served_row.answer(closed_loop(1, window_ns(procedure)), traffic)
     if window.answered >= fewest:
         return window
     service_s = _service_ns(window) / 1e9
@@ -115,7 +119,7 @@ def _serve_alone(lane: TrafficLane, traffic: Traffic, procedure: Procedure) -> W
             f"{most_s:g} s at most.",
             hint=f"Give --max-seconds {math.ceil(needed_s)} or more.",
         )
-    return lane.answer(closed_loop(1, round(most_s * 1e9), fewest), traffic)
+    return served_row.answer(closed_loop(1, round(most_s * 1e9), fewest), traffic)
 
 
 def _search_from(alone: Window, procedure: Procedure) -> Search:

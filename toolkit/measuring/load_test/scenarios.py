@@ -139,7 +139,7 @@ class Server(Protocol):
 
 @final
 @dataclass(kw_only=True)
-class TrafficLane:
+class ServedRow:
     """State of one row while it answers queries.
 
     `server` is the current process, `process` its number.
@@ -214,7 +214,7 @@ class TrafficLane:
 
 
 def serve(
-    lanes: Sequence[TrafficLane],
+    served_rows: Sequence[ServedRow],
     traffic: Traffic,
     procedure: Procedure,
     number: int,
@@ -225,15 +225,15 @@ def serve(
     All rows have the same schedule, and begin on the same core of `cores`, in a random order. A row
     that fails keeps its windows; the others continue.
     """
-    warm_up(lanes, traffic, procedure)
+    warm_up(served_rows, traffic, procedure)
     rng = np.random.default_rng(number)
     schedule = _schedule(traffic, procedure, number)
     core = int(rng.choice(cores)) if cores else None
-    going = alive(lanes)
+    going = alive(served_rows)
     for index in rng.permutation(len(going)):
-        lane = going[index]
-        with lane.keeping_failure():
-            lane.windows.append(lane.answer(schedule, traffic, traffic.qps, core))
+        served_row = going[index]
+        with served_row.keeping_failure():
+            served_row.windows.append(served_row.answer(schedule, traffic, traffic.qps, core))
 
 
 def _schedule(traffic: Traffic, procedure: Procedure, number: int) -> Schedule:
@@ -250,11 +250,11 @@ def window_ns(procedure: Procedure) -> int:
     return round(procedure.max_seconds * 1e9 / WINDOWS)
 
 
-def warm_up(lanes: Sequence[TrafficLane], traffic: Traffic, procedure: Procedure) -> None:
-    for lane in alive(lanes):
-        with lane.keeping_failure():
-            lane.warm_up(traffic, procedure)
+def warm_up(served_rows: Sequence[ServedRow], traffic: Traffic, procedure: Procedure) -> None:
+    for served_row in alive(served_rows):
+        with served_row.keeping_failure():
+            served_row.warm_up(traffic, procedure)
 
 
-def alive(lanes: Sequence[TrafficLane]) -> list[TrafficLane]:
-    return [lane for lane in lanes if lane.failure is None]
+def alive(served_rows: Sequence[ServedRow]) -> list[ServedRow]:
+    return [served_row for served_row in served_rows if served_row.failure is None]

@@ -170,7 +170,7 @@ class WarmUp:
 
 @final
 @dataclass(kw_only=True)
-class Lane:
+class TimedRow:
     """State of one row while it is measured, over all its processes.
 
     `probe` is the current process, `process` its number. `compared` is False for a row that is
@@ -276,7 +276,7 @@ class _Runs:
         return lead, min(MOST_RUNS, math.ceil(BLOCK_NS / expected))
 
 
-def measure(lanes: Sequence[Lane], scope: Scope, part: Part, clock: Clock) -> None:
+def measure(timed_rows: Sequence[TimedRow], scope: Scope, part: Part, clock: Clock) -> None:
     """Warm up every row, then run one block of each per round until all have done their part.
 
     Each round has a new random order, so that periodic activity, such as a container's quota that
@@ -286,34 +286,38 @@ def measure(lanes: Sequence[Lane], scope: Scope, part: Part, clock: Clock) -> No
     difference into every round. A row that fails keeps its blocks and drops out; the others
     continue. `clock` only decides when the time is over.
     """
-    for lane in _alive(lanes):
-        with lane.keeping_failure():
-            lane.warm_up(scope, part.procedure)
+    for timed_row in _alive(timed_rows):
+        with timed_row.keeping_failure():
+            timed_row.warm_up(scope, part.procedure)
     deadline = clock() + round(part.seconds * 1e9)
-    round_number = max((lane.rounds(scope) for lane in _alive(lanes)), default=0)
+    round_number = max((timed_row.rounds(scope) for timed_row in _alive(timed_rows)), default=0)
     rng = np.random.default_rng(part.number)
-    while going := [lane for lane in _alive(lanes) if not lane.owed_nothing(scope, part)]:
+    while going := [
+        timed_row for timed_row in _alive(timed_rows) if not timed_row.owed_nothing(scope, part)
+    ]:
         core = int(rng.choice(part.cores)) if part.cores else None
         for index in rng.permutation(len(going)):
-            lane = going[index]
-            with lane.keeping_failure():
-                lane.run_block(scope, part, round_number, core)
+            timed_row = going[index]
+            with timed_row.keeping_failure():
+                timed_row.run_block(scope, part, round_number, core)
         round_number += 1
-        if part.runs is None and (clock() >= deadline or _closed(_waited_for(lanes), scope, part)):
+        if part.runs is None and (
+            clock() >= deadline or _closed(_waited_for(timed_rows), scope, part)
+        ):
             return
 
 
-def _closed(lanes: Sequence[Lane], scope: Scope, part: Part) -> bool:
+def _closed(timed_rows: Sequence[TimedRow], scope: Scope, part: Part) -> bool:
     """Return whether the rounds of the current process are enough.
 
     The intervals over its rounds must be within the target for every median and ratio, after the
     least time of each row.
     """
-    if not lanes:
+    if not timed_rows:
         return True
-    if min(lane.spent_ns(scope) for lane in lanes) < part.least_ns:
+    if min(timed_row.spent_ns(scope) for timed_row in timed_rows) < part.least_ns:
         return False
-    medians = [lane.medians(scope) for lane in lanes]
+    medians = [timed_row.medians(scope) for timed_row in timed_rows]
     if (medians[0] <= 0).any():
         return False
     ratios = [other / medians[0] for other in medians[1:]]
@@ -321,7 +325,7 @@ def _closed(lanes: Sequence[Lane], scope: Scope, part: Part) -> bool:
     return all(relative_reach(values) <= target for values in (*medians, *ratios))
 
 
-def is_enough(lanes: Sequence[Lane], scopes: Sequence[Scope], part: Part) -> bool:
+def is_enough(timed_rows: Sequence[TimedRow], scopes: Sequence[Scope], part: Part) -> bool:
     """Return whether the processes up to this part are enough, although more were planned.
 
     The intervals over processes of all medians, and of all ratios to the first row, must be within
@@ -331,14 +335,14 @@ def is_enough(lanes: Sequence[Lane], scopes: Sequence[Scope], part: Part) -> boo
     if procedure.processes is not None or procedure.runs is not None:
         return False
     return part.number + 1 >= STOPPING_PROCESSES and _are_precise(
-        lanes, scopes, procedure.target_ci
+        timed_rows, scopes, procedure.target_ci
     )
 
 
-def _are_precise(lanes: Sequence[Lane], scopes: Sequence[Scope], target_ci: float) -> bool:
+def _are_precise(timed_rows: Sequence[TimedRow], scopes: Sequence[Scope], target_ci: float) -> bool:
     rows = [
-        {measurement.scope: measurement for measurement in lane.measurements()}
-        for lane in _waited_for(lanes)
+        {measurement.scope: measurement for measurement in timed_row.measurements()}
+        for timed_row in _waited_for(timed_rows)
     ]
     for scope in scopes:
         measured = [row[scope] for row in rows if scope in row]
@@ -379,14 +383,14 @@ def round_ratios(row: Measurement, baseline: Measurement) -> list[np.ndarray]:
     ]
 
 
-def _alive(lanes: Sequence[Lane]) -> list[Lane]:
-    return [lane for lane in lanes if lane.failure is None]
+def _alive(timed_rows: Sequence[TimedRow]) -> list[TimedRow]:
+    return [timed_row for timed_row in timed_rows if timed_row.failure is None]
 
 
-def _waited_for(lanes: Sequence[Lane]) -> list[Lane]:
+def _waited_for(timed_rows: Sequence[TimedRow]) -> list[TimedRow]:
     """Return the rows whose intervals must be narrow: those compared, or all if none is."""
-    alive = _alive(lanes)
-    return [lane for lane in alive if lane.compared] or alive
+    alive = _alive(timed_rows)
+    return [timed_row for timed_row in alive if timed_row.compared] or alive
 
 
 def _join(parts: Sequence[np.ndarray]) -> np.ndarray:

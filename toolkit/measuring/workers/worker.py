@@ -25,7 +25,7 @@ from toolkit.core.errors import (
 from toolkit.core.measurement import Scope
 from toolkit.core.memory import collect, peak_rss_bytes, rss_bytes
 from toolkit.core.session import Runtime, Session, SessionOptions, open_session
-from toolkit.core.specs import Feeds, Signature, relaid
+from toolkit.core.specs import Feeds, Signature, convert_feeds
 from toolkit.measuring.load_test.load_generator import Schedule, answer, together
 from toolkit.measuring.machine.peak_kernels import peak_rate
 from toolkit.measuring.timing.clock import time_block
@@ -63,7 +63,7 @@ class Worker:
             raise SessionError(f"{command!r} came before a session was opened.", hint="Open one.")
         first = self._sessions[0]
         if command == "run":
-            feeds = relaid(arrays, self._given, self._taken)
+            feeds = convert_feeds(arrays, self._given, self._taken)
             outputs = together(self._sessions, lambda session: session.run(feeds))
             return {}, outputs[message["session"]]
         if command == "block":
@@ -108,7 +108,7 @@ class Worker:
             artifacts = decode(message["artifacts"], list[Artifact], MESSAGE)
             artifact = _choose(runtime, artifacts)
             self._given, self._taken = artifacts[0].signature, artifact.signature
-            self._feeds = [relaid(feeds, self._given, self._taken) for feeds in self._feeds]
+            self._feeds = [convert_feeds(feeds, self._given, self._taken) for feeds in self._feeds]
             session = open_session(runtime, artifact, options)
         with watched("first_run", opening, time.perf_counter_ns):
             if self._feeds:

@@ -2,9 +2,9 @@
 
 The packages `models`, `exporters`, `runtimes` and `calibration` have common names, so a user's
 `models.py` beside a script precedes them on `sys.path`. Every import of these packages that can
-happen in a user's process is made within `ours()`. If a name resolves to a user module there, the
-user's modules are removed from `sys.modules`, the toolkit's are imported, and the user's are put
-back afterwards.
+happen in a user's process is made within `toolkit_imports()`. If a name resolves to a user module
+there, the user's modules are removed from `sys.modules`, the toolkit's are imported, and the user's
+are put back afterwards.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 _lock = threading.RLock()
 _set_aside: dict[str, ModuleType] = {}  # the toolkit's, while sys.modules has the user's
-_theirs: dict[Path, dict[str, ModuleType]] = {}  # the user's, by folder, between blocks of theirs()
+_theirs: dict[
+    Path, dict[str, ModuleType]
+] = {}  # the user's, by folder, between blocks of user_imports()
 _depth = 0
 
 
 @contextlib.contextmanager
-def ours() -> Iterator[None]:
+def toolkit_imports() -> Iterator[None]:
     """Make imports of the SIBLINGS within the block give the toolkit's packages."""
     global _depth
     with _lock:
@@ -52,7 +54,7 @@ def ours() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def theirs(folder: Path) -> Iterator[None]:
+def user_imports(folder: Path) -> Iterator[None]:
     """Make imports within the block search `folder` first, even for the names in SIBLINGS."""
     global _depth
     with _lock:

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit.core.artifact import Format
-from toolkit.core.gates import Gate
+from toolkit.core.gates import CheckOutcome
 from toolkit.core.measurement import Agreement, Block, Measurement, Row, Scope, Status
 from toolkit.optimizing.accuracy import Verdict, too_few
 from toolkit.optimizing.candidates import openers
-from toolkit.optimizing.rounds import OBJECTIVES, Standing, pareto, standing_of
+from toolkit.optimizing.rounds import OBJECTIVES, CandidateResult, pareto, updated_result
 from toolkit.parity.paired import accuracy_drop
 from toolkit.sources.labelled_data import LabelledRows
 
@@ -30,7 +30,7 @@ def test_too_few_rows_are_those_of_which_equal_answers_do_not_pass(
     count: int, max_drop: float
 ) -> None:
     right = np.ones(count, bool)
-    passes = accuracy_drop(right, right).gate(max_drop) is Gate.PASSED
+    passes = accuracy_drop(right, right).gate(max_drop) is CheckOutcome.PASSED
     assert (too_few(rows(count), max_drop) is None) == passes
 
 
@@ -42,7 +42,7 @@ def test_as_many_rows_as_are_named_are_enough() -> None:
     assert too_few(rows(needed - 20), 0.5) is not None
 
 
-def standing(number: int, ratio: float, drop: float, peak: int) -> Standing:
+def candidate_result(number: int, ratio: float, drop: float, peak: int) -> CandidateResult:
     row = Row(
         runtime="onnxruntime", artifact=str(number), artifact_digest="", artifact_bytes=number,
         batch=1, status=Status.OK, precision_requested="float32", peak_rss_bytes=peak,
@@ -50,8 +50,10 @@ def standing(number: int, ratio: float, drop: float, peak: int) -> Standing:
     candidate = CANDIDATE.__class__(
         form=CANDIDATE.form, runtime="onnxruntime", threads=1, tuning={"n": str(number)}
     )
-    verdict = Verdict(gate=Gate.PASSED, why="", figures={"drop": {"value": drop}})
-    return Standing(candidate=candidate, row=row, ratio=ratio, typical=ratio, verdict=verdict)
+    verdict = Verdict(gate=CheckOutcome.PASSED, why="", figures={"drop": {"value": drop}})
+    return CandidateResult(
+        candidate=candidate, row=row, ratio=ratio, typical=ratio, verdict=verdict
+    )
 
 
 figures = st.tuples(st.floats(0.1, 2), st.sampled_from([-0.2, 0.0, 0.1, 0.4]), st.integers(1, 5))
@@ -59,7 +61,7 @@ figures = st.tuples(st.floats(0.1, 2), st.sampled_from([-0.2, 0.0, 0.1, 0.4]), s
 
 @given(st.lists(figures, min_size=1, max_size=12))
 def test_none_is_better_than_one_of_the_front(points: list[tuple[float, float, int]]) -> None:
-    found = [standing(number, *point) for number, point in enumerate(points)]
+    found = [candidate_result(number, *point) for number, point in enumerate(points)]
     front = pareto(found)
     own = {
         s.candidate.name: (p[0], max(0.0, p[1]), p[2]) for s, p in zip(found, points, strict=True)
@@ -90,7 +92,7 @@ def measured(runs: int, nanoseconds: int, processes: int = 1) -> Row:
         scope=Scope.FORWARD, warmup=np.empty(0, np.int64), settled=True, disturbance=0.0,
         blocks=blocks,
     )  # fmt: skip
-    row = standing(1, 1.0, 0.0, 1).row
+    row = candidate_result(1, 1.0, 0.0, 1).row
     assert row is not None
     return replace(
         row, measurements=(forward,), parity=Agreement(passed=True, max_abs=0.0, max_rel=0.0)
@@ -103,9 +105,12 @@ def measured(runs: int, nanoseconds: int, processes: int = 1) -> Row:
 def test_rows_without_an_interval_still_tell_something(
     runs: int, processes: int, rough: bool
 ) -> None:
-    beside, other = Standing(candidate=CANDIDATE, ratio=1.0, typical=1.0), standing(2, 1.0, 0.0, 1)
+    beside, other = (
+        CandidateResult(candidate=CANDIDATE, ratio=1.0, typical=1.0),
+        candidate_result(2, 1.0, 0.0, 1),
+    )
     first, row = measured(runs, 10**9, processes), measured(runs, 5 * 10**8, processes)
-    found = standing_of(other, row, first, beside)
+    found = updated_result(other, row, first, beside)
     assert found.out is None
     assert found.ratio == pytest.approx(0.5, rel=1e-3)
     assert found.typical == pytest.approx(0.5, rel=1e-3)
@@ -114,11 +119,11 @@ def test_rows_without_an_interval_still_tell_something(
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_what_was_not_measured_is_never_best(objective: str) -> None:
-    assert Standing(candidate=CANDIDATE).value(objective) == float("inf")
+    assert CandidateResult(candidate=CANDIDATE).value(objective) == float("inf")
 
 
 def test_objectives_are_made_small() -> None:
-    one = standing(7, 0.5, 0.0, 3)
+    one = candidate_result(7, 0.5, 0.0, 3)
     assert one.value("latency") == one.value("throughput") == 0.5
     assert one.value("memory") == 3
     assert one.value("size") == 7

@@ -235,8 +235,10 @@ class _Run:
         count, process = 1, 0
         while process < count:
             began = time.monotonic()
-            for done, row_run in enumerate(row_runs):
+            ordered = row_runs if process % 2 == 0 else row_runs[::-1]  # as in runner.py
+            for row_run in ordered:
                 row_run.close()
+            for done, row_run in enumerate(ordered):
                 if row_run.alive:
                     self._open(row_run, recipe)
                 self.progress.update(

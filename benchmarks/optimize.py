@@ -374,7 +374,7 @@ def measure(
         threads=None,
         cpus=None,
         tuning=None,
-        procedure=Procedure(max_seconds=12.0, processes=5 if batch == 1 else 3),
+        procedure=Procedure(max_seconds=12.0),
         timeout_s=600.0,
         allow_fallback=True,
     )

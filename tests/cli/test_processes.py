@@ -36,6 +36,18 @@ def test_the_measuring_is_shared_among_processes(
         assert rounds == list(range(len(rounds)))
 
 
+def test_every_second_process_is_opened_in_reverse_order(
+    toolkit_cli: Run, artifact_dir: Path
+) -> None:
+    done = toolkit_cli(
+        "bench", artifact_dir, "--runtime", "onnxruntime,null", "--scope", "forward",
+        "--runs", 12, "--processes", 3,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    opened = [line.split()[-1] for line in done.stderr.splitlines() if line.startswith("open")]
+    assert opened == ["onnxruntime", "null", "null", "onnxruntime", "onnxruntime", "null"]
+
+
 def test_only_as_many_openings_are_measured_in_as_asked(
     toolkit_cli: Run, artifact_dir: Path, tmp_path: Path
 ) -> None:

@@ -96,6 +96,8 @@ class FirstSignalOnly:
 
     def release(self) -> None:
         self._calm -= 1
+        if self._calm:
+            return
         number, self._waiting = self._waiting, None
         if number is not None:
             self._before[number](number, None)

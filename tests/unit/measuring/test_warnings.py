@@ -49,6 +49,15 @@ def test_a_process_that_is_gone_took_nothing() -> None:
     assert LoadMeter([2**22 + 1]).read().others >= 0
 
 
+def test_a_process_that_ended_meanwhile_is_counted() -> None:
+    code = "import time\nwhile time.process_time() < 0.5: pass"
+    with subprocess.Popen([sys.executable, "-c", code]) as process:
+        first = Usage.now([process.pid])
+        process.wait()
+        last = Usage.now([process.pid])
+    assert last.ours_s - first.ours_s > 0.3
+
+
 def test_load_is_said_above_its_bounds_only() -> None:
     assert load_warnings("here", OtherLoad(others=0.05, stolen=0.02)) == []
     others, stolen = load_warnings("here", OtherLoad(others=0.3, stolen=0.1))

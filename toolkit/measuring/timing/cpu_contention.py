@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ class Usage:
         return cls(
             wall_s=time.monotonic(),
             busy_s=total - idle - stolen,
-            ours_s=sum(_seconds(pid) for pid in (os.getpid(), *pids)),
+            ours_s=_own_seconds() + sum(_seconds(pid) for pid in pids),
             stolen_s=stolen,
         )
 
@@ -79,8 +78,16 @@ class LoadMeter:
         return OtherLoad.between(self._first, Usage.now(self._pids), cores)
 
 
+def _own_seconds() -> float:
+    """Return the processor seconds of this process and, on Linux, of its ended child processes."""
+    times = psutil.Process().cpu_times()
+    ended = getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
+    return float(times.user + times.system + ended)
+
+
 def _seconds(pid: int) -> float:
-    with contextlib.suppress(psutil.Error):  # a process that ended counts as 0
+    """Return the processor seconds of a process, 0 if it ended: then `_own_seconds` has them."""
+    with contextlib.suppress(psutil.Error):
         times = psutil.Process(pid).cpu_times()
         return float(times.user + times.system)
     return 0.0

@@ -32,9 +32,12 @@ MS = 1_000_000
 Processes = list[np.ndarray]
 
 
-@pytest.mark.parametrize(
-    ("q", "fewest"), [(50.0, 11), (90.0, 64), (95.0, 130), (99.0, 662), (99.9, 6636)]
-)
+def test_a_median_needs_one_sample() -> None:
+    assert percentile(np.array([3, 5]), 50.0) == 4
+    assert percentile(np.empty(0), 50.0) is None
+
+
+@pytest.mark.parametrize(("q", "fewest"), [(90.0, 64), (95.0, 130), (99.0, 662), (99.9, 6636)])
 def test_a_percentile_needs_its_number_of_samples(q: float, fewest: int) -> None:
     assert fewest_samples(q) == fewest_samples(100 - q) == fewest
     samples = np.random.default_rng(0).integers(1, MS, fewest)
@@ -230,7 +233,7 @@ def test_the_interval_of_a_percentile_needs_samples_beyond_it_in_each_process() 
     enough = [rng.gamma(9, 1, 400) for _ in range(3)]
     assert percentile_interval(enough, 99.0) is not None
     assert percentile_interval([*enough, rng.gamma(9, 1, 90)], 99.0) is None
-    assert percentile_interval([rng.gamma(9, 1, 5) for _ in range(2)], 50.0) is None
+    assert percentile_interval([rng.gamma(9, 1, 5) for _ in range(2)], 50.0) is not None
 
 
 def test_the_interval_of_the_median_is_around_the_median_of_all_samples() -> None:

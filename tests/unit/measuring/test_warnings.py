@@ -137,7 +137,7 @@ def test_a_leak_is_said_with_its_size_for_a_thousand_runs() -> None:
         (row(*[100.0] * 12), []),
         (row(*[100.0] * 12, settled=False), ["did not settle"]),
         (row(*[100.0] * 4, *[104.0] * 4, *[120.0] * 4), ["rt (+20%)", "rt (±"]),
-        (row(*[100.0] * 6, runs=1), ["rt (6)"]),
+        (row(*[100.0] * 6, runs=1), ["fewer than 11 samples: rt (6)"]),
     ],
 )
 def test_samples_speak_against_their_figures(found: Row, says: list[str]) -> None:

@@ -99,8 +99,12 @@ class Ratio:
 
 
 def percentile(samples: np.ndarray, q: float) -> float | None:
-    """Return the q-th percentile by linear interpolation, None with too few samples for it."""
-    return float(np.percentile(samples, q)) if len(samples) >= fewest_samples(q) else None
+    """Return the q-th percentile by linear interpolation, None with too few samples for it.
+
+    The median only needs one sample, because its interval shows how certain it is.
+    """
+    enough = 1 if q == 50 else fewest_samples(q)
+    return float(np.percentile(samples, q)) if len(samples) >= enough else None
 
 
 @functools.cache
@@ -192,11 +196,11 @@ def unpaired_ratio(row: Sequence[np.ndarray], baseline: Sequence[np.ndarray]) ->
     """Return the ratio of two rows that were measured separately, from the medians of processes.
 
     `row` and `baseline` have the samples of each process. The interval is Welch's, on logarithms;
-    it does not include changes of the machine between the two measurements. Returns None with too
-    few samples for a median, or if a median is 0.
+    it does not include changes of the machine between the two measurements. Returns None without
+    samples, or if a median is 0.
     """
     sides = [[samples for samples in side if len(samples)] for side in (row, baseline)]
-    if min(sum(map(len, side)) for side in sides) < fewest_samples(50):
+    if not all(sides):
         return None
     mine, theirs = (np.array([np.median(samples) for samples in side]) for side in sides)
     if not (mine > 0).all() or not (theirs > 0).all():

@@ -14,7 +14,6 @@ from toolkit.measuring.figures.roofline_share import rate_figures, work_figures
 from toolkit.measuring.figures.statistics import (
     Ratio,
     Spread,
-    fewest_samples,
     median_interval,
     paired_ratio,
     percentile,
@@ -35,8 +34,8 @@ def scope_figures(
 ) -> Json:
     """Return the median with its interval, mean, deviation, percentiles and rate of a scope.
 
-    The median or a percentile is None if there are too few samples for it. There are no intervals
-    if the row ran in one process.
+    A percentile is None if there are too few samples for it. There are no intervals if the row ran
+    in one process.
     """
     samples = measurement.samples
     processes = measurement.samples_of_processes
@@ -105,7 +104,7 @@ def _median_of(values: Sequence[float | None]) -> float | None:
 
 
 def compare_rows(row: Row, baseline: Row, scope: Scope) -> Ratio | None:
-    """Return the paired ratio of two rows, None if `doubt_of` excludes one or samples are few."""
+    """Return the paired ratio of two rows, None if `doubt_of` excludes one or no round has both."""
     if doubt_of(row, scope) or doubt_of(baseline, scope):
         return None
     if row is baseline:
@@ -113,8 +112,6 @@ def compare_rows(row: Row, baseline: Row, scope: Scope) -> Ratio | None:
     mine, theirs = row.measurement(scope), baseline.measurement(scope)
     assert mine is not None
     assert theirs is not None
-    if min(len(mine.samples), len(theirs.samples)) < fewest_samples(50):
-        return None
     return paired_ratio(round_ratios(mine, theirs))
 
 
@@ -161,7 +158,7 @@ def compare_served(row: Row, baseline: Row) -> Ratio | None:
 
 
 def median_of(row: Row | None, scope: Scope) -> float | None:
-    """Return the median in nanoseconds, None with too few samples or without a row."""
+    """Return the median in nanoseconds, None without samples or without a row."""
     measurement = row and row.measurement(scope)
     return percentile(measurement.samples, 50.0) if measurement else None
 

@@ -110,8 +110,8 @@ def row_warnings(rows: Sequence[Row], procedure: Procedure) -> list[str]:
                 )
             if 0 < samples < fewest_samples(50):
                 found[
-                    f"{where}: too few samples for a median: {{rows}}. "
-                    f"Give --runs {fewest_samples(50)} or more."
+                    f"{where}: fewer than {fewest_samples(50)} samples: {{rows}}. "
+                    "Give more --max-seconds or --runs."
                 ].append(f"{row.runtime} ({samples})")
             if interval is not None:
                 half = reach(interval, float(np.median(measurement.samples)))

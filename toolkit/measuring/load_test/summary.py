@@ -10,7 +10,6 @@ from toolkit.core.documents import Json
 from toolkit.core.queries import Scenario, Served, Window
 from toolkit.measuring.figures.statistics import (
     Ratio,
-    fewest_samples,
     paired_ratio,
     percentile,
     percentile_interval,
@@ -165,14 +164,12 @@ def ratio_of_served(row: Served, baseline: Served) -> Ratio | None:
     """Return the paired ratio of median latencies, or in the offline scenario of times per query.
 
     Returns None for a search, whose rows had different rates, for a window with unanswered queries
-    or none answered, and with too few windows or queries.
+    or none answered, and without windows.
     """
     both = (row, baseline)
     if any(one.p99_bound_ns is not None for one in both):
         return None
     if any(w.answered < w.asked or not w.answered for one in both for w in one.windows):
-        return None
-    if sum(w.answered for w in row.windows) < fewest_samples(50):
         return None
     theirs = {(w.process, w.round): _typical_ns(row.scenario, w) for w in baseline.windows}
     return paired_ratio(

@@ -279,7 +279,7 @@ def _head(check: Check) -> Iterator[str]:
 
 
 def _steps(check: Check) -> Iterator[str]:
-    yield "## Steps\n\n| step | result | told |\n| --- | --- | --- |"
+    yield "## Steps\n\n| step | result | output |\n| --- | --- | --- |"
     for step in check.steps:
         lines = [line for line in step.output.splitlines() if line.strip()]
         quiet = step.what.endswith(("doctor", "bench", "training", "packages"))

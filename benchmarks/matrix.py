@@ -27,7 +27,7 @@ COLUMNS: Mapping[str, tuple[str, str | None]] = {
     "litert": ("litert", None),
     "tensorrt-rtx": ("tensorrt-rtx", None),
 }
-"""What is exported to, and by way of what."""
+"""Export targets, and the options of each."""
 
 PAGE = """# Every model to every target
 

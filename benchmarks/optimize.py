@@ -335,7 +335,7 @@ def hand_set(checkpoint: Path, forms: Path, batch: int) -> dict[str, Entry]:
 
 def made_by_olive(onnx: Path, olive: Path, place: Path) -> dict[str, Entry]:
     """`olive optimize` on the same graph, as its help says, for each precision that it has for the
-    CPU; a precision that it gives nothing for is told with its reason."""
+    CPU; a precision that it gives nothing for is reported with its reason."""
     found = {}
     for precision in OLIVE_PRECISIONS:
         out, log = place / precision, place / f"{precision}.log"
@@ -414,7 +414,7 @@ def figures(cases: Sequence[Case]) -> Iterator[Figure]:
     yield Figure(
         what=f"how much two rows that are set the same differ, of {len(noise)} such pairs",
         found=f"{float(np.median(noise)):.1%}, {max(noise):.1%} at most" if noise else "none",
-        promised="told",
+        promised="reported",
         kept=True,
     )
     again = [f"{case.model} at {case.batch} ({'; '.join(case.earlier)})" for case in cases]
@@ -422,7 +422,7 @@ def figures(cases: Sequence[Case]) -> Iterator[Figure]:
     yield Figure(
         what="searched again, since the machine had changed between search and comparison",
         found=", ".join(again) or "none",
-        promised="told",
+        promised="reported",
         kept=True,
     )
     drop = mean(case.times["drop"] for case in cases)
@@ -470,13 +470,13 @@ def figures(cases: Sequence[Case]) -> Iterator[Figure]:
             what="Olive gives no result",
             found="; ".join(f"{p}: {', '.join(names)}" for p, names in without.items() if names)
             or "none of these",
-            promised="told",
+            promised="reported",
             kept=True,
         )
         yield Figure(
             what="what was chosen over Olive's fp32, where both are one graph, run alike: chance",
             found=", ".join(alike) or "none",
-            promised="told",
+            promised="reported",
             kept=True,
         )
         yield Figure(
@@ -583,7 +583,7 @@ torch.
 {machine}. Every family was trained on rows drawn for the purpose, with {rows} test rows. `drop` is
 what was lost of accuracy in percentage points (of the MSE in per cent, for the MLP), with its 95 %
 interval; 0.5 was allowed. Olive is Microsoft Olive's `olive optimize` on the same ONNX graph, in an
-environment of its own, its results run by ONNX Runtime. Where it gives none in eight bits, that is
+separate environment, its results run by ONNX Runtime. Where it gives none in INT8, that is
 since it calibrates on a text data set that it downloads (Salesforce/wikitext), whatever the model.
 
 In float32 the large nets gain least in large batches: their time is matrix products, for which

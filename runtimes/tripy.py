@@ -27,7 +27,7 @@ from toolkit.core.specs import Feeds, Outputs
 
 CPU, GPU = tp.device("cpu"), tp.device("gpu")
 TF32 = (
-    "Tripy has no switch for TF32, which TensorRT uses from compute capability 8.0 on unless told "
+    "Tripy has no switch for TF32, which TensorRT uses by default from compute capability 8.0 on "
     "not to: factors of a product are rounded to 10 bits of fraction"
 )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import tokenize
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from toolkit.cli.main import app
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+GLOSSARY = ROOT / "docs" / "glossary.md"
 COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
 
 
@@ -85,3 +88,38 @@ def test_links_and_paths_in_the_pages_exist(page: str) -> None:
     text = (ROOT / page).read_text()
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
         assert (ROOT / page).parent.joinpath(target).exists(), target
+
+
+def avoided_words() -> list[str]:
+    """Return the words in the last column of the table in docs/glossary.md."""
+    rows = re.findall(r"^\|[^|]*\|[^|]*\|([^|]*)\|$", GLOSSARY.read_text(), re.MULTILINE)[2:]
+    return [word.strip() for cell in rows for word in cell.split(",") if word.strip()]
+
+
+def prose_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the line number and text of every string and comment of a module, or line of a page."""
+    if path.suffix == ".md":
+        yield from enumerate(path.read_text().splitlines(), 1)
+        return
+    with tokenize.open(path) as file:
+        for token in tokenize.generate_tokens(file.readline):
+            if token.type in (tokenize.STRING, tokenize.COMMENT):
+                yield token.start[0], token.string
+
+
+@pytest.mark.parametrize(
+    "folder", ["calibration", "docs", "exporters", "models", "runtimes", "tests", "toolkit"]
+)
+def test_the_words_that_the_glossary_avoids_are_not_used(folder: str) -> None:
+    words = avoided_words()
+    assert "yardstick" in words
+    avoided = re.compile(rf"\b(?:{'|'.join(words)})s?\b", re.IGNORECASE)
+    paths = [*(ROOT / folder).rglob("*.py"), *(ROOT / folder).rglob("*.md")]
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {match[0]}"
+        for path in paths
+        if path not in (GLOSSARY, Path(__file__))
+        for number, text in prose_of(path)
+        for match in avoided.finditer(text)
+    ]
+    assert found == []

@@ -1,4 +1,4 @@
-"""toolkit calibrate: from a float artifact to one of eight bits."""
+"""toolkit calibrate: from a float artifact to an INT8 variant."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_it_is_measured_as_int8(artifact_dir: Path, toolkit_cli: Run) -> None:
 def test_eight_bits_are_exported_with_proof(
     preset: str, target: str, artifact_dir: Path, toolkit_cli: Run, tmp_path: Path
 ) -> None:
-    """Scales are no weights, and outputs are held against the graph of eight bits itself."""
+    """Scales are not weights, and outputs are compared with the INT8 graph itself."""
     if target == "tensorrt-rtx":
         pytest.importorskip("tensorrt_rtx")
     toolkit_cli("calibrate", artifact_dir, "--data", "digits", "--preset", preset, "--out", "int8")

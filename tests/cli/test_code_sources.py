@@ -1,4 +1,4 @@
-"""A model that lies in no file: the user's own code, beside modules named as ours are; a family."""
+"""Models that are not files: user code, beside modules with the names of ours, and families."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_arguments_by_name_nested_outputs_and_axes_that_vary(toolkit_cli: Run, p
     }  # fmt: skip
     assert list(outputs) == ["logits", "parts.0", "parts.1", "again"]
     assert outputs["parts.1"] == inputs["image"]
-    # Without its code, at other extents, and held against what it was made from.
+    # Without its code, at other extents, and compared with its source.
     for name in ("net.py", "models.py"):
         (place / name).unlink()
     done = toolkit_cli(

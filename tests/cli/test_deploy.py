@@ -242,7 +242,7 @@ def test_a_bundle_on_openvino_is_served_by_openvino(
         "ENABLE_BATCH_PADDING": "YES",
     }
     assert "does not read ENABLE_CPU_PINNING" in done.stdout
-    assert "cannot be held to float32" in done.stdout
+    assert "cannot be limited to float32" in done.stdout
 
 
 def test_bfloat16_is_asked_for_by_the_backend_s_name(main_path: Path, tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_a_missing_checkpoint_costs_the_torch_row(toolkit_cli: Run, copied: Path
 
 
 def reseal(directory: Path) -> None:
-    """Makes the manifest fit altered files, as somebody would who swaps the model."""
+    """Makes the manifest fit altered files, as an attacker would who swaps the model."""
     from toolkit.core.artifact import Artifact
 
     artifact = Artifact.load(directory)

@@ -1,4 +1,4 @@
-"""Keras files, SavedModels and LiteRT files that somebody else made, from the command line."""
+"""Keras files, SavedModels and LiteRT files of other makers, from the command line."""
 
 from __future__ import annotations
 

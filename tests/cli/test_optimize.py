@@ -254,7 +254,7 @@ def test_wrong_use(
 
 
 def foreign(path: Path, table: np.ndarray) -> Path:
-    """`y = x @ table`, of somebody else's making."""
+    """`y = x @ table`, of another maker."""
     width, classes = table.shape
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "table"], ["y"])],

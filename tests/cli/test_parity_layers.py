@@ -1,4 +1,4 @@
-"""Two forms of a model held against each other: by an oracle, and by their inner tensors."""
+"""Comparison of two variants of a model: by an oracle, and by their inner tensors."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def test_copies_go_there_and_back_and_events_time_them(device: CudaDevice) -> No
     device.to_host(back, address)
     device.synchronize()
     np.testing.assert_array_equal(back, there)
-    assert 0.01 < device.elapsed_ms(start, end) < 1000  # 64 MiB by way of PCIe
+    assert 0.01 < device.elapsed_ms(start, end) < 1000  # 64 MiB via PCIe
     device.free_pinned(there)
     device.free_pinned(back)
     device.free(address)

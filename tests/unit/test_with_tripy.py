@@ -1,5 +1,5 @@
 """Runs the tests of NVIDIA Tripy, on a double of its compiled half, in a process of their own:
-nvtripy cannot lie in .venv, and the double of its `tensorrt` must not."""
+nvtripy cannot be installed in .venv, and the double of its `tensorrt` must not be."""
 
 from __future__ import annotations
 

@@ -39,8 +39,8 @@ USUAL = {
 
 LEVELS = {"basic": -1, "extended": 1, "disable": 2}  # of ONNX Runtime's optimiser; by default all
 BFLOAT16 = (
-    "Triton's OpenVINO backend cannot be held to float32: a processor that has bfloat16 computes "
-    "in that, less exactly than was measured."
+    "Triton's OpenVINO backend cannot be limited to float32: a processor that has bfloat16 uses "
+    "it, which is less precise than was measured."
 )
 IN_FLOAT32 = " Where that matters, deploy {}, which ONNX Runtime's serves in float32."
 MODES = {"sequential": "0", "parallel": "1"}

@@ -83,7 +83,7 @@ def test_mse_is_off_by_less_than_any_other(spread: str, grid: Grid) -> None:
 
 
 def test_mse_is_near_the_best_clip_of_a_normal() -> None:
-    """3.92 standard deviations for eight bits: Banner et al., 2019, table 1 (ACIQ)."""
+    """3.92 standard deviations for 8 bits: Banner et al., 2019, table 1 (ACIQ)."""
     values = np.random.default_rng(0).standard_normal(1_000_000)
     found = parse("mse").range_of(histogram(values), Grid(symmetric=True))
     assert found.high == pytest.approx(3.92, abs=0.25)

@@ -1,4 +1,4 @@
-"""Graphs of eight bits from given ranges, small enough to look into."""
+"""INT8 graphs from given ranges, small enough to inspect."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def model(
     outputs: tuple[str, ...] = ("y",),
     kind: int = FLOAT,
 ) -> onnx.ModelProto:
-    """From `x` and stored tensors (`w` unless told) to `outputs`; `said` goes into value_info."""
+    """From `x` and stored tensors (by default `w`) to `outputs`; `said` goes into value_info."""
     arrays = {"w": W} if stored is None else stored
     graph = helper.make_graph(
         nodes,

@@ -1,4 +1,4 @@
-"""Exported programs of somebody else: read through before torch is given them."""
+"""Exported programs of other makers are checked before torch reads them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outputs that a runtime multiplied as TF32 are held to the bounds of that, and said to be."""
+"""Outputs that a runtime computed in TF32 are checked with the bounds of TF32."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ SETS = [{"x": np.full((1, 2), i, np.float32)} for i in range(3)]
 
 @final
 class FakeClock:
-    """Goes on by the same step each time it is read, unless told to `skip`."""
+    """Goes on by the same step each time it is read, or by `skip`."""
 
     def __init__(self, step_ns: int = 7) -> None:
         self._step_ns = step_ns

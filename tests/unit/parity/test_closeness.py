@@ -1,4 +1,4 @@
-"""How close outputs of eight bits are, batch by batch."""
+"""How close INT8 outputs are, batch by batch."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def job(
     module: Callable[[], Any] | None = None,
     **recipe: Any,
 ) -> Job:
-    """Three epochs in batches of 4, unless told."""
+    """Three epochs in batches of 4 by default."""
     classes = split.targets.ndim == 1
     task = Task(
         kind=TaskKind.CLASSIFICATION if classes else TaskKind.REGRESSION,

@@ -131,7 +131,7 @@ def test_a_bound_below_any_query_s_time_is_answered(toolkit_cli: Run, artifact_d
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_what_was_answered_is_kept(artifact_dir: Path, tmp_path: Path, number: int) -> None:
-    """Ctrl-C for all, or the end of one worker, in the third of five rounds."""
+    """Ctrl-C for all, or the end of one worker, in the third of six rounds."""
     command = [
         TOOLKIT, "bench", artifact_dir, "--runtime", "onnxruntime,openvino", "--scenario",
         "server", "--qps", "50", "--max-seconds", "5", "--threads", "1", "--warmup", "3",
@@ -140,7 +140,7 @@ def test_what_was_answered_is_kept(artifact_dir: Path, tmp_path: Path, number: i
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stderr is not None
-        next(line for line in process.stderr if line.startswith("open 3 of 5, batch 1 2/2"))
+        next(line for line in process.stderr if line.startswith("open 3 of 6, batch 1 2/2"))
         workers = workers_of(process, 2)
         (process if number == signal.SIGINT else workers[0]).send_signal(number)
         stdout, stderr = process.communicate(timeout=120)

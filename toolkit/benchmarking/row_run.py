@@ -114,6 +114,7 @@ class RowRun:
             return
         with self.worker as worker:
             self._keep(worker)
+            self._ask(worker)
         self.worker = None
 
     def finish(self) -> None:
@@ -124,11 +125,10 @@ class RowRun:
             return
         with self.worker as worker:
             self._keep(worker)
-            if self.timed_row is not None and worker.answers:
-                self._ask(worker)
+            self._ask(worker)
 
     def _keep(self, worker: WorkerProcess) -> None:
-        """Add the failure of the lane and the peak memory of the process to the row."""
+        """Add the failure of the timed row and the peak memory of the process to the row."""
         if self.timed_row is None:
             return
         if self.timed_row.failure is not None and not self.broken:
@@ -139,11 +139,16 @@ class RowRun:
                 self.row = replace(self.row, peak_rss_bytes=max(peak, self.row.peak_rss_bytes or 0))
 
     def _ask(self, worker: WorkerProcess) -> None:
-        """Add the provenance and check it, last because reading it takes memory and time."""
+        """Add the provenance of the first process and check it.
+
+        It is read last, because that takes memory and time.
+        """
+        if self.row.provenance is not None or self.timed_row is None or not worker.answers:
+            return
         with self._failing():
             self.row = replace(self.row, provenance=worker.provenance())
             if not self.broken:
-                self._hold_to_request(worker)
+                self._check_request(worker)
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
@@ -154,7 +159,7 @@ class RowRun:
             if self.row.status is Status.OK:
                 self.fail(error)
 
-    def _hold_to_request(self, worker: WorkerProcess) -> None:
+    def _check_request(self, worker: WorkerProcess) -> None:
         fallback = fallback_of(self.row)
         if fallback is None or not self.entry.judged:
             return

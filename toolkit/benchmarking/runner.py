@@ -27,14 +27,19 @@ from toolkit.measuring.load_test.warnings import traffic_warnings
 from toolkit.measuring.machine.environment import describe_environment
 from toolkit.measuring.machine.gpus import gpu_warnings
 from toolkit.measuring.timing.cpu_contention import LoadMeter, OtherLoad, average
-from toolkit.measuring.timing.engine import USUAL_PROCESSES, Part, is_enough, measure
-from toolkit.measuring.timing.placement import placement_cores
+from toolkit.measuring.timing.engine import (
+    USUAL_PROCESSES,
+    Part,
+    is_enough,
+    measure,
+    preparation_of,
+)
+from toolkit.measuring.timing.placement import Turns, placement_cores
 from toolkit.sources.inputs import InputSource
 from toolkit.sources.operation_counts import work_of
 from toolkit.sources.reference_runtime import reference_worker, what_runs
 
 OPENINGS = 5  # fewest processes of a row, if scope open is requested
-WARM_UP_S = 0.15  # usual duration of a warm-up
 BYTES_A_ROW = 2**16  # in the file of a result, without the samples
 BYTES_A_WARM_UP = 2**19  # per process and scope
 BYTES_A_RUN = 32  # digits of a sample of up to 10 s, plus a share of the lead of its block
@@ -117,10 +122,10 @@ class _Run:
     progress: Progress
     warnings: list[str] = field(default_factory=list)
     interrupts: Interrupts = field(default_factory=Interrupts)
+    turns: Turns = field(init=False)
 
-    @property
-    def _cores(self) -> Sequence[int]:
-        return placement_cores(self.settings.cpus)
+    def __post_init__(self) -> None:
+        self.turns = Turns(placement_cores(self.settings.cpus))
 
     def measure_group(self, number: int, group: Group, rows: list[Row]) -> None:
         """Measure the rows of a group in turn, in one process of each row at a time.
@@ -167,20 +172,22 @@ class _Run:
         scopes = [scope for scope in settings.scopes if scope is not Scope.OPEN]
         openings = OPENINGS if Scope.OPEN in settings.scopes else 1
         loads: dict[Scope, list[OtherLoad]] = {}
-        began = time.monotonic()
         self._open(row_runs, batch, 0, "open")
-        preparation_s = time.monotonic() - began + WARM_UP_S * len(row_runs) * len(scopes)
-        count = procedure.plan(preparation_s, len(scopes)) if scopes else 0
+        openings_s = (preparation_of(c.row.openings[0], len(scopes)) for c in row_runs if c.alive)
+        count = procedure.plan(sum(openings_s), len(scopes)) if scopes else procedure.processes or 1
         total = max(count, openings)
         for process in range(total):
             of = f" {process + 1} of {total}"
             if process:
                 self._open(row_runs, batch, process, f"open{of}")
-            if process < count:
-                part = Part(procedure=procedure, number=process, count=count, cores=self._cores)
+            alive = [c.timed_row for c in row_runs if c.timed_row and c.alive]
+            if not alive:
+                break
+            if scopes and process < count:
+                part = Part(procedure=procedure, number=process, count=count)
                 self._measure(row_runs, batch, part, scopes, loads, f"measure{of}")
-                timed_rows = [row_run.timed_row for row_run in row_runs if row_run.timed_row]
-                if process + 1 >= openings and is_enough(timed_rows, scopes, part):
+                alive = [c.timed_row for c in row_runs if c.timed_row and c.alive]
+                if process + 1 >= openings and is_enough(alive, scopes, part):
                     break
         for scope, parts in loads.items():
             self.warnings += load_warnings(f"batch {batch}, {scope}", average(parts))
@@ -194,7 +201,7 @@ class _Run:
         ordered = row_runs if process % 2 == 0 else row_runs[::-1]
         for row_run in ordered:
             row_run.close()
-        core = self._cores[process % len(self._cores)] if self._cores else None
+        core = self.turns.core()
         for done, row_run in enumerate(ordered):
             if row_run.alive:
                 row_run.open(core)
@@ -215,7 +222,7 @@ class _Run:
         timed_rows = [c.timed_row for c in row_runs if c.timed_row and c.alive]
         for done, scope in enumerate(scopes):
             meter = LoadMeter([c.worker.pid for c in row_runs if c.worker])
-            measure(timed_rows, scope, part, time.monotonic_ns)
+            measure(timed_rows, scope, part, time.monotonic_ns, self.turns)
             loads.setdefault(scope, []).append(meter.read())
             for timed_row in timed_rows:
                 timed_row.disturbances[scope] = average(loads[scope]).disturbance
@@ -279,6 +286,8 @@ class _Run:
             for number in range(1 if traffic.find_qps else WINDOWS):
                 of = "" if traffic.find_qps else f" {number + 1} of {WINDOWS}"
                 self._open(row_runs, batch, number, f"open{of}")
+                if not any(row_run.alive for row_run in row_runs):
+                    break
                 for index, row_run in enumerate(row_runs):
                     if row_run.timed_row and row_run.worker:
                         if index in served_rows:
@@ -292,13 +301,14 @@ class _Run:
                 if traffic.find_qps:
                     find_rates(going, traffic, procedure, report)
                 else:
-                    serve(going, traffic, procedure, number, self._cores)
+                    serve(going, traffic, procedure, number, self.turns)
                     report(number + 1, WINDOWS, "")
                 loads.append(meter.read())
                 for index, served_row in served_rows.items():
                     if served_row.failure is not None and row_runs[index].alive:
                         row_runs[index].fail(served_row.failure)
-            self.warnings += load_warnings(what, average(loads))
+            if loads:
+                self.warnings += load_warnings(what, average(loads))
         finally:
             for index, served_row in served_rows.items():
                 row_run = row_runs[index]

@@ -32,8 +32,9 @@ from toolkit.measuring.timing.engine import (
     TimedRow,
     is_enough,
     measure,
+    preparation_of,
 )
-from toolkit.measuring.timing.placement import placement_cores
+from toolkit.measuring.timing.placement import Turns, placement_cores
 from toolkit.measuring.workers.client import WorkerProcess
 from toolkit.measuring.workers.training_client import MODULE, TrainingProbe, write_split
 from toolkit.parity.losses import compare_losses
@@ -231,10 +232,9 @@ class _Run:
         """Measure epochs in several processes of each row."""
         comparison, procedure = self.comparison, self.comparison.procedure
         what, loads = f"batch {recipe.batch}", list[OtherLoad]()
-        cores = placement_cores(comparison.cpus)
+        turns = Turns(placement_cores(comparison.cpus))
         count, process = 1, 0
         while process < count:
-            began = time.monotonic()
             ordered = row_runs if process % 2 == 0 else row_runs[::-1]  # as in runner.py
             for row_run in ordered:
                 row_run.close()
@@ -244,14 +244,16 @@ class _Run:
                 self.progress.update(
                     f"prepare, {what}", done + 1, len(row_runs), row_run.row.runtime
                 )
+            alive = [row_run for row_run in row_runs if row_run.timed_row and row_run.alive]
+            if not alive:
+                break
             if process == 0:
-                count = procedure.plan(time.monotonic() - began, 1)
-            timed_rows = [row_run.timed_row for row_run in row_runs if row_run.timed_row]
-            if not any(row_run.alive for row_run in row_runs):
-                return
+                openings_s = (preparation_of(row_run.row.openings[0], 1) for row_run in alive)
+                count = procedure.plan(sum(openings_s), 1)
+            timed_rows = [row_run.timed_row for row_run in alive if row_run.timed_row]
             meter = LoadMeter([c.worker.pid for c in row_runs if c.worker])
-            part = Part(procedure=procedure, number=process, count=count, cores=cores)
-            measure(timed_rows, Scope.EPOCH, part, time.monotonic_ns)
+            part = Part(procedure=procedure, number=process, count=count)
+            measure(timed_rows, Scope.EPOCH, part, time.monotonic_ns, turns)
             loads.append(meter.read())
             for timed_row in timed_rows:
                 timed_row.disturbances[Scope.EPOCH] = average(loads).disturbance
@@ -259,7 +261,8 @@ class _Run:
             self.progress.update(f"measure, {what}", process, count, Scope.EPOCH)
             if is_enough(timed_rows, [Scope.EPOCH], part):
                 break
-        self.warnings += load_warnings(f"{what}, {Scope.EPOCH}", average(loads))
+        if loads:
+            self.warnings += load_warnings(f"{what}, {Scope.EPOCH}", average(loads))
 
     def _new_row(self, label: str, group: int, recipe: Recipe) -> Row:
         return Row(

@@ -23,6 +23,7 @@ from toolkit.core.progress import Progress
 __all__ = ["escape"]
 
 PLAIN_WIDTH = 160  # columns if the output is not a terminal
+MOST_BARS = 8
 
 
 def stdout() -> Console:
@@ -137,7 +138,7 @@ class PlainLines(Progress):
 
 @final
 class Bars(Progress):
-    """Progress as one bar per task."""
+    """Progress as one bar per task, of the latest MOST_BARS tasks."""
 
     def __init__(self, bars: RichProgress, *, lines: bool = False) -> None:
         self._bars = bars
@@ -147,6 +148,8 @@ class Bars(Progress):
     def update(self, task: str, done: int, total: int, detail: str = "") -> None:
         if task not in self._ids:
             self._ids[task] = self._bars.add_task(task, total=total, detail=detail)
+            if len(self._ids) > MOST_BARS:
+                self._bars.remove_task(self._ids.pop(next(iter(self._ids))))
         if self._lines and detail:
             self.note(f"{task} {done}/{total}: {detail}")
             detail = ""

@@ -79,7 +79,7 @@ def _body(
             "accuracy": chosen.verdict,
             "forward": forward and scope_figures(forward, row.batch),
             "ratio_to_the_model": chosen.ratio,
-            "ratio_ci95": list(chosen.interval),
+            "ratio_ci95": chosen.interval and list(chosen.interval),
             "peak_rss_bytes": row.peak_rss_bytes,
             "provenance": row.provenance,
             "cpu": environment["cpu"],

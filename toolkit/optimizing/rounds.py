@@ -36,7 +36,8 @@ ROUGH = 1.1  # factor on either side of a ratio of one process, which has no int
 class CandidateResult:
     """Result of a candidate in its latest round.
 
-    `ratio` is its forward time divided by the baseline's, `interval` the 95 % interval. `typical`
+    `ratio` is its forward time divided by the baseline's, `interval` the 95 % interval, None after
+    rounds of one process. `typical`
     is the ratio of the means over processes, which differ in the placement of memory and cores.
     `out` is the reason why the candidate was dropped. `verdict` is the result of its accuracy
     check, None without one.
@@ -45,7 +46,7 @@ class CandidateResult:
     candidate: Candidate
     row: Row | None = None
     ratio: float = math.inf
-    interval: tuple[float, float] = (0.0, math.inf)
+    interval: tuple[float, float] | None = None
     typical: float = math.inf
     verdict: Verdict | None = None
     out: str | None = None
@@ -56,6 +57,11 @@ class CandidateResult:
         found = None if self.row is None else self.row.measurement(FORWARD)
         return None if self.row is None or found is None else typical_ns(self.row)
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Bounds of the ratio to choose finalists by: the interval, or ROUGH around one process."""
+        return self.interval or (self.ratio / ROUGH, self.ratio * ROUGH)
+
     def value(self, objective: str) -> float:
         """Return the value of an objective to minimise, which is infinite if unknown."""
         return math.inf if self.row is None else OBJECTIVES[objective](self)
@@ -65,7 +71,7 @@ class CandidateResult:
         return {
             **self.candidate.to_json(),
             "ratio": self.ratio,
-            "ci95": list(self.interval),
+            "ci95": self.interval and list(self.interval),
             "median_ns": self.median_ns,
             "peak_rss_bytes": row and row.peak_rss_bytes,
             "artifact_bytes": row and row.artifact_bytes,
@@ -198,14 +204,13 @@ def updated_result(
     typical = typical_ns(row) / typical_ns(first)
     compared: Ratio | None = compare_rows(row, first, FORWARD)
     value = typical if compared is None else compared.value
-    rough = (value / ROUGH, value * ROUGH)
-    low, high = (compared and compared.interval) or rough
+    interval = None if compared is None else compared.interval
     return replace(
         earlier,
         row=row,
         ratio=value * beside.ratio,
         typical=typical * beside.typical,
-        interval=(low * beside.ratio, high * beside.ratio),
+        interval=interval and (interval[0] * beside.ratio, interval[1] * beside.ratio),
     )
 
 

@@ -455,7 +455,7 @@ class Search:
     def _may_beat(self, one: CandidateResult, best: CandidateResult) -> bool:
         if self.objective not in ("latency", "throughput"):
             return True
-        return one.interval[0] <= best.interval[1]
+        return one.bounds[0] <= best.bounds[1]
 
     def _value(self, candidate_result: CandidateResult) -> float:
         return candidate_result.value(self.objective)

@@ -61,8 +61,8 @@ def _latencies(rows: Sequence[Record]) -> list[Spec]:
             "row": _named(row),
             "scope": scope.replace("_", " "),
             "median": row[f"{scope}_ms"],
-            "low": row.get(f"{scope}_low_ms", row[f"{scope}_ms"]),
-            "high": row.get(f"{scope}_high_ms", row[f"{scope}_ms"]),
+            "low": row.get(f"{scope}_low_ms"),
+            "high": row.get(f"{scope}_high_ms"),
             "p99": row.get(f"{scope}_p99_ms"),
         }
         for row in rows

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit.core.errors import UsageError, WorkerError
-from toolkit.core.measurement import Measurement, Scope
+from toolkit.core.measurement import Measurement, Opening, Scope
 from toolkit.measuring.figures.statistics import relative_reach
 from toolkit.measuring.timing.clock import Timed
 from toolkit.measuring.timing.engine import (
@@ -25,8 +25,10 @@ from toolkit.measuring.timing.engine import (
     TimedRow,
     is_enough,
     measure,
+    preparation_of,
     round_ratios,
 )
+from toolkit.measuring.timing.placement import Turns
 
 FORWARD = Scope.FORWARD
 MS = 1_000_000
@@ -331,6 +333,23 @@ def test_a_given_number_of_processes_or_runs_is_not_planned() -> None:
     assert Procedure(processes=1).plan(0.1, 2) == 1
 
 
+def test_more_processes_than_runs_are_refused() -> None:
+    with pytest.raises(UsageError, match="--processes 10 for --runs 5"):
+        Procedure(runs=5, processes=10)
+
+
+@pytest.mark.parametrize(
+    ("first_run_s", "seconds"),
+    [(0.001, 1.0), (0.5, 5.0), (30.0, 36.5)],
+    ids=["brief", "long", "compiled"],
+)
+def test_the_preparation_of_a_process_includes_its_warm_ups(
+    first_run_s: float, seconds: float
+) -> None:
+    opening = Opening(import_ns=300 * MS, open_ns=0, first_run_ns=int(first_run_s * 1e9))
+    assert preparation_of(opening, 2) == pytest.approx(seconds, abs=0.25)
+
+
 def in_levels(*levels: float) -> TimedRow:
     """A row with a process at each of the levels, sharing ten rounds."""
     clock = FakeClock()
@@ -374,12 +393,12 @@ def test_processes_that_were_asked_for_are_all_run(asked: Procedure) -> None:
 def test_rows_of_a_round_begin_on_the_same_core() -> None:
     clock = FakeClock()
     timed_rows = [TimedRow(probe=FakeProbe(clock=clock, run_ns=steady(MS))) for _ in "ab"]
-    part = Part(procedure=Procedure(warmup=1, runs=300), cores=(3, 5))
-    measure(timed_rows, FORWARD, part, clock)
+    part = Part(procedure=Procedure(warmup=1, runs=300))
+    measure(timed_rows, FORWARD, part, clock, Turns((3, 5)))
     first, second = (timed_row.probe.cores for timed_row in timed_rows)
     assert first == second
     assert first[0] is None  # the warm-up
-    assert {*first[1:]} == {3, 5}
+    assert first[1:].count(3) == first[1:].count(5) == 5
 
 
 def test_rounds_are_paired_by_process_and_number() -> None:

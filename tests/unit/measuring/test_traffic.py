@@ -18,6 +18,7 @@ from toolkit.measuring.load_test.scenarios import (
     serve,
 )
 from toolkit.measuring.timing.engine import Procedure
+from toolkit.measuring.timing.placement import Turns
 
 MS = 1_000_000
 SINGLE = Traffic(scenario="single")
@@ -34,12 +35,13 @@ def run(
 ) -> list[ServedRow]:
     """Run all windows; the same simulated server stands for each process of its row."""
     served_rows = [ServedRow(server=server) for server in servers]
-    chosen = procedure or Procedure(max_seconds=5.0, warmup=1)
+    chosen = procedure or Procedure(max_seconds=6.0, warmup=1)
+    turns = Turns(CORES)
     for number in range(WINDOWS):
         for served_row, server in zip(served_rows, servers, strict=True):
             if number:
                 served_row.move_to(server)
-        serve(served_rows, traffic, chosen, number, cores=CORES)
+        serve(served_rows, traffic, chosen, number, turns)
     return served_rows
 
 
@@ -244,7 +246,7 @@ def test_a_procedure_of_scopes_is_refused(procedure: Procedure) -> None:
 
 
 def test_too_few_queries_for_a_median_are_refused() -> None:
-    with pytest.raises(UsageError, match="11 that a median needs") as caught:
+    with pytest.raises(UsageError, match="fewer than 11") as caught:
         server_at(0.5).check(Procedure(max_seconds=10))
     assert "--max-seconds 22" in caught.value.hint
     server_at(0.5).check(Procedure(max_seconds=22))

@@ -207,7 +207,7 @@ def _brief(value: object) -> str:
 def _lack_of(ratio: Ratio | None) -> str | None:
     """Return why a ratio or its interval is missing, None if both are there."""
     if ratio is None:
-        return "No round has samples of both rows: give more --max-seconds."
+        return "A median is 0, or no round has samples of both rows."
     if ratio.interval is None:
         return "One process: there is no interval. Give --processes 5 or more."
     return None

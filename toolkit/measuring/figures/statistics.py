@@ -4,10 +4,11 @@ Two processes of the same row differ for their whole lifetime, and rounds of one
 correlated. The unit of every interval is therefore the process: a figure is computed for each
 process, and the interval is that of Student's t over the logarithms of these figures (Kalibera and
 Jones, Rigorous Benchmarking in Reasonable Time, 2013: the highest level of repetition decides).
-Nothing is assumed about the rounds within a process. One process alone gives no interval.
+Rounds within a process may have any distribution and correlation; the logarithms of the figures of
+processes should be about normal. One process alone gives no interval.
 
-The figure of a process is its median or percentile, or for a ratio the median over the rounds of
-that process, which disturbed rounds hardly change.
+The figure of a process is its median, or for a ratio the median over the rounds of that process,
+which disturbed rounds hardly change.
 """
 
 from __future__ import annotations
@@ -153,24 +154,53 @@ def _most_beyond(n: int, p: float) -> int:
     return int(np.searchsorted(np.cumsum(np.exp(terms)), allowed, side="right")) - 1
 
 
-def percentile_interval(processes: Sequence[np.ndarray], q: float) -> Interval | None:
-    """Return the 95 % interval of the q-th percentile of all samples of a row.
+def typical_median(processes: Sequence[np.ndarray]) -> float | None:
+    """Return the median of a row: the geometric mean of the medians of its processes.
 
-    `processes` has the samples of each process. Returns None with one process, with too few samples
-    for the percentile, if a process has fewer than one sample beyond it, or if a value is 0.
+    It is the median of all samples if a process has a median of 0, and None without samples.
     """
     processes = [samples for samples in processes if len(samples)]
-    beyond = 100 / min(q, 100 - q)
-    if len(processes) < 2 or (q != 50 and min(map(len, processes)) < beyond):
+    if not processes:
         return None
-    value = percentile(np.concatenate(processes), q)
-    figures = np.array([np.percentile(samples, q) for samples in processes])
-    return None if value is None else interval_over(figures, CONFIDENCE, value)
+    figures = np.array([np.median(samples) for samples in processes])
+    if not (figures > 0).all():
+        return float(np.median(np.concatenate(processes)))
+    return _geometric_mean(figures)
 
 
 def median_interval(processes: Sequence[np.ndarray]) -> Interval | None:
-    """Return the 95 % interval of the median of all samples: see `percentile_interval`."""
-    return percentile_interval(processes, 50.0)
+    """Return the 95 % interval of `typical_median`.
+
+    `processes` has the samples of each process. Returns None with one process, and if a process has
+    a median of 0.
+    """
+    figures = np.array([np.median(samples) for samples in processes if len(samples)])
+    return interval_over(figures, CONFIDENCE)
+
+
+def percentile_interval(processes: Sequence[np.ndarray], q: float) -> Interval | None:
+    """Return the 95 % interval of the q-th percentile of all samples of a row.
+
+    The fraction of samples at or below the percentile varies between processes. Its interval is
+    that of Student's t with the standard error over processes, and its bounds are converted to
+    percentiles (Woodruff, Confidence Intervals for Medians and Other Position Measures, 1952, for
+    samples in clusters). Returns None with one process, with too few samples for the percentile,
+    and if a bound is beyond all samples.
+    """
+    processes = [samples for samples in processes if len(samples)]
+    pooled = np.concatenate(processes) if processes else np.empty(0)
+    value = percentile(pooled, q)
+    if value is None or len(processes) < 2:
+        return None
+    count, fraction = len(processes), q / 100
+    below = float((pooled <= value).mean())  # not `fraction` exactly if values are equal
+    excess = np.array([(samples <= value).sum() - below * len(samples) for samples in processes])
+    error = math.sqrt(count / (count - 1) * float((excess**2).sum())) / len(pooled)
+    half = _student(count - 1, CONFIDENCE) * error
+    if fraction - half < 0 or fraction + half > 1:
+        return None
+    low, high = np.quantile(pooled, [fraction - half, fraction + half])
+    return float(low), float(high)
 
 
 def paired_ratio(processes: Sequence[np.ndarray]) -> Ratio | None:
@@ -212,19 +242,16 @@ def unpaired_ratio(row: Sequence[np.ndarray], baseline: Sequence[np.ndarray]) ->
     )
 
 
-def interval_over(
-    figures: np.ndarray, confidence: float, value: float | None = None
-) -> Interval | None:
-    """Return the interval of Student's t over the logarithms of one figure per process.
+def interval_over(figures: np.ndarray, confidence: float) -> Interval | None:
+    """Return the interval of the geometric mean of one figure per process.
 
-    It is around `value`, by default the geometric mean of the figures. Returns None for fewer than
-    two figures, and if one is not positive.
+    It is that of Student's t over logarithms. Returns None for fewer than two figures, and if one
+    is not positive.
     """
     if len(figures) < 2 or not (figures > 0).all():
         return None
     error = float(np.log(figures).std(ddof=1)) / math.sqrt(len(figures))
-    half = _student(len(figures) - 1, confidence) * error
-    return _around(_geometric_mean(figures) if value is None else value, half)
+    return _around(_geometric_mean(figures), _student(len(figures) - 1, confidence) * error)
 
 
 def spread_of(processes: Sequence[np.ndarray]) -> Spread | None:

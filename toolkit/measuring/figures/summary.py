@@ -19,6 +19,7 @@ from toolkit.measuring.figures.statistics import (
     percentile,
     percentile_interval,
     spread_of,
+    typical_median,
     unpaired_ratio,
 )
 from toolkit.measuring.load_test.summary import ratio_of_served, served_figures
@@ -40,7 +41,7 @@ def scope_figures(
     samples = measurement.samples
     processes = measurement.samples_of_processes
     interval = median_interval(processes)
-    median = percentile(samples, 50.0)
+    median = typical_median(processes)
     figures: Json = {
         "median_ns": median,
         "ci95_ns": list(interval) if interval else None,
@@ -158,9 +159,9 @@ def compare_served(row: Row, baseline: Row) -> Ratio | None:
 
 
 def median_of(row: Row | None, scope: Scope) -> float | None:
-    """Return the median in nanoseconds, None without samples or without a row."""
+    """Return the typical median in nanoseconds, None without samples or without a row."""
     measurement = row and row.measurement(scope)
-    return percentile(measurement.samples, 50.0) if measurement else None
+    return typical_median(measurement.samples_of_processes) if measurement else None
 
 
 def baseline_of(result: Result, row: Row) -> Row:

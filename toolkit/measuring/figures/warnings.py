@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -81,14 +82,15 @@ def load_warnings(where: str, load: OtherLoad) -> list[str]:
 def row_warnings(rows: Sequence[Row], procedure: Procedure) -> list[str]:
     """Return warnings from the samples, one line per kind, batch and scope."""
     found: dict[str, list[str]] = defaultdict(list)
+    counts = [len(m.samples_of_processes) for row in rows for m in row.measurements if m.blocks]
+    if counts and max(counts) == 1:
+        found[ONE_PROCESS] = []
     for row in rows:
         for measurement in row.measurements:
             where = f"batch {row.batch}, {measurement.scope}"
             samples = len(measurement.samples)
             processes = measurement.samples_of_processes
             interval = median_interval(processes)
-            if samples and len(processes) == 1:
-                found[ONE_PROCESS] = []
             if not measurement.settled:
                 found[
                     f"{where}: the warm-up did not settle within 5 % (machine or runtime are not "
@@ -97,8 +99,8 @@ def row_warnings(rows: Sequence[Row], procedure: Procedure) -> list[str]:
             drift = drift_of(measurement)
             if not 1 / DRIFT <= drift <= DRIFT:
                 found[
-                    f"{where}: the times drifted between the first third of the blocks and the "
-                    "last: {rows}. The clock or the load changed; measure longer, or again."
+                    f"{where}: the times drifted between the first third of a process's blocks "
+                    "and the last: {rows}. The clock or the load changed; measure longer, or again."
                 ].append(f"{row.runtime} ({drift - 1:+.0%})")
             if growth := steady_growth(measurement.blocks):
                 found[
@@ -114,34 +116,40 @@ def row_warnings(rows: Sequence[Row], procedure: Procedure) -> list[str]:
                     "Give more --max-seconds or --runs."
                 ].append(f"{row.runtime} ({samples})")
             if interval is not None:
-                half = reach(interval, float(np.median(measurement.samples)))
+                half = reach(interval, math.sqrt(interval[0] * interval[1]))
                 if half > procedure.target_ci:
                     found[
                         f"{where}: 95 % intervals wider than ±{procedure.target_ci:.1%}: {{rows}}. "
-                        f"{_remedy_of(measurement)}"
+                        f"{_remedy_of(measurement, procedure)}"
                     ].append(f"{row.runtime} (±{half:.1%})")
     return [text.replace("{rows}", ", ".join(names)) for text, names in found.items()]
 
 
 def drift_of(measurement: Measurement) -> float:
-    """Return the median of the last third of the blocks over that of the first; 1 if unknown."""
-    blocks = [float(np.median(block.samples)) for block in measurement.blocks if len(block.samples)]
-    third = len(blocks) // 3
-    if not third:
-        return 1.0
-    first, last = float(np.median(blocks[:third])), float(np.median(blocks[-third:]))
-    return last / first if first > 0 and last > 0 else 1.0
+    """Return the median of the last third of blocks over that of the first, within processes.
+
+    It is the median over processes with at least three blocks, 1 without any.
+    """
+    ratios = []
+    for blocks in measurement.blocks_of_processes:
+        medians = [float(np.median(block.samples)) for block in blocks]
+        third = len(medians) // 3
+        if third:
+            first, last = float(np.median(medians[:third])), float(np.median(medians[-third:]))
+            ratios += [last / first] if first > 0 and last > 0 else []
+    return float(np.median(ratios)) if ratios else 1.0
 
 
-def _remedy_of(measurement: Measurement) -> str:
+def _remedy_of(measurement: Measurement, procedure: Procedure) -> str:
     """Return a sentence that says what would narrow the interval of the median most."""
+    longer = "--max-seconds" if procedure.runs is None else "--runs"
     if measurement.disturbance > DISTURBED:
         return "Stop other work on this machine."
     if not 1 / DRIFT <= drift_of(measurement) <= DRIFT:
         return "Most of it is the drift of this machine: measure on a quieter machine."
     spread = median_spread(measurement)
     if spread is None:
-        return "Give more --max-seconds or --processes."
+        return f"Give more {longer} or --processes."
     if spread.remedy is Remedy.TIME:
-        return "Most of it is noise within each process: give more --max-seconds."
+        return f"Most of it is noise within each process: give more {longer}."
     return "Most of it is the difference between processes: give more --processes."

@@ -15,8 +15,9 @@ from toolkit.core.queries import Scenario, Served, Window
 from toolkit.measuring.figures.statistics import fewest_samples
 from toolkit.measuring.load_test.load_generator import Answers, Schedule
 from toolkit.measuring.timing.engine import Procedure, WarmUp
+from toolkit.measuring.timing.placement import Turns
 
-WINDOWS = 5  # per row, each in a process of its own, since the interval is that over processes
+WINDOWS = 6  # per row, each in a separate process, since intervals are over processes
 MOST_QUERIES = 20_000  # per window, so that at most a megabyte of it is stored
 MOST_CLIENTS = 256
 MOST_QPS = 1e6
@@ -103,7 +104,7 @@ class Traffic:
         if self.qps is not None and self.qps * procedure.max_seconds < fewest:
             raise UsageError(
                 f"{self.qps:g} queries a second for {procedure.max_seconds:g} s are fewer than "
-                f"the {fewest} that a median needs.",
+                f"{fewest}.",
                 hint=f"Give --max-seconds {np.ceil(fewest / self.qps):.0f} or more.",
             )
 
@@ -218,19 +219,18 @@ def serve(
     traffic: Traffic,
     procedure: Procedure,
     number: int,
-    cores: Sequence[int] = (),
+    turns: Turns,
 ) -> None:
     """Warm up every row, then run one window of each: round `number` of WINDOWS.
 
-    All rows have the same schedule, and begin on the same core of `cores`, in a random order. A row
-    that fails keeps its windows; the others continue.
+    All rows have the same schedule. With one client they begin on the same core; with several, each
+    has a thread that the system places. A row that fails keeps its windows; the others continue.
     """
     warm_up(served_rows, traffic, procedure)
-    rng = np.random.default_rng(number)
     schedule = _schedule(traffic, procedure, number)
-    core = int(rng.choice(cores)) if cores else None
+    core = turns.core() if traffic.concurrency == 1 else None
     going = alive(served_rows)
-    for index in rng.permutation(len(going)):
+    for index in turns.order(len(going)):
         served_row = going[index]
         with served_row.keeping_failure():
             served_row.windows.append(served_row.answer(schedule, traffic, traffic.qps, core))

@@ -39,10 +39,11 @@ class Usage:
 
 @dataclass(frozen=True, kw_only=True)
 class OtherLoad:
-    """Fractions of all cores, 0 to 1, that were not available between two usages."""
+    """Fractions of all cores, 0 to 1, that were not available for `wall_s` seconds."""
 
     others: float
     stolen: float
+    wall_s: float = 1.0
 
     @property
     def disturbance(self) -> float:
@@ -56,13 +57,17 @@ class OtherLoad:
         return cls(
             others=max(0.0, others / capacity),
             stolen=max(0.0, (last.stolen_s - first.stolen_s) / capacity),
+            wall_s=last.wall_s - first.wall_s,
         )
 
 
 def average(loads: Sequence[OtherLoad]) -> OtherLoad:
-    """Return the mean of one or more loads over periods of the same length."""
+    """Return the mean of one or more loads, weighted by their duration."""
+    weights = [load.wall_s for load in loads]
     return OtherLoad(
-        others=fmean(load.others for load in loads), stolen=fmean(load.stolen for load in loads)
+        others=fmean((load.others for load in loads), weights),
+        stolen=fmean((load.stolen for load in loads), weights),
+        wall_s=sum(weights),
     )
 
 

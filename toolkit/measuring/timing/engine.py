@@ -12,22 +12,26 @@ import numpy as np
 
 from toolkit.core.documents import Json
 from toolkit.core.errors import ToolkitError, UsageError
-from toolkit.core.measurement import Block, Measurement, Scope
+from toolkit.core.measurement import Block, Measurement, Opening, Scope
 from toolkit.measuring.figures.statistics import (
     median_interval,
     paired_ratio,
     reach,
     relative_reach,
+    typical_median,
 )
 from toolkit.measuring.timing.clock import Clock, Timed
+from toolkit.measuring.timing.placement import Turns
 
 BLOCK_NS = 5_000_000
 WARMUP_CHUNK_NS = 20_000_000
 WARMUP_LIMIT_NS = 3_000_000_000
+USUAL_WARMUP_NS = 150_000_000
+START_S = 0.2  # to start and end an interpreter
 SETTLED_CHUNKS = 3
 SETTLED_WITHIN = 1.05
 BLOCKS = 10  # over which a fixed number of runs is spread
-LEAST_NS = 500_000_000  # least sum of a row's samples, so that percentiles have enough of them
+LEAST_NS = 500_000_000  # of a row's samples, shared by all planned processes
 MOST_RUNS = 10_000
 FEWEST_PROCESSES, USUAL_PROCESSES, MOST_PROCESSES = 4, 10, 100
 STOPPING_PROCESSES = 6  # after fewer, stopping at a narrow interval would favour those too narrow
@@ -74,14 +78,20 @@ class Procedure:
                     f"Got --{option} {number}, expected above 0, at most {MOST_SECONDS:g}.",
                     hint=f"Give --{option} a positive number.",
                 )
+        if self.processes is not None and self.processes > (self.runs or math.inf):
+            raise UsageError(
+                f"Got --processes {self.processes} for --runs {self.runs}.",
+                hint="Give at least one run per process.",
+            )
 
     def plan(self, preparation_s: float, scopes: int) -> int:
         """Return the number of processes of each row.
 
         `preparation_s` is the time it takes to open and warm up one process of every row, and
         `scopes` the number of scopes. By default, opening and measuring together take at most 1.5
-        times as long as they would with three processes, which is the cost of a narrow interval;
-        there are at least FEWEST_PROCESSES and at most USUAL_PROCESSES.
+        times as long as they would with three processes if the whole time limit is used, which is
+        the cost of a narrow interval; there are at least FEWEST_PROCESSES and at most
+        USUAL_PROCESSES.
         """
         if self.processes is not None or self.runs is not None:
             return self.processes or 1
@@ -97,13 +107,12 @@ class Part:
     """Part of a procedure that one of a row's processes measures; all parts are equal.
 
     `number` counts from 0 to `count`, excluded. `runs` is cumulative: it includes the parts of the
-    processes before this one. `cores` are those on which blocks may begin: see `measure`.
+    processes before this one.
     """
 
     procedure: Procedure
     number: int = 0
     count: int = 1
-    cores: Sequence[int] = ()
 
     @property
     def runs(self) -> int | None:
@@ -251,6 +260,15 @@ class TimedRow:
             self.failure = error
 
 
+def preparation_of(opening: Opening, scopes: int) -> float:
+    """Return the seconds that opening and warming up another process of a row are expected to take.
+
+    The first run bounds the duration of a pass; a warm-up has at least four.
+    """
+    warm_up_s = min(WARMUP_LIMIT_NS, max(USUAL_WARMUP_NS, 4 * opening.first_run_ns)) / 1e9
+    return START_S + opening.total_ns / 1e9 + scopes * warm_up_s
+
+
 @dataclass(kw_only=True)
 class _Runs:
     """Warm-ups and blocks of one row in one scope."""
@@ -276,27 +294,31 @@ class _Runs:
         return lead, min(MOST_RUNS, math.ceil(BLOCK_NS / expected))
 
 
-def measure(timed_rows: Sequence[TimedRow], scope: Scope, part: Part, clock: Clock) -> None:
+def measure(
+    timed_rows: Sequence[TimedRow],
+    scope: Scope,
+    part: Part,
+    clock: Clock,
+    turns: Turns | None = None,
+) -> None:
     """Warm up every row, then run one block of each per round until all have done their part.
 
-    Each round has a new random order, so that periodic activity, such as a container's quota that
-    is used up and refilled, affects all rows alike. Each round also draws one of the part's cores,
-    on which every row begins its block: cores of a virtual machine differ while the hypervisor runs
-    something else beside one of them, and a thread that stays on its core would carry this
-    difference into every round. A row that fails keeps its blocks and drops out; the others
+    `turns` gives each round a random order, so that periodic activity, such as a container's quota
+    that is used up and refilled, affects all rows alike, and a core on which every row begins its
+    block: see placement.py. A row that fails keeps its blocks and drops out; the others
     continue. `clock` only decides when the time is over.
     """
     for timed_row in _alive(timed_rows):
         with timed_row.keeping_failure():
             timed_row.warm_up(scope, part.procedure)
+    turns = turns or Turns()
     deadline = clock() + round(part.seconds * 1e9)
     round_number = max((timed_row.rounds(scope) for timed_row in _alive(timed_rows)), default=0)
-    rng = np.random.default_rng(part.number)
     while going := [
         timed_row for timed_row in _alive(timed_rows) if not timed_row.owed_nothing(scope, part)
     ]:
-        core = int(rng.choice(part.cores)) if part.cores else None
-        for index in rng.permutation(len(going)):
+        core = turns.core()
+        for index in turns.order(len(going)):
             timed_row = going[index]
             with timed_row.keeping_failure():
                 timed_row.run_block(scope, part, round_number, core)
@@ -348,8 +370,8 @@ def _are_precise(timed_rows: Sequence[TimedRow], scopes: Sequence[Scope], target
         measured = [row[scope] for row in rows if scope in row]
         for measurement in measured:
             interval = median_interval(measurement.samples_of_processes)
-            median = float(np.median(measurement.samples))
-            if interval is None or reach(interval, median) > target_ci:
+            median = typical_median(measurement.samples_of_processes)
+            if interval is None or median is None or reach(interval, median) > target_ci:
                 return False
         for measurement in measured[1:]:
             ratio = paired_ratio(round_ratios(measurement, measured[0]))

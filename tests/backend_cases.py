@@ -111,7 +111,7 @@ def _read(place: Path, model: onnx.ModelProto) -> tuple[Values, Values]:
     return side("input", inputs), side("output", model.graph.output)
 
 
-def toolkit_imports(case: Case, path: Path, runtime: str) -> str:
+def ours(case: Case, path: Path, runtime: str) -> str:
     """What `toolkit.load` makes of a case whose graph is at `path`."""
     try:
         with load(path, runtime) as session:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, final
 
 from exporters.base import Description, Exported, StoredTensor, TensorReader
 from exporters.onnx.reader import external_files, read_precision
-from exporters.tensorrt import network
+from exporters.tensorrt import network as parsed_network
 from exporters.tensorrt.network import Library, Parsed, parse
 from toolkit.core.artifact import Artifact
 from toolkit.core.engines import DTYPES, ENGINE, GRAPH, WHOLE, EngineRecord
@@ -94,11 +94,11 @@ class EngineTensors(TensorReader):
 
     @final
     def stored_tensors(self, path: Path) -> Sequence[StoredTensor]:
-        return network.stored_tensors(parse(self.library, graph_of(path)))
+        return parsed_network.stored_tensors(parse(self.library, graph_of(path)))
 
     @final
     def operators(self, path: Path) -> Mapping[str, int]:
-        return network.operators(parse(self.library, graph_of(path)))
+        return parsed_network.operators(parse(self.library, graph_of(path)))
 
     @final
     def describe(self, path: Path) -> Description:

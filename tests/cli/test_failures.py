@@ -33,7 +33,7 @@ def benchmarking(
         assert process.stderr is not None
         count = len(runtimes.split(","))
         for line in process.stderr:
-            if line.startswith(f"open 1 of 3, batch 1 {count}/{count}"):
+            if line.startswith(f"open, batch 1 {count}/{count}"):
                 break
         yield process, workers_of(process, count)
 

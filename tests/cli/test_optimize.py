@@ -132,7 +132,10 @@ def test_it_finds_one_that_is_faster_and_as_accurate(
     out, told = searched
     chosen = told["chosen"]
     assert chosen["ratio"] < 0.9
-    assert chosen["ci95"][0] <= chosen["ratio"] <= chosen["ci95"][1]
+    if any("measured once more" in remark for remark in told["remarks"]):
+        assert chosen["ci95"] is None
+    else:
+        assert chosen["ci95"][0] <= chosen["ratio"] <= chosen["ci95"][1]
     assert chosen["verdict"]["gate"] == "passed"
     figures = chosen["verdict"]["figures"]
     assert figures["rows"] == ROWS

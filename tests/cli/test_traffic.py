@@ -150,7 +150,7 @@ def test_what_was_answered_is_kept(artifact_dir: Path, tmp_path: Path, number: i
     assert killed.served is not None
     assert other.served is not None
     assert 2 <= len(killed.served.windows) < WINDOWS
-    assert sum(window.answered for window in killed.served.windows) >= 100
+    assert sum(window.answered for window in killed.served.windows) >= 80
     if number == signal.SIGINT:
         assert process.returncode == 130
     else:
@@ -171,7 +171,7 @@ def test_it_is_a_python_function_too(artifact_dir: Path, tmp_path: Path) -> None
     )
     served = result.rows[0].served
     assert served is not None
-    assert (served.concurrency, sum(window.asked for window in served.windows)) == (3, 50)
+    assert (served.concurrency, sum(window.asked for window in served.windows)) == (3, 48)
 
 
 @pytest.mark.parametrize("options", [{"scopes": ["forward"]}, {"procedure": Procedure(runs=20)}])
@@ -198,7 +198,7 @@ SERVER = ("--scenario", "server")
         ((*SERVER, "--qps", "nan"), "Got --qps nan"),
         ((*SERVER, "--qps", "inf"), "Got --qps inf"),
         ((*SERVER, "--qps", "x"), "--qps"),
-        ((*SERVER, "--qps", "1"), "fewer than the 11"),
+        ((*SERVER, "--qps", "1"), "fewer than 11"),
         ((*SERVER, "--qps", "5", "--p99-ms", "5"), "--p99-ms without --find-qps"),
         ((*SERVER, "--find-qps"), "without the latency"),
         ((*SERVER, "--find-qps", "--p99-ms", "0"), "Got --p99-ms 0"),

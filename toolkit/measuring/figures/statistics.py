@@ -163,7 +163,7 @@ def typical_median(processes: Sequence[np.ndarray]) -> float | None:
     if not processes:
         return None
     figures = np.array([np.median(samples) for samples in processes])
-    if not (figures > 0).all():
+    if len(figures) == 1 or not (figures > 0).all():
         return float(np.median(np.concatenate(processes)))
     return _geometric_mean(figures)
 

@@ -164,7 +164,7 @@ def test_a_fixed_number_of_runs_is_narrowed_by_more_of_them() -> None:
     blocks = tuple(replace(block, process=i // 8) for i, block in enumerate(measurement.blocks))
     rows = [replace(found, measurements=(replace(measurement, blocks=blocks),))]
     (wide,) = [text for text in row_warnings(rows, Procedure(runs=480)) if "wider" in text]
-    assert "give more --runs" in wide
+    assert "more --runs" in wide
 
 
 def test_one_process_is_said_once() -> None:
@@ -179,9 +179,9 @@ def test_one_process_is_said_once() -> None:
     [
         ([*NOISY, *(level + 3 for level in NOISY), *NOISY], 0.0, "more --max-seconds"),
         ([*[100] * 8, *[130] * 8, *[100] * 8], 0.0, "more --processes"),
-        ([*[100] * 8, *[130] * 8, *[100] * 8], 0.2, "Stop other work"),
+        ([*[100] * 8, *[130] * 8, *[100] * 8], 0.2, "no other work"),
         ([*range(100, 116, 2), *range(110, 126, 2), *range(130, 146, 2)], 0.0, "a quieter machine"),
-        ([*[100] * 4, *[130] * 4, *[100] * 4], 0.0, "--max-seconds or --processes"),
+        ([*[100] * 4, *[130] * 4, *[100] * 4], 0.0, "more --max-seconds or --processes"),
     ],
 )
 def test_a_wide_interval_is_said_with_what_would_narrow_it(

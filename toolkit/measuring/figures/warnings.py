@@ -119,9 +119,9 @@ def row_warnings(rows: Sequence[Row], procedure: Procedure) -> list[str]:
                 half = reach(interval, math.sqrt(interval[0] * interval[1]))
                 if half > procedure.target_ci:
                     found[
-                        f"{where}: 95 % intervals wider than ±{procedure.target_ci:.1%}: {{rows}}. "
-                        f"{_remedy_of(measurement, procedure)}"
-                    ].append(f"{row.runtime} (±{half:.1%})")
+                        f"{where}: 95 % intervals of medians wider than "
+                        f"±{procedure.target_ci:.1%}, and what narrows each most: {{rows}}."
+                    ].append(f"{row.runtime} (±{half:.1%}, {_remedy_of(measurement, procedure)})")
     return [text.replace("{rows}", ", ".join(names)) for text, names in found.items()]
 
 
@@ -141,15 +141,13 @@ def drift_of(measurement: Measurement) -> float:
 
 
 def _remedy_of(measurement: Measurement, procedure: Procedure) -> str:
-    """Return a sentence that says what would narrow the interval of the median most."""
+    """Return what would narrow the interval of the median most."""
     longer = "--max-seconds" if procedure.runs is None else "--runs"
     if measurement.disturbance > DISTURBED:
-        return "Stop other work on this machine."
+        return "no other work on this machine"
     if not 1 / DRIFT <= drift_of(measurement) <= DRIFT:
-        return "Most of it is the drift of this machine: measure on a quieter machine."
+        return "a quieter machine"
     spread = median_spread(measurement)
     if spread is None:
-        return f"Give more {longer} or --processes."
-    if spread.remedy is Remedy.TIME:
-        return f"Most of it is noise within each process: give more {longer}."
-    return "Most of it is the difference between processes: give more --processes."
+        return f"more {longer} or --processes"
+    return f"more {longer}" if spread.remedy is Remedy.TIME else "more --processes"

@@ -72,6 +72,22 @@ def test_a_row_allowed_to_be_coarser_is_held_to_coarser_bounds(
     )
 
 
+@pytest.mark.parametrize("allowed", [True, False])
+def test_every_process_of_a_coarser_row_is_checked_with_its_bounds(
+    toolkit_cli: Run, artifact_dir: Path, tmp_path: Path, allowed: bool
+) -> None:
+    """The provenance, which decides the bounds, is known from the end of the first process."""
+    done = toolkit_cli(
+        "bench", artifact_dir, "--runtime", "onnxruntime,coarse", *QUICK, "--processes", 3,
+        *(["--allow-fallback"] if allowed else []), env=plugins.install(tmp_path / "site"),
+    )  # fmt: skip
+    first, row = rows(done)
+    assert first["status"] == "ok"
+    assert (row["status"] == "ok") is allowed, row["reason"]
+    assert (row["ratio"] is not None) is allowed
+    assert row["scopes"]["forward"]["processes"] == 3
+
+
 def test_another_device_fails_its_row_or_warns(
     toolkit_cli: Run, artifact_dir: Path, tmp_path: Path
 ) -> None:

@@ -98,7 +98,7 @@ class RowRun:
                 device=opened.device,
                 openings=(*self.row.openings, opened.opening),
             )
-            self._check_outputs(worker, self.row.precision_requested, self.row.parity)
+            self._check_outputs(worker, self._bounds, self.row.parity)
             right = self.row.status is Status.OK or settings.allow_fallback
             if self.timed_row is None:
                 self.timed_row = TimedRow(probe=worker)
@@ -118,14 +118,10 @@ class RowRun:
         self.worker = None
 
     def finish(self) -> None:
-        """Add the measurements and then the provenance to the row, and end the process."""
+        """Add the measurements to the row, and end the current process."""
         if self.timed_row is not None:
             self.row = replace(self.row, measurements=self.timed_row.measurements())
-        if self.worker is None:
-            return
-        with self.worker as worker:
-            self._keep(worker)
-            self._ask(worker)
+        self.close()
 
     def _keep(self, worker: WorkerProcess) -> None:
         """Add the failure of the timed row and the peak memory of the process to the row."""
@@ -164,14 +160,20 @@ class RowRun:
         if fallback is None or not self.entry.judged:
             return
         if self.settings.allow_fallback:
-            bounds = bounds_for(self.row)
             self.warnings.append(
                 f"batch {self.row.batch}, {self.row.runtime}: {fallback} That was allowed; "
-                f"the outputs are checked with the bounds of {bounds}."
+                f"the outputs are checked with the bounds of {self._bounds}."
             )
-            self._check_outputs(worker, bounds)
+            self._check_outputs(worker, self._bounds)
         else:
             self.row = self._judged(self.row, fallback)
+
+    @property
+    def _bounds(self) -> str:
+        """Precision whose bounds apply: the requested one, or a coarser one that was allowed."""
+        return (
+            bounds_for(self.row) if self.settings.allow_fallback else self.row.precision_requested
+        )
 
     def _check_outputs(
         self, worker: WorkerProcess, precision: str, earlier: Agreement | None = None

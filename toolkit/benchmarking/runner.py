@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import final
 
+from toolkit.benchmarking.processes import measure_in_processes, open_in_turn
 from toolkit.benchmarking.recording import keep_rows
 from toolkit.benchmarking.row_checks import ReferenceOutputs
 from toolkit.benchmarking.row_run import Entry, RowRun
@@ -27,13 +27,7 @@ from toolkit.measuring.load_test.warnings import traffic_warnings
 from toolkit.measuring.machine.environment import describe_environment
 from toolkit.measuring.machine.gpus import gpu_warnings
 from toolkit.measuring.timing.cpu_contention import LoadMeter, OtherLoad, average
-from toolkit.measuring.timing.engine import (
-    USUAL_PROCESSES,
-    Part,
-    is_enough,
-    measure,
-    preparation_of,
-)
+from toolkit.measuring.timing.engine import USUAL_PROCESSES
 from toolkit.measuring.timing.placement import Turns, placement_cores
 from toolkit.sources.inputs import InputSource
 from toolkit.sources.operation_counts import work_of
@@ -168,65 +162,34 @@ class _Run:
 
     def _measure_all(self, row_runs: Sequence[RowRun], batch: int) -> None:
         """Measure every scope in several processes of each row."""
-        settings, procedure = self.settings, self.settings.procedure
-        scopes = [scope for scope in settings.scopes if scope is not Scope.OPEN]
-        openings = OPENINGS if Scope.OPEN in settings.scopes else 1
-        loads: dict[Scope, list[OtherLoad]] = {}
-        self._open(row_runs, batch, 0, "open")
-        openings_s = (preparation_of(c.row.openings[0], len(scopes)) for c in row_runs if c.alive)
-        count = procedure.plan(sum(openings_s), len(scopes)) if scopes else procedure.processes or 1
-        total = max(count, openings)
-        for process in range(total):
-            of = f" {process + 1} of {total}"
-            if process:
-                self._open(row_runs, batch, process, f"open{of}")
-            alive = [c.timed_row for c in row_runs if c.timed_row and c.alive]
-            if not alive:
-                break
-            if scopes and process < count:
-                part = Part(procedure=procedure, number=process, count=count)
-                self._measure(row_runs, batch, part, scopes, loads, f"measure{of}")
-                alive = [c.timed_row for c in row_runs if c.timed_row and c.alive]
-                if process + 1 >= openings and is_enough(alive, scopes, part):
-                    break
-        for scope, parts in loads.items():
-            self.warnings += load_warnings(f"batch {batch}, {scope}", average(parts))
+        scopes = [scope for scope in self.settings.scopes if scope is not Scope.OPEN]
 
-    def _open(self, row_runs: Sequence[RowRun], batch: int, process: int, task: str) -> None:
-        """End the current process of each row, and start the next of each that has not failed.
+        def report(number: int, total: int, done: int, scope: Scope) -> None:
+            task = f"measure {number + 1} of {total}, batch {batch}"
+            self.progress.update(task, done, len(scopes), scope)
 
-        Every second time, this is done in reverse order: a process that starts later gets other
-        memory, which makes it faster or slower for its lifetime.
-        """
-        ordered = row_runs if process % 2 == 0 else row_runs[::-1]
-        for row_run in ordered:
-            row_run.close()
+        loads = measure_in_processes(
+            row_runs,
+            scopes,
+            self.settings.procedure,
+            self.turns,
+            least=OPENINGS if Scope.OPEN in self.settings.scopes else 1,
+            open_all=lambda number, total: self._open(row_runs, batch, number, total),
+            report=report,
+        )
+        for scope, load in loads.items():
+            self.warnings += load_warnings(f"batch {batch}, {scope}", load)
+
+    def _open(self, row_runs: Sequence[RowRun], batch: int, number: int, total: int | None) -> None:
+        """End the current process of each row, and start the next."""
         core = self.turns.core()
-        for done, row_run in enumerate(ordered):
-            if row_run.alive:
-                row_run.open(core)
-            self.progress.update(
-                f"{task}, batch {batch}", done + 1, len(row_runs), row_run.entry.runtime
-            )
+        of = f" {number + 1} of {total}" if total else ""
 
-    def _measure(
-        self,
-        row_runs: Sequence[RowRun],
-        batch: int,
-        part: Part,
-        scopes: Sequence[Scope],
-        loads: dict[Scope, list[OtherLoad]],
-        task: str,
-    ) -> None:
-        """Measure every scope in the current processes; add the load of others to `loads`."""
-        timed_rows = [c.timed_row for c in row_runs if c.timed_row and c.alive]
-        for done, scope in enumerate(scopes):
-            meter = LoadMeter([c.worker.pid for c in row_runs if c.worker])
-            measure(timed_rows, scope, part, time.monotonic_ns, self.turns)
-            loads.setdefault(scope, []).append(meter.read())
-            for timed_row in timed_rows:
-                timed_row.disturbances[scope] = average(loads[scope]).disturbance
-            self.progress.update(f"{task}, batch {batch}", done + 1, len(scopes), scope)
+        def report(done: int, row_run: RowRun) -> None:
+            task = f"open{of}, batch {batch}"
+            self.progress.update(task, done, len(row_runs), row_run.entry.runtime)
+
+        open_in_turn(row_runs, number, lambda row_run: row_run.open(core), report)
 
     def _finish(self, row_run: RowRun, rows: list[Row]) -> None:
         try:
@@ -284,8 +247,7 @@ class _Run:
 
         try:
             for number in range(1 if traffic.find_qps else WINDOWS):
-                of = "" if traffic.find_qps else f" {number + 1} of {WINDOWS}"
-                self._open(row_runs, batch, number, f"open{of}")
+                self._open(row_runs, batch, number, None if traffic.find_qps else WINDOWS)
                 if not any(row_run.alive for row_run in row_runs):
                     break
                 for index, row_run in enumerate(row_runs):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
 
 from models.base import Family
+from toolkit.benchmarking.processes import measure_in_processes, open_in_turn
 from toolkit.benchmarking.recording import keep_rows
 from toolkit.benchmarking.runner import BYTES_A_ROW
 from toolkit.core.codec import encode
@@ -25,14 +25,9 @@ from toolkit.data.base import Split
 from toolkit.measuring.figures.warnings import load_warnings, machine_warnings, row_warnings
 from toolkit.measuring.machine.environment import describe_environment
 from toolkit.measuring.machine.gpus import gpu_warnings
-from toolkit.measuring.timing.cpu_contention import LoadMeter, OtherLoad, average
 from toolkit.measuring.timing.engine import (
-    Part,
     Procedure,
     TimedRow,
-    is_enough,
-    measure,
-    preparation_of,
 )
 from toolkit.measuring.timing.placement import Turns, placement_cores
 from toolkit.measuring.workers.client import WorkerProcess
@@ -167,7 +162,7 @@ class _TrainingRowRun:
     def close(self) -> None:
         """Add losses, peak memory and provenance of the current process to the row, and end it.
 
-        Losses are those of the first process; the others repeat them.
+        Losses and provenance are those of the first process, whose training the others repeat.
         """
         if self.worker is None:
             return
@@ -183,7 +178,8 @@ class _TrainingRowRun:
                 try:
                     peak = max(worker.peak_rss_bytes(), self.row.peak_rss_bytes or 0)
                     self.row = replace(self.row, peak_rss_bytes=peak)
-                    self.row = replace(self.row, provenance=worker.provenance())
+                    if self.row.provenance is None:
+                        self.row = replace(self.row, provenance=worker.provenance())
                 except ToolkitError as error:
                     self.fail(error)
 
@@ -230,39 +226,27 @@ class _Run:
 
     def _measure_all(self, row_runs: Sequence[_TrainingRowRun], recipe: Recipe) -> None:
         """Measure epochs in several processes of each row."""
-        comparison, procedure = self.comparison, self.comparison.procedure
-        what, loads = f"batch {recipe.batch}", list[OtherLoad]()
-        turns = Turns(placement_cores(comparison.cpus))
-        count, process = 1, 0
-        while process < count:
-            ordered = row_runs if process % 2 == 0 else row_runs[::-1]  # as in runner.py
-            for row_run in ordered:
-                row_run.close()
-            for done, row_run in enumerate(ordered):
-                if row_run.alive:
-                    self._open(row_run, recipe)
-                self.progress.update(
-                    f"prepare, {what}", done + 1, len(row_runs), row_run.row.runtime
-                )
-            alive = [row_run for row_run in row_runs if row_run.timed_row and row_run.alive]
-            if not alive:
-                break
-            if process == 0:
-                openings_s = (preparation_of(row_run.row.openings[0], 1) for row_run in alive)
-                count = procedure.plan(sum(openings_s), 1)
-            timed_rows = [row_run.timed_row for row_run in alive if row_run.timed_row]
-            meter = LoadMeter([c.worker.pid for c in row_runs if c.worker])
-            part = Part(procedure=procedure, number=process, count=count)
-            measure(timed_rows, Scope.EPOCH, part, time.monotonic_ns, turns)
-            loads.append(meter.read())
-            for timed_row in timed_rows:
-                timed_row.disturbances[Scope.EPOCH] = average(loads).disturbance
-            process += 1
-            self.progress.update(f"measure, {what}", process, count, Scope.EPOCH)
-            if is_enough(timed_rows, [Scope.EPOCH], part):
-                break
-        if loads:
-            self.warnings += load_warnings(f"{what}, {Scope.EPOCH}", average(loads))
+        what = f"batch {recipe.batch}"
+
+        def opened(done: int, row_run: _TrainingRowRun) -> None:
+            self.progress.update(f"prepare, {what}", done, len(row_runs), row_run.row.runtime)
+
+        def open_all(number: int, _: int | None) -> None:
+            open_in_turn(row_runs, number, lambda row_run: self._open(row_run, recipe), opened)
+
+        loads = measure_in_processes(
+            row_runs,
+            [Scope.EPOCH],
+            self.comparison.procedure,
+            Turns(placement_cores(self.comparison.cpus)),
+            least=1,
+            open_all=open_all,
+            report=lambda number, total, _, scope: self.progress.update(
+                f"measure, {what}", number + 1, total, scope
+            ),
+        )
+        for scope, load in loads.items():
+            self.warnings += load_warnings(f"{what}, {scope}", load)
 
     def _new_row(self, label: str, group: int, recipe: Recipe) -> Row:
         return Row(

@@ -58,7 +58,7 @@ class Judge:
     timeout_s: float
     directory: Path
     progress: Progress
-    _yardstick: ReferenceRun | None = None
+    _reference_run: ReferenceRun | None = None
 
     @property
     def arrays(self) -> tuple[Feeds, ...]:
@@ -93,13 +93,13 @@ class Judge:
         return verdict
 
     def _model(self) -> ReferenceRun:
-        if self._yardstick is None:
+        if self._reference_run is None:
             reference = reference_of(self.forms, self.threads)
             self.progress.note(f"the model on {reference.name}, over {self.rows.count} rows")
-            self._yardstick = ReferenceRun.of(
+            self._reference_run = ReferenceRun.of(
                 self.given, reference, self.rows, timeout_s=self.timeout_s
             )
-        return self._yardstick
+        return self._reference_run
 
 
 def too_few(rows: LabelledRows, max_drop: float) -> str | None:

@@ -86,15 +86,17 @@ def _limit(cell: Cell) -> float | None:
     values = cell.values
     if cell.step == "bench":
         scopes = len(values["scopes"]) if "scopes" in values else SCOPES
-        given = ("max_seconds", "processes", "runs")
-        procedure = Procedure(**{name: values[name] for name in given if name in values})
         opening_s = OPENING_S * len(values.get("runtimes", ("torch", "onnxruntime", "openvino")))
-        processes = procedure.plan(opening_s, scopes)
-        return float(scopes * procedure.max_seconds + processes * opening_s)
+        return _measuring_s(values, Procedure().max_seconds, opening_s, scopes)
     if cell.step == "bench-training":
-        given = ("max_seconds", "processes", "runs")
-        usual = {"max_seconds": SECONDS, **{name: values[name] for name in given if name in values}}
-        procedure = Procedure(**usual)
-        opening_s = TRAINER_S * len(values["trainers"])
-        return float(procedure.max_seconds + procedure.plan(opening_s, 1) * opening_s)
+        return _measuring_s(values, SECONDS, TRAINER_S * len(values["trainers"]), 1)
     return BRIEF.get(cell.step)
+
+
+def _measuring_s(
+    values: Mapping[str, Any], max_seconds: float, opening_s: float, scopes: int
+) -> float:
+    """Return the longest time of a benchmark. `opening_s` is that to open one process per row."""
+    given = {n: values[n] for n in ("max_seconds", "processes", "runs") if n in values}
+    procedure = Procedure(**{"max_seconds": max_seconds, **given})
+    return scopes * procedure.max_seconds + procedure.plan(opening_s, scopes) * opening_s

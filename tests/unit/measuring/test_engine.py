@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from toolkit.core.errors import UsageError, WorkerError
 from toolkit.core.measurement import Measurement, Opening, Scope
+from toolkit.measuring.figures.rounds import round_ratios
 from toolkit.measuring.figures.statistics import relative_reach
 from toolkit.measuring.timing.clock import Timed
 from toolkit.measuring.timing.engine import (
@@ -26,7 +27,6 @@ from toolkit.measuring.timing.engine import (
     is_enough,
     measure,
     preparation_of,
-    round_ratios,
 )
 from toolkit.measuring.timing.placement import Turns
 

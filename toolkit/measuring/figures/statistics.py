@@ -178,6 +178,12 @@ def median_interval(processes: Sequence[np.ndarray]) -> Interval | None:
     return interval_over(figures, CONFIDENCE)
 
 
+def median_reach(processes: Sequence[np.ndarray]) -> float | None:
+    """Return the longer side of `median_interval`, relative to the median; None without it."""
+    interval, median = median_interval(processes), typical_median(processes)
+    return None if interval is None or median is None else reach(interval, median)
+
+
 def percentile_interval(processes: Sequence[np.ndarray], q: float) -> Interval | None:
     """Return the 95 % interval of the q-th percentile of all samples of a row.
 

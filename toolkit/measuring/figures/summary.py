@@ -11,6 +11,7 @@ from toolkit.core.documents import Json
 from toolkit.core.measurement import Measurement, Opening, Result, Row, Scope, Status
 from toolkit.core.queries import Scenario
 from toolkit.measuring.figures.roofline_share import rate_figures, work_figures
+from toolkit.measuring.figures.rounds import median_spread, round_ratios
 from toolkit.measuring.figures.statistics import (
     Ratio,
     Spread,
@@ -18,12 +19,10 @@ from toolkit.measuring.figures.statistics import (
     paired_ratio,
     percentile,
     percentile_interval,
-    spread_of,
     typical_median,
     unpaired_ratio,
 )
 from toolkit.measuring.load_test.summary import ratio_of_served, served_figures
-from toolkit.measuring.timing.engine import round_ratios
 
 SCHEMA = "toolkit.bench/1"
 PERCENTILES = (90.0, 95.0, 99.0, 99.9)
@@ -64,16 +63,6 @@ def scope_figures(
         reached = percentile_interval(processes, q)
         figures[f"{name}_ci95_ns"] = reached and list(reached)
     return figures
-
-
-def median_spread(measurement: Measurement) -> Spread | None:
-    """Return how the medians of processes differ, None with too few processes or blocks."""
-    return spread_of(
-        [
-            np.array([np.median(block.samples) for block in blocks])
-            for blocks in measurement.blocks_of_processes
-        ]
-    )
 
 
 def _spread_figures(spread: Spread | None) -> Json | None:

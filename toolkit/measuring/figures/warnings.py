@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -10,14 +9,13 @@ import numpy as np
 
 from toolkit.core.documents import Json
 from toolkit.core.measurement import Measurement, Row
+from toolkit.measuring.figures.rounds import median_spread
 from toolkit.measuring.figures.statistics import (
     DISTURBED,
     Remedy,
     fewest_samples,
-    median_interval,
-    reach,
+    median_reach,
 )
-from toolkit.measuring.figures.summary import median_spread
 from toolkit.measuring.machine.environment import available_cores
 from toolkit.measuring.timing.cpu_contention import OtherLoad
 from toolkit.measuring.timing.engine import Procedure
@@ -90,7 +88,7 @@ def row_warnings(rows: Sequence[Row], procedure: Procedure) -> list[str]:
             where = f"batch {row.batch}, {measurement.scope}"
             samples = len(measurement.samples)
             processes = measurement.samples_of_processes
-            interval = median_interval(processes)
+            half = median_reach(processes)
             if not measurement.settled:
                 found[
                     f"{where}: the warm-up did not settle within 5 % (machine or runtime are not "
@@ -115,13 +113,11 @@ def row_warnings(rows: Sequence[Row], procedure: Procedure) -> list[str]:
                     f"{where}: fewer than {fewest_samples(50)} samples: {{rows}}. "
                     "Give more --max-seconds or --runs."
                 ].append(f"{row.runtime} ({samples})")
-            if interval is not None:
-                half = reach(interval, math.sqrt(interval[0] * interval[1]))
-                if half > procedure.target_ci:
-                    found[
-                        f"{where}: 95 % intervals of medians wider than "
-                        f"±{procedure.target_ci:.1%}, and what narrows each most: {{rows}}."
-                    ].append(f"{row.runtime} (±{half:.1%}, {_remedy_of(measurement, procedure)})")
+            if half is not None and half > procedure.target_ci:
+                found[
+                    f"{where}: 95 % intervals of medians wider than ±{procedure.target_ci:.1%}, "
+                    "and what narrows each most: {rows}."
+                ].append(f"{row.runtime} (±{half:.1%}, {_remedy_of(measurement, procedure)})")
     return [text.replace("{rows}", ", ".join(names)) for text, names in found.items()]
 
 

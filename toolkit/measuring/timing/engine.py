@@ -13,13 +13,8 @@ import numpy as np
 from toolkit.core.documents import Json
 from toolkit.core.errors import ToolkitError, UsageError
 from toolkit.core.measurement import Block, Measurement, Opening, Scope
-from toolkit.measuring.figures.statistics import (
-    median_interval,
-    paired_ratio,
-    reach,
-    relative_reach,
-    typical_median,
-)
+from toolkit.measuring.figures.rounds import round_ratios
+from toolkit.measuring.figures.statistics import median_reach, paired_ratio, reach, relative_reach
 from toolkit.measuring.timing.clock import Clock, Timed
 from toolkit.measuring.timing.placement import Turns
 
@@ -213,6 +208,7 @@ class TimedRow:
 
     def warm_up(self, scope: Scope, procedure: Procedure) -> None:
         runs = self._runs.setdefault(scope, _Runs())
+        runs.begin_process()
         warmup = WarmUp()
         runs.warmups.append(warmup)
         warmup.run(lambda count: self.probe.block(scope, count).samples, procedure.warmup)
@@ -222,7 +218,7 @@ class TimedRow:
         runs = self._runs[scope]
         lead, count = runs.block_size(part)
         timed = self.probe.block(scope, lead + count, core)
-        runs.blocks.append(
+        runs.add(
             Block(
                 round=round_number,
                 process=self.process,
@@ -243,13 +239,11 @@ class TimedRow:
 
     def medians(self, scope: Scope) -> np.ndarray:
         """Return the median of each block of the current process, in nanoseconds."""
-        blocks = self._runs[scope].blocks
-        return np.array([np.median(b.samples) for b in blocks if b.process == self.process])
+        return np.array(self._runs[scope].medians)
 
     def spent_ns(self, scope: Scope) -> int:
         """Return the sum of the samples of the current process, in nanoseconds."""
-        blocks = self._runs[scope].blocks
-        return sum(int(b.samples.sum()) for b in blocks if b.process == self.process)
+        return self._runs[scope].spent_ns
 
     @contextmanager
     def keeping_failure(self) -> Iterator[None]:
@@ -271,10 +265,24 @@ def preparation_of(opening: Opening, scopes: int) -> float:
 
 @dataclass(kw_only=True)
 class _Runs:
-    """Warm-ups and blocks of one row in one scope."""
+    """Warm-ups and blocks of one row in one scope.
+
+    `medians` and `spent_ns` are those of the current process. The stopping rule needs them after
+    each round, when computing them from all blocks would take time from measuring.
+    """
 
     warmups: list[WarmUp] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
+    medians: list[float] = field(default_factory=list)
+    spent_ns: int = 0
+
+    def begin_process(self) -> None:
+        self.medians, self.spent_ns = [], 0
+
+    def add(self, block: Block) -> None:
+        self.blocks.append(block)
+        self.medians.append(float(np.median(block.samples)))
+        self.spent_ns += int(block.samples.sum())
 
     @property
     def measured(self) -> int:
@@ -369,9 +377,8 @@ def _are_precise(timed_rows: Sequence[TimedRow], scopes: Sequence[Scope], target
     for scope in scopes:
         measured = [row[scope] for row in rows if scope in row]
         for measurement in measured:
-            interval = median_interval(measurement.samples_of_processes)
-            median = typical_median(measurement.samples_of_processes)
-            if interval is None or median is None or reach(interval, median) > target_ci:
+            half = median_reach(measurement.samples_of_processes)
+            if half is None or half > target_ci:
                 return False
         for measurement in measured[1:]:
             ratio = paired_ratio(round_ratios(measurement, measured[0]))
@@ -380,29 +387,6 @@ def _are_precise(timed_rows: Sequence[TimedRow], scopes: Sequence[Scope], target
             if reach(ratio.interval, ratio.value) > target_ci:
                 return False
     return True
-
-
-def round_ratios(row: Measurement, baseline: Measurement) -> list[np.ndarray]:
-    """Return the ratios of the medians of each round, for each process.
-
-    Rounds in which one of the two has no samples are left out, as are those in which the median of
-    the baseline is 0.
-    """
-    theirs = {
-        (block.process, block.round): float(np.median(block.samples))
-        for blocks in baseline.blocks_of_processes
-        for block in blocks
-    }
-    return [
-        np.array(
-            [
-                float(np.median(block.samples)) / theirs[block.process, block.round]
-                for block in blocks
-                if theirs.get((block.process, block.round))
-            ]
-        )
-        for blocks in row.blocks_of_processes
-    ]
 
 
 def _alive(timed_rows: Sequence[TimedRow]) -> list[TimedRow]:

@@ -167,6 +167,23 @@ def test_a_fixed_number_of_runs_is_narrowed_by_more_of_them() -> None:
     assert "more --runs" in wide
 
 
+def test_processes_that_differ_alike_in_two_rows_are_those_of_the_machine() -> None:
+    rng = np.random.default_rng(0)
+    common = np.repeat([1.0, 1.2, 0.9, 1.1], 8)
+
+    def in_turn(level: float) -> Row:
+        found = row(*(level * common * np.exp(rng.normal(0, 0.01, 32))))
+        (measurement,) = found.measurements
+        blocks = tuple(replace(block, process=i // 8) for i, block in enumerate(measurement.blocks))
+        return replace(found, measurements=(replace(measurement, blocks=blocks),))
+
+    both = [in_turn(100), in_turn(300)]
+    (wide,) = [text for text in row_warnings(both, Procedure()) if "wider" in text]
+    assert wide.count("a quieter machine") == 2
+    (wide,) = [text for text in row_warnings(both[:1], Procedure()) if "wider" in text]
+    assert "more --processes" in wide
+
+
 def test_one_process_is_said_once() -> None:
     alone = row(*[100.0] * 4)
     (warning,) = row_warnings([alone, alone], Procedure(processes=1))

@@ -9,12 +9,13 @@ import numpy as np
 
 from toolkit.core.documents import Json
 from toolkit.core.measurement import Measurement, Row
-from toolkit.measuring.figures.rounds import median_spread
+from toolkit.measuring.figures.rounds import median_spread, round_ratios
 from toolkit.measuring.figures.statistics import (
     DISTURBED,
     Remedy,
     fewest_samples,
     median_reach,
+    spread_of,
 )
 from toolkit.measuring.machine.environment import available_cores
 from toolkit.measuring.timing.cpu_contention import OtherLoad
@@ -114,10 +115,13 @@ def row_warnings(rows: Sequence[Row], procedure: Procedure) -> list[str]:
                     "Give more --max-seconds or --runs."
                 ].append(f"{row.runtime} ({samples})")
             if half is not None and half > procedure.target_ci:
+                beside = [other for other in rows if other.group == row.group and other is not row]
+                others = [m for other in beside if (m := other.measurement(measurement.scope))]
+                remedy = _remedy_of(measurement, others, procedure)
                 found[
                     f"{where}: 95 % intervals of medians wider than ±{procedure.target_ci:.1%}, "
                     "and what narrows each most: {rows}."
-                ].append(f"{row.runtime} (±{half:.1%}, {_remedy_of(measurement, procedure)})")
+                ].append(f"{row.runtime} (±{half:.1%}, {remedy})")
     return [text.replace("{rows}", ", ".join(names)) for text, names in found.items()]
 
 
@@ -136,14 +140,22 @@ def drift_of(measurement: Measurement) -> float:
     return float(np.median(ratios)) if ratios else 1.0
 
 
-def _remedy_of(measurement: Measurement, procedure: Procedure) -> str:
-    """Return what would narrow the interval of the median most."""
+def _remedy_of(
+    measurement: Measurement, others: Sequence[Measurement], procedure: Procedure
+) -> str:
+    """Return what would narrow the interval of the median most.
+
+    `others` are the measurements that were interleaved with this one. If the medians of its
+    processes rise and fall with those of another row, the machine is the cause.
+    """
     longer = "--max-seconds" if procedure.runs is None else "--runs"
     if measurement.disturbance > DISTURBED:
         return "no other work on this machine"
-    if not 1 / DRIFT <= drift_of(measurement) <= DRIFT:
-        return "a quieter machine"
     spread = median_spread(measurement)
+    relative = [spread_of(round_ratios(measurement, other)) for other in others]
+    together = spread and any(one and one.total < spread.total / 2 for one in relative)
+    if together or not 1 / DRIFT <= drift_of(measurement) <= DRIFT:
+        return "a quieter machine"
     if spread is None:
         return f"more {longer} or --processes"
     return f"more {longer}" if spread.remedy is Remedy.TIME else "more --processes"
